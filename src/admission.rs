@@ -1,0 +1,1 @@
+//! Admission: the pure verdict on a review, the patch, and the AdmissionReview itself.

@@ -1,0 +1,1 @@
+//! Executes decided writes against the API server.

@@ -1,0 +1,1 @@
+//! Kubernetes Events: the reasons and their publisher.

@@ -1,0 +1,33 @@
+//! zen-lead routes a Kubernetes Service to exactly one ready pod.
+//!
+//! One process, two flows over one index and one metrics registry:
+//!
+//! ```text
+//! watch -> index -> dirty keys -> queue -> snapshot -> decide (pure) -> apply -> record
+//! kube-apiserver -> serve::webhook -> admission::verdict (pure, over spec and an index view) -> answer
+//! ```
+
+pub mod admission;
+pub mod app;
+pub mod apply;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod decide;
+pub mod events;
+pub mod health;
+pub mod index;
+pub mod keys;
+pub mod metrics;
+pub mod names;
+pub mod pki;
+pub mod queue;
+pub mod reconcile;
+pub mod replica;
+pub mod retry;
+pub mod serve;
+pub mod shutdown;
+pub mod spec;
+pub mod supervise;
+pub mod telemetry;
+pub mod watch;

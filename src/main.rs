@@ -1,0 +1,3 @@
+//! The zen-lead binary.
+
+fn main() {}

@@ -1,0 +1,570 @@
+//! The metrics of the process: one struct of handles, registered once, shared by both flows.
+//!
+//! Names, types and labels are listed in docs/metrics.md. Labels beyond namespace and service are
+//! closed enums of the callers (`&'static str`). No statics, no decisions, no HTTP.
+
+mod services;
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+pub use services::{ServiceReport, ServiceReports};
+
+use crate::names::ServiceKey;
+
+/// Buckets of everything that is one API call or less, in seconds.
+pub const FAST_BUCKETS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Buckets of a failover, in seconds.
+pub const FAILOVER_BUCKETS: [f64; 12] =
+    [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// Highest attempt counted by number; what is above is `10+`.
+const MAX_ATTEMPT_LABEL: u32 = 9;
+
+/// All metric handles of the process.
+pub struct Metrics {
+    registry: Registry,
+    services: ServiceReports,
+
+    failovers: IntCounterVec,
+    reconcile_duration: HistogramVec,
+    reconciliations: IntCounterVec,
+    reconcile_errors: IntCounterVec,
+    selection_attempts: IntCounterVec,
+    sticky_hits: IntCounterVec,
+    sticky_misses: IntCounterVec,
+    port_failures: IntCounterVec,
+    write_errors: IntCounterVec,
+    write_conflicts: IntCounterVec,
+    retry_attempts: IntCounterVec,
+    retry_successes: IntCounterVec,
+    failover_latency: HistogramVec,
+    api_call_duration: HistogramVec,
+    timeouts: IntCounterVec,
+
+    cache_size: IntGaugeVec,
+    cache_limit: IntGaugeVec,
+    cache_hits: IntCounterVec,
+    cache_misses: IntCounterVec,
+    cache_evictions: IntCounterVec,
+    cache_update_duration: HistogramVec,
+    limit_refusals: IntCounterVec,
+    watch_up: IntGaugeVec,
+    watch_restarts: IntCounterVec,
+    watch_last_heard: GaugeVec,
+    queue_depth: IntGauge,
+    certificate_expiry: GaugeVec,
+
+    webhook_requests: IntCounterVec,
+    webhook_violations: IntCounterVec,
+    webhook_duration: HistogramVec,
+    webhook_in_flight: IntGauge,
+    webhook_rejected_bodies: IntCounterVec,
+    events: IntCounterVec,
+    started: Gauge,
+    queue_latency: Histogram,
+}
+
+const NS: [&str; 2] = ["namespace", "service"];
+
+impl Metrics {
+    /// Creates every handle and registers it with a registry of its own.
+    ///
+    /// # Errors
+    /// Fails only when two metrics share a name: a mistake of the programmer that a test finds.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("zen_lead".into()), None)?;
+        let r = &registry;
+        let services = ServiceReports::default();
+        registry.register(Box::new(services.collector()?))?;
+        build_info(r)?;
+        Ok(Self {
+            failovers: counter(
+                r,
+                "failover_count_total",
+                "Switches of the leader written by this replica, by reason.",
+                &["namespace", "service", "reason"],
+            )?,
+            reconcile_duration: histogram(
+                r,
+                "reconciliation_duration_seconds",
+                "Duration of one reconcile of a Service.",
+                &["namespace", "service", "result"],
+                &FAST_BUCKETS,
+            )?,
+            reconciliations: counter(r, "reconciliations_total", "Reconciles of a Service.", &NS)?,
+            reconcile_errors: counter(
+                r,
+                "reconciliation_errors_total",
+                "Reconciles of a Service that ended with an error.",
+                &NS,
+            )?,
+            selection_attempts: counter(
+                r,
+                "leader_selection_attempts_total",
+                "Decisions in which a leader had to be chosen.",
+                &NS,
+            )?,
+            sticky_hits: counter(
+                r,
+                "sticky_leader_hits_total",
+                "Decisions in which an eligible incumbent stayed.",
+                &NS,
+            )?,
+            sticky_misses: counter(
+                r,
+                "sticky_leader_misses_total",
+                "Decisions in which the incumbent could not stay.",
+                &NS,
+            )?,
+            port_failures: counter(
+                r,
+                "port_resolution_failures_total",
+                "Decisions in which a named port was not found on the leader.",
+                &NS,
+            )?,
+            write_errors: counter(
+                r,
+                "endpoint_write_errors_total",
+                "Slice writes that failed for another reason than a conflict.",
+                &NS,
+            )?,
+            write_conflicts: counter(
+                r,
+                "endpoint_write_conflicts_total",
+                "Slice writes that met a newer version of the slice.",
+                &NS,
+            )?,
+            retry_attempts: counter(
+                r,
+                "retry_attempts_total",
+                "API calls that failed and were tried again, by attempt (10+ is the last).",
+                &["namespace", "service", "operation", "attempt"],
+            )?,
+            retry_successes: counter(
+                r,
+                "retry_success_after_retry_total",
+                "API calls that succeeded after at least one retry.",
+                &["namespace", "service", "operation"],
+            )?,
+            failover_latency: histogram(
+                r,
+                "failover_latency_seconds",
+                "Time from the event that ended a leadership to the slice write that named the next leader.",
+                &NS,
+                &FAILOVER_BUCKETS,
+            )?,
+            api_call_duration: histogram(
+                r,
+                "api_call_duration_seconds",
+                "Duration of single attempts of API calls.",
+                &["operation", "result"],
+                &FAST_BUCKETS,
+            )?,
+            timeouts: counter(
+                r,
+                "timeout_occurrences_total",
+                "Calls that ran into their deadline.",
+                &["operation"],
+            )?,
+            cache_size: gauge(
+                r,
+                "cache_size",
+                "Objects in the index, by resource.",
+                &["resource"],
+            )?,
+            cache_limit: gauge(r, "cache_limit", "Configured bounds, by limit.", &["limit"])?,
+            cache_hits: counter(
+                r,
+                "cache_hits_total",
+                "Decisions made from the index.",
+                &["resource"],
+            )?,
+            cache_misses: counter(
+                r,
+                "cache_misses_total",
+                "Decisions that needed a consistent read.",
+                &["resource"],
+            )?,
+            cache_evictions: counter(
+                r,
+                "cache_evictions_total",
+                "Namespaces whose pods were dropped from the index.",
+                &["reason"],
+            )?,
+            cache_update_duration: histogram(
+                r,
+                "cache_update_duration_seconds",
+                "Duration of one change of the index, by resource.",
+                &["resource"],
+                &[0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.1],
+            )?,
+            limit_refusals: counter(
+                r,
+                "limit_refusals_total",
+                "Work refused because a bound was reached, by limit.",
+                &["limit"],
+            )?,
+            watch_up: gauge(
+                r,
+                "watch_up",
+                "1 when every watch of the resource is synced and alive.",
+                &["resource"],
+            )?,
+            watch_restarts: counter(
+                r,
+                "watch_restarts_total",
+                "Watches started again, by resource and reason.",
+                &["resource", "reason"],
+            )?,
+            watch_last_heard: float_gauge(
+                r,
+                "watch_last_heard_timestamp_seconds",
+                "When the quietest watch of the resource was last heard from.",
+                &["resource"],
+            )?,
+            queue_depth: plain_gauge(r, "queue_depth", "Services waiting to be reconciled now.")?,
+            certificate_expiry: float_gauge(
+                r,
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate in use ends, by certificate.",
+                &["certificate"],
+            )?,
+            webhook_requests: counter(
+                r,
+                "webhook_requests_total",
+                "Admission reviews, by path, operation and verdict.",
+                &["path", "operation", "verdict"],
+            )?,
+            webhook_violations: counter(
+                r,
+                "webhook_violations_total",
+                "Violations found at admission, by rule.",
+                &["rule"],
+            )?,
+            webhook_duration: histogram(
+                r,
+                "webhook_duration_seconds",
+                "Duration of one admission review in this process.",
+                &["path"],
+                &[0.000_05, 0.000_1, 0.000_3, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0],
+            )?,
+            webhook_in_flight: plain_gauge(
+                r,
+                "webhook_in_flight",
+                "Admission reviews being judged now.",
+            )?,
+            webhook_rejected_bodies: counter(
+                r,
+                "webhook_rejected_bodies_total",
+                "Admission requests refused before a verdict, by reason.",
+                &["reason"],
+            )?,
+            events: counter(
+                r,
+                "events_total",
+                "Kubernetes Events written, by reason and result.",
+                &["reason", "result"],
+            )?,
+            started: {
+                let g = Gauge::with_opts(Opts::new(
+                    "process_ready_seconds",
+                    "Seconds from the start of the process to its first readiness.",
+                ))?;
+                r.register(Box::new(g.clone()))?;
+                g
+            },
+            queue_latency: {
+                let h = Histogram::with_opts(
+                    HistogramOpts::new(
+                        "queue_latency_seconds",
+                        "Time a Service waited in the queue after it was due.",
+                    )
+                    .buckets(FAST_BUCKETS.to_vec()),
+                )?;
+                r.register(Box::new(h.clone()))?;
+                h
+            },
+            services,
+            registry,
+        })
+    }
+
+    /// The state of each managed Service as the last reconcile reported it; gauges are computed from it at scrape.
+    pub fn services(&self) -> &ServiceReports {
+        &self.services
+    }
+
+    /// Text exposition of everything registered (Prometheus format 0.0.4).
+    ///
+    /// # Errors
+    /// Fails when a label value cannot be encoded; never for what this module records.
+    pub fn exposition(&self) -> prometheus::Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+
+    /// Counts a switch of the leader and the seconds it took, when the time of its cause is known.
+    pub fn failover(&self, key: &ServiceKey, reason: &'static str, latency: Option<Duration>) {
+        self.failovers.with_label_values(&[&key.namespace, &key.name, reason]).inc();
+        if let Some(latency) = latency {
+            self.failover_latency
+                .with_label_values(&[&*key.namespace, &*key.name])
+                .observe(latency.as_secs_f64());
+        }
+    }
+
+    /// Counts a finished reconcile; `result` is from a closed enum.
+    pub fn reconciled(&self, key: &ServiceKey, result: &'static str, error: bool, took: Duration) {
+        let ns = [&*key.namespace, &*key.name];
+        self.reconciliations.with_label_values(&ns).inc();
+        if error {
+            self.reconcile_errors.with_label_values(&ns).inc();
+        }
+        self.reconcile_duration
+            .with_label_values(&[ns[0], ns[1], result])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Counts a decision: whether a leader had to be chosen, and what became of the incumbent.
+    pub fn decided(
+        &self,
+        key: &ServiceKey,
+        chosen: bool,
+        incumbent_stayed: Option<bool>,
+        ports_failed: bool,
+    ) {
+        let ns = [&*key.namespace, &*key.name];
+        if chosen {
+            self.selection_attempts.with_label_values(&ns).inc();
+        }
+        match incumbent_stayed {
+            Some(true) => self.sticky_hits.with_label_values(&ns).inc(),
+            Some(false) => self.sticky_misses.with_label_values(&ns).inc(),
+            None => {}
+        }
+        if ports_failed {
+            self.port_failures.with_label_values(&ns).inc();
+        }
+    }
+
+    /// Counts a slice write that failed.
+    pub fn slice_write_failed(&self, key: &ServiceKey, conflict: bool) {
+        let counter = if conflict { &self.write_conflicts } else { &self.write_errors };
+        counter.with_label_values(&[&*key.namespace, &*key.name]).inc();
+    }
+
+    /// Counts failed attempt number `attempt` (from 1) of a call that is tried again.
+    pub fn retry_attempt(
+        &self,
+        namespace: &str,
+        service: &str,
+        operation: &'static str,
+        attempt: u32,
+    ) {
+        let label =
+            if attempt > MAX_ATTEMPT_LABEL { "10+".to_owned() } else { attempt.to_string() };
+        self.retry_attempts.with_label_values(&[namespace, service, operation, &label]).inc();
+    }
+
+    /// Counts a call that succeeded after at least one retry.
+    pub fn retry_success(&self, namespace: &str, service: &str, operation: &'static str) {
+        self.retry_successes.with_label_values(&[namespace, service, operation]).inc();
+    }
+
+    /// Observes one attempt of an API call.
+    pub fn api_call(&self, operation: &'static str, result: &'static str, took: Duration) {
+        self.api_call_duration.with_label_values(&[operation, result]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a call that ran into its deadline.
+    pub fn timeout(&self, operation: &'static str) {
+        self.timeouts.with_label_values(&[operation]).inc();
+    }
+
+    /// Sets the number of objects of a resource in the index.
+    pub fn set_cache_size(&self, resource: &'static str, size: usize) {
+        self.cache_size.with_label_values(&[resource]).set(to_i64(size));
+    }
+
+    /// Publishes a configured bound.
+    pub fn set_cache_limit(&self, limit: &'static str, value: usize) {
+        self.cache_limit.with_label_values(&[limit]).set(to_i64(value));
+    }
+
+    /// Counts whether a decision could use the index.
+    pub fn cache_lookup(&self, resource: &'static str, hit: bool) {
+        let counter = if hit { &self.cache_hits } else { &self.cache_misses };
+        counter.with_label_values(&[resource]).inc();
+    }
+
+    /// Counts a namespace dropped from the index.
+    pub fn cache_eviction(&self, reason: &'static str) {
+        self.cache_evictions.with_label_values(&[reason]).inc();
+    }
+
+    /// Observes one change of the index.
+    pub fn cache_update(&self, resource: &'static str, took: Duration) {
+        self.cache_update_duration.with_label_values(&[resource]).observe(took.as_secs_f64());
+    }
+
+    /// Counts work refused at a bound.
+    pub fn limit_refusal(&self, limit: &'static str) {
+        self.limit_refusals.with_label_values(&[limit]).inc();
+    }
+
+    /// Says whether all watches of a resource are synced and alive.
+    pub fn set_watch_up(&self, resource: &'static str, up: bool) {
+        self.watch_up.with_label_values(&[resource]).set(i64::from(up));
+    }
+
+    /// Counts a watch that was started again.
+    pub fn watch_restart(&self, resource: &'static str, reason: &'static str) {
+        self.watch_restarts.with_label_values(&[resource, reason]).inc();
+    }
+
+    /// Records when a resource's watches were last heard from (seconds since 1970).
+    pub fn set_watch_last_heard(&self, resource: &'static str, seconds: f64) {
+        self.watch_last_heard.with_label_values(&[resource]).set(seconds);
+    }
+
+    /// Sets the number of Services due now.
+    pub fn set_queue_depth(&self, depth: usize) {
+        self.queue_depth.set(to_i64(depth));
+    }
+
+    /// Observes how long a due Service waited.
+    pub fn queue_waited(&self, waited: Duration) {
+        self.queue_latency.observe(waited.as_secs_f64());
+    }
+
+    /// Records when a certificate ends (seconds since 1970).
+    pub fn set_certificate_expiry(&self, certificate: &'static str, seconds: f64) {
+        self.certificate_expiry.with_label_values(&[certificate]).set(seconds);
+    }
+
+    /// Counts an admission review with its verdict.
+    pub fn webhook_request(
+        &self,
+        path: &'static str,
+        operation: &'static str,
+        verdict: &'static str,
+        took: Duration,
+    ) {
+        self.webhook_requests.with_label_values(&[path, operation, verdict]).inc();
+        self.webhook_duration.with_label_values(&[path]).observe(took.as_secs_f64());
+    }
+
+    /// Counts one violation.
+    pub fn webhook_violation(&self, rule: &'static str) {
+        self.webhook_violations.with_label_values(&[rule]).inc();
+    }
+
+    /// The gauge of reviews in flight.
+    pub fn webhook_in_flight(&self) -> &IntGauge {
+        &self.webhook_in_flight
+    }
+
+    /// Counts a request refused before a verdict.
+    pub fn webhook_rejected_body(&self, reason: &'static str) {
+        self.webhook_rejected_bodies.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts an Event written (or not).
+    pub fn event(&self, reason: &'static str, result: &'static str) {
+        self.events.with_label_values(&[reason, result]).inc();
+    }
+
+    /// Records the seconds from start to first readiness.
+    pub fn set_ready_after(&self, took: Duration) {
+        self.started.set(took.as_secs_f64());
+    }
+
+    /// Removes every series of a Service that is no longer managed.
+    pub fn forget(&self, key: &ServiceKey) {
+        self.services.remove(key);
+        let (ns, name) = (&*key.namespace, &*key.name);
+        for vec in [
+            &self.failovers,
+            &self.reconciliations,
+            &self.reconcile_errors,
+            &self.selection_attempts,
+            &self.sticky_hits,
+            &self.sticky_misses,
+            &self.port_failures,
+            &self.write_errors,
+            &self.write_conflicts,
+            &self.retry_attempts,
+            &self.retry_successes,
+        ] {
+            services::remove_series(vec, ns, name);
+        }
+        services::remove_series(&self.reconcile_duration, ns, name);
+        services::remove_series(&self.failover_latency, ns, name);
+    }
+}
+
+fn to_i64(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn counter(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
+    let v = IntCounterVec::new(Opts::new(name, help), labels)?;
+    r.register(Box::new(v.clone()))?;
+    Ok(v)
+}
+
+fn gauge(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+    let v = IntGaugeVec::new(Opts::new(name, help), labels)?;
+    r.register(Box::new(v.clone()))?;
+    Ok(v)
+}
+
+fn float_gauge(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<GaugeVec> {
+    let v = GaugeVec::new(Opts::new(name, help), labels)?;
+    r.register(Box::new(v.clone()))?;
+    Ok(v)
+}
+
+fn plain_gauge(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    let v = IntGauge::with_opts(Opts::new(name, help))?;
+    r.register(Box::new(v.clone()))?;
+    Ok(v)
+}
+
+fn histogram(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> prometheus::Result<HistogramVec> {
+    let v = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+    r.register(Box::new(v.clone()))?;
+    Ok(v)
+}
+
+fn build_info(r: &Registry) -> prometheus::Result<()> {
+    let v = IntGaugeVec::new(
+        Opts::new("build_info", "Always 1; the version is in the label."),
+        &["version"],
+    )?;
+    v.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    r.register(Box::new(v))
+}

@@ -1,0 +1,1 @@
+//! Self-made certificates: the CA in its Secret, the leaf in memory, the caBundle.

@@ -1,0 +1,1 @@
+//! The worker: pop, snapshot, decide, apply, record.

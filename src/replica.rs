@@ -1,0 +1,1 @@
+//! The protocol between replicas: rank, freshness, epochs.

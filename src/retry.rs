@@ -1,0 +1,1 @@
+//! The one way to call the API server: deadline, retries, counting.

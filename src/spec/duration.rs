@@ -1,0 +1,1 @@
+//! Durations as Go's time.ParseDuration reads them.

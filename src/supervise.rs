@@ -1,0 +1,1 @@
+//! Named critical tasks: one that ends brings the process down.
