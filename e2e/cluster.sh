@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Starts, checks and removes the Kubernetes cluster of the integration and
+# end-to-end tests:
+#
+#   e2e/cluster.sh up|down|status|build
+#
+# README.md beside this file explains the kinds of cluster and the knobs. This
+# file only decides what happens; how it is done is in lib/.
+set -euo pipefail
+HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+for part in common build procs pki namespaces control_plane node environment kinds health; do
+  # shellcheck source=/dev/null
+  . "$HERE/lib/$part.sh"
+done
+
+usage() {
+  say "usage: e2e/cluster.sh up|down|status|build"
+  say "  up      start the cluster (or say that it runs) and write target/cluster/env"
+  say "  down    remove it and everything it made"
+  say "  status  show every component; exit code 0 only if all is well"
+  say "  build   only build the programs of the local cluster"
+}
+
+main() {
+  NODE_LIFECYCLE=${ZEN_LEAD_NODE_LIFECYCLE:-0}
+  case ${1:-} in
+    up) lock && up ;;
+    down) lock && down ;;
+    status) status ;;
+    build) build_programs "${LOCAL_PROGRAMS[@]}" && say "all programs of the local cluster are built" ;;
+    -h | --help | help) usage ;;
+    *) usage >&2 && exit 2 ;;
+  esac
+}
+
+# One up or down at a time for a checkout.
+lock() {
+  mkdir -p "$CHECKOUT/target"
+  exec 9>"$CHECKOUT/target/.cluster.lock"
+  flock -n 9 || {
+    say "another up or down of this cluster is running, waiting for it"
+    flock 9
+  }
+}
+
+up() {
+  local started=$SECONDS
+  choose_kind
+  "need_$KIND"
+  if [[ -e $SETTINGS_FILE ]]; then
+    if [[ $(<"$SETTINGS_FILE") == "$(settings)" ]] && healthy; then
+      "env_$KIND"
+      say "the cluster already runs; variables: source ${ENV_FILE#"$CHECKOUT/"}"
+      return
+    fi
+    say "removing what is left of another cluster of this checkout"
+    remove_all
+  fi
+  remove_all
+  mkdir -p "$LOG_DIR" "$PID_DIR"
+  settings >"$SETTINGS_FILE"
+  say "starting the cluster (kind: $KIND)"
+  "start_$KIND"
+  "env_$KIND"
+  say "the cluster is ready after $((SECONDS - started)) s; variables: source ${ENV_FILE#"$CHECKOUT/"}"
+}
+
+down() {
+  remove_all
+  say "the cluster is gone"
+}
+
+# Everything a running cluster depends on: a change of it means a new cluster.
+settings() {
+  printf 'kind=%s node_lifecycle=%s id=%s\n' "$KIND" "$NODE_LIFECYCLE" "$CLUSTER_ID"
+  "programs_$KIND"
+}
+
+main "$@"

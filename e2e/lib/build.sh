@@ -1,0 +1,169 @@
+# shellcheck shell=bash
+# Builds the cluster's programs from Go modules into a cache outside the
+# checkout, once per version. Knows versions and build flags; running what was
+# built belongs elsewhere.
+
+# module  program  package; in the order in which they are needed.
+PROGRAMS=(
+  "kubernetes kube-apiserver k8s.io/kubernetes/cmd/kube-apiserver"
+  "etcd etcd go.etcd.io/etcd/server/v3"
+  "kubernetes kubectl k8s.io/kubernetes/cmd/kubectl"
+  "kubernetes kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager"
+  "kubernetes kube-scheduler k8s.io/kubernetes/cmd/kube-scheduler"
+  "kubernetes kubelet k8s.io/kubernetes/cmd/kubelet"
+  "kubernetes kube-proxy k8s.io/kubernetes/cmd/kube-proxy"
+  "containerd containerd github.com/containerd/containerd/v2/cmd/containerd"
+  "containerd containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"
+  "containerd ctr github.com/containerd/containerd/v2/cmd/ctr"
+  "prometheus promtool github.com/prometheus/prometheus/cmd/promtool"
+  "kind kind sigs.k8s.io/kind"
+  ". pause zen-lead.io/e2e/tools/pause"
+  ". demo-app zen-lead.io/e2e/tools/demo-app"
+  ". docker-archive zen-lead.io/e2e/tools/docker-archive"
+)
+
+LOCAL_PROGRAMS=(kube-apiserver etcd kubectl kube-controller-manager kube-scheduler
+  kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive)
+
+# The version of MODULE's main requirement, as its go.mod says.
+module_version() {
+  local path
+  case $1 in
+    kubernetes) path=k8s.io/kubernetes ;;
+    etcd) path=go.etcd.io/etcd/server/v3 ;;
+    containerd) path=github.com/containerd/containerd/v2 ;;
+    prometheus) path=github.com/prometheus/prometheus ;;
+    kind) path=sigs.k8s.io/kind ;;
+    *) echo v0 && return ;;
+  esac
+  awk -v path="$path" '$1 == path { print $2 } $2 == path { print $3 }' \
+    "$TOOLS_DIR/$1/go.mod" | grep -m1 '^v'
+}
+
+# The kubernetes programs report v0.0.0 without these, and so do their clients
+# in the user agent (which the audit log shows).
+link_flags() {
+  local flags="-s -w" version package
+  version=$(module_version "$1")
+  case $1 in
+    kubernetes)
+      for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+        flags+=" -X $package.gitVersion=$version"
+        flags+=" -X $package.gitMajor=$(cut -d. -f1 <<<"${version#v}")"
+        flags+=" -X $package.gitMinor=$(cut -d. -f2 <<<"$version")"
+      done ;;
+    containerd) flags+=" -X github.com/containerd/containerd/v2/version.Version=$version" ;;
+    prometheus) flags+=" -X github.com/prometheus/common/version.Version=${version#v}" ;;
+  esac
+  printf %s "$flags"
+}
+
+build_tags() {
+  case $1 in
+    containerd) echo no_btrfs,no_devmapper,no_zfs,no_aufs ;;
+    # promtool checks rules and metrics here; clients of 25 clouds are not needed.
+    prometheus) echo remove_all_sd,enable_kubernetes_sd ;;
+  esac
+}
+
+# What decides the content of a module's programs: exact requirements, flags,
+# the Go version, and for our own tools the sources.
+module_key() {
+  local dir=$TOOLS_DIR/$1 name=$1 hash
+  [[ $1 != . ]] || name=own
+  hash=$({
+    cat "$dir/go.mod"
+    if [[ $1 == . ]]; then cat "$dir"/*/main.go; else cat "$dir/go.sum"; fi
+    link_flags "$1"
+    build_tags "$1"
+  } | sha256sum | cut -c1-12)
+  printf '%s-%s-%s-%s' "$name" "$(module_version "$1")" "$(go env GOVERSION)" "$hash"
+}
+
+declare -A MODULE_DIR=()
+# program_path NAME sets PROGRAM_PATH, the place of a built program. (It sets a
+# variable instead of printing, so that the keys are computed once.)
+program_path() {
+  local entry module name
+  for entry in "${PROGRAMS[@]}"; do
+    read -r module name _ <<<"$entry"
+    [[ $name == "$1" ]] || continue
+    [[ -n ${MODULE_DIR[$module]:-} ]] || MODULE_DIR[$module]=$CACHE_DIR/bin/$(module_key "$module")
+    PROGRAM_PATH=${MODULE_DIR[$module]}/$name
+    return
+  done
+  die "no program is called $1"
+}
+
+need_go() {
+  have go || die "the go command is missing; it builds the cluster's programs" \
+    "install the Go version that e2e/tools/*/go.mod name, or set KUBEBUILDER_ASSETS"
+}
+
+# build_programs NAME...: builds what is missing.
+build_programs() {
+  local name missing=() count=0
+  need_go
+  for name in "$@"; do
+    program_path "$name"
+    [[ -x $PROGRAM_PATH ]] || missing+=("$name")
+  done
+  [[ ${#missing[@]} -gt 0 ]] || return 0
+  say "building ${#missing[@]} programs of the cluster into $CACHE_DIR/bin (once per version;" \
+    "all of them take $COLD_BUILD_TIME from nothing on two cores)"
+  for name in "${missing[@]}"; do
+    count=$((count + 1))
+    build_program "$name" "$count of ${#missing[@]}"
+  done
+}
+COLD_BUILD_TIME="about 20 minutes"
+
+build_program() {
+  local name=$1 position=$2 entry module package started=$SECONDS lock
+  program_path "$name"
+  for entry in "${PROGRAMS[@]}"; do
+    read -r module _ package <<<"$entry"
+    [[ $(cut -d' ' -f2 <<<"$entry") != "$name" ]] || break
+  done
+  mkdir -p "$CACHE_DIR/lock" "$(dirname "$PROGRAM_PATH")"
+
+  # Two builders of one program would do the work twice and starve each other.
+  exec {lock}>"$CACHE_DIR/lock/$(basename "$(dirname "$PROGRAM_PATH")")"
+  until flock -w 15 "$lock"; do
+    say "  $name: another process is building it, waiting since $((SECONDS - started)) s"
+  done
+  if [[ ! -x $PROGRAM_PATH ]]; then
+    compile "$module" "$name" "$package" "$position" "$started"
+  fi
+  exec {lock}>&-
+}
+
+# Into a temporary name first: a file under its own name is always complete.
+compile() {
+  local module=$1 name=$2 package=$3 position=$4 started=$5 pid next
+  local partial=$PROGRAM_PATH.partial.$$ log
+  log=$(mktemp)
+  (
+    cd "$TOOLS_DIR/$module" || exit
+    # Go's own flags from the environment (-mod, -race ...) are not for these modules.
+    GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 exec nice go build -trimpath -buildvcs=false \
+      -tags "$(build_tags "$module")" -ldflags "$(link_flags "$module")" -o "$partial" "$package"
+  ) >"$log" 2>&1 </dev/null &
+  pid=$!
+  say "  $name ($position)"
+  next=$((SECONDS + 15))
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 0.2
+    [[ $SECONDS -ge $next ]] || continue
+    say "  $name ($position): building for $((SECONDS - started)) s"
+    next=$((SECONDS + 15))
+  done
+  if ! wait "$pid"; then
+    tail -n 30 "$log" >&2
+    rm -f "$log" "$partial"
+    die "building $name failed (see above)" "modules come from the Go module proxy (go env GOPROXY); is it reachable?"
+  fi
+  mv -f "$partial" "$PROGRAM_PATH"
+  rm -f "$log"
+  say "  $name ($position): built in $((SECONDS - started)) s"
+}

@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# Writes target/cluster/env, which people and tests source, and the kubectl
+# wrapper. Only what others may rely on goes into that file; see README.md.
+
+# write_env KEY=VALUE...: quoted, so that any value survives being sourced.
+write_env() {
+  local pair
+  {
+    echo "# Written by e2e/cluster.sh up; source it. README.md of e2e/ explains the variables."
+    for pair in "$@"; do
+      printf 'export %s=%q\n' "${pair%%=*}" "${pair#*=}"
+    done
+  } >"$ENV_FILE.new"
+  mv -f "$ENV_FILE.new" "$ENV_FILE"
+}
+
+# A wrapper, so that kubectl works from inside and outside the cluster's network.
+write_kubectl_wrapper() {
+  mkdir -p "$CLUSTER_DIR/bin"
+  {
+    echo '#!/bin/sh'
+    echo '# Runs kubectl in the network of the cluster; written by e2e/cluster.sh up.'
+    printf 'KUBECONFIG="${KUBECONFIG:-%s}"\nexport KUBECONFIG\nexec %s %q "$@"\n' \
+      "$CLUSTER_DIR/kubeconfig" "$CLUSTER_EXEC" "$KUBECTL_BIN"
+  } >"$CLUSTER_DIR/bin/kubectl"
+  chmod 755 "$CLUSTER_DIR/bin/kubectl"
+}
+
+# What all kinds of cluster have.
+common_env() {
+  COMMON_ENV=(
+    "CLUSTER_KIND=$KIND"
+    "CLUSTER_DIR=$CLUSTER_DIR"
+    "CLUSTER_EXEC=$CLUSTER_EXEC"
+    "KUBECONFIG=$CLUSTER_DIR/kubeconfig"
+    "KUBECONFIG_USER=$CLUSTER_DIR/kubeconfig-user"
+    "KUBECTL=$CLUSTER_DIR/bin/kubectl"
+    "KUBECTL_BIN=$KUBECTL_BIN"
+    "PROMTOOL=$PROMTOOL"
+    "AUDIT_LOG=$AUDIT_LOG"
+    "LOG_DIR=$LOG_DIR"
+  )
+}

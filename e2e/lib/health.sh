@@ -1,0 +1,87 @@
+# shellcheck shell=bash
+# Whether a cluster of this checkout runs and is well, and its removal, for
+# every kind of cluster and in every half-started state. Reads what `up`
+# recorded; it must not depend on how the cluster would be started today.
+
+# In the order in which they are started.
+COMPONENTS=(namespaces etcd kube-apiserver kube-controller-manager kube-scheduler
+  containerd kubelet kube-proxy)
+
+# The wrapper was written by `up` and knows the way in.
+recorded_kubectl() {
+  [[ -x $CLUSTER_DIR/bin/kubectl ]] || return 1
+  KUBECONFIG=$CLUSTER_DIR/kubeconfig timeout 15 "$CLUSTER_DIR/bin/kubectl" --request-timeout 10s "$@" 2>/dev/null 9>&-
+}
+
+recorded_components() {
+  local name
+  RECORDED=()
+  for name in "${COMPONENTS[@]}"; do
+    [[ ! -e $PID_DIR/$name.pid ]] || RECORDED+=("$name")
+  done
+}
+
+# Every recorded component runs, the API server answers, every node is Ready.
+healthy() {
+  local name
+  [[ -e $ENV_FILE ]] || return 1
+  recorded_components
+  for name in "${RECORDED[@]}"; do
+    running "$name" || return 1
+  done
+  recorded_kubectl get --raw /readyz >/dev/null || return 1
+  all_nodes_ready
+}
+
+# The node lifecycle controller, where it runs, rightly calls "hollow" NotReady.
+all_nodes_ready() {
+  local nodes
+  nodes=$(recorded_kubectl get nodes --no-headers) || return 1
+  [[ -n $nodes ]] || return 1
+  awk '$1 != "hollow" && $2 != "Ready" { bad = 1 } END { exit bad }' <<<"$nodes"
+}
+
+status() {
+  local name
+  if [[ ! -e $SETTINGS_FILE ]]; then
+    say "no cluster of this checkout runs (e2e/cluster.sh up)"
+    return 1
+  fi
+  head -n 1 "$SETTINGS_FILE"
+  recorded_components
+  for name in "${RECORDED[@]}"; do
+    if running "$name"; then
+      printf '  %-24s running, pid %s\n' "$name" "$RUNNING_PID"
+    else
+      printf '  %-24s NOT RUNNING, log: %s\n' "$name" "$LOG_DIR/$name.log"
+    fi
+  done
+  recorded_kubectl version | sed -n 's/^/  /p' || say "  the API server does not answer"
+  recorded_kubectl get nodes -o wide | sed 's/^/  /' || true
+  if healthy; then
+    say "healthy"
+  else
+    say "NOT healthy; e2e/cluster.sh up removes it and starts anew"
+    return 1
+  fi
+}
+
+# Works on any half-started cluster, and where there is none.
+remove_all() {
+  local name index
+  if [[ -r $CLUSTER_DIR/kind-name ]]; then
+    build_programs kind
+    program_path kind
+    "$E2E_DIR/setup_kind.sh" down "$(<"$CLUSTER_DIR/kind-name")" "$PROGRAM_PATH"
+  fi
+  if [[ -e $NODE_DIR ]]; then
+    am_root || die "removing the local cluster needs root"
+    remove_namespaces
+  fi
+  # In an assets cluster there is no namespace whose end would end these.
+  for ((index = ${#COMPONENTS[@]} - 1; index >= 0; index--)); do
+    name=${COMPONENTS[index]}
+    stop "$name"
+  done
+  rm -rf "$CLUSTER_DIR"
+}
