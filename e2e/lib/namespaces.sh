@@ -19,7 +19,8 @@ make_namespaces() {
 # Runs inside the network namespace.
 configure_network() {
   ip link set lo up
-  sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+  sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 \
+    net.ipv6.conf.default.accept_dad=0
   # The node's address must not be a loopback one: the kubelet refuses it.
   ip link add node0 type bridge
   ip link set node0 up

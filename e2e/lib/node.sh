@@ -57,8 +57,9 @@ service_routed() {
   "${ENTER[@]}" bash -c ': </dev/tcp/10.96.0.1/443' 9>&-
 }
 
-# containerd's socket can be reached from outside the namespaces too.
-ctr() { "$CTR" --address "$NODE_DIR/run/containerd/containerd.sock" --namespace k8s.io "$@"; }
+# containerd's socket can be reached from outside the namespaces too. Without the
+# variable, every call on a machine with cgroup v1 says that v1 is deprecated.
+ctr() { CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1 "$CTR" --address "$NODE_DIR/run/containerd/containerd.sock" --namespace k8s.io "$@"; }
 
 load_own_images() {
   program_path pause
@@ -81,8 +82,10 @@ write_node_files() {
   cp "$PKI_DIR/kubelet.kubeconfig" "$PKI_DIR/kube-proxy.kubeconfig" "$PKI_DIR/ca.crt" "$run/"
   # No pod gets a name server: there is none. An empty file would mean "use 127.0.0.1".
   echo "nameserver 192.0.2.53" >"$run/resolv.conf"
-  mkdir -p "$run/cni"
+  mkdir -p "$run/cni" "$run/cni-bin"
   containerd_config >"$run/containerd.toml"
+  cni_plugin >"$run/cni-bin/ptp-at-once"
+  chmod 755 "$run/cni-bin/ptp-at-once"
   cni_config >"$run/cni/10-pods.conflist"
   kubelet_config >"$run/kubelet.yaml"
   kube_proxy_config >"$run/kube-proxy.yaml"
@@ -104,7 +107,7 @@ oom_score = 0
   # Without CAP_SYS_RESOURCE, runc dies when it is told to lower the score.
   restrict_oom_score_adj = true
   [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["$(cni_dir)"]
+    bin_dirs = ["/run/cni-bin", "$(cni_dir)"]
     conf_dir = "/run/cni"
   [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
@@ -132,12 +135,23 @@ snapshotter() {
 cni_config() {
   cat <<EOF
 {"cniVersion": "0.4.0", "name": "pods", "plugins": [
-  {"type": "ptp", "ipMasq": false, "mtu": 1500, "ipam": {
+  {"type": "ptp-at-once", "ipMasq": false, "mtu": 1500, "ipam": {
     "type": "host-local", "dataDir": "/run/cni/addresses",
     "ranges": [[{"subnet": "$POD_RANGE4"}], [{"subnet": "$POD_RANGE6"}]],
     "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}
 ]}
+EOF
+}
+
+# Duplicate address detection keeps a pod's IPv6 address unusable for a second
+# or two, longer than it takes the pod to become Ready. No address is ever used
+# twice here, so it is turned off before the plugin makes the interface.
+cni_plugin() {
+  cat <<EOF
+#!/bin/sh
+[ -z "\$CNI_NETNS" ] || nsenter --net="\$CNI_NETNS" sysctl -q -w net.ipv6.conf.default.accept_dad=0 </dev/null >&2
+exec "$(cni_dir)/ptp"
 EOF
 }
 

@@ -12,10 +12,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"debug/elf"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"log"
 	"os"
 	"path/filepath"
@@ -41,6 +43,9 @@ func run(image, binary, out string) error {
 	content, err := os.ReadFile(binary)
 	if err != nil {
 		return err
+	}
+	if err := checkStatic(content); err != nil {
+		return fmt.Errorf("%s: %w", binary, err)
 	}
 	name := filepath.Base(binary)
 	layer, err := tarOf(file{name, 0o755, content})
@@ -69,6 +74,21 @@ func run(image, binary, out string) error {
 		return err
 	}
 	return os.WriteFile(out, archive, 0o644)
+}
+
+// checkStatic finds out now what would otherwise be a pod's "no such file or
+// directory", which names the binary but means its missing dynamic linker.
+func checkStatic(content []byte) error {
+	program, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	for _, segment := range program.Progs {
+		if segment.Type == elf.PT_INTERP {
+			return errors.New("is dynamically linked, an image of one file needs a static binary")
+		}
+	}
+	return nil
 }
 
 func imageConfig(entrypoint string, layer []byte) ([]byte, error) {
