@@ -1,1 +1,212 @@
-//! The pure decision: who leads, and the next write that makes it so.
+//! The pure decision: for one source Service, the next write that brings its leader routing closer
+//! to what it should be, or none.
+//!
+//! Values and `now` in, values out: no await, no client, no clock. A reconcile applies the step,
+//! folds the answer into the snapshot and asks again until nothing is left, so that
+//! `decide(apply(plan))` is a no-op by construction.
+
+pub mod desired;
+pub mod elect;
+pub mod mirror;
+pub mod ports;
+pub mod slices;
+
+mod routing;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::Value;
+
+use crate::events::Reason as EventReason;
+use crate::index::Snapshot;
+use crate::metrics::ServiceReport;
+use elect::Choice;
+use mirror::Mirror;
+
+/// How far the watches behind a snapshot can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// All of them are synced and were heard from lately.
+    Live,
+    /// One of them has not passed its first list: nothing is decided yet.
+    Starting,
+    /// One of them was lost: read before writing anything.
+    Lost,
+}
+
+/// Names an object for a write that must meet that very object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Name of the object.
+    pub name: String,
+    /// Uid it must have.
+    pub uid: String,
+    /// Version it must have, where the write depends on it.
+    pub version: Option<String>,
+}
+
+/// One write: one call to the API server (but for [`Step::ClearBuiltIn`]).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Create the leader Service.
+    CreateLeader(Box<Service>),
+    /// Merge a patch into the leader Service.
+    PatchLeader(Target, Value),
+    /// Delete a leader Service.
+    DeleteLeader(Target),
+    /// Write a slice.
+    Slice(Box<slices::Next>),
+    /// Remove what the built-in controllers made for our leader Service while it had a selector, then
+    /// take off the annotation that asks for it.
+    ClearBuiltIn(Target),
+    /// Apply the mirror to the leader Service's status.
+    Mirror(Target, Box<Mirror>, Vec<Notice>),
+    /// Apply (or remove, when empty) our conditions on the source's status.
+    SourceConditions(Target, Vec<Condition>, Vec<Notice>),
+}
+
+/// The kinds of steps; a refused kind is not tried again for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StepKind {
+    /// [`Step::CreateLeader`]
+    CreateLeader,
+    /// [`Step::PatchLeader`]
+    PatchLeader,
+    /// [`Step::DeleteLeader`]
+    DeleteLeader,
+    /// [`Step::Slice`]
+    Slice,
+    /// [`Step::ClearBuiltIn`]
+    ClearBuiltIn,
+    /// [`Step::Mirror`]
+    Mirror,
+    /// [`Step::SourceConditions`]
+    SourceConditions,
+}
+
+impl Step {
+    /// The kind of the step.
+    pub fn kind(&self) -> StepKind {
+        match self {
+            Self::CreateLeader(_) => StepKind::CreateLeader,
+            Self::PatchLeader(..) => StepKind::PatchLeader,
+            Self::DeleteLeader(_) => StepKind::DeleteLeader,
+            Self::Slice(_) => StepKind::Slice,
+            Self::ClearBuiltIn(_) => StepKind::ClearBuiltIn,
+            Self::Mirror(..) => StepKind::Mirror,
+            Self::SourceConditions(..) => StepKind::SourceConditions,
+        }
+    }
+
+    /// It only takes an endpoint out; such a step never waits for a replica of a lower rank.
+    pub fn urgent(&self) -> bool {
+        matches!(self, Self::Slice(next) if next.urgent)
+    }
+
+    /// Steps that must rest on a consistent read: what they make or destroy cannot be compared and
+    /// swapped on the version of the source.
+    fn needs_read(&self) -> bool {
+        match self {
+            Self::CreateLeader(_) | Self::DeleteLeader(_) | Self::ClearBuiltIn(_) => true,
+            Self::Slice(next) => !matches!(next.write, slices::SliceWrite::Replace(_)),
+            _ => false,
+        }
+    }
+}
+
+/// An event to be written when the step that carries it succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Reason from the closed enum.
+    pub reason: EventReason,
+    /// What happened, in one line.
+    pub note: String,
+    /// Name that makes it one event whoever writes it; `None` for an ordinary event.
+    pub once: Option<String>,
+}
+
+/// A step the API server refused for a reason that trying again at once cannot mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// The kind of step.
+    pub kind: StepKind,
+    /// Why, for the condition.
+    pub reason: EventReason,
+    /// The server's words.
+    pub message: String,
+}
+
+/// What a decision needs beside the snapshot.
+#[derive(Clone, Debug)]
+pub struct Context<'a> {
+    /// The present time.
+    pub now: Timestamp,
+    /// This replica, as recorded on slices.
+    pub writer: &'a str,
+    /// Whether the watches can be trusted.
+    pub trust: Trust,
+    /// What was refused lately.
+    pub blocked: Option<&'a Blocked>,
+}
+
+/// What is to be done now.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Everything is as it should be (or waits for something that will be seen).
+    Nothing,
+    /// Wait until the watches passed their first list.
+    Wait,
+    /// Read Service, pods and slices consistently and decide again.
+    Read,
+    /// Write.
+    Do(Step),
+}
+
+/// The outcome of a decision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// What is to be done now.
+    pub action: Action,
+    /// When a timer of this Service runs out.
+    pub again_at: Option<Timestamp>,
+    /// State for the metrics; `None` when the Service is not managed (any more).
+    pub report: Option<ServiceReport>,
+    /// The election behind it, where one was held.
+    pub choice: Option<Choice>,
+    /// Named target ports that the leader does not have.
+    pub missing_ports: Vec<String>,
+    /// A mark on the slice comes from another history (a restored cluster).
+    pub history_void: bool,
+}
+
+/// Decides what comes next for one source.
+pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
+    let routing = routing::route(snapshot, ctx);
+    let behind = snapshot.marks.behind(&routing.marks);
+    let step = routing.steps.into_iter().find(|step| {
+        let refused = ctx.blocked.is_some_and(|b| b.kind == step.kind());
+        // A newer version of zen-lead wrote the slice: only what takes an endpoint out is ours.
+        let outranked = routing.outranked && !step.urgent();
+        !refused && !outranked
+    });
+    let action = match step {
+        None => Action::Nothing,
+        Some(_) if ctx.trust == Trust::Starting && !snapshot.consistent => Action::Wait,
+        Some(step) => {
+            let doubtful = behind || ctx.trust == Trust::Lost || step.needs_read();
+            if doubtful && !snapshot.consistent { Action::Read } else { Action::Do(step) }
+        }
+    };
+    Decision {
+        action,
+        again_at: routing.again_at,
+        report: routing.report,
+        choice: routing.choice,
+        missing_ports: routing.missing_ports,
+        history_void: behind && snapshot.consistent,
+    }
+}
+
+#[cfg(test)]
+mod tests;

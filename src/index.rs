@@ -1,1 +1,302 @@
-//! The shared cache: Services, pods and slices by namespace, kept by the watches.
+//! The shared cache: Services, pods and slices by namespace, with reverse maps, kept by the watches.
+//!
+//! Synchronous and change-detecting: every change answers with the sources that must be reconciled
+//! again. No await, no client, no clock, no decision. Callers put it behind a lock and hold that
+//! lock for one call only.
+
+pub mod pod;
+pub mod service;
+pub mod slice;
+pub mod snapshot;
+pub mod view;
+
+mod namespace;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use crate::names::{NameRule, ServiceKey};
+use crate::version::Rv;
+use namespace::Namespace;
+use pod::Pod;
+use service::Entry;
+use slice::Slice;
+pub use snapshot::{Snapshot, SourceState};
+
+/// The sources to reconcile again after a change.
+pub type Dirty = BTreeSet<ServiceKey>;
+
+/// Bounds of the index (0 is unbounded).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Enabled source Services in one namespace.
+    pub services_per_namespace: usize,
+    /// Pods considered for one Service.
+    pub pods_per_service: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { services_per_namespace: 1000, pods_per_service: 1000 }
+    }
+}
+
+/// Objects held, by resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Services of any kind.
+    pub services: usize,
+    /// Services with our annotations.
+    pub sources: usize,
+    /// Pods.
+    pub pods: usize,
+    /// EndpointSlices.
+    pub slices: usize,
+    /// Namespaces.
+    pub namespaces: usize,
+}
+
+/// The cache of one process.
+#[derive(Debug, Default)]
+pub struct Index {
+    namespaces: HashMap<Arc<str>, Namespace>,
+    names: NameRule,
+    limits: Limits,
+    services_seen: Rv,
+    slices_seen: Rv,
+    /// Position of the cluster-wide pod watch, while there is one.
+    pods_seen: Option<Rv>,
+}
+
+impl Index {
+    /// An empty index.
+    pub fn new(names: NameRule, limits: Limits) -> Self {
+        Self { names, limits, ..Self::default() }
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Which Service names the server accepts.
+    pub fn names(&self) -> NameRule {
+        self.names
+    }
+
+    /// Takes in a Service: an event of the watch, or the answer to a write of our own.
+    pub fn apply_service(&mut self, object: core::Service) -> Dirty {
+        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
+        let Some(entry) = Entry::trim(object, self.names) else { return Dirty::new() };
+        let ns = self.namespaces.entry(namespace.clone()).or_default();
+        qualify(&namespace, ns.set_service(&name, Some(entry)))
+    }
+
+    /// Takes note of a deleted Service.
+    pub fn delete_service(&mut self, object: &core::Service) -> Dirty {
+        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
+        let version = Rv::of(&object.metadata);
+        self.with(&namespace, |ns| ns.remove_service(&name, version))
+    }
+
+    /// Replaces all Services by a list; what is newer than the list (an answer to our own write) stays.
+    pub fn reset_services(&mut self, objects: Vec<core::Service>, version: Rv) -> Dirty {
+        let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
+        let mut dirty = Dirty::new();
+        for object in objects {
+            if let Some((namespace, name)) = names_of(&object.metadata) {
+                listed.entry(namespace).or_default().insert(name);
+            }
+            dirty.append(&mut self.apply_service(object));
+        }
+        let none = BTreeSet::new();
+        for (namespace, ns) in &mut self.namespaces {
+            let keep = listed.get(namespace).unwrap_or(&none);
+            for gone in ns.services_not_in(keep, version) {
+                dirty.append(&mut qualify(namespace, ns.set_service(&gone, None)));
+            }
+        }
+        self.services_seen = self.services_seen.max(version);
+        self.prune();
+        dirty
+    }
+
+    /// The Service watch was heard from: everything up to this version is in.
+    pub fn services_heard(&mut self, version: Rv) {
+        self.services_seen = self.services_seen.max(version);
+    }
+
+    /// Takes in a pod.
+    pub fn apply_pod(&mut self, object: &core::Pod) -> Dirty {
+        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
+        let Some(pod) = Pod::trim(object) else { return Dirty::new() };
+        let ns = self.namespaces.entry(namespace.clone()).or_default();
+        qualify(&namespace, ns.set_pod(&name, Some(pod)))
+    }
+
+    /// Takes note of a deleted pod.
+    pub fn delete_pod(&mut self, object: &core::Pod) -> Dirty {
+        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
+        self.with(&namespace, |ns| ns.set_pod(&name, None))
+    }
+
+    /// Replaces the pods of one namespace (or of all) by a list.
+    pub fn reset_pods(&mut self, scope: Option<&str>, objects: &[core::Pod], version: Rv) -> Dirty {
+        let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
+        let mut dirty = Dirty::new();
+        for object in objects {
+            if let Some((namespace, name)) = names_of(&object.metadata) {
+                listed.entry(namespace).or_default().insert(name);
+            }
+            dirty.append(&mut self.apply_pod(object));
+        }
+        let none = BTreeSet::new();
+        for (namespace, ns) in &mut self.namespaces {
+            if scope.is_some_and(|s| s != &**namespace) {
+                continue;
+            }
+            let keep = listed.get(namespace).unwrap_or(&none);
+            for gone in ns.pods_not_in(keep) {
+                dirty.append(&mut qualify(namespace, ns.set_pod(&gone, None)));
+            }
+            // A first list makes every source decidable, also those without any pod.
+            dirty.extend(ns.sources().map(|name| ServiceKey::new(namespace.clone(), name.clone())));
+        }
+        self.pods_heard(scope, version);
+        dirty
+    }
+
+    /// The pod watch of a namespace (or the cluster-wide one) was heard from.
+    pub fn pods_heard(&mut self, scope: Option<&str>, version: Rv) {
+        match scope {
+            Some(namespace) => {
+                let ns = self.namespaces.entry(namespace.into()).or_default();
+                ns.pods_seen = Some(ns.pods_seen.unwrap_or_default().max(version));
+            }
+            None => self.pods_seen = Some(self.pods_seen.unwrap_or_default().max(version)),
+        }
+    }
+
+    /// Forgets the pods of a namespace whose watch ended (or of all).
+    pub fn drop_pods(&mut self, scope: Option<&str>) {
+        match scope {
+            Some(namespace) => {
+                if let Some(ns) = self.namespaces.get_mut(namespace) {
+                    ns.drop_pods();
+                }
+            }
+            None => {
+                self.pods_seen = None;
+                self.namespaces.values_mut().for_each(Namespace::drop_pods);
+            }
+        }
+        self.prune();
+    }
+
+    /// Takes in a slice: an event of the watch, or the answer to a write of our own.
+    pub fn apply_slice(&mut self, object: EndpointSlice) -> Dirty {
+        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
+        let version = Rv::of(&object.metadata);
+        match Slice::trim(object) {
+            Some(slice) => {
+                let ns = self.namespaces.entry(namespace.clone()).or_default();
+                qualify(&namespace, ns.set_slice(&name, Some(slice)))
+            }
+            // The label that tied it to a Service is gone.
+            None => self.with(&namespace, |ns| ns.remove_slice(&name, version)),
+        }
+    }
+
+    /// Takes note of a deleted slice.
+    pub fn delete_slice(&mut self, object: &EndpointSlice) -> Dirty {
+        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
+        let version = Rv::of(&object.metadata);
+        self.with(&namespace, |ns| ns.remove_slice(&name, version))
+    }
+
+    /// Replaces all slices by a list; what is newer than the list stays.
+    pub fn reset_slices(&mut self, objects: Vec<EndpointSlice>, version: Rv) -> Dirty {
+        let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
+        let mut dirty = Dirty::new();
+        for object in objects {
+            if let Some((namespace, name)) = names_of(&object.metadata) {
+                listed.entry(namespace).or_default().insert(name);
+            }
+            dirty.append(&mut self.apply_slice(object));
+        }
+        let none = BTreeSet::new();
+        for (namespace, ns) in &mut self.namespaces {
+            let keep = listed.get(namespace).unwrap_or(&none);
+            for gone in ns.slices_not_in(keep, version) {
+                dirty.append(&mut qualify(namespace, ns.set_slice(&gone, None)));
+            }
+        }
+        self.slices_heard(version);
+        self.prune();
+        dirty
+    }
+
+    /// The slice watch was heard from.
+    pub fn slices_heard(&mut self, version: Rv) {
+        self.slices_seen = self.slices_seen.max(version);
+    }
+
+    /// Every source and every leader Service's source: all that a full reconcile has to look at.
+    pub fn all_keys(&self) -> Dirty {
+        let mut all = Dirty::new();
+        for (namespace, ns) in &self.namespaces {
+            for name in ns.sources().chain(ns.led_sources()) {
+                all.insert(ServiceKey::new(namespace.clone(), name.clone()));
+            }
+        }
+        all
+    }
+
+    /// Namespaces that have a source whose pods matter.
+    pub fn pod_namespaces(&self) -> BTreeSet<Arc<str>> {
+        let wanted = self.namespaces.iter().filter(|(_, ns)| ns.needs_pods());
+        wanted.map(|(namespace, _)| namespace.clone()).collect()
+    }
+
+    /// Objects held.
+    pub fn sizes(&self) -> Sizes {
+        let mut sizes = Sizes { namespaces: self.namespaces.len(), ..Sizes::default() };
+        for ns in self.namespaces.values() {
+            ns.count(&mut sizes);
+        }
+        sizes
+    }
+
+    fn with(
+        &mut self,
+        namespace: &Arc<str>,
+        change: impl FnOnce(&mut Namespace) -> BTreeSet<Arc<str>>,
+    ) -> Dirty {
+        let Some(ns) = self.namespaces.get_mut(namespace) else { return Dirty::new() };
+        let dirty = qualify(namespace, change(ns));
+        if ns.is_empty() {
+            self.namespaces.remove(namespace);
+        }
+        dirty
+    }
+
+    fn prune(&mut self) {
+        self.namespaces.retain(|_, ns| !ns.is_empty());
+    }
+}
+
+fn qualify(namespace: &Arc<str>, names: BTreeSet<Arc<str>>) -> Dirty {
+    names.into_iter().map(|name| ServiceKey::new(namespace.clone(), name)).collect()
+}
+
+fn names_of(
+    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> Option<(Arc<str>, Arc<str>)> {
+    Some((meta.namespace.as_deref()?.into(), meta.name.as_deref()?.into()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -30,4 +30,5 @@ pub mod shutdown;
 pub mod spec;
 pub mod supervise;
 pub mod telemetry;
+pub mod version;
 pub mod watch;

@@ -1,1 +1,115 @@
-//! The protocol between replicas: rank, freshness, epochs.
+//! What a replica needs to know of the others: its rank for a Service, and how long it waits.
+//!
+//! Ranks only avoid needless conflicts; the slice is the lock, so a wrong rank costs a conflict or
+//! a delay, never correctness. Pure: hashes and numbers.
+
+use std::time::Duration;
+
+use crate::names::ServiceKey;
+
+/// Version of the decision rules. A replica of a lower version may take an endpoint out but not
+/// otherwise rewrite what a higher one wrote: raise it with every change of what `decide` writes.
+pub const DECISION_VERSION: u32 = 1;
+
+/// How much later each further rank promotes.
+pub const STAGGER: Duration = Duration::from_millis(250);
+
+/// Rank after which replicas no longer wait longer.
+const LAST_RANK: u32 = 2;
+
+/// Rank of `me` among `replicas` for a Service, by rendezvous hashing: 0 acts at once.
+///
+/// Rank 0 as well when `me` is not among them: a replica that knows no better acts.
+pub fn rank(me: &str, replicas: &[String], key: &ServiceKey) -> usize {
+    if !replicas.iter().any(|r| r == me) {
+        return 0;
+    }
+    let own = weight(me, key);
+    replicas.iter().filter(|r| r.as_str() != me && (weight(r, key), r.as_str()) > (own, me)).count()
+}
+
+/// How long a replica of this rank waits before it promotes.
+pub fn stagger(rank: usize) -> Duration {
+    STAGGER * u32::try_from(rank).unwrap_or(LAST_RANK).min(LAST_RANK)
+}
+
+fn weight(replica: &str, key: &ServiceKey) -> u64 {
+    hash(&[replica, &key.namespace, &key.name])
+}
+
+/// FNV-1a (64 bit) with a final mix: replicas of different builds must agree on it, which the
+/// standard library's hasher does not promise.
+pub fn hash(parts: &[&str]) -> u64 {
+    let mut h: u64 = 0xcbf2_9ce4_8422_2325;
+    for part in parts {
+        for byte in part.bytes().chain([0]) {
+            h = (h ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    h ^= h >> 33;
+    h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    h ^ (h >> 33)
+}
+
+/// The epoch of the next switch: it only grows, also when slices were deleted by hand.
+pub fn next_epoch(previous: u64, now: jiff::Timestamp) -> u64 {
+    (previous + 1).max(u64::try_from(now.as_millisecond()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(n: usize) -> Vec<String> {
+        (0..n).map(|i| format!("zen-lead-{i}")).collect()
+    }
+
+    #[test]
+    fn ranks_are_a_permutation_for_every_service() {
+        let replicas = names(3);
+        for i in 0..200 {
+            let key = ServiceKey::new("ns", format!("svc-{i}"));
+            let mut ranks: Vec<_> = replicas.iter().map(|r| rank(r, &replicas, &key)).collect();
+            ranks.sort_unstable();
+            assert_eq!(ranks, [0, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn work_is_shared() {
+        let replicas = names(3);
+        let first = (0..3000)
+            .filter(|i| rank(&replicas[0], &replicas, &ServiceKey::new("ns", format!("s{i}"))) == 0)
+            .count();
+        assert!((800..1200).contains(&first), "one of three replicas is first for {first} of 3000");
+    }
+
+    #[test]
+    fn losing_a_replica_moves_only_its_services() {
+        let (three, two) = (names(3), names(2));
+        for i in 0..200 {
+            let key = ServiceKey::new("ns", format!("svc-{i}"));
+            let before = three.iter().find(|r| rank(r, &three, &key) == 0).unwrap();
+            let after = two.iter().find(|r| rank(r, &two, &key) == 0).unwrap();
+            assert!(before == after || *before == three[2]);
+        }
+    }
+
+    #[test]
+    fn a_replica_that_is_not_listed_acts_at_once() {
+        assert_eq!(rank("stranger", &names(2), &ServiceKey::new("ns", "svc")), 0);
+        assert_eq!(rank("any", &[], &ServiceKey::new("ns", "svc")), 0);
+    }
+
+    #[test]
+    fn later_ranks_wait_longer_up_to_a_bound() {
+        assert_eq!([0, 1, 2, 9].map(|r| stagger(r).as_millis()), [0, 250, 500, 500]);
+    }
+
+    #[test]
+    fn epochs_grow_from_the_clock_and_from_the_past() {
+        let now = jiff::Timestamp::from_millisecond(5000).unwrap();
+        assert_eq!(next_epoch(0, now), 5000);
+        assert_eq!(next_epoch(9000, now), 9001);
+    }
+}

@@ -86,3 +86,8 @@ pub fn read(service: &Service, names: NameRule) -> Result<Intent, Vec<Violation>
 pub fn default_leader_name(service: &str) -> String {
     format!("{service}-leader")
 }
+
+/// tmp
+pub fn settings_json(spec: &LeaderSpec) -> String {
+    format!("{spec:?}")
+}

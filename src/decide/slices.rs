@@ -1,0 +1,434 @@
+//! The slices of a leader Service: what they should say, and the one write that comes next.
+//!
+//! Here is the protocol of the two families (design, section 3a.5): the slice of the first IP
+//! family is the lock, the other follows, and the lock is switched only beside a follower that
+//! carries the lock's own epoch or was emptied for this switch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use super::elect::{Choice, Conditions, Incumbent, Reason};
+use crate::index::pod::{Family, Pod};
+use crate::index::service::Leader;
+use crate::index::slice::{Slice, Truth};
+use crate::keys::{self, kubernetes, status};
+use crate::replica::{DECISION_VERSION, next_epoch};
+use crate::version::Marks;
+
+/// A write of a slice.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SliceWrite {
+    /// POST of a slice that is not there.
+    Create(Box<EndpointSlice>),
+    /// PUT with the resourceVersion and uid the decision was made on.
+    Replace(Box<EndpointSlice>),
+    /// DELETE of a slice of ours that no family needs, with uid and resourceVersion.
+    Delete {
+        /// Name of the slice.
+        name: String,
+        /// Uid of the slice.
+        uid: String,
+        /// Version of the slice.
+        version: String,
+    },
+}
+
+/// A write and what it means.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Next {
+    /// The write.
+    pub write: SliceWrite,
+    /// The switch this write completes in the lock slice.
+    pub switch: Option<Switch>,
+    /// It only takes an endpoint out: never delayed by rank.
+    pub urgent: bool,
+}
+
+/// A pod becoming leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// Uid of the new leader.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// Name of the leader before.
+    pub from: Option<String>,
+    /// Number of the switch.
+    pub epoch: u64,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// What the slices are written from.
+pub struct Wanted<'a> {
+    /// The leader Service the slices belong to.
+    pub leader: &'a Leader,
+    /// Its families, the lock's first.
+    pub families: &'a [Family],
+    /// The outcome of the election.
+    pub choice: &'a Choice,
+    /// Ports of the endpoint (or of no endpoint).
+    pub ports: Vec<EndpointPort>,
+    /// The pod leads but may not be routed to: a port it does not have (ports-mode strict).
+    pub withheld: bool,
+    /// The incumbent the election was held with.
+    pub incumbent: Option<&'a Incumbent>,
+    /// What the mirror on the leader Service says of the last switch.
+    pub mirror: &'a Truth,
+    /// How far the decision saw.
+    pub marks: Marks,
+    /// Hash of what the source asks for.
+    pub asked: String,
+    /// Replica that writes.
+    pub writer: &'a str,
+    /// The present time.
+    pub now: Timestamp,
+    /// Every selected pod: to judge what other slices name.
+    pub pods: &'a [Arc<Pod>],
+}
+
+/// Name of the slice of a family.
+pub fn slice_name(leader: &str, family: Family) -> String {
+    format!("{leader}-zen-lead-{}", family.as_str().to_ascii_lowercase())
+}
+
+/// The slices of ours for a leader Service.
+pub struct Present<'a> {
+    lock: Option<&'a Slice>,
+    follower: Option<&'a Slice>,
+    superfluous: Vec<&'a Slice>,
+}
+
+impl<'a> Present<'a> {
+    /// Finds lock and follower by name among the slices of ours.
+    pub fn new(slices: &'a [Arc<Slice>], leader: &Leader, families: &[Family]) -> Self {
+        let mut present = Self { lock: None, follower: None, superfluous: Vec::new() };
+        let ours = slices
+            .iter()
+            .filter(|s| *s.service == *leader.name() && s.is_ours(leader.uid()) && !s.deleting);
+        for slice in ours {
+            let is = |n: usize| {
+                families.get(n).is_some_and(|f| *slice.name == slice_name(leader.name(), *f))
+            };
+            match (is(0), is(1)) {
+                (true, _) => present.lock = Some(slice),
+                (_, true) => present.follower = Some(slice),
+                _ => present.superfluous.push(slice),
+            }
+        }
+        present
+    }
+
+    /// The lock slice.
+    pub fn lock(&self) -> Option<&'a Slice> {
+        self.lock
+    }
+
+    /// Number of slices of ours.
+    pub fn count(&self) -> usize {
+        usize::from(self.lock.is_some())
+            + usize::from(self.follower.is_some())
+            + self.superfluous.len()
+    }
+
+    /// The furthest marks any of them carries.
+    pub fn marks(&self) -> Marks {
+        let all = self.lock.iter().chain(&self.follower);
+        all.map(|s| s.truth().marks).fold(Marks::default(), Marks::max)
+    }
+
+    /// The highest decision version any of them carries.
+    pub fn decision_version(&self) -> u32 {
+        let all = self.lock.iter().chain(&self.follower);
+        all.map(|s| s.truth().decision_version).max().unwrap_or(0)
+    }
+}
+
+/// The next write towards the wanted slices, or `None` when they are right.
+pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
+    let lock = present.lock.map(Slice::truth);
+    let follower = present.follower.map(Slice::truth);
+    let lock_epoch = lock.as_ref().map_or(0, |t| t.epoch);
+    let follower_epoch = follower.as_ref().map_or(0, |t| t.epoch);
+    let previous = lock_epoch.max(follower_epoch).max(wanted.mirror.epoch);
+    let dual = wanted.families.len() > 1;
+    let to_come = next_epoch(previous, wanted.now);
+
+    let switch = wanted.choice.switch.and_then(|reason| {
+        let (pod, _) = wanted.choice.endpoint.as_ref()?;
+        Some(Switch {
+            uid: pod.uid.to_string(),
+            name: pod.name.to_string(),
+            from: wanted.incumbent.map(|i| i.name.clone()),
+            epoch: to_come,
+            reason,
+        })
+    });
+    if dual && switch.is_some() && must_empty_follower(wanted, present, lock_epoch, follower_epoch)
+    {
+        let content =
+            Content { pod: None, epoch: to_come, ..Content::of_follower(follower.as_ref()) };
+        let write = wanted.write(present.follower, wanted.families[1], &content);
+        return Some(Next { write, switch: None, urgent: false });
+    }
+
+    // The lock: with a switch a new epoch; with a follower ahead of it a new epoch as well, because
+    // a switch was begun and not finished.
+    let unfinished = dual && follower_epoch > lock_epoch;
+    let renewed = switch.is_some() || unfinished || present.lock.is_none();
+    let epoch = match () {
+        () if switch.is_some() || unfinished => to_come,
+        // A lock that was deleted by hand: the same leader again must not look older than before.
+        () if present.lock.is_none() && wanted.choice.endpoint.is_some() => to_come,
+        () if present.lock.is_none() => previous,
+        () => lock_epoch,
+    };
+    let content = Content::of_lock(wanted, switch.as_ref(), epoch, lock.as_ref());
+    let right = present.lock.is_some_and(|s| wanted.says(s, wanted.families[0], &content));
+    if renewed || !right {
+        let urgent = switch.is_none() && takes_out(present.lock, &content);
+        let write = wanted.write(present.lock, wanted.families[0], &content);
+        return Some(Next { write, switch, urgent });
+    }
+    if dual {
+        let right = present.follower.is_some_and(|s| wanted.says(s, wanted.families[1], &content));
+        if !right {
+            let urgent = takes_out(present.follower, &content);
+            let write = wanted.write(present.follower, wanted.families[1], &content);
+            return Some(Next { write, switch: None, urgent });
+        }
+    }
+    present.superfluous.first().map(|slice| Next {
+        write: SliceWrite::Delete {
+            name: slice.name.to_string(),
+            uid: slice.uid.to_string(),
+            version: slice.version.to_string(),
+        },
+        switch: None,
+        urgent: true,
+    })
+}
+
+/// The lock is switched only beside a follower that carries the lock's own epoch. A lagging one is
+/// emptied first (a slow writer may still be about to write it), and any follower in a planned
+/// switch: always by a write, with the epoch to come, so that a paused writer meets 409. Once it is
+/// empty and ahead of the lock, that has been done.
+fn must_empty_follower(
+    wanted: &Wanted<'_>,
+    present: &Present<'_>,
+    lock_epoch: u64,
+    follower_epoch: u64,
+) -> bool {
+    let successor = wanted.choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
+    let routed: Vec<&str> = present.follower.iter().flat_map(|f| f.named_pods()).collect();
+    if follower_epoch > lock_epoch && routed.is_empty() {
+        return false;
+    }
+    let names_healthy = routed.iter().any(|uid| {
+        Some(*uid) != successor && wanted.pods.iter().any(|p| *p.uid == **uid && p.eligible())
+    });
+    let lagging = present.lock.is_some() && follower_epoch < lock_epoch;
+    let had_leader = present.lock.is_some() || present.follower.is_some();
+    had_leader && (wanted.choice.incumbent_healthy || names_healthy || lagging)
+}
+
+/// What one slice says, whatever its family.
+struct Content {
+    pod: Option<(Arc<Pod>, Conditions)>,
+    epoch: u64,
+    leader_uid: Option<String>,
+    leader_name: Option<String>,
+    switched_at: Option<Timestamp>,
+    reason: Option<String>,
+    not_ready_since: Option<Timestamp>,
+}
+
+impl Content {
+    fn of_lock(
+        wanted: &Wanted<'_>,
+        switch: Option<&Switch>,
+        epoch: u64,
+        lock: Option<&Truth>,
+    ) -> Self {
+        let choice = wanted.choice;
+        let last = lock.unwrap_or(wanted.mirror);
+        let (leader_uid, leader_name) = match (switch, wanted.incumbent) {
+            (Some(s), _) => (Some(s.uid.clone()), Some(s.name.clone())),
+            (None, Some(i)) => (Some(i.uid.clone()), Some(i.name.clone())),
+            (None, None) => (None, None),
+        };
+        let (switched_at, reason) = match switch {
+            Some(s) => (Some(wanted.now), Some(s.reason.as_str().to_owned())),
+            None => (last.switched_at, last.reason.clone()),
+        };
+        Self {
+            pod: choice.endpoint.clone().filter(|_| !wanted.withheld),
+            epoch,
+            leader_uid,
+            leader_name,
+            switched_at,
+            reason,
+            not_ready_since: choice.not_ready_since.filter(|_| switch.is_none()),
+        }
+    }
+
+    fn of_follower(truth: Option<&Truth>) -> Self {
+        let truth = truth.cloned().unwrap_or_default();
+        Self {
+            pod: None,
+            epoch: truth.epoch,
+            leader_uid: truth.pod_uid,
+            leader_name: truth.pod_name,
+            switched_at: truth.switched_at,
+            reason: truth.reason,
+            not_ready_since: None,
+        }
+    }
+}
+
+impl Wanted<'_> {
+    /// True when the slice says this already; marks, writer and times do not count.
+    fn says(&self, slice: &Slice, family: Family, content: &Content) -> bool {
+        let Some(object) = &slice.object else { return false };
+        let truth = slice.truth();
+        let labels = object.metadata.labels.as_ref();
+        let label = |k: &str| labels.and_then(|l| l.get(k)).map(String::as_str);
+        truth.epoch == content.epoch
+            && truth.pod_uid == content.leader_uid
+            && truth.asked.as_deref() == Some(&*self.asked)
+            && truth.not_ready_since.is_some() == content.not_ready_since.is_some()
+            && truth.decision_version >= DECISION_VERSION
+            && label(status::SOURCE_SERVICE) == Some(&*self.leader.source)
+            && object.endpoints.clone().unwrap_or_default() == self.endpoints(content, family)
+            && object.ports.clone().unwrap_or_default() == self.ports
+    }
+
+    fn write(&self, present: Option<&Slice>, family: Family, content: &Content) -> SliceWrite {
+        let name = slice_name(self.leader.name(), family);
+        // What others put on the slice (labels, finalizers, annotations) stays.
+        let known = present.and_then(|s| s.object.as_deref());
+        let mut metadata = known.map_or_else(ObjectMeta::default, |o| o.metadata.clone());
+        metadata.name = Some(name);
+        metadata.namespace.clone_from(&self.leader.object.metadata.namespace);
+        if known.is_none() {
+            metadata.owner_references = Some(vec![self.owner()]);
+        }
+        let labels = metadata.labels.get_or_insert_default();
+        for (key, value) in [
+            (kubernetes::SERVICE_NAME, self.leader.name()),
+            (kubernetes::SLICE_MANAGED_BY, keys::MANAGER),
+            (kubernetes::MANAGED_BY, keys::MANAGER),
+            (status::SOURCE_SERVICE, &self.leader.source),
+        ] {
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        let annotations = metadata.annotations.get_or_insert_default();
+        let version = present.map_or(0, |s| s.truth().decision_version).max(DECISION_VERSION);
+        self.annotate(annotations, content, version);
+        let slice = Box::new(EndpointSlice {
+            address_type: family.as_str().to_owned(),
+            endpoints: Some(self.endpoints(content, family)),
+            ports: Some(self.ports.clone()),
+            metadata,
+        });
+        if known.is_some() { SliceWrite::Replace(slice) } else { SliceWrite::Create(slice) }
+    }
+
+    fn annotate(
+        &self,
+        annotations: &mut BTreeMap<String, String>,
+        content: &Content,
+        decision_version: u32,
+    ) {
+        let trigger =
+            self.choice.endpoint.as_ref().map_or(self.now, |(p, _)| {
+                p.deletion_asked.or(p.readiness.since).unwrap_or(self.now)
+            });
+        let set: [(&str, Option<String>); 11] = [
+            (status::LEADER_POD_UID, content.leader_uid.clone()),
+            (status::LEADER_POD_NAME, content.leader_name.clone()),
+            (status::LEADER_EPOCH, Some(content.epoch.to_string())),
+            (status::LAST_SWITCH_TIME, content.switched_at.map(|t| t.to_string())),
+            (status::SWITCH_REASON, content.reason.clone()),
+            (status::NOT_READY_SINCE, content.not_ready_since.map(|t| t.to_string())),
+            (status::DECIDED_AT, Some(self.marks.to_string())),
+            (status::ASKED, Some(self.asked.clone())),
+            (status::WRITER, Some(self.writer.to_owned())),
+            (status::DECISION_VERSION, Some(decision_version.to_string())),
+            (kubernetes::LAST_CHANGE_TRIGGER_TIME, Some(trigger.to_string())),
+        ];
+        for (key, value) in set {
+            match value {
+                Some(value) => annotations.insert(key.to_owned(), value),
+                None => annotations.remove(key),
+            };
+        }
+        // A new write: `apply` gives it its id.
+        annotations.remove(status::WRITE_ID);
+    }
+
+    fn endpoints(&self, content: &Content, family: Family) -> Vec<Endpoint> {
+        let Some((pod, conditions)) = &content.pod else { return Vec::new() };
+        // A pod without an address of this family: nobody in this slice.
+        let Some(address) = pod.address(family) else { return Vec::new() };
+        vec![Endpoint {
+            addresses: vec![address.to_string()],
+            conditions: Some(EndpointConditions {
+                ready: Some(conditions.ready),
+                serving: Some(conditions.serving),
+                terminating: Some(conditions.terminating),
+            }),
+            node_name: pod.node.as_deref().map(str::to_owned),
+            zone: pod.zone.as_deref().map(str::to_owned),
+            target_ref: Some(ObjectReference {
+                kind: Some("Pod".into()),
+                namespace: self.leader.object.metadata.namespace.clone(),
+                name: Some(pod.name.to_string()),
+                uid: Some(pod.uid.to_string()),
+                ..ObjectReference::default()
+            }),
+            ..Endpoint::default()
+        }]
+    }
+
+    fn owner(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: "v1".into(),
+            kind: "Service".into(),
+            name: self.leader.name().to_owned(),
+            uid: self.leader.uid().to_owned(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        }
+    }
+}
+
+/// The write that takes every endpoint out of a slice of ours; `None` when it has none.
+pub fn emptied(slice: &Slice, marks: Marks, writer: &str) -> Option<Next> {
+    let object = slice.object.as_deref()?;
+    object.endpoints.as_ref().filter(|e| !e.is_empty())?;
+    let mut emptied = object.clone();
+    emptied.endpoints = Some(Vec::new());
+    let annotations = emptied.metadata.annotations.get_or_insert_default();
+    annotations.insert(status::DECIDED_AT.to_owned(), marks.to_string());
+    annotations.insert(status::WRITER.to_owned(), writer.to_owned());
+    Some(Next { write: SliceWrite::Replace(Box::new(emptied)), switch: None, urgent: true })
+}
+
+/// True when a pod that is routed to now is not routed to afterwards.
+fn takes_out(present: Option<&Slice>, content: &Content) -> bool {
+    let stays = content.pod.as_ref().filter(|(_, c)| c.ready).map(|(p, _)| &*p.uid);
+    present.is_some_and(|s| s.routed_pods().any(|uid| Some(uid) != stays))
+}
+
+/// The families of a leader Service, the lock's first.
+pub fn families(leader: &Service) -> Vec<Family> {
+    let listed = leader.spec.iter().flat_map(|s| s.ip_families.iter().flatten());
+    let found: Vec<Family> = listed.filter_map(|f| Family::parse(f)).collect();
+    if found.is_empty() { vec![Family::V4] } else { found }
+}

@@ -1,0 +1,288 @@
+//! One namespace of the index: its objects and the reverse maps between them.
+//!
+//! Every change answers with the names of the sources it touches. Kept consistent by construction:
+//! each map is changed only in the setter of its object.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::Sizes;
+use super::pod::Pod;
+use super::service::{Entry, Role, selector};
+use super::slice::Slice;
+use crate::version::Rv;
+
+type Names = BTreeSet<Arc<str>>;
+
+/// Objects and reverse maps of a namespace.
+#[derive(Debug, Default)]
+pub(super) struct Namespace {
+    services: BTreeMap<Arc<str>, Entry>,
+    /// Leader name -> enabled sources that ask for it.
+    claims: HashMap<Arc<str>, Names>,
+    /// Source name -> Services whose label says they lead for it.
+    leaders: HashMap<Arc<str>, Names>,
+    /// First label pair of a source's selector -> those sources: finds the sources of a pod.
+    selectors: HashMap<(Arc<str>, Arc<str>), Names>,
+    /// Source name -> pods its selector matches.
+    members: HashMap<Arc<str>, Names>,
+    pods: HashMap<Arc<str>, Arc<Pod>>,
+    slices: HashMap<Arc<str>, Arc<Slice>>,
+    /// Service name -> slices that belong to it.
+    slices_of: HashMap<Arc<str>, Names>,
+    /// Position of the namespace's own pod watch.
+    pub(super) pods_seen: Option<Rv>,
+}
+
+impl Namespace {
+    /// Sets or removes a Service; older versions of the same object are ignored.
+    pub(super) fn set_service(&mut self, name: &Arc<str>, entry: Option<Entry>) -> Names {
+        if let (Some(old), Some(new)) = (self.services.get(name), &entry)
+            && (old == new || (old.uid == new.uid && old.version > new.version))
+        {
+            return Names::new();
+        }
+        let mut dirty = Names::new();
+        let old = self.services.remove(name);
+        let selection_changed = pairs(old.as_ref()) != pairs(entry.as_ref());
+        if let Some(old) = &old {
+            self.touch(name, old, &mut dirty);
+            self.unlink(name, old, selection_changed);
+        } else if let Some(claimants) = self.claims.get(name) {
+            dirty.extend(claimants.iter().cloned());
+        }
+        if let Some(new) = entry {
+            self.link(name, &new, selection_changed);
+            self.touch(name, &new, &mut dirty);
+            self.services.insert(name.clone(), new);
+        }
+        dirty
+    }
+
+    /// Removes a Service unless what is known is newer than the deleted version.
+    pub(super) fn remove_service(&mut self, name: &Arc<str>, version: Rv) -> Names {
+        match self.services.get(name) {
+            Some(known) if known.version <= version => self.set_service(name, None),
+            _ => Names::new(),
+        }
+    }
+
+    /// The sources a change of this Service concerns.
+    fn touch(&self, name: &Arc<str>, entry: &Entry, dirty: &mut Names) {
+        match &entry.role {
+            Role::Source(_) => _ = dirty.insert(name.clone()),
+            Role::Leader(leader) => _ = dirty.insert(leader.source.clone()),
+            // A source whose last annotation is gone still has a leader Service to take down.
+            Role::Plain if self.leaders.contains_key(name) => _ = dirty.insert(name.clone()),
+            Role::Plain => {}
+        }
+        if let Some(spec) = entry.spec()
+            && let Some(others) = self.claims.get(spec.leader_service_name.as_str())
+        {
+            dirty.extend(others.iter().cloned());
+        }
+        if let Some(claimants) = self.claims.get(name) {
+            dirty.extend(claimants.iter().cloned());
+        }
+    }
+
+    fn unlink(&mut self, name: &Arc<str>, old: &Entry, selection_changed: bool) {
+        if let Some(spec) = old.spec() {
+            remove(&mut self.claims, spec.leader_service_name.as_str(), name);
+        }
+        if let Some(leader) = old.leader() {
+            remove(&mut self.leaders, &leader.source, name);
+        }
+        if selection_changed {
+            if let Some(first) = pairs(Some(old)).into_iter().next() {
+                remove(&mut self.selectors, &first, name);
+            }
+            self.members.remove(name);
+        }
+    }
+
+    fn link(&mut self, name: &Arc<str>, new: &Entry, selection_changed: bool) {
+        if let Some(spec) = new.spec() {
+            let claimed = Arc::from(spec.leader_service_name.as_str());
+            self.claims.entry(claimed).or_default().insert(name.clone());
+        }
+        if let Some(leader) = new.leader() {
+            self.leaders.entry(leader.source.clone()).or_default().insert(name.clone());
+        }
+        if selection_changed {
+            let wanted = pairs(Some(new));
+            if let Some(first) = wanted.first() {
+                self.selectors.entry(first.clone()).or_default().insert(name.clone());
+                let matching = self.pods.values().filter(|p| matches(p, &wanted));
+                let members = matching.map(|p| p.name.clone()).collect();
+                self.members.insert(name.clone(), members);
+            }
+        }
+    }
+
+    /// Sets or removes a pod.
+    pub(super) fn set_pod(&mut self, name: &Arc<str>, pod: Option<Pod>) -> Names {
+        if let (Some(old), Some(new)) = (self.pods.get(name), &pod)
+            && (**old == *new || (old.uid == new.uid && old.version > new.version))
+        {
+            return Names::new();
+        }
+        let mut dirty = Names::new();
+        if let Some(old) = self.pods.remove(name) {
+            for source in self.selecting(&old) {
+                remove(&mut self.members, &source, name);
+                dirty.insert(source);
+            }
+        }
+        if let Some(new) = pod {
+            for source in self.selecting(&new) {
+                self.members.entry(source.clone()).or_default().insert(name.clone());
+                dirty.insert(source);
+            }
+            self.pods.insert(name.clone(), Arc::new(new));
+        }
+        dirty
+    }
+
+    /// The sources whose selector matches a pod.
+    fn selecting(&self, pod: &Pod) -> Vec<Arc<str>> {
+        let candidates = pod.labels.iter().filter_map(|pair| self.selectors.get(pair)).flatten();
+        candidates
+            .filter(|name| self.services.get(*name).is_some_and(|e| matches(pod, &pairs(Some(e)))))
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn drop_pods(&mut self) {
+        self.pods = HashMap::new();
+        self.members = HashMap::new();
+        self.pods_seen = None;
+    }
+
+    /// Sets or removes a slice; older versions of the same object are ignored.
+    pub(super) fn set_slice(&mut self, name: &Arc<str>, slice: Option<Slice>) -> Names {
+        if let (Some(old), Some(new)) = (self.slices.get(name), &slice)
+            && (**old == *new || (old.uid == new.uid && old.version > new.version))
+        {
+            return Names::new();
+        }
+        let mut dirty = Names::new();
+        if let Some(old) = self.slices.remove(name) {
+            dirty.extend(self.source_of_slice(&old));
+            remove(&mut self.slices_of, &old.service, name);
+        }
+        if let Some(new) = slice {
+            dirty.extend(self.source_of_slice(&new));
+            self.slices_of.entry(new.service.clone()).or_default().insert(name.clone());
+            self.slices.insert(name.clone(), Arc::new(new));
+        }
+        dirty
+    }
+
+    /// Removes a slice unless what is known is newer than the deleted version.
+    pub(super) fn remove_slice(&mut self, name: &Arc<str>, version: Rv) -> Names {
+        match self.slices.get(name) {
+            Some(known) if known.version <= version => self.set_slice(name, None),
+            _ => Names::new(),
+        }
+    }
+
+    fn source_of_slice(&self, slice: &Slice) -> Option<Arc<str>> {
+        Some(self.services.get(&slice.service)?.leader()?.source.clone())
+    }
+
+    pub(super) fn services_not_in(&self, keep: &Names, version: Rv) -> Vec<Arc<str>> {
+        let gone = self.services.iter().filter(|(n, e)| !keep.contains(*n) && e.version <= version);
+        gone.map(|(n, _)| n.clone()).collect()
+    }
+
+    pub(super) fn pods_not_in(&self, keep: &Names) -> Vec<Arc<str>> {
+        self.pods.keys().filter(|n| !keep.contains(*n)).cloned().collect()
+    }
+
+    pub(super) fn slices_not_in(&self, keep: &Names, version: Rv) -> Vec<Arc<str>> {
+        let gone = self.slices.iter().filter(|(n, s)| !keep.contains(*n) && s.version <= version);
+        gone.map(|(n, _)| n.clone()).collect()
+    }
+
+    /// Names of the Services that carry our annotations.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.services.iter().filter(|(_, e)| e.source().is_some()).map(|(n, _)| n)
+    }
+
+    /// Names of the sources that a leader Service claims to lead for.
+    pub(super) fn led_sources(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.leaders.keys()
+    }
+
+    /// True when a source here needs its pods: enabled, or invalid with a leader of before.
+    pub(super) fn needs_pods(&self) -> bool {
+        self.services.iter().any(|(name, e)| {
+            e.spec().is_some() || (e.source().is_some() && self.leaders.contains_key(name))
+        })
+    }
+
+    pub(super) fn service(&self, name: &str) -> Option<&Entry> {
+        self.services.get(name)
+    }
+
+    pub(super) fn claimants(&self, leader_name: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.claims.get(leader_name).into_iter().flatten()
+    }
+
+    pub(super) fn leaders_for(&self, source: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.leaders.get(source).into_iter().flatten()
+    }
+
+    pub(super) fn members_of(&self, source: &str) -> impl Iterator<Item = &Arc<Pod>> {
+        let names = self.members.get(source).into_iter().flatten();
+        names.filter_map(|name| self.pods.get(name))
+    }
+
+    pub(super) fn slices_of(&self, service: &str) -> impl Iterator<Item = &Arc<Slice>> {
+        let names = self.slices_of.get(service).into_iter().flatten();
+        names.filter_map(|name| self.slices.get(name))
+    }
+
+    /// Number of enabled sources.
+    pub(super) fn enabled(&self) -> usize {
+        self.services.values().filter(|e| e.spec().is_some()).count()
+    }
+
+    pub(super) fn count(&self, sizes: &mut Sizes) {
+        sizes.services += self.services.len();
+        sizes.sources += self.sources().count();
+        sizes.pods += self.pods.len();
+        sizes.slices += self.slices.len();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty()
+            && self.pods.is_empty()
+            && self.slices.is_empty()
+            && self.pods_seen.is_none()
+    }
+}
+
+/// The selector of a source as label pairs; empty for everything else.
+fn pairs(entry: Option<&Entry>) -> Vec<(Arc<str>, Arc<str>)> {
+    let Some(source) = entry.and_then(Entry::source) else { return Vec::new() };
+    selector(&source.object).map(|(k, v)| (k.into(), v.into())).collect()
+}
+
+fn matches(pod: &Pod, wanted: &[(Arc<str>, Arc<str>)]) -> bool {
+    !wanted.is_empty() && wanted.iter().all(|(k, v)| pod.label(k) == Some(v))
+}
+
+fn remove<K, Q>(map: &mut HashMap<K, Names>, key: &Q, name: &Arc<str>)
+where
+    K: std::borrow::Borrow<Q> + std::hash::Hash + Eq,
+    Q: std::hash::Hash + Eq + ?Sized,
+{
+    if let Some(names) = map.get_mut(key) {
+        names.remove(name);
+        if names.is_empty() {
+            map.remove(key);
+        }
+    }
+}

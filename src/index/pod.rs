@@ -1,0 +1,235 @@
+//! A pod as the index keeps it: what choosing, routing and explaining need, nothing else.
+//!
+//! Trimmed at the door, because 100,000 pods have to fit. No choosing here (`decide::elect`).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1 as core;
+
+use crate::keys;
+use crate::version::Rv;
+
+/// IP family of an EndpointSlice and of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family as Kubernetes writes it (`addressType`, `ipFamilies`).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    /// Reads what [`Family::as_str`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "IPv4" => Some(Self::V4),
+            "IPv6" => Some(Self::V6),
+            _ => None,
+        }
+    }
+
+    fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// A named container port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedPort {
+    /// Name of the port.
+    pub name: Box<str>,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: Box<str>,
+    /// Port number.
+    pub number: u16,
+}
+
+/// The Ready condition of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// Status is `True`.
+    pub ready: bool,
+    /// When the status last changed, where the pod says so.
+    pub since: Option<Timestamp>,
+}
+
+/// Which revision of which workload a pod belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Revision {
+    /// Kind and name of the workload (the Deployment behind a ReplicaSet).
+    pub workload: Box<str>,
+    /// pod-template-hash or controller-revision-hash.
+    pub hash: Box<str>,
+}
+
+/// A trimmed pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Name of the pod.
+    pub name: Arc<str>,
+    /// Uid: a pod of the same name with another uid is another pod.
+    pub uid: Arc<str>,
+    /// Version of the object this was trimmed from.
+    pub version: Rv,
+    /// All labels, sorted by key: selectors change.
+    pub labels: Box<[(Arc<str>, Arc<str>)]>,
+    /// creationTimestamp.
+    pub created: Timestamp,
+    /// When its deletion was asked for; `None` for a pod that is not terminating.
+    pub deletion_asked: Option<Timestamp>,
+    /// Phase is Succeeded or Failed: it keeps its address, which is given to others.
+    pub finished: bool,
+    /// The Ready condition (it includes readiness gates and the node controller's word).
+    pub readiness: Readiness,
+    /// podIPs, parsed: one per family at most.
+    pub addresses: Box<[IpAddr]>,
+    /// Node the pod runs on.
+    pub node: Option<Arc<str>>,
+    /// The pod's own topology zone label.
+    pub zone: Option<Arc<str>>,
+    /// The pod shares its node's addresses.
+    pub host_network: bool,
+    /// Named ports of containers, then of restartable init containers.
+    pub ports: Box<[NamedPort]>,
+    /// Workload and revision, for pods that have one.
+    pub revision: Option<Revision>,
+}
+
+impl Pod {
+    /// Trims a pod; `None` when it has no name or uid, which no API server sends.
+    pub fn trim(pod: &core::Pod) -> Option<Self> {
+        let meta = &pod.metadata;
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        let labels = meta.labels.as_ref();
+        Some(Self {
+            name: meta.name.as_deref()?.into(),
+            uid: meta.uid.as_deref()?.into(),
+            version: Rv::of(meta),
+            labels: labels
+                .map(|l| l.iter().map(|(k, v)| (Arc::from(&**k), Arc::from(&**v))).collect())
+                .unwrap_or_default(),
+            created: meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
+            deletion_asked: deletion_asked(meta),
+            finished: matches!(
+                status.and_then(|s| s.phase.as_deref()),
+                Some("Succeeded" | "Failed")
+            ),
+            readiness: readiness(status),
+            addresses: addresses(status),
+            node: spec.and_then(|s| s.node_name.as_deref()).map(Arc::from),
+            zone: labels.and_then(|l| l.get(keys::kubernetes::ZONE)).map(|z| Arc::from(&**z)),
+            host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
+            ports: spec.map(named_ports).unwrap_or_default(),
+            revision: revision(meta),
+        })
+    }
+
+    /// The pod's address of a family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|a| Family::of(*a) == family)
+    }
+
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&Arc<str>> {
+        let found = self.labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
+        Some(&self.labels[found].1)
+    }
+
+    /// Terminating pods take no new traffic.
+    pub fn terminating(&self) -> bool {
+        self.deletion_asked.is_some()
+    }
+
+    /// May take traffic: Ready, not terminating, not finished.
+    pub fn eligible(&self) -> bool {
+        self.readiness.ready && !self.terminating() && !self.finished
+    }
+}
+
+/// The API server sets deletionTimestamp to the time of the request plus the grace period.
+fn deletion_asked(
+    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> Option<Timestamp> {
+    let at = meta.deletion_timestamp.as_ref()?.0;
+    let grace = SignedDuration::from_secs(meta.deletion_grace_period_seconds.unwrap_or(0));
+    Some(at.checked_sub(grace).unwrap_or(at))
+}
+
+fn readiness(status: Option<&core::PodStatus>) -> Readiness {
+    let condition = status
+        .and_then(|s| s.conditions.as_ref())
+        .and_then(|all| all.iter().find(|c| c.type_ == "Ready"));
+    Readiness {
+        ready: condition.is_some_and(|c| c.status == "True"),
+        since: condition.and_then(|c| c.last_transition_time.as_ref()).map(|t| t.0),
+    }
+}
+
+/// Loopback, link-local and multicast addresses are left out: EndpointSlice validation refuses them.
+fn addresses(status: Option<&core::PodStatus>) -> Box<[IpAddr]> {
+    let Some(status) = status else { return Box::default() };
+    let listed = status.pod_ips.iter().flatten().map(|p| p.ip.as_str());
+    let mut found: Vec<IpAddr> = Vec::new();
+    for address in listed.chain(status.pod_ip.as_deref()) {
+        let Ok(address) = address.parse::<IpAddr>() else { continue };
+        let link_local = match address {
+            IpAddr::V4(a) => a.is_link_local(),
+            IpAddr::V6(a) => a.is_unicast_link_local(),
+        };
+        let refused = address.is_loopback()
+            || address.is_unspecified()
+            || address.is_multicast()
+            || link_local;
+        if !refused && !found.iter().any(|f| Family::of(*f) == Family::of(address)) {
+            found.push(address);
+        }
+    }
+    found.into()
+}
+
+/// Containers first, then restartable init containers: the order of the built-in controller's
+/// `FindPort` (k8s.io/endpointslice).
+fn named_ports(spec: &core::PodSpec) -> Box<[NamedPort]> {
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    spec.containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|c| c.ports.iter().flatten())
+        .filter_map(|p| {
+            Some(NamedPort {
+                name: p.name.as_deref()?.into(),
+                protocol: p.protocol.as_deref().unwrap_or("TCP").into(),
+                number: u16::try_from(p.container_port).ok()?,
+            })
+        })
+        .collect()
+}
+
+fn revision(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<Revision> {
+    let labels = meta.labels.as_ref()?;
+    let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))?;
+    if let Some(hash) = labels.get(keys::kubernetes::POD_TEMPLATE_HASH) {
+        // A ReplicaSet is named after its Deployment and the hash.
+        let name = owner.name.strip_suffix(hash.as_str()).unwrap_or(&owner.name);
+        let workload = format!("{}/{}", owner.kind, name.trim_end_matches('-'));
+        return Some(Revision { workload: workload.into(), hash: hash.as_str().into() });
+    }
+    let hash = labels.get(keys::kubernetes::CONTROLLER_REVISION_HASH)?;
+    let workload = format!("{}/{}", owner.kind, owner.name);
+    Some(Revision { workload: workload.into(), hash: hash.as_str().into() })
+}

@@ -1,0 +1,167 @@
+//! A Service as the index keeps it: whole where it concerns zen-lead, a name and a uid elsewhere.
+//!
+//! What its annotations ask for is read here once (`spec::read`); nothing is decided.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+
+use super::slice::controller_uid;
+use crate::keys::{self, status};
+use crate::names::NameRule;
+use crate::spec::{self, Intent, LeaderSpec, Violation};
+use crate::version::Rv;
+
+/// Annotations that are large and never read.
+const DROPPED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A Service and what it is to zen-lead.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Uid of the Service.
+    pub uid: Arc<str>,
+    /// Version of the object this was trimmed from.
+    pub version: Rv,
+    /// What it is to zen-lead.
+    pub role: Role,
+}
+
+/// What a Service is to zen-lead.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Role {
+    /// Nothing: no key of ours. Only its name is taken.
+    Plain,
+    /// It carries our annotations, or a condition of ours that may have to go.
+    Source(Arc<Source>),
+    /// It carries the label of a leader Service. Whether it really is ours, its owner says.
+    Leader(Arc<Leader>),
+}
+
+/// A Service that carries our annotations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// The trimmed object.
+    pub object: core::Service,
+    /// What it asks for.
+    pub intent: Result<Intent, Vec<Violation>>,
+}
+
+/// A Service that carries the label of a leader Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leader {
+    /// The trimmed object.
+    pub object: core::Service,
+    /// Name of the source its label claims.
+    pub source: Arc<str>,
+    /// Uid of its controller owner.
+    pub owner_uid: Option<Arc<str>>,
+    /// Its managed-by label is ours.
+    pub managed: bool,
+}
+
+impl Entry {
+    /// Trims and classifies a Service; `None` when it has no uid, which no API server sends.
+    pub fn trim(mut object: core::Service, names: NameRule) -> Option<Self> {
+        let uid: Arc<str> = object.metadata.uid.as_deref()?.into();
+        let version = Rv::of(&object.metadata);
+        object.metadata.managed_fields = None;
+        if let Some(annotations) = &mut object.metadata.annotations {
+            annotations.remove(DROPPED);
+        }
+        let role = classify(object, names);
+        Some(Self { uid, version, role })
+    }
+
+    /// The settings, where this is an enabled, valid source.
+    pub fn spec(&self) -> Option<&LeaderSpec> {
+        match &self.role {
+            Role::Source(source) => match &source.intent {
+                Ok(Intent::On(spec)) => Some(spec),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The source behind the entry.
+    pub fn source(&self) -> Option<&Arc<Source>> {
+        match &self.role {
+            Role::Source(source) => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The leader Service behind the entry.
+    pub fn leader(&self) -> Option<&Arc<Leader>> {
+        match &self.role {
+            Role::Leader(leader) => Some(leader),
+            _ => None,
+        }
+    }
+}
+
+fn classify(object: core::Service, names: NameRule) -> Role {
+    let label = |key: &str| object.metadata.labels.as_ref().and_then(|l| l.get(key));
+    if let Some(source) = label(status::SOURCE_SERVICE) {
+        return Role::Leader(Arc::new(Leader {
+            source: source.as_str().into(),
+            owner_uid: controller_uid(&object.metadata).map(Arc::from),
+            managed: label(keys::kubernetes::MANAGED_BY).is_some_and(|m| m == keys::MANAGER),
+            object,
+        }));
+    }
+    let ours = object
+        .metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|a| a.keys().any(|k| k.starts_with(keys::PREFIX)));
+    if !ours && own_conditions(&object).next().is_none() {
+        return Role::Plain;
+    }
+    let intent = spec::read(&object, names);
+    Role::Source(Arc::new(Source { object, intent }))
+}
+
+/// The conditions on a Service whose type is ours.
+pub fn own_conditions(
+    service: &core::Service,
+) -> impl Iterator<Item = &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    service
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten())
+        .filter(|c| c.type_.starts_with(keys::PREFIX))
+}
+
+impl Leader {
+    /// True when label, source name and controller owner uid all agree (invariant 3).
+    pub fn is_ours(&self, source_name: &str, source_uid: &str) -> bool {
+        self.managed
+            && &*self.source == source_name
+            && self.owner_uid.as_deref() == Some(source_uid)
+    }
+
+    /// Name of the leader Service.
+    pub fn name(&self) -> &str {
+        self.object.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Uid of the leader Service.
+    pub fn uid(&self) -> &str {
+        self.object.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Being deleted.
+    pub fn deleting(&self) -> bool {
+        self.object.metadata.deletion_timestamp.is_some()
+    }
+}
+
+/// The selector of a Service, empty when it has none.
+pub fn selector(service: &core::Service) -> impl Iterator<Item = (&str, &str)> {
+    service
+        .spec
+        .iter()
+        .flat_map(|s| s.selector.iter().flatten())
+        .map(|(k, v)| (k.as_str(), v.as_str()))
+}

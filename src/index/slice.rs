@@ -1,0 +1,136 @@
+//! An EndpointSlice as the index keeps it, and the truth that zen-lead writes on its own.
+//!
+//! Reading only; what a slice should say is `decide::slices`.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use super::pod::Family;
+use crate::keys::{self, status};
+use crate::version::{Marks, Rv};
+
+/// A slice with what identifies it and its writer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slice {
+    /// Name of the slice.
+    pub name: Arc<str>,
+    /// Uid of the slice.
+    pub uid: Arc<str>,
+    /// Version, for compare-and-swap.
+    pub version: Rv,
+    /// Name of the Service it belongs to.
+    pub service: Arc<str>,
+    /// Value of the managed-by label.
+    pub managed_by: Option<Arc<str>>,
+    /// Uid of the controller owner.
+    pub owner_uid: Option<Arc<str>>,
+    /// Being deleted.
+    pub deleting: bool,
+    /// The object itself; kept for slices written by zen-lead only (one endpoint each).
+    pub object: Option<Arc<EndpointSlice>>,
+}
+
+/// What a slice of ours says: the truth about who leads.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Truth {
+    /// Uid of the last pod that became leader.
+    pub pod_uid: Option<String>,
+    /// Its name.
+    pub pod_name: Option<String>,
+    /// Number of the last switch.
+    pub epoch: u64,
+    /// Time of the last switch.
+    pub switched_at: Option<Timestamp>,
+    /// Reason of the last switch, as written.
+    pub reason: Option<String>,
+    /// How far the decision had seen.
+    pub marks: Marks,
+    /// Hash of what the source asked for.
+    pub asked: Option<String>,
+    /// When the incumbent was taken out for being NotReady.
+    pub not_ready_since: Option<Timestamp>,
+    /// Version of the decision rules of the writer.
+    pub decision_version: u32,
+}
+
+impl Slice {
+    /// Trims a slice; `None` for one that belongs to no Service.
+    pub fn trim(mut slice: EndpointSlice) -> Option<Self> {
+        let meta = &mut slice.metadata;
+        meta.managed_fields = None;
+        let labels = meta.labels.as_ref()?;
+        let managed_by = labels.get(keys::kubernetes::SLICE_MANAGED_BY).map(|m| Arc::from(&**m));
+        let ours = managed_by.as_deref() == Some(keys::MANAGER);
+        Some(Self {
+            name: meta.name.as_deref()?.into(),
+            uid: meta.uid.as_deref()?.into(),
+            version: Rv::of(meta),
+            service: Arc::from(&**labels.get(keys::kubernetes::SERVICE_NAME)?),
+            managed_by,
+            owner_uid: controller_uid(meta).map(Arc::from),
+            deleting: meta.deletion_timestamp.is_some(),
+            object: ours.then(|| Arc::new(slice)),
+        })
+    }
+
+    /// True when the labels and the controller owner say that zen-lead made it for this leader Service.
+    pub fn is_ours(&self, leader_uid: &str) -> bool {
+        self.object.is_some() && self.owner_uid.as_deref() == Some(leader_uid)
+    }
+
+    /// Address family, for a slice of ours.
+    pub fn family(&self) -> Option<Family> {
+        Family::parse(&self.object.as_ref()?.address_type)
+    }
+
+    /// What a slice of ours says.
+    pub fn truth(&self) -> Truth {
+        let Some(object) = &self.object else { return Truth::default() };
+        let annotations = object.metadata.annotations.as_ref();
+        let get = |key: &str| annotations.and_then(|a| a.get(key)).filter(|v| !v.is_empty());
+        let time = |key: &str| get(key).and_then(|t| t.parse().ok());
+        Truth {
+            pod_uid: get(status::LEADER_POD_UID).cloned(),
+            pod_name: get(status::LEADER_POD_NAME).cloned(),
+            epoch: get(status::LEADER_EPOCH).and_then(|e| e.parse().ok()).unwrap_or(0),
+            switched_at: time(status::LAST_SWITCH_TIME),
+            reason: get(status::SWITCH_REASON).cloned(),
+            marks: get(status::DECIDED_AT).map(|m| Marks::parse(m)).unwrap_or_default(),
+            asked: get(status::ASKED).cloned(),
+            not_ready_since: time(status::NOT_READY_SINCE),
+            decision_version: get(status::DECISION_VERSION)
+                .and_then(|v| v.parse().ok())
+                .unwrap_or(0),
+        }
+    }
+
+    /// Uids of the pods the slice names, whatever their conditions.
+    pub fn named_pods(&self) -> impl Iterator<Item = &str> {
+        self.object
+            .iter()
+            .flat_map(|o| o.endpoints.iter().flatten())
+            .filter_map(|e| e.target_ref.as_ref()?.uid.as_deref())
+    }
+
+    /// Uids of the pods the slice routes to (a missing condition means ready, API reference).
+    pub fn routed_pods(&self) -> impl Iterator<Item = &str> {
+        self.object
+            .iter()
+            .flat_map(|o| o.endpoints.iter().flatten())
+            .filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false))
+            .filter_map(|e| e.target_ref.as_ref()?.uid.as_deref())
+    }
+}
+
+/// Uid of the controller owner of an object.
+pub fn controller_uid(
+    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> Option<&str> {
+    meta.owner_references
+        .iter()
+        .flatten()
+        .find(|o| o.controller == Some(true))
+        .map(|o| o.uid.as_str())
+}

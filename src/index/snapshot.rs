@@ -1,0 +1,153 @@
+//! Everything one decision looks at, cloned out of the index (or read from the API server) at once.
+//!
+//! Data only; `decide` judges it. Pods and slices are shared, not copied.
+
+use std::sync::Arc;
+
+use super::Index;
+use super::pod::Pod;
+use super::service::{Entry, Leader, Role, Source};
+use super::slice::Slice;
+use crate::names::ServiceKey;
+use crate::version::Marks;
+
+/// What is known of the source Service.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceState {
+    /// There is no such Service.
+    Absent,
+    /// It exists and carries none of our annotations.
+    Plain {
+        /// Its uid.
+        uid: Arc<str>,
+    },
+    /// It carries our annotations.
+    Judged {
+        /// Its uid.
+        uid: Arc<str>,
+        /// The object and what it asks for.
+        source: Arc<Source>,
+    },
+}
+
+/// The Service that has a name a source wants for its leader.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Holder {
+    /// Nobody has the name.
+    Free,
+    /// A Service without our label.
+    Stranger {
+        /// Its uid.
+        uid: Arc<str>,
+    },
+    /// A Service with our label, of this or of another source.
+    Leader(Arc<Leader>),
+}
+
+/// What one decision looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The source.
+    pub key: ServiceKey,
+    /// What is known of it.
+    pub source: SourceState,
+    /// Who has the leader name the source asks for.
+    pub holder: Holder,
+    /// Every Service whose label says that it leads for this source.
+    pub leaders: Vec<Arc<Leader>>,
+    /// Other enabled sources that ask for the same leader name, oldest first.
+    pub rivals: Vec<ServiceKey>,
+    /// True when one of the rivals is older than this source.
+    pub older_rival: Option<ServiceKey>,
+    /// Pods the source's selector matches.
+    pub pods: Vec<Arc<Pod>>,
+    /// Slices of the leader name and of every Service in `leaders`.
+    pub slices: Vec<Arc<Slice>>,
+    /// How far the Services and pods in here reach.
+    pub marks: Marks,
+    /// The bound on enabled sources per namespace is exceeded.
+    pub over_limit: Option<usize>,
+    /// The pods in here are complete (their watch passed its first list, or they were just read).
+    pub pods_known: bool,
+    /// Everything in here was just read consistently from the API server.
+    pub consistent: bool,
+}
+
+impl Index {
+    /// What is known for a decision about a source.
+    pub fn snapshot(&self, key: &ServiceKey) -> Snapshot {
+        let mut snapshot = Snapshot {
+            key: key.clone(),
+            source: SourceState::Absent,
+            holder: Holder::Free,
+            leaders: Vec::new(),
+            rivals: Vec::new(),
+            older_rival: None,
+            pods: Vec::new(),
+            slices: Vec::new(),
+            marks: Marks { services: self.services_seen, pods: self.pods_seen.unwrap_or_default() },
+            over_limit: None,
+            pods_known: self.pods_seen.is_some(),
+            consistent: false,
+        };
+        let Some(ns) = self.namespaces.get(&key.namespace) else { return snapshot };
+        if self.pods_seen.is_none() {
+            snapshot.marks.pods = ns.pods_seen.unwrap_or_default();
+            snapshot.pods_known = ns.pods_seen.is_some();
+        }
+        let entry = ns.service(&key.name);
+        snapshot.source = source_state(entry);
+        snapshot.leaders = ns
+            .leaders_for(&key.name)
+            .filter_map(|name| ns.service(name)?.leader().cloned())
+            .collect();
+        let mut services: Vec<&str> = Vec::new();
+        let led: Vec<Arc<Leader>> = snapshot.leaders.clone();
+        services.extend(led.iter().map(|l| l.name()));
+        if let Some(spec) = entry.and_then(Entry::spec) {
+            let wanted = spec.leader_service_name.as_str();
+            snapshot.holder = holder(ns.service(wanted));
+            if !services.contains(&wanted) {
+                services.push(wanted);
+            }
+            let age = |name: &str| {
+                let created =
+                    ns.service(name)?.source()?.object.metadata.creation_timestamp.clone();
+                Some((created.map(|t| t.0), name.to_owned()))
+            };
+            let own_age = age(&key.name);
+            let mut rivals: Vec<_> = ns
+                .claimants(wanted)
+                .filter(|n| **n != key.name)
+                .filter_map(|n| Some((age(n)?, ServiceKey::new(key.namespace.clone(), n.clone()))))
+                .collect();
+            rivals.sort();
+            snapshot.older_rival =
+                rivals.first().filter(|(a, _)| Some(a) < own_age.as_ref()).map(|(_, k)| k.clone());
+            snapshot.rivals = rivals.into_iter().map(|(_, k)| k).collect();
+            let limit = self.limits.services_per_namespace;
+            snapshot.over_limit = (limit > 0 && ns.enabled() > limit).then_some(limit);
+        }
+        snapshot.pods = ns.members_of(&key.name).cloned().collect();
+        snapshot.slices = services.iter().flat_map(|s| ns.slices_of(s)).cloned().collect();
+        snapshot
+    }
+}
+
+fn source_state(entry: Option<&Entry>) -> SourceState {
+    match entry {
+        None => SourceState::Absent,
+        Some(Entry { uid, role: Role::Source(source), .. }) => {
+            SourceState::Judged { uid: uid.clone(), source: source.clone() }
+        }
+        Some(entry) => SourceState::Plain { uid: entry.uid.clone() },
+    }
+}
+
+fn holder(entry: Option<&Entry>) -> Holder {
+    match entry {
+        None => Holder::Free,
+        Some(Entry { role: Role::Leader(leader), .. }) => Holder::Leader(leader.clone()),
+        Some(entry) => Holder::Stranger { uid: entry.uid.clone() },
+    }
+}

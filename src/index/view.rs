@@ -1,0 +1,1 @@
+//! What admission may ask of the index.
