@@ -79,7 +79,8 @@ pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule
     let respecified = spec::is_enabled(new) && old.is_some_and(|old| old.spec != new.spec);
     let opts_out = changed == [setting::ENABLED] && is_off(new);
     if old.is_some() && (opts_out || (changed.is_empty() && !respecified)) {
-        return Verdict { violations, warnings: farewell(old, new, names) };
+        let warnings = if violations.is_empty() { farewell(old, new, names) } else { Vec::new() };
+        return Verdict { violations, warnings };
     }
     let intent = spec::read(new, names);
     let mut warnings = match &intent {
@@ -97,7 +98,9 @@ pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule
         violations.extend(refusals);
         warnings.extend(unsure);
     }
-    warnings.extend(farewell(old, new, names));
+    if violations.is_empty() {
+        warnings.extend(farewell(old, new, names));
+    }
     Verdict { violations, warnings }
 }
 

@@ -280,6 +280,9 @@ fn who_loses_a_leader_service_is_told() {
     assert_eq!(ask(Some(&on), &renamed, &view).warnings, gone);
     let named = web(&[ON, ("leader-service-name", "web-leader")]);
     assert_eq!(ask(Some(&on), &named, &view).warnings, Vec::<String>::new());
+    // Not where the change is refused: then nothing goes away.
+    let refused = web(&[ON, BAD, ("leader-service-name", "x")]);
+    assert_eq!(ask(Some(&on), &refused, &view).warnings, Vec::<String>::new());
     let longest = "x".repeat(63);
     let long = web(&[ON, ("leader-service-name", &longest)]);
     let warnings = ask(Some(&long), &on, &view).warnings;
