@@ -17,7 +17,7 @@ use crate::version::Rv;
 type Names = BTreeSet<Arc<str>>;
 
 /// Objects and reverse maps of a namespace.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Namespace {
     services: BTreeMap<Arc<str>, Entry>,
     /// Leader name -> enabled sources that ask for it.
@@ -156,7 +156,8 @@ impl Namespace {
         dirty
     }
 
-    /// Removes a pod unless what is known is newer than the deleted version.
+    /// Removes a pod unless what is known is newer than the deleted version (two watches overlap
+    /// while the cluster-wide one takes over).
     pub(super) fn remove_pod(&mut self, name: &Arc<str>, version: Rv) -> Names {
         match self.pods.get(name) {
             Some(known) if known.version <= version => self.set_pod(name, None),
@@ -257,6 +258,10 @@ impl Namespace {
 
     pub(super) fn service(&self, name: &str) -> Option<&Entry> {
         self.services.get(name)
+    }
+
+    pub(super) fn slice(&self, name: &str) -> Option<&Arc<Slice>> {
+        self.slices.get(name)
     }
 
     pub(super) fn claimants(&self, leader_name: &str) -> impl Iterator<Item = &Arc<str>> {
