@@ -29,7 +29,8 @@ impl Neighbours for View<'_> {
 
     fn limit_reached(&self, namespace: &str) -> Option<usize> {
         let limit = self.index.limits.services_per_namespace;
-        let enabled = self.index.namespaces.get(namespace).map_or(0, |ns| ns.enabled());
+        let enabled =
+            self.index.namespaces.get(namespace).map_or(0, super::namespace::Namespace::enabled);
         (limit > 0 && enabled >= limit).then_some(limit)
     }
 
