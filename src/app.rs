@@ -89,7 +89,11 @@ async fn name_rule(client: &Client, caller: &Caller) -> NameRule {
 }
 
 async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
-    telemetry::init(args.log_format == LogFormat::Json, &args.log_level)?;
+    let format = match args.log_format {
+        LogFormat::Json => telemetry::Format::Json,
+        LogFormat::Text => telemetry::Format::Text,
+    };
+    telemetry::init(&telemetry::Settings { format, filter: args.log_level.clone() })?;
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new()?);
     let shutdown = Shutdown::new();
@@ -124,12 +128,11 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         &shutdown,
         certificates_changed.clone(),
     );
-    let (event_sink, event_task) =
-        events::publisher(client.clone(), caller.clone(), clock.clone(), &args.pod_name);
+    let (publisher, writer) = events::Publisher::new(
+        client.clone(), caller.clone(), args.pod_name.clone(), clock.clone(),
+    );
     let until = shutdown.clone();
-    supervisor.spawn("events", async move {
-        tokio::select! { () = event_task => {}, () = until.stopping() => {} }
-    });
+    supervisor.spawn("events", async move { writer.run(until.stopping()).await });
 
     start_webhook(
         &args, webhook_socket, &client, &caller, &clock, &metrics, &health, &shutdown, &supervisor,
@@ -142,7 +145,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         Applier::new(client.clone(), caller.clone(), &args.pod_name, clock.now()),
         Reader::new(client.clone(), caller.clone(), names, limits),
         metrics,
-        event_sink,
+        publisher,
         clock,
         args.pod_name.clone(),
         replicas,
@@ -262,12 +265,12 @@ fn start_webhook(
             mutating: args.mutating_webhook.clone(),
             ..pki::Settings::new(args.namespace.clone())
         };
-        let authority = pki::authority::Authority::new(
+        let authority = pki::Authority::new(
             client.clone(), settings, source, clock.clone(), metrics.clone(),
         );
         let gates = health.clone();
         supervisor.spawn("certificates", async move {
-            let report = move |report: &pki::authority::Report| {
+            let report = move |report: &pki::Report| {
                 gates.set(Gate::Certificate, report.serving);
                 gates.set(Gate::CaBundle, report.published);
             };

@@ -200,7 +200,7 @@ impl Applier {
         let slices = self.slices(key);
         let labels = format!(
             "{}={},{}={}",
-            kubernetes::SERVICE_&t.name,
+            kubernetes::SERVICE_NAME,
             t.name,
             kubernetes::SLICE_MANAGED_BY,
             kubernetes::SLICE_CONTROLLER
