@@ -1,5 +1,5 @@
-//! The subcommands beside `serve`: they read and print, and never write to the cluster.
+//! The subcommands beside serve.
+//!
+//! Each is a file of its own; they print and return an exit code, and judge nothing themselves.
 
-pub mod explain;
 pub mod lint;
-pub mod status;
