@@ -30,4 +30,7 @@ pub mod shutdown;
 pub mod spec;
 pub mod supervise;
 pub mod telemetry;
+#[cfg(test)]
+pub mod testing;
+pub mod version;
 pub mod watch;
