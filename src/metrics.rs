@@ -56,6 +56,7 @@ pub struct Metrics {
     limit_refusals: IntCounterVec,
     watch_up: IntGaugeVec,
     watch_restarts: IntCounterVec,
+    watch_malformed: IntCounterVec,
     watch_last_heard: GaugeVec,
     queue_depth: IntGauge,
     certificate_expiry: GaugeVec,
@@ -143,7 +144,7 @@ impl Metrics {
             retry_attempts: counter(
                 r,
                 "retry_attempts_total",
-                "API calls that failed and were tried again, by attempt (10+ is the last).",
+                "Attempts of API calls that failed for a passing reason, by attempt (10+ is the last).",
                 &["namespace", "service", "operation", "attempt"],
             )?,
             retry_successes: counter(
@@ -221,6 +222,12 @@ impl Metrics {
                 "watch_restarts_total",
                 "Watches started again, by resource and reason.",
                 &["resource", "reason"],
+            )?,
+            watch_malformed: counter(
+                r,
+                "watch_malformed_objects_total",
+                "Objects in lists and watches that could not be read and were skipped.",
+                &["resource"],
             )?,
             watch_last_heard: float_gauge(
                 r,
@@ -360,7 +367,7 @@ impl Metrics {
         counter.with_label_values(&[&*key.namespace, &*key.name]).inc();
     }
 
-    /// Counts failed attempt number `attempt` (from 1) of a call that is tried again.
+    /// Counts attempt number `attempt` (from 1) of a call that failed for a passing reason.
     pub fn retry_attempt(
         &self,
         namespace: &str,
@@ -427,6 +434,11 @@ impl Metrics {
     /// Counts a watch that was started again.
     pub fn watch_restart(&self, resource: &'static str, reason: &'static str) {
         self.watch_restarts.with_label_values(&[resource, reason]).inc();
+    }
+
+    /// Counts an object of a list or a watch that could not be read.
+    pub fn watch_malformed(&self, resource: &'static str) {
+        self.watch_malformed.with_label_values(&[resource]).inc();
     }
 
     /// Records when a resource's watches were last heard from (seconds since 1970).
