@@ -325,6 +325,56 @@ async fn a_rotation_never_shows_a_certificate_that_a_known_bundle_does_not_cover
 }
 
 #[tokio::test]
+async fn replicas_that_rotate_together_introduce_one_next_ca() {
+    let fake = Fake::installed();
+    let mut replicas: Vec<_> = (0..4).map(|_| Replica::new(&fake, t0())).collect();
+    for replica in &mut replicas {
+        replica.pass().await;
+        replica.clock.set(t0() + DAY * 250);
+    }
+    let before = fake.writes().len();
+    join_all(replicas.iter_mut().map(Replica::pass)).await;
+    let puts = |code: &str| {
+        let writes = fake.writes().split_off(before);
+        writes.iter().filter(|w| w.starts_with("PUT") && w.ends_with(code)).count()
+    };
+    assert_eq!(puts("200"), 1, "{:?}", fake.writes());
+    assert_eq!(puts("409"), 3, "the race must have taken place: {:?}", fake.writes());
+    let next = fake.get(SECRET).unwrap()["data"]["next-ca.crt"].clone();
+    join_all(replicas.iter_mut().map(Replica::pass)).await;
+    assert_eq!(fake.get(SECRET).unwrap()["data"]["next-ca.crt"], next);
+    for replica in &replicas {
+        let known = replica.authority.known.as_ref().unwrap().next.as_ref().unwrap();
+        let bytes = k8s_openapi::ByteString(known.certificate.to_pem().into_bytes());
+        assert_eq!(json!(bytes), next);
+    }
+}
+
+#[test]
+fn the_patch_names_one_item_in_one_version_of_one_object() {
+    use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+    let mut object = configuration(&["other.example.com", MUTATE_ITEM]);
+    object["metadata"]["uid"] = json!("u");
+    object["metadata"]["resourceVersion"] = json!("7");
+    let read = |object| serde_json::from_value::<MutatingWebhookConfiguration>(object).unwrap();
+    let want = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": { "name": "zen-lead", "uid": "u", "resourceVersion": "7" },
+        "webhooks": [{ "name": "mutate.zen-lead.io", "clientConfig": { "caBundle": "UEVN" } }],
+    });
+    assert_eq!(bundle::patch(&read(object.clone()), "PEM"), Some(want));
+    object["webhooks"][1]["clientConfig"]["caBundle"] = json!("UEVN");
+    assert_eq!(bundle::patch(&read(object), "PEM"), None);
+    let foreign = configuration(&["other.example.com", VALIDATE_ITEM]);
+    assert_eq!(
+        bundle::patch(&read(foreign), "PEM"),
+        None,
+        "the item of the other kind is not ours"
+    );
+}
+
+#[tokio::test]
 async fn clock_jumps_renew_the_leaf_and_an_ended_ca() {
     let fake = Fake::installed();
     let mut replica = Replica::new(&fake, t0());

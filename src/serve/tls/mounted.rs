@@ -90,7 +90,7 @@ impl Mounted {
         loaded.map(Some)
     }
 
-    fn load(&self, chain: &[u8], key: &[u8]) -> Result<Timestamp, ReadError> {
+    pub(super) fn load(&self, chain: &[u8], key: &[u8]) -> Result<Timestamp, ReadError> {
         let wrong = |name: &str, source| ReadError::Pem { path: self.directory.join(name), source };
         let chain = CertificateDer::pem_slice_iter(chain)
             .collect::<Result<Vec<_>, _>>()
