@@ -60,12 +60,15 @@ pub struct Metrics {
     watch_last_heard: GaugeVec,
     queue_depth: IntGauge,
     certificate_expiry: GaugeVec,
+    certificate_loads: IntCounterVec,
 
     webhook_requests: IntCounterVec,
     webhook_violations: IntCounterVec,
     webhook_duration: HistogramVec,
     webhook_in_flight: IntGauge,
     webhook_rejected_bodies: IntCounterVec,
+    webhook_connection_errors: IntCounterVec,
+    ca_bundle_writes: IntCounterVec,
     events: IntCounterVec,
     started: Gauge,
     queue_latency: Histogram,
@@ -241,6 +244,24 @@ impl Metrics {
                 "certificate_expiry_timestamp_seconds",
                 "When the certificate in use ends, by certificate.",
                 &["certificate"],
+            )?,
+            certificate_loads: counter(
+                r,
+                "certificate_loads_total",
+                "Certificates put into use or refused, by result.",
+                &["result"],
+            )?,
+            ca_bundle_writes: counter(
+                r,
+                "ca_bundle_writes_total",
+                "Writes of the caBundle of a webhook configuration, by kind and result.",
+                &["kind", "result"],
+            )?,
+            webhook_connection_errors: counter(
+                r,
+                "webhook_connection_errors_total",
+                "Connections that ended before their first request, by reason.",
+                &["reason"],
             )?,
             webhook_requests: counter(
                 r,
@@ -459,6 +480,21 @@ impl Metrics {
     /// Records when a certificate ends (seconds since 1970).
     pub fn set_certificate_expiry(&self, certificate: &'static str, seconds: f64) {
         self.certificate_expiry.with_label_values(&[certificate]).set(seconds);
+    }
+
+    /// Counts a certificate that was put into use or refused.
+    pub fn certificate_load(&self, result: &'static str) {
+        self.certificate_loads.with_label_values(&[result]).inc();
+    }
+
+    /// Counts a write of a caBundle.
+    pub fn ca_bundle_write(&self, kind: &'static str, result: &'static str) {
+        self.ca_bundle_writes.with_label_values(&[kind, result]).inc();
+    }
+
+    /// Counts a connection that ended before its first request.
+    pub fn webhook_connection_error(&self, reason: &'static str) {
+        self.webhook_connection_errors.with_label_values(&[reason]).inc();
     }
 
     /// Counts an admission review with its verdict.
