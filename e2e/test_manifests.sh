@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Tests deploy/manifests/70-protection.yaml (and zen-lead's rights in 10-rbac.yaml)
-# on the real API server of the running cluster: what others may and may not do to
-# leader Services and their slices, with the texts they see.
+# Tests the manifests in deploy/ on the real API server of the running cluster: what
+# others may do to leader Services and their slices and what they are told, what
+# passes while zen-lead is down, what it may do itself, and what an uninstall leaves.
 #
-#   e2e/protection.sh          needs a running cluster (e2e/cluster.sh up)
+#   e2e/test_manifests.sh      needs a running cluster (e2e/cluster.sh up)
 #
 # zen-lead itself does not run here; the test plays it by impersonating its service
-# account. Admission by the webhook is tested elsewhere.
+# account. What the webhook answers is tested elsewhere.
 set -euo pipefail
 HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 ROOT=$(dirname -- "$HERE")
@@ -16,7 +16,7 @@ ROOT=$(dirname -- "$HERE")
 . "$ROOT/target/cluster/env"
 
 MANIFESTS=$ROOT/deploy/manifests
-NS=protection-test
+NS=manifests-test
 WORK=$(mktemp -d)
 FAILED=0 PASSED=0
 
@@ -27,7 +27,8 @@ break_glass() { admin --as=alice --as-group=zen-lead:break-glass --as-group=syst
 
 clean_up() {
   admin delete --ignore-not-found --wait=false namespace "$NS" zen-lead-system >/dev/null 2>&1 || true
-  admin delete --ignore-not-found -f "$MANIFESTS/70-protection.yaml" -f "$MANIFESTS/10-rbac.yaml" >/dev/null 2>&1 || true
+  admin delete --ignore-not-found -f "$MANIFESTS/60-webhooks.yaml" -f "$MANIFESTS/70-protection.yaml" \
+    -f "$MANIFESTS/10-rbac.yaml" >/dev/null 2>&1 || true
   rm -rf "$WORK"
 }
 trap clean_up EXIT
@@ -266,10 +267,89 @@ rights() {
   refused "nor other webhook configurations" "cannot get resource" zen_lead get validatingwebhookconfiguration other
 }
 
+# The webhooks are registered, nobody answers: the promise that they are never in the way.
+webhooks_without_zen_lead() {
+  local s=plain
+  source_service "$s" | alice -n "$NS" create -f - >/dev/null
+  source_service live | alice -n "$NS" create -f - >/dev/null
+  alice -n "$NS" annotate service live zen-lead.io/enabled=true zen-lead.io/sticky=false >/dev/null
+  admin apply -f "$MANIFESTS/60-webhooks.yaml" >/dev/null
+  eventually 30 "the webhooks are in force" \
+    sh -c "! '$KUBECTL' -n $NS annotate --dry-run=server service plain zen-lead.io/enabled=true"
+
+  local down='failed calling webhook "validate.zen-lead.io"'
+  refused "zen-lead is down: turning a Service on is refused" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabled=true
+  refused "so is a mistyped key" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabld=true
+  refused "and one that comes by way of the status" "$down" admin -n "$NS" patch service plain --subresource=status --type=merge \
+    -p '{"metadata":{"annotations":{"zen-lead.io/enabled":"true"}}}'
+  refused "and a changed key of an enabled Service" "$down" alice -n "$NS" annotate --overwrite service live zen-lead.io/sticky=true
+  refused "and a change of what it selects" "$down" alice -n "$NS" patch service live --type=merge -p '{"spec":{"selector":{"app":"x"}}}'
+
+  source_service plain-2 >"$WORK/plain-2.yaml"
+  allowed "plain Services can be created" alice -n "$NS" create -f "$WORK/plain-2.yaml"
+  allowed "and changed" alice -n "$NS" patch service plain --type=merge -p '{"spec":{"selector":{"app":"x"}}}'
+  allowed "and deleted" alice -n "$NS" delete service plain-2
+  allowed "an enabled Service takes other annotations" alice -n "$NS" annotate service live example.com/note=x
+  allowed "and labels" alice -n "$NS" label service live team=x
+  allowed "and finalizers" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"finalizers":["example.com/hold"]}}'
+  allowed "and a status" admin -n "$NS" patch service live --subresource=status --type=merge \
+    -p '{"status":{"loadBalancer":{}}}'
+  allowed "a key may be taken off" alice -n "$NS" annotate service live zen-lead.io/sticky-
+  allowed "zen-lead itself is not judged" zen_lead -n "$NS" annotate service live zen-lead.io/sticky=false
+  allowed "an enabled Service may be deleted" alice -n "$NS" delete service live --wait=false
+  allowed "then anything may be changed" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"annotations":{"zen-lead.io/x":"y"}}}'
+  allowed "and the finalizer taken off" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"finalizers":null}}'
+  allowed "kube-system is exempt" admin -n kube-system create --dry-run=server -f - <<<'{"apiVersion":"v1","kind":"Service","metadata":{"name":"x","annotations":{"zen-lead.io/enabled":"true"}},"spec":{"selector":{"a":"b"},"ports":[{"port":80}]}}'
+
+  local started=$SECONDS
+  allowed "a plain Service may have 60,000 annotations" alice -n "$NS" patch service plain --type=merge --patch-file "$WORK/many.json"
+  allowed "and is written as before" alice -n "$NS" label service plain team=x
+  if ((SECONDS - started < 20)); then pass "in good time"; else fail "but it took $((SECONDS - started)) s"; fi
+  refused "and our key among them is seen" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabled=true
+}
+
+bundle() { admin get "$1webhookconfiguration" zen-lead -o jsonpath='{.webhooks[0].clientConfig.caBundle}'; }
+
+# Applying the manifest again must not take away what zen-lead wrote.
+ca_bundle() {
+  local kind owner lower
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=test -days 1 \
+    -keyout /dev/null -out "$WORK/ca.crt" 2>/dev/null
+  base64 -w0 "$WORK/ca.crt" >"$WORK/bundle"
+  owner="[{apiVersion: v1, kind: Namespace, name: zen-lead-system, uid: $(admin get namespace zen-lead-system -o jsonpath='{.metadata.uid}')}]"
+  for kind in Mutating Validating; do
+    lower=${kind,,}
+    cat >"$WORK/$lower.yaml" <<YAML
+apiVersion: admissionregistration.k8s.io/v1
+kind: ${kind}WebhookConfiguration
+metadata: {name: zen-lead, ownerReferences: $owner}
+webhooks: [{name: ${lower/ing/e}.zen-lead.io, clientConfig: {caBundle: $(<"$WORK/bundle")}}]
+YAML
+    sed -i 's/mutatee/mutate/; s/validatee/validate/' "$WORK/$lower.yaml"
+    allowed "zen-lead writes caBundle and owner ($lower)" \
+      zen_lead apply --server-side --field-manager=zen-lead-ca-bundle -f "$WORK/$lower.yaml"
+  done
+  allowed "the manifest is applied again" admin apply -f "$MANIFESTS/60-webhooks.yaml"
+  unchanged_bundles
+  allowed "and server-side, by another manager" admin apply --server-side --force-conflicts --field-manager=gitops -f "$MANIFESTS/60-webhooks.yaml"
+  unchanged_bundles
+}
+
+unchanged_bundles() {
+  local kind
+  for kind in mutating validating; do
+    if [[ $(bundle "$kind") == "$(<"$WORK/bundle")" ]]; then pass "the caBundle is still there ($kind)"; else fail "caBundle lost ($kind)"; fi
+  done
+}
+
+no_webhooks() { [[ -z $(admin get mutatingwebhookconfiguration,validatingwebhookconfiguration zen-lead --ignore-not-found -o name) ]]; }
+
 uninstall() {
   made last
   S=last-leader
   admin delete namespace zen-lead-system --wait=true >/dev/null
+  eventually 30 "the webhooks go with the namespace zen-lead-system" no_webhooks
+  allowed "Services with our keys are writable again" alice -n "$NS" annotate --overwrite service web zen-lead.io/enabled=maybe
   eventually 20 "after the namespace zen-lead-system is deleted, leader Services can be changed by hand" \
     patch_service alice '{"spec":{"selector":{"app":"last"}}}'
   allowed "and slices" admin -n "$NS" patch endpointslice last-leader-zen-lead-ipv4 --type=merge -p '{"endpoints":[]}'
@@ -286,6 +366,8 @@ many_annotations
 slices
 deletion
 rights
+webhooks_without_zen_lead
+ca_bundle
 uninstall
 printf '%s passed, %s failed\n' "$PASSED" "$FAILED"
 [[ $FAILED -eq 0 ]]
