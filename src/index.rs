@@ -21,7 +21,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use crate::names::{NameRule, ServiceKey};
 use crate::version::Rv;
 use namespace::Namespace;
-use pod::Pod;
+use pod::Placed;
 use service::Entry;
 use slice::Slice;
 pub use snapshot::{Snapshot, SourceState};
@@ -60,7 +60,7 @@ pub struct Sizes {
 }
 
 /// The cache of one process.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Index {
     namespaces: HashMap<Arc<str>, Namespace>,
     names: NameRule,
@@ -102,6 +102,22 @@ impl Index {
         self.with(&namespace, |ns| ns.remove_service(&name, version))
     }
 
+    /// Forgets a Service that we deleted ourselves, if it is still the one we mean.
+    pub fn forget_service(&mut self, key: &ServiceKey, name: &str, uid: &str) -> Dirty {
+        self.with(&key.namespace.clone(), |ns| match ns.service(name) {
+            Some(known) if &*known.uid == uid => ns.set_service(&name.into(), None),
+            _ => BTreeSet::new(),
+        })
+    }
+
+    /// Forgets a slice that we deleted ourselves, if it is still the one we mean.
+    pub fn forget_slice(&mut self, key: &ServiceKey, name: &str, uid: &str) -> Dirty {
+        self.with(&key.namespace.clone(), |ns| match ns.slice(name) {
+            Some(known) if &*known.uid == uid => ns.set_slice(&name.into(), None),
+            _ => BTreeSet::new(),
+        })
+    }
+
     /// Replaces all Services by a list; what is newer than the list (an answer to our own write) stays.
     pub fn reset_services(&mut self, objects: Vec<core::Service>, version: Rv) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
@@ -131,27 +147,43 @@ impl Index {
 
     /// Takes in a pod.
     pub fn apply_pod(&mut self, object: &core::Pod) -> Dirty {
-        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
-        let Some(pod) = Pod::trim(object) else { return Dirty::new() };
+        Placed::trim(object).map(|pod| self.apply_trimmed_pod(pod)).unwrap_or_default()
+    }
+
+    /// Takes in a pod that was trimmed before.
+    pub fn apply_trimmed_pod(&mut self, Placed { namespace, pod }: Placed) -> Dirty {
         let ns = self.namespaces.entry(namespace.clone()).or_default();
-        qualify(&namespace, ns.set_pod(&name, Some(pod)))
+        qualify(&namespace, ns.set_pod(&pod.name.clone(), Some(pod)))
     }
 
     /// Takes note of a deleted pod.
     pub fn delete_pod(&mut self, object: &core::Pod) -> Dirty {
-        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
-        self.with(&namespace, |ns| ns.set_pod(&name, None))
+        Placed::trim(object).map(|pod| self.delete_trimmed_pod(&pod)).unwrap_or_default()
+    }
+
+    /// Takes note of a deleted pod, given its last state.
+    pub fn delete_trimmed_pod(&mut self, Placed { namespace, pod }: &Placed) -> Dirty {
+        self.with(namespace, |ns| ns.remove_pod(&pod.name, pod.version))
     }
 
     /// Replaces the pods of one namespace (or of all) by a list.
     pub fn reset_pods(&mut self, scope: Option<&str>, objects: &[core::Pod], version: Rv) -> Dirty {
+        self.reset_trimmed_pods(scope, objects.iter().filter_map(Placed::trim).collect(), version)
+    }
+
+    /// Replaces the pods of one namespace (or of all) by a list of trimmed ones.
+    pub fn reset_trimmed_pods(
+        &mut self,
+        scope: Option<&str>,
+        pods: Vec<Placed>,
+        version: Rv,
+    ) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
         let mut dirty = Dirty::new();
-        for object in objects {
-            if let Some((namespace, name)) = names_of(&object.metadata) {
-                listed.entry(namespace).or_default().insert(name);
-            }
-            dirty.append(&mut self.apply_pod(object));
+        for placed in pods {
+            let names = listed.entry(placed.namespace.clone()).or_default();
+            names.insert(placed.pod.name.clone());
+            dirty.append(&mut self.apply_trimmed_pod(placed));
         }
         let none = BTreeSet::new();
         for (namespace, ns) in &mut self.namespaces {

@@ -19,10 +19,11 @@ const LAST_RANK: u32 = 2;
 
 /// Rank of `me` among `replicas` for a Service, by rendezvous hashing: 0 acts at once.
 ///
-/// Rank 0 as well when `me` is not among them: a replica that knows no better acts.
+/// Rank 0 as well when nobody is listed; the last one when others are and `me` is not (it is
+/// starting or stopping).
 pub fn rank(me: &str, replicas: &[String], key: &ServiceKey) -> usize {
     if !replicas.iter().any(|r| r == me) {
-        return 0;
+        return replicas.len();
     }
     let own = weight(me, key);
     replicas.iter().filter(|r| r.as_str() != me && (weight(r, key), r.as_str()) > (own, me)).count()
@@ -96,8 +97,8 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_that_is_not_listed_acts_at_once() {
-        assert_eq!(rank("stranger", &names(2), &ServiceKey::new("ns", "svc")), 0);
+    fn a_replica_that_is_not_listed_comes_last_and_alone_it_is_first() {
+        assert_eq!(rank("stranger", &names(2), &ServiceKey::new("ns", "svc")), 2);
         assert_eq!(rank("any", &[], &ServiceKey::new("ns", "svc")), 0);
     }
 

@@ -15,7 +15,7 @@ use crate::version::Rv;
 type Names = BTreeSet<Arc<str>>;
 
 /// Objects and reverse maps of a namespace.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Namespace {
     services: BTreeMap<Arc<str>, Entry>,
     /// Leader name -> enabled sources that ask for it.
@@ -144,6 +144,15 @@ impl Namespace {
         dirty
     }
 
+    /// Removes a pod unless what is known is newer than the deleted version (two watches overlap
+    /// while the cluster-wide one takes over).
+    pub(super) fn remove_pod(&mut self, name: &Arc<str>, version: Rv) -> Names {
+        match self.pods.get(name) {
+            Some(known) if known.version <= version => self.set_pod(name, None),
+            _ => Names::new(),
+        }
+    }
+
     /// The sources whose selector matches a pod.
     fn selecting(&self, pod: &Pod) -> Vec<Arc<str>> {
         let candidates = pod.labels.iter().filter_map(|pair| self.selectors.get(pair)).flatten();
@@ -224,6 +233,10 @@ impl Namespace {
 
     pub(super) fn service(&self, name: &str) -> Option<&Entry> {
         self.services.get(name)
+    }
+
+    pub(super) fn slice(&self, name: &str) -> Option<&Arc<Slice>> {
+        self.slices.get(name)
     }
 
     pub(super) fn claimants(&self, leader_name: &str) -> impl Iterator<Item = &Arc<str>> {

@@ -105,6 +105,25 @@ pub struct Pod {
     pub revision: Option<Revision>,
 }
 
+/// A trimmed pod and its namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Namespace of the pod.
+    pub namespace: Arc<str>,
+    /// The pod.
+    pub pod: Pod,
+}
+
+impl Placed {
+    /// Trims a pod; `None` when it has no namespace, name or uid, which no API server sends.
+    pub fn trim(pod: &core::Pod) -> Option<Self> {
+        Some(Self {
+            namespace: pod.metadata.namespace.as_deref()?.into(),
+            pod: Pod::trim(pod)?,
+        })
+    }
+}
+
 impl Pod {
     /// Trims a pod; `None` when it has no name or uid, which no API server sends.
     pub fn trim(pod: &core::Pod) -> Option<Self> {
