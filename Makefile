@@ -44,6 +44,10 @@ ifneq ($(E2E_TESTS),)
 	scripts/test.sh test --locked --features e2e $(foreach t,$(E2E_TESTS),--test $(basename $(notdir $(t))))
 endif
 
+.PHONY: deny
+deny: toolchain ## Licences, banned crates and sources of the dependencies (part of lint)
+	deny=$$(scripts/tool.sh cargo-deny) && "$$deny" --locked check licenses bans sources
+
 .PHONY: audit
 audit: toolchain ## Known vulnerabilities in the dependencies (RustSec)
 	scripts/audit.sh

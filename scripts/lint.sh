@@ -35,5 +35,4 @@ badly=$(gofmt -l e2e/tools/*/*.go)
 (cd e2e/tools && GOFLAGS=-mod=readonly GOWORK=off go vet ./pause ./demo-app ./docker-archive)
 
 step "cargo deny: licences, bans, sources"
-deny=$(scripts/tool.sh cargo-deny)
-"$deny" --locked check licenses bans sources
+make --no-print-directory deny
