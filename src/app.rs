@@ -10,7 +10,6 @@ use kube::{Client, Config};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
-
 use crate::apply::Applier;
 use crate::clock::{self, Clock};
 use crate::config::{Cli, Command, LogFormat, Serve};
@@ -129,13 +128,24 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         certificates_changed.clone(),
     );
     let (publisher, writer) = events::Publisher::new(
-        client.clone(), caller.clone(), args.pod_name.clone(), clock.clone(),
+        client.clone(),
+        caller.clone(),
+        args.pod_name.clone(),
+        clock.clone(),
     );
     let until = shutdown.clone();
     supervisor.spawn("events", async move { writer.run(until.stopping()).await });
 
     start_webhook(
-        &args, webhook_socket, &client, &caller, &clock, &metrics, &health, &shutdown, &supervisor,
+        &args,
+        webhook_socket,
+        &client,
+        &caller,
+        &clock,
+        &metrics,
+        &health,
+        &shutdown,
+        &supervisor,
         Verdicts::new(index.clone(), watches.clone(), names, args.username.clone()),
         certificates_changed,
     )?;
@@ -265,9 +275,8 @@ fn start_webhook(
             mutating: args.mutating_webhook.clone(),
             ..pki::Settings::new(args.namespace.clone())
         };
-        let authority = pki::Authority::new(
-            client.clone(), settings, source, clock.clone(), metrics.clone(),
-        );
+        let authority =
+            pki::Authority::new(client.clone(), settings, source, clock.clone(), metrics.clone());
         let gates = health.clone();
         supervisor.spawn("certificates", async move {
             let report = move |report: &pki::Report| {

@@ -103,7 +103,14 @@ impl Applier {
         let api = self.services(key);
         let params = PostParams { field_manager: manager(), ..PostParams::default() };
         let call = || api.create(&params, &s);
-        let made = self.call(Operation::CreateService, key, s.metadata.name.as_deref().unwrap_or_default(), call).await?;
+        let made = self
+            .call(
+                Operation::CreateService,
+                key,
+                s.metadata.name.as_deref().unwrap_or_default(),
+                call,
+            )
+            .await?;
         Ok(Applied::Service(Box::new(made)))
     }
 
@@ -206,7 +213,8 @@ impl Applier {
             kubernetes::SLICE_CONTROLLER
         );
         let params = ListParams::default().labels(&labels);
-        let listed = self.call(Operation::ListSlices, key, &t.name, || slices.list(&params)).await?;
+        let listed =
+            self.call(Operation::ListSlices, key, &t.name, || slices.list(&params)).await?;
         for slice in listed {
             let meta = slice.metadata;
             let owner = crate::index::slice::controller_uid(&meta);

@@ -5,7 +5,6 @@
 
 use std::fmt::Debug;
 
-
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
@@ -101,6 +100,7 @@ where
         },
     });
     let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
-    retry::call(caller, Operation::ApplyWebhook, about, || api.patch(name, &params, &patch)).await?;
+    retry::call(caller, Operation::ApplyWebhook, about, || api.patch(name, &params, &patch))
+        .await?;
     Ok(())
 }

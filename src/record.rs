@@ -66,7 +66,8 @@ pub fn applied(
         }
         Step::DeleteLeader(target) => {
             info!(%key, leader_service = %target.name, "leader Service deleted");
-            let note = format!("removed leader Service {}: it is not asked for any longer", target.name);
+            let note =
+                format!("removed leader Service {}: it is not asked for any longer", target.name);
             event(on, key, key, uid(snapshot), Reason::LeaderServiceDeleted, &note, None);
         }
         Step::ClearBuiltIn(target) => {
@@ -144,15 +145,17 @@ pub fn event(
     on.events.publish(note);
 }
 
-fn tell(
-    on: &Reconciler,
-    key: &ServiceKey,
-    about: &ServiceKey,
-    uid: &str,
-    notices: &[Notice],
-) {
+fn tell(on: &Reconciler, key: &ServiceKey, about: &ServiceKey, uid: &str, notices: &[Notice]) {
     for notice in notices {
-        event(on, key, about, Some(uid.to_owned()), notice.reason, &notice.note, notice.once.clone());
+        event(
+            on,
+            key,
+            about,
+            Some(uid.to_owned()),
+            notice.reason,
+            &notice.note,
+            notice.once.clone(),
+        );
     }
 }
 

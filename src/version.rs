@@ -1,12 +1,11 @@
-//! How far a list or a watch has seen: the resourceVersion of Kubernetes as a number.
+//! Resource versions as numbers: how far somebody has seen, and the marks recorded on slices.
 //!
-//! Versions of one resource type can be compared (KEP-5504, stable since Kubernetes 1.35); versions
-//! of two types cannot, and nothing here stops a caller from trying.
+//! Versions are comparable within one resource type only (KEP-5504). No I/O, no clock.
 
 use std::fmt;
 
-/// A resourceVersion; `Rv::NONE` is before every version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// A `metadata.resourceVersion`; [`Rv::NONE`] is before every version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rv(pub u64);
 
 impl Rv {
@@ -22,11 +21,57 @@ impl Rv {
         }
         text.parse().ok().map(Self)
     }
+
+    /// The version of an object's metadata; zero when it has none.
+    pub fn of(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Self {
+        meta.resource_version.as_deref().and_then(Self::parse).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for Rv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        self.0.fmt(f)
+    }
+}
+
+/// How far a decision had seen, per resource type: the value of `zen-lead.io/decided-at`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Version of the Services seen.
+    pub services: Rv,
+    /// Version of the pods seen.
+    pub pods: Rv,
+}
+
+impl Marks {
+    /// Reads `services=RV,pods=RV`; what is missing or malformed counts as zero (nothing seen).
+    pub fn parse(text: &str) -> Self {
+        let mut marks = Self::default();
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some(("services", rv)) => marks.services = Rv::parse(rv).unwrap_or_default(),
+                Some(("pods", rv)) => marks.pods = Rv::parse(rv).unwrap_or_default(),
+                _ => {}
+            }
+        }
+        marks
+    }
+
+    /// True when these marks lie behind `other` for any type.
+    pub fn behind(&self, other: &Self) -> bool {
+        self.services < other.services || self.pods < other.pods
+    }
+
+    /// The further of the two, type by type.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { services: self.services.max(other.services), pods: self.pods.max(other.pods) }
+    }
+}
+
+impl fmt::Display for Marks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "services={},pods={}", self.services, self.pods)
     }
 }
 
@@ -56,5 +101,24 @@ mod tests {
     fn versions_compare_as_numbers_not_as_text() {
         assert!(Rv(9) < Rv(10) && Rv::NONE < Rv(1));
         assert_eq!(Rv(10).to_string(), "10");
+    }
+
+    #[test]
+    fn marks_are_read_as_they_are_written() {
+        let marks = Marks { services: Rv(12), pods: Rv(7) };
+        assert_eq!(marks.to_string(), "services=12,pods=7");
+        assert_eq!(Marks::parse("services=12,pods=7"), marks);
+        assert_eq!(Marks::parse("pods=x,,nodes=3"), Marks::default());
+    }
+
+    #[test]
+    fn behind_in_one_type_is_behind() {
+        let a = Marks { services: Rv(5), pods: Rv(9) };
+        assert!(a.behind(&Marks { services: Rv(6), pods: Rv(1) }));
+        assert!(!a.behind(&a));
+        assert_eq!(
+            a.max(Marks { services: Rv(6), pods: Rv(1) }),
+            Marks { services: Rv(6), pods: Rv(9) }
+        );
     }
 }

@@ -102,6 +102,8 @@ fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
         problem: Some(problem),
     };
     let spec = match &judged.intent {
+        // Opting out always works, whatever else is wrong with the annotations.
+        Err(_) if opted_out(source) => return Course::TakeDown { source: Some(source), uid },
         Ok(Intent::None | Intent::Off) => {
             return Course::TakeDown { source: Some(source), uid };
         }
@@ -118,6 +120,10 @@ fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
             Course::Serve { source, uid, leader, spec: spec.clone(), valid: true, problem }
         }
     }
+}
+
+fn opted_out(source: &Service) -> bool {
+    annotation(source, keys::setting::ENABLED).is_none_or(|enabled| enabled == "false")
 }
 
 /// The leader Service of the asked name, if it is ours or may be made.
