@@ -8,10 +8,26 @@
 # file only decides what happens; how it is done is in lib/.
 set -euo pipefail
 HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
-for part in common build procs pki namespaces control_plane node environment kinds health; do
-  # shellcheck source=/dev/null
-  . "$HERE/lib/$part.sh"
-done
+# shellcheck source=lib/common.sh
+. "$HERE/lib/common.sh"
+# shellcheck source=lib/build.sh
+. "$HERE/lib/build.sh"
+# shellcheck source=lib/procs.sh
+. "$HERE/lib/procs.sh"
+# shellcheck source=lib/pki.sh
+. "$HERE/lib/pki.sh"
+# shellcheck source=lib/namespaces.sh
+. "$HERE/lib/namespaces.sh"
+# shellcheck source=lib/control_plane.sh
+. "$HERE/lib/control_plane.sh"
+# shellcheck source=lib/node.sh
+. "$HERE/lib/node.sh"
+# shellcheck source=lib/environment.sh
+. "$HERE/lib/environment.sh"
+# shellcheck source=lib/kinds.sh
+. "$HERE/lib/kinds.sh"
+# shellcheck source=lib/health.sh
+. "$HERE/lib/health.sh"
 
 usage() {
   say "usage: e2e/cluster.sh up|down|status|build"

@@ -19,6 +19,7 @@ image=$1 binary=$2
 [[ -r $ENV_FILE ]] || die "no cluster runs" "start one: e2e/cluster.sh up"
 # shellcheck source=/dev/null
 . "$ENV_FILE"
+# shellcheck disable=SC2153 # from the file just read
 [[ $CLUSTER_NODE == yes ]] || die "this cluster has no node that could run an image (kind: $CLUSTER_KIND)"
 
 build_programs docker-archive
@@ -29,7 +30,11 @@ trap 'rm -f "$archive"' EXIT
 
 case $CLUSTER_KIND in
   local)
-    CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1 "$CTR" --address "$CONTAINERD_ADDRESS" --namespace "$CONTAINERD_NAMESPACE" images import "$archive" >/dev/null
+    # containerd's socket is for root only.
+    as_root=()
+    am_root || as_root=(sudo -n)
+    "${as_root[@]}" env CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1 "$CTR" --address "$CONTAINERD_ADDRESS" \
+      --namespace "$CONTAINERD_NAMESPACE" images import "$archive" >/dev/null
     ;;
   kind) "$KIND" load image-archive "$archive" --name "$KIND_NAME" ;;
 esac

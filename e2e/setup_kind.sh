@@ -65,8 +65,6 @@ nodes:
     controllerManager:
       extraArgs:
       - {name: controllers, value: "$controllers"}
-      # kind's own argument; a patch replaces the whole list.
-      - {name: enable-hostpath-provisioner, value: "true"}
 EOF
 }
 

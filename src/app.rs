@@ -1,1 +1,313 @@
-//! The wiring of the process.
+//! The wiring: what is made in which order, and which task runs what. Decides nothing.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::{Client, Config};
+use parking_lot::RwLock;
+use tokio::sync::Notify;
+
+use crate::apply::Applier;
+use crate::clock::{self, Clock};
+use crate::config::{Cli, Command, LogFormat, Serve};
+use crate::events;
+use crate::health::{Gate, Health};
+use crate::index::Index;
+use crate::judge::Verdicts;
+use crate::metrics::Metrics;
+use crate::names::{NameRule, ServiceKey};
+use crate::ownership;
+use crate::pki;
+use crate::queue::Queue;
+use crate::reader::Reader;
+use crate::reconcile::{Next, Reconciler};
+use crate::retry::{self, Caller, Operation, Target};
+use crate::serve::{self, admin, tls, webhook};
+use crate::shutdown::{self, Shutdown, Times, UnixSignals};
+use crate::supervise::Supervisor;
+use crate::watches::Watches;
+use crate::{cli, telemetry};
+
+/// Time for requests in flight once nothing new is accepted.
+const REQUESTS: Duration = Duration::from_secs(5);
+
+/// Runs a subcommand to its end.
+///
+/// # Errors
+/// What kept it from running, with advice.
+pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match cli.command {
+        Command::Lint { files } => {
+            let mut out = io::stdout().lock();
+            Ok(cli::lint::run(&files, NameRule::Dns1123, &mut out)?)
+        }
+        Command::Serve(args) => runtime.block_on(serve(*args)),
+        Command::Explain { service } => runtime.block_on(async {
+            let (client, caller) = connect(Arc::new(Metrics::new()?)).await?;
+            let names = name_rule(&client, &caller).await;
+            let reader = Reader::new(client, caller, names, crate::index::Limits::default());
+            let now = Clock::system().now();
+            print!("{}", cli::explain::run(&service, &reader, now).await?);
+            Ok(ExitCode::SUCCESS)
+        }),
+        Command::Status { output, namespace } => runtime.block_on(async {
+            let (client, _) = connect(Arc::new(Metrics::new()?)).await?;
+            print!("{}", cli::status::run(client, namespace.as_deref(), output).await?);
+            Ok(ExitCode::SUCCESS)
+        }),
+    }
+}
+
+async fn connect(metrics: Arc<Metrics>) -> anyhow::Result<(Client, Caller)> {
+    let config = Config::infer()
+        .await
+        .context("no cluster: set KUBECONFIG, or run inside a pod with a service account")?;
+    let client = retry::client(config).context("cannot make a client for the cluster")?;
+    Ok((client, Caller::new(metrics)))
+}
+
+/// Which Service names the server takes (KEP-5311: digits first from 1.36 on); the strict rule
+/// where it does not say.
+async fn name_rule(client: &Client, caller: &Caller) -> NameRule {
+    let version = || client.apiserver_version();
+    let asked = retry::call(caller, Operation::GetVersion, Target::cluster("version"), version);
+    let Ok(info) = asked.await else { return NameRule::Dns1035 };
+    let number = |text: &str| {
+        let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u32>().unwrap_or(0)
+    };
+    if (number(&info.major), number(&info.minor)) >= (1, 36) {
+        NameRule::Dns1123
+    } else {
+        NameRule::Dns1035
+    }
+}
+
+async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
+    let format = match args.log_format {
+        LogFormat::Json => telemetry::Format::Json,
+        LogFormat::Text => telemetry::Format::Text,
+    };
+    telemetry::init(&telemetry::Settings { format, filter: args.log_level.clone() })?;
+    let clock = Clock::system();
+    let metrics = Arc::new(Metrics::new()?);
+    let shutdown = Shutdown::new();
+    let supervisor = Supervisor::new(shutdown.clone());
+    let signals = UnixSignals::new()?;
+    let health = Health::new(&Gate::ALL, metrics.clone());
+    // Bound first: a taken port must not be found out after everything else has started.
+    let webhook_socket = serve::Listener::bind(args.webhook_bind)?;
+    let admin_socket = serve::Listener::bind(args.admin_bind)?;
+    start_admin(admin_socket, &metrics, &health, &shutdown, &supervisor);
+
+    let (client, caller) = connect(metrics.clone()).await?;
+    let names = name_rule(&client, &caller).await;
+    let limits = args.limits();
+    metrics.set_cache_limit("services_per_namespace", limits.services_per_namespace);
+    metrics.set_cache_limit("pods_per_service", limits.pods_per_service);
+    metrics.set_cache_limit("namespace_watches", args.max_namespace_watches);
+    let index = Arc::new(RwLock::new(Index::new(names, limits)));
+    let queue: Queue<ServiceKey> = Queue::new(metrics.clone());
+    let replicas = Arc::new(RwLock::new(Vec::new()));
+
+    let certificates_changed = Arc::new(Notify::new());
+    let watches = Watches::start(
+        &args,
+        client.clone(),
+        index.clone(),
+        queue.clone(),
+        replicas.clone(),
+        metrics.clone(),
+        &health,
+        &supervisor,
+        &shutdown,
+        certificates_changed.clone(),
+    );
+    let (publisher, writer) = events::Publisher::new(
+        client.clone(),
+        caller.clone(),
+        args.pod_name.clone(),
+        clock.clone(),
+    );
+    let until = shutdown.clone();
+    supervisor.spawn("events", async move { writer.run(until.stopping()).await });
+
+    start_webhook(
+        &args,
+        webhook_socket,
+        &client,
+        &caller,
+        &clock,
+        &metrics,
+        &health,
+        &shutdown,
+        &supervisor,
+        Verdicts::new(index.clone(), watches.clone(), names, args.username.clone()),
+        certificates_changed,
+    )?;
+
+    let reconciler = Arc::new(Reconciler::new(
+        index,
+        Applier::new(client.clone(), caller.clone(), &args.pod_name, clock.now()),
+        Reader::new(client.clone(), caller.clone(), names, limits),
+        metrics,
+        publisher,
+        clock,
+        args.pod_name.clone(),
+        replicas,
+        Box::new(move |namespace| watches.trust(namespace)),
+    ));
+    for _ in 0..args.workers.max(1) {
+        supervisor.spawn("worker", work(reconciler.clone(), queue.clone()));
+    }
+    let closing = (queue, shutdown.clone());
+    supervisor.spawn("queue", async move {
+        closing.1.stopping().await;
+        closing.0.close();
+    });
+
+    let times = Times { propagation: args.drain_delay, requests: REQUESTS, ..Times::default() };
+    let ended = shutdown::run(&shutdown, &supervisor, &health, &times, signals).await;
+    match &ended {
+        shutdown::Ended::Failed(failed) => tracing::error!(%failed, "ended with a failure"),
+        other => tracing::info!(?other, "ended"),
+    }
+    Ok(ExitCode::from(ended.exit_code()))
+}
+
+/// One worker: keys one after the other, until the queue is closed.
+async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
+    while let Some(held) = queue.pop().await {
+        let key = held.key().clone();
+        let noticed = clock::monotonic() - held.waited;
+        match reconciler.reconcile(&key, noticed).await {
+            Ok(Next::Idle | Next::Forget) => held.done(None),
+            Ok(Next::At(at)) => held.done(Some(at)),
+            Err(error) => {
+                let wait = held.fail(None);
+                tracing::warn!(%key, %error, wait_ms = wait.as_millis(), "reconcile failed");
+            }
+        }
+    }
+}
+
+struct Gates(Health);
+
+impl admin::Probe for Gates {
+    fn live(&self) -> (bool, serde_json::Value) {
+        parts(&self.0.livez())
+    }
+
+    fn ready(&self) -> (bool, serde_json::Value) {
+        parts(&self.0.readyz())
+    }
+}
+
+fn parts(probe: &crate::health::Probe) -> (bool, serde_json::Value) {
+    (probe.status == 200, serde_json::from_str(&probe.body).unwrap_or_default())
+}
+
+fn start_admin(
+    socket: serve::Listener,
+    metrics: &Arc<Metrics>,
+    health: &Health,
+    shutdown: &Shutdown,
+    supervisor: &Supervisor,
+) {
+    let control = serve::Control::new();
+    let router = admin::router(metrics.clone(), Arc::new(Gates(health.clone())));
+    let (running, until) = (control.clone(), shutdown.clone());
+    supervisor.spawn("admin server", async move {
+        serve::http(socket, router, running, &serve::Limits::default()).await
+    });
+    let (health, ending) = (health.clone(), shutdown.clone());
+    let listening = control.clone();
+    supervisor.spawn("admin server gate", async move {
+        health.set(Gate::AdminSocket, listening.listening().await.is_some());
+        // Metrics and probes to the very end.
+        ending.stopping().await;
+        control.stop(Duration::from_millis(200));
+    });
+    drop(until);
+}
+
+#[allow(clippy::too_many_arguments, reason = "the wiring, called once")]
+fn start_webhook(
+    args: &Serve,
+    socket: serve::Listener,
+    client: &Client,
+    caller: &Caller,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    health: &Health,
+    shutdown: &Shutdown,
+    supervisor: &Supervisor,
+    verdicts: Verdicts,
+    certificates_changed: Arc<Notify>,
+) -> anyhow::Result<()> {
+    let source = tls::CertificateSource::new(metrics.clone());
+    let config = tls::server_config(source.clone()).context("TLS set-up")?;
+    let stopping = shutdown.clone();
+    if let Some(directory) = &args.cert_dir {
+        let mounted = tls::Mounted::new(directory.clone(), source.clone(), clock.clone());
+        supervisor.spawn("certificate directory", async move {
+            tokio::select! { () = mounted.run() => {}, () = stopping.stopping() => {} }
+        });
+        // Whoever mounts certificates (cert-manager) publishes their CA too.
+        health.set(Gate::CaBundle, true);
+        let (source, health, until) = (source, health.clone(), shutdown.clone());
+        supervisor.spawn("certificate gate", async move {
+            while !until.is_closing() {
+                health.set(Gate::Certificate, source.is_loaded());
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
+    } else {
+        let settings = pki::Settings {
+            secret: args.ca_secret.clone(),
+            service: args.service_name.clone(),
+            extra_names: args.extra_san.clone(),
+            validating: args.validating_webhook.clone(),
+            mutating: args.mutating_webhook.clone(),
+            ..pki::Settings::new(args.namespace.clone())
+        };
+        let authority =
+            pki::Authority::new(client.clone(), settings, source, clock.clone(), metrics.clone());
+        let gates = health.clone();
+        supervisor.spawn("certificates", async move {
+            let report = move |report: &pki::Report| {
+                gates.set(Gate::Certificate, report.serving);
+                gates.set(Gate::CaBundle, report.published);
+            };
+            tokio::select! {
+                () = authority.run(certificates_changed, report) => {}
+                () = stopping.stopping() => {}
+            }
+        });
+    }
+    ownership::start(args, client, caller, shutdown, supervisor);
+
+    let control = serve::Control::new();
+    let router = webhook::router(Arc::new(verdicts), metrics.clone());
+    let (running, metrics) = (control.clone(), metrics.clone());
+    let serving = shutdown.serving();
+    supervisor.spawn("webhook server", async move {
+        let limits = serve::Limits::default();
+        let ended = serve::https(socket, router, config, running, &limits, metrics).await;
+        drop(serving);
+        ended
+    });
+    let (health, phases) = (health.clone(), shutdown.clone());
+    supervisor.spawn("webhook server gate", async move {
+        health.set(Gate::WebhookSocket, control.listening().await.is_some());
+        phases.draining().await;
+        control.drain();
+        phases.closing().await;
+        control.stop(REQUESTS);
+    });
+    Ok(())
+}

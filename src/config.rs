@@ -1,1 +1,149 @@
-//! Command line and environment.
+//! Command line and environment: every flag is also a variable, nothing else is read.
+//!
+//! Values only; what they mean is in docs/configuration.md and at their users.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::index::Limits;
+use crate::spec::duration;
+
+/// Routes a Service to exactly one ready pod.
+#[derive(Debug, Parser)]
+#[command(name = "zen-lead", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the admission webhook and the controller.
+    Serve(Box<Serve>),
+    /// Judge manifests offline, by the rules of the webhook.
+    Lint {
+        /// Files to read, `-` for standard input.
+        #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+        files: Vec<String>,
+    },
+    /// Say who leads for a Service, why, and what would happen next.
+    Explain {
+        /// The source Service, as NAMESPACE/NAME.
+        #[arg(value_name = "NAMESPACE/SERVICE")]
+        service: String,
+    },
+    /// List the leader Services of the cluster.
+    Status {
+        /// Output format.
+        #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        /// Only this namespace.
+        #[arg(short = 'n', long)]
+        namespace: Option<String>,
+    },
+}
+
+/// How `status` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table for people.
+    Table,
+    /// JSON.
+    Json,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// Flags of `zen-lead serve`.
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// Address of the webhook (HTTPS).
+    #[arg(long, env = "ZEN_LEAD_WEBHOOK_BIND", default_value = "0.0.0.0:9443")]
+    pub webhook_bind: SocketAddr,
+    /// Address of metrics and probes (HTTP).
+    #[arg(long, env = "ZEN_LEAD_ADMIN_BIND", default_value = "0.0.0.0:8080")]
+    pub admin_bind: SocketAddr,
+    /// Namespace zen-lead runs in.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "zen-lead-system")]
+    pub namespace: String,
+    /// Name of this replica's pod.
+    #[arg(long, env = "POD_NAME", default_value = "zen-lead")]
+    pub pod_name: String,
+    /// zen-lead's own Service; its ready endpoints are the replicas.
+    #[arg(long, env = "ZEN_LEAD_SERVICE_NAME", default_value = "zen-lead")]
+    pub service_name: String,
+    /// Secret that holds the CA all replicas share.
+    #[arg(long, env = "ZEN_LEAD_CA_SECRET", default_value = "zen-lead-ca")]
+    pub ca_secret: String,
+    /// ValidatingWebhookConfiguration that gets the caBundle.
+    #[arg(long, env = "ZEN_LEAD_VALIDATING_WEBHOOK", default_value = "zen-lead")]
+    pub validating_webhook: String,
+    /// MutatingWebhookConfiguration that gets the caBundle.
+    #[arg(long, env = "ZEN_LEAD_MUTATING_WEBHOOK", default_value = "zen-lead")]
+    pub mutating_webhook: String,
+    /// Directory with tls.crt and tls.key, instead of self-made certificates.
+    #[arg(long, env = "ZEN_LEAD_CERT_DIR")]
+    pub cert_dir: Option<PathBuf>,
+    /// Further names or IP addresses in the self-made certificate.
+    #[arg(long, env = "ZEN_LEAD_EXTRA_SAN", value_delimiter = ',')]
+    pub extra_san: Vec<String>,
+    /// User name zen-lead acts as: its own writes are not judged.
+    #[arg(
+        long,
+        env = "ZEN_LEAD_USERNAME",
+        default_value = "system:serviceaccount:zen-lead-system:zen-lead"
+    )]
+    pub username: String,
+    /// How long the pods of a namespace without an enabled Service are kept.
+    #[arg(long, env = "ZEN_LEAD_NAMESPACE_IDLE_TTL", default_value = "10m", value_parser = go)]
+    pub namespace_idle_ttl: Duration,
+    /// Namespaces watched for pods one by one; above it, one cluster-wide watch.
+    #[arg(long, env = "ZEN_LEAD_MAX_NAMESPACE_WATCHES", default_value_t = 50)]
+    pub max_namespace_watches: usize,
+    /// Enabled Services in one namespace, 0 for no bound.
+    #[arg(long, env = "ZEN_LEAD_MAX_SERVICES_PER_NAMESPACE", default_value_t = Limits::default().services_per_namespace)]
+    pub max_services_per_namespace: usize,
+    /// Pods considered for one Service, 0 for no bound.
+    #[arg(long, env = "ZEN_LEAD_MAX_PODS_PER_SERVICE", default_value_t = Limits::default().pods_per_service)]
+    pub max_pods_per_service: usize,
+    /// Services reconciled at the same time.
+    #[arg(long, env = "ZEN_LEAD_WORKERS", default_value_t = 16)]
+    pub workers: usize,
+    /// How long a stopping replica waits, unready, before it stops accepting calls.
+    #[arg(long, env = "ZEN_LEAD_DRAIN_DELAY", default_value = "3s", value_parser = go)]
+    pub drain_delay: Duration,
+    /// Format of the log.
+    #[arg(long, env = "ZEN_LEAD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+    /// Level of the log: a level or tracing directives, as `info,zen_lead::watch=debug`.
+    #[arg(long, env = "ZEN_LEAD_LOG_LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+impl Serve {
+    /// Bounds of the index.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            services_per_namespace: self.max_services_per_namespace,
+            pods_per_service: self.max_pods_per_service,
+        }
+    }
+}
+
+/// A duration as Go writes it, not negative.
+fn go(text: &str) -> Result<Duration, String> {
+    let nanos = duration::parse(text).map_err(|e| e.to_string())?;
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| "must not be negative".to_owned())
+}

@@ -1,1 +1,306 @@
-//! The worker: pop, snapshot, decide, apply, record.
+//! The worker: pop a key, take a snapshot, decide, apply, record; again until nothing is left.
+//!
+//! What a refusal means for the next decision is settled here. No objects are built and nothing is
+//! chosen here: that is `decide`'s.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::apply::{Applied, Applier};
+use crate::clock::{self, Clock};
+use crate::decide::{self, Action, Blocked, Context, Decision, Step, StepKind, Trust};
+use crate::events::{Publisher, Reason};
+use crate::index::{Index, Snapshot};
+use crate::metrics::Metrics;
+use crate::names::ServiceKey;
+use crate::reader::Reader;
+use crate::record;
+use crate::replica;
+use crate::retry::CallError;
+
+/// Steps of one reconcile before it lets others pass; a normal one takes at most six.
+const MAX_STEPS: usize = 24;
+/// First wait after a refusal that trying again cannot mend (quota, no permission), doubled each
+/// time up to [`LAST_REFUSAL_WAIT`].
+const FIRST_REFUSAL_WAIT: Duration = Duration::from_secs(15);
+const LAST_REFUSAL_WAIT: Duration = Duration::from_mins(5);
+
+/// The index behind its lock.
+pub type SharedIndex = Arc<RwLock<Index>>;
+
+/// The replicas of zen-lead that are ready, by pod name.
+pub type Replicas = Arc<RwLock<Vec<String>>>;
+
+/// What the worker remembers of a Service between two reconciles. None of it is needed for
+/// correctness: a restart loses it.
+#[derive(Default)]
+struct Memory {
+    /// A step that waits for a replica of a lower rank, and since when.
+    wish: Option<(u64, Instant)>,
+    /// A refused step, until when, and the wait before.
+    blocked: Option<(Blocked, Instant, Duration)>,
+    /// When the event that ended a leadership was noticed.
+    lost_at: Option<Instant>,
+}
+
+/// What a reconcile asks for next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing until something changes.
+    Idle,
+    /// Again at this time.
+    At(Instant),
+    /// The Service is not managed any more.
+    Forget,
+}
+
+/// Everything a reconcile needs.
+pub struct Reconciler {
+    /// The shared cache.
+    pub index: SharedIndex,
+    /// Writes.
+    pub applier: Applier,
+    /// Consistent reads.
+    pub reader: Reader,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Events.
+    pub events: Publisher,
+    /// Wall clock.
+    pub clock: Clock,
+    /// Name of this replica's pod.
+    pub me: String,
+    /// Ready replicas.
+    pub replicas: Replicas,
+    /// Whether the watches behind a namespace can be trusted.
+    pub trust: Box<dyn Fn(&str) -> Trust + Send + Sync>,
+    memory: Mutex<HashMap<ServiceKey, Memory>>,
+}
+
+/// Where the snapshot of a reconcile comes from.
+enum View {
+    Cache,
+    Read(Box<Index>),
+}
+
+impl Reconciler {
+    /// Puts a worker together.
+    #[allow(clippy::too_many_arguments, reason = "the wiring, called once")]
+    pub fn new(
+        index: SharedIndex,
+        applier: Applier,
+        reader: Reader,
+        metrics: Arc<Metrics>,
+        events: Publisher,
+        clock: Clock,
+        me: String,
+        replicas: Replicas,
+        trust: Box<dyn Fn(&str) -> Trust + Send + Sync>,
+    ) -> Self {
+        let memory = Mutex::default();
+        Self { index, applier, reader, metrics, events, clock, me, replicas, trust, memory }
+    }
+
+    /// Brings one Service to where it should be.
+    ///
+    /// `noticed` is when the change that led here was seen.
+    ///
+    /// # Errors
+    /// A call that failed after its retries; the queue backs off and tries again.
+    pub async fn reconcile(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
+        let began = clock::monotonic();
+        let result = self.run(key, noticed).await;
+        let took = clock::monotonic() - began;
+        let label = match &result {
+            Ok(_) => "ok",
+            Err(error) => error.category(),
+        };
+        match &result {
+            Ok(Next::Forget) => {
+                self.memory.lock().remove(key);
+                self.metrics.forget(key);
+            }
+            _ => self.metrics.reconciled(key, label, result.is_err(), took),
+        }
+        result
+    }
+
+    async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
+        let mut view = View::Cache;
+        let mut acting = false;
+        for _ in 0..MAX_STEPS {
+            let snapshot = self.snapshot(key, &view);
+            let blocked = self.blocked(key);
+            let decision = decide::decide(
+                &snapshot,
+                &Context {
+                    now: self.clock.now(),
+                    writer: &self.me,
+                    trust: (self.trust)(&key.namespace),
+                    blocked: blocked.as_ref(),
+                },
+            );
+            self.metrics.cache_lookup("services", matches!(view, View::Cache));
+            self.note_loss(key, &decision, noticed);
+            let step = match decision.action.clone() {
+                Action::Nothing => return Ok(self.settled(key, &decision)),
+                Action::Wait => return Ok(Next::Idle),
+                Action::Read => {
+                    view = View::Read(Box::new((*self.reader.read(key).await?).clone()));
+                    continue;
+                }
+                Action::Do(step) => step,
+            };
+            if decision.history_void {
+                let note = "the slice was decided on newer data than the cluster now has: it was \
+                            restored from a backup; deciding afresh";
+                record::event(self, key, key, None, Reason::HistoryRestored, note, None);
+            }
+            if !acting && let Some(at) = self.waits_for_rank(key, &step) {
+                return Ok(Next::At(at));
+            }
+            acting = true;
+            match self.applier.apply(key, step.clone()).await {
+                Ok(applied) => {
+                    let lost_at = self.memory.lock().get_mut(key).and_then(|m| m.lost_at);
+                    record::applied(self, key, &snapshot, &decision, &step, &applied, lost_at);
+                    self.absorb(&mut view, key, &applied);
+                }
+                Err(error) => {
+                    record::failed(self, key, &step, &error);
+                    if record::overtaken(&error) {
+                        debug!(%key, step = ?step.kind(), %error, "somebody was faster: reading again");
+                        view = View::Read(Box::new((*self.reader.read(key).await?).clone()));
+                    } else if let Some(reason) = record::refusal(&error) {
+                        self.block(key, step.kind(), reason, &error);
+                    } else {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        // More to do than one turn allows: others first.
+        Ok(Next::At(clock::monotonic() + Duration::from_millis(100)))
+    }
+
+    fn snapshot(&self, key: &ServiceKey, view: &View) -> Snapshot {
+        match view {
+            View::Cache => self.index.read().snapshot(key),
+            View::Read(index) => Snapshot { consistent: true, ..index.snapshot(key) },
+        }
+    }
+
+    /// Folds the answer to a write into the cache (read your own writes) and into what was read.
+    fn absorb(&self, view: &mut View, key: &ServiceKey, applied: &Applied) {
+        let mut shared = self.index.write();
+        fold(&mut shared, key, applied);
+        drop(shared);
+        if let View::Read(index) = view {
+            fold(index, key, applied);
+        }
+    }
+
+    /// A timer or a refusal that runs out, or nothing; an unmanaged Service is forgotten.
+    fn settled(&self, key: &ServiceKey, decision: &Decision) -> Next {
+        let mut memory = self.memory.lock();
+        let known = memory.entry(key.clone()).or_default();
+        known.wish = None;
+        let Some(report) = &decision.report else {
+            if known.blocked.is_none() {
+                return Next::Forget;
+            }
+            return known.blocked.as_ref().map_or(Next::Idle, |(_, until, _)| Next::At(*until));
+        };
+        if report.endpoints > 0 {
+            known.lost_at = None;
+        }
+        self.metrics.services().set(key, report.clone());
+        let timer = decision.again_at.map(|at| clock::monotonic() + until(at, self.clock.now()));
+        let refusal = known.blocked.as_ref().map(|(_, until, _)| *until);
+        match (timer, refusal) {
+            (Some(a), Some(b)) => Next::At(a.min(b)),
+            (Some(a), None) | (None, Some(a)) => Next::At(a),
+            (None, None) => Next::Idle,
+        }
+    }
+
+    /// Remembers when a leadership ended, for the failover latency.
+    fn note_loss(&self, key: &ServiceKey, decision: &Decision, noticed: Instant) {
+        let switching = decision.choice.as_ref().is_some_and(|c| {
+            c.switch.is_some() && c.incumbent_stayed.is_some_and(|stayed| !stayed)
+        });
+        if switching {
+            self.memory.lock().entry(key.clone()).or_default().lost_at.get_or_insert(noticed);
+        }
+    }
+
+    /// When this replica may act, if replicas of a lower rank go first.
+    fn waits_for_rank(&self, key: &ServiceKey, step: &Step) -> Option<Instant> {
+        let rank = replica::rank(&self.me, &self.replicas.read(), key);
+        if rank == 0 || step.urgent() {
+            return None;
+        }
+        let wish = replica::hash(&[&record::wish(step)]);
+        let now = clock::monotonic();
+        let mut memory = self.memory.lock();
+        let known = memory.entry(key.clone()).or_default();
+        let since = match known.wish {
+            Some((same, since)) if same == wish => since,
+            _ => {
+                known.wish = Some((wish, now));
+                now
+            }
+        };
+        let at = since + replica::stagger(rank);
+        (at > now).then_some(at)
+    }
+
+    fn blocked(&self, key: &ServiceKey) -> Option<Blocked> {
+        let memory = self.memory.lock();
+        let (blocked, until, _) = memory.get(key)?.blocked.as_ref()?;
+        (*until > clock::monotonic()).then(|| blocked.clone())
+    }
+
+    /// Keeps a refused kind of step back for a while: no retry storm against a quota.
+    fn block(&self, key: &ServiceKey, kind: StepKind, reason: Reason, error: &CallError) {
+        let mut memory = self.memory.lock();
+        let known = memory.entry(key.clone()).or_default();
+        let wait = match &known.blocked {
+            Some((before, _, wait)) if before.kind == kind => (*wait * 2).min(LAST_REFUSAL_WAIT),
+            _ => FIRST_REFUSAL_WAIT,
+        };
+        let message = error.to_string();
+        warn!(%key, ?kind, %error, wait_seconds = wait.as_secs(), "refused; trying again later");
+        let blocked = Blocked { kind, reason, message };
+        known.blocked = Some((blocked, clock::monotonic() + wait, wait));
+    }
+
+    /// Something about the Service changed: what was refused may be allowed now.
+    pub fn unblock(&self, key: &ServiceKey, kind: StepKind) {
+        if let Some(known) = self.memory.lock().get_mut(key)
+            && known.blocked.as_ref().is_some_and(|(b, _, _)| b.kind == kind)
+        {
+            info!(%key, ?kind, "no longer refused");
+            known.blocked = None;
+        }
+    }
+}
+
+fn fold(index: &mut Index, key: &ServiceKey, applied: &Applied) {
+    match applied {
+        Applied::Service(service) => drop(index.apply_service((**service).clone())),
+        Applied::Slice(slice) => drop(index.apply_slice((**slice).clone())),
+        Applied::ServiceGone(target) => drop(index.forget_service(key, &target.name, &target.uid)),
+        Applied::SliceGone(target) => drop(index.forget_slice(key, &target.name, &target.uid)),
+    }
+}
+
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
+}

@@ -22,6 +22,7 @@ PROGRAMS=(
   ". docker-archive zen-lead.io/e2e/tools/docker-archive"
 )
 
+# shellcheck disable=SC2034 # used by cluster.sh and kinds.sh
 LOCAL_PROGRAMS=(kube-apiserver etcd kubectl kube-controller-manager kube-scheduler
   kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive)
 

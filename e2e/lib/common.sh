@@ -2,6 +2,8 @@
 # What every part of the cluster scripts shares: where things are, what this
 # cluster is called, how to speak to the person. No action happens here, and
 # nothing that starts or stops anything belongs here.
+#
+# shellcheck disable=SC2034 # the variables are used by the files that source this one
 
 E2E_DIR=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 CHECKOUT=$(dirname -- "$E2E_DIR")
@@ -51,6 +53,24 @@ die() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 am_root() { [[ $(id -u) -eq 0 ]]; }
+
+# become_root WHY ARGUMENTS...: runs this script again by sudo, where sudo asks
+# for no password (as on CI machines). Only what the scripts look at is passed on.
+become_root() {
+  local why=$1 name pass=()
+  shift
+  ! am_root || return 0
+  if ! have sudo || ! sudo -n true 2>/dev/null; then
+    die "$why needs root" "run it as root: sudo -E env \"PATH=\$PATH\" $0 $*" \
+      "or set KUBEBUILDER_ASSETS (a control plane needs no root), or start a Docker engine for kind"
+  fi
+  for name in PATH HOME CI XDG_CACHE_HOME KUBEBUILDER_ASSETS GOMODCACHE GOCACHE GOPROXY \
+    "${!ZEN_LEAD_@}"; do
+    [[ -z ${!name:-} ]] || pass+=("$name=${!name}")
+  done
+  # sudo waits for the new script, which needs the lock that sudo would keep.
+  exec sudo -n env "${pass[@]}" bash "$0" "$@" 9>&-
+}
 
 # wait_for SECONDS COMMAND...: polls ten times a second.
 wait_for() {

@@ -22,6 +22,7 @@ start_etcd() {
 }
 
 start_apiserver() {
+  # shellcheck disable=SC2054 # the comma is part of a value
   local args=(
     --etcd-servers "http://127.0.0.1:$ETCD_PORT"
     --bind-address "$API_BIND" --secure-port "$API_PORT"
@@ -47,6 +48,8 @@ start_apiserver() {
   # The plugin taints every new node as not ready, and only the node lifecycle
   # controller would take that taint away.
   [[ $NODE_LIFECYCLE == 1 ]] || args+=(--disable-admission-plugins TaintNodesByCondition)
+  # Nothing but loopback: no address for the Service "kubernetes", which nobody uses.
+  [[ $API_ADVERTISE != 127.* ]] || args+=(--endpoint-reconciler-type none)
   start kube-apiserver "$WHERE" "$KUBE_APISERVER" "${args[@]}"
   await etcd 30 "etcd to listen" tcp_open "$ETCD_PORT"
   await kube-apiserver 90 "the API server to be ready" admin_kubectl get --raw /readyz
@@ -84,6 +87,11 @@ make_first_objects() {
       admin_kubectl get serviceaccount default --namespace default
   else
     admin_kubectl create serviceaccount default --namespace default >/dev/null 2>&1 || true
+    # Nobody fills the aggregated role "edit" here; these are what it is made of.
+    local role
+    for role in system:aggregate-to-edit system:aggregate-to-view; do
+      admin_kubectl create clusterrolebinding "e2e-alice-${role#system:}" --clusterrole "$role" --user alice >/dev/null
+    done
   fi
 }
 

@@ -20,6 +20,7 @@ write_kubectl_wrapper() {
   {
     echo '#!/bin/sh'
     echo '# Runs kubectl in the network of the cluster; written by e2e/cluster.sh up.'
+    # shellcheck disable=SC2016 # expanded by the wrapper
     printf 'KUBECONFIG="${KUBECONFIG:-%s}"\nexport KUBECONFIG\nexec %s %q "$@"\n' \
       "$CLUSTER_DIR/kubeconfig" "$CLUSTER_EXEC" "$KUBECTL_BIN"
   } >"$CLUSTER_DIR/bin/kubectl"
@@ -28,6 +29,7 @@ write_kubectl_wrapper() {
 
 # What all kinds of cluster have.
 common_env() {
+  # shellcheck disable=SC2034 # used by kinds.sh
   COMMON_ENV=(
     "CLUSTER_KIND=$KIND"
     "CLUSTER_DIR=$CLUSTER_DIR"

@@ -75,7 +75,7 @@ remove_all() {
     "$E2E_DIR/setup_kind.sh" down "$(<"$CLUSTER_DIR/kind-name")" "$PROGRAM_PATH"
   fi
   if [[ -e $NODE_DIR ]]; then
-    am_root || die "removing the local cluster needs root"
+    become_root "removing the local cluster" down
     remove_namespaces
   fi
   # In an assets cluster there is no namespace whose end would end these.

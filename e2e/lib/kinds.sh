@@ -3,6 +3,8 @@
 # and build before anything starts), programs_KIND, start_KIND, env_KIND. Plus
 # what is asked of all of them: choose, health, status, removal. The steps
 # themselves belong in the other files.
+#
+# shellcheck disable=SC2034 # the variables set here are read by those files
 
 # ZEN_LEAD_CLUSTER forces a kind. CI takes the local one, always the same.
 choose_kind() {
@@ -12,7 +14,7 @@ choose_kind() {
     KIND=local
   elif [[ -n ${KUBEBUILDER_ASSETS:-} ]]; then
     KIND=assets
-  elif have docker && timeout 10 docker info >/dev/null 2>&1; then
+  elif docker_answers; then
     KIND=kind
   else
     KIND=local
@@ -23,12 +25,14 @@ choose_kind() {
   esac
 }
 
+docker_answers() { have docker && timeout 10 docker info >/dev/null 2>&1; }
+
 # ---- local: everything built from Go modules, with a real node
 
 need_local() {
-  am_root || die "the local cluster needs root: network namespaces, mounts, containers" \
-    "run it as root, or set KUBEBUILDER_ASSETS, or start a Docker engine for kind"
+  # Building as the person who called, so that root leaves nothing in their caches.
   build_programs "${LOCAL_PROGRAMS[@]}"
+  become_root "the local cluster (namespaces, mounts, containers)" up
   need_node_packages
   local_variables
 }
@@ -42,6 +46,8 @@ local_variables() {
   program_path kubectl
   KUBECTL_BIN=$PROGRAM_PATH
   CLUSTER_EXEC="nsenter --net=$NETNS_FILE --"
+  # Entering needs root too. PATH is passed on because sudo has its own.
+  [[ -z ${SUDO_UID:-} || $SUDO_UID == 0 ]] || CLUSTER_EXEC="sudo -n -E env PATH=$PATH $CLUSTER_EXEC"
   WHERE=net DATA_DIR=$NODE_DIR
   ETCD_PORT=2379 ETCD_PEER_PORT=2380 API_PORT=6443
   API_BIND=:: API_ADVERTISE=$NODE_IP4 API_URL=https://127.0.0.1:6443
@@ -72,6 +78,8 @@ env_local() {
     "CONTAINERD_ADDRESS=$NODE_DIR/run/containerd/containerd.sock" "CONTAINERD_NAMESPACE=k8s.io" \
     "KUBE_APISERVER=$KUBE_APISERVER" "ETCD=$ETCD" \
     "KUBE_CONTROLLER_MANAGER=$KUBE_CONTROLLER_MANAGER" "KUBE_SCHEDULER=$KUBE_SCHEDULER"
+  # The person who called sudo reads the logs and the kubeconfigs.
+  [[ -z ${SUDO_UID:-} ]] || chown -R "$SUDO_UID:${SUDO_GID:-0}" "$CLUSTER_DIR" "$CHECKOUT/target/.cluster.lock"
 }
 
 # ---- assets: a control plane of ready-made binaries, no node, no root
@@ -132,7 +140,7 @@ env_assets() {
 # ---- kind: a Docker engine does the work
 
 need_kind() {
-  have docker && timeout 10 docker info >/dev/null 2>&1 ||
+  docker_answers ||
     die "no Docker engine answers (docker info)" "start one, or use ZEN_LEAD_CLUSTER=local as root"
   build_programs kind kubectl promtool demo-app docker-archive
   program_path kubectl

@@ -15,8 +15,10 @@ need_node_packages() {
   have ip || missing+=(iproute2)
   have conntrack || missing+=(conntrack)
   [[ ${#missing[@]} -gt 0 ]] || return 0
-  am_root && have apt-get || die "these programs of the node are missing: ${missing[*]}" \
-    "on Debian or Ubuntu, as root: apt-get update && apt-get install --no-install-recommends ${NODE_PACKAGES[*]}"
+  if ! am_root || ! have apt-get; then
+    die "these programs of the node are missing: ${missing[*]}" \
+      "on Debian or Ubuntu, as root: apt-get update && apt-get install --no-install-recommends ${NODE_PACKAGES[*]}"
+  fi
   say "installing ${missing[*]}"
   output=$(DEBIAN_FRONTEND=noninteractive apt-get update -qq 2>&1 &&
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" 2>&1) ||

@@ -28,7 +28,7 @@ start() {
   disown "$pid"
   if [[ $where != host ]]; then
     # nsenter forks, because a process cannot change its own PID namespace.
-    pid=$(wait_child "$pid") || component_failed "$name" "it did not start"
+    pid=$(wait_child "$pid") || component_failed "$name" "ended as soon as it was started"
   fi
   record "$name" "$pid"
 }
@@ -36,11 +36,12 @@ start() {
 wait_child() {
   local child='' tries
   for ((tries = 0; tries < 50; tries++)); do
-    read -r child _ <"/proc/$1/task/$1/children" 2>/dev/null || true
-    [[ -z $child ]] || break
+    { read -r child _ <"/proc/$1/task/$1/children"; } 2>/dev/null || true
+    [[ -z $child ]] || { echo "$child" && return; }
+    [[ -e /proc/$1 ]] || return 1
     sleep 0.1
   done
-  [[ -n $child ]] && echo "$child"
+  return 1
 }
 
 # A pid may be given to another process after a while; with the start time it
@@ -82,8 +83,10 @@ not_running() { ! running "$1"; }
 
 # component_failed NAME WHAT: shows the end of its log and gives up.
 component_failed() {
-  warn "---- last lines of $LOG_DIR/$1.log"
-  tail -n 25 "$LOG_DIR/$1.log" >&2 2>/dev/null || true
+  local log=$LOG_DIR/$1.log
+  warn "---- last lines of $log (without information and warnings)"
+  # klog begins a line with its level; where there are no errors, show everything.
+  { grep -v '^[IW][0-9]' "$log" || cat "$log"; } 2>/dev/null | tail -n 25 >&2 || true
   warn "----"
   die "$1: $2" "all logs: $LOG_DIR" "try again with: e2e/cluster.sh down && e2e/cluster.sh up"
 }

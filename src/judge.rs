@@ -1,0 +1,59 @@
+//! Joins the webhook server to the verdict: the index view under a read lock, labels as text.
+//!
+//! No rules (`spec`, `admission`) and no HTTP (`serve`).
+
+use crate::admission::review;
+use crate::index::view::View;
+use crate::names::NameRule;
+use crate::reconcile::SharedIndex;
+use crate::serve::webhook::{Judge, Judged, Path, Refused};
+use crate::watches::Watches;
+
+/// Judges reviews for the server.
+pub struct Verdicts {
+    index: SharedIndex,
+    watches: Watches,
+    names: NameRule,
+    username: String,
+}
+
+impl Verdicts {
+    /// `username` is the user zen-lead writes as.
+    pub fn new(index: SharedIndex, watches: Watches, names: NameRule, username: String) -> Self {
+        Self { index, watches, names, username }
+    }
+}
+
+impl Judge for Verdicts {
+    fn judge(&self, path: Path, body: &[u8]) -> Result<Judged, Refused> {
+        let path = match path {
+            Path::Validate => review::Path::Validate,
+            Path::Mutate => review::Path::Mutate,
+        };
+        let synced = self.watches.services_live();
+        let judged = {
+            let index = self.index.read();
+            let view = View { index: &index, synced };
+            review::judge(path, body, &view, self.names, &self.username)
+        };
+        let judged = judged.map_err(|error| Refused {
+            status: 400,
+            reason: error.as_str(),
+            message: error.to_string(),
+        })?;
+        if !judged.rules.is_empty() {
+            tracing::info!(
+                service = %judged.service,
+                uid = judged.uid,
+                rules = ?judged.rules.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
+                "refused at admission"
+            );
+        }
+        Ok(Judged {
+            operation: judged.verb.as_str(),
+            verdict: judged.outcome.as_str(),
+            rules: judged.rules.iter().map(|rule| rule.as_str()).collect(),
+            body: judged.body,
+        })
+    }
+}

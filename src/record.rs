@@ -1,0 +1,179 @@
+//! What is told about a step: metrics, events and one log line. Nothing here changes anything.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use tokio::time::Instant;
+use tracing::info;
+
+use crate::apply::Applied;
+use crate::clock;
+use crate::decide::slices::SliceWrite;
+use crate::decide::{Decision, Notice, Step};
+use crate::events::{Note, Reason};
+use crate::index::Snapshot;
+use crate::names::ServiceKey;
+use crate::reconcile::Reconciler;
+use crate::retry::CallError;
+
+/// Records a step that succeeded.
+pub fn applied(
+    on: &Reconciler,
+    key: &ServiceKey,
+    snapshot: &Snapshot,
+    decision: &Decision,
+    step: &Step,
+    applied: &Applied,
+    lost_at: Option<Instant>,
+) {
+    on.unblock(key, step.kind());
+    match step {
+        Step::Slice(next) => {
+            let choice = decision.choice.as_ref();
+            let ports_failed = !decision.missing_ports.is_empty();
+            let stayed = choice.and_then(|c| c.incumbent_stayed);
+            on.metrics.decided(key, next.switch.is_some(), stayed, ports_failed);
+            if let Some(switch) = &next.switch {
+                let latency = lost_at.map(|at| clock::monotonic() - at);
+                on.metrics.failover(key, switch.reason.as_str(), latency);
+                info!(
+                    %key,
+                    from = switch.from.as_deref().unwrap_or(""),
+                    to = %switch.name,
+                    reason = switch.reason.as_str(),
+                    epoch = switch.epoch,
+                    latency_ms = latency.map(|l| l.as_secs_f64() * 1000.0),
+                    "leader switched"
+                );
+            } else {
+                info!(%key, urgent = next.urgent, "slice written");
+            }
+        }
+        Step::CreateLeader(service) => {
+            let name = service.metadata.name.as_deref().unwrap_or_default();
+            info!(%key, leader_service = name, "leader Service created");
+            let note = format!("made leader Service {name}");
+            event(on, key, key, uid(snapshot), Reason::LeaderServiceCreated, &note, None);
+        }
+        Step::PatchLeader(target, patch) => {
+            let selector = patch.pointer("/spec/selector").is_some();
+            info!(%key, leader_service = %target.name, %patch, "leader Service mended");
+            let (reason, note) = if selector {
+                (Reason::SelectorRemoved, "a selector was put on the leader Service; removed, because it would route to every pod it matches".to_owned())
+            } else {
+                (Reason::DriftRepaired, format!("put right: {}", fields(patch)))
+            };
+            let leader = ServiceKey::new(key.namespace.clone(), target.name.as_str());
+            event(on, key, &leader, Some(target.uid.clone()), reason, &note, None);
+        }
+        Step::DeleteLeader(target) => {
+            info!(%key, leader_service = %target.name, "leader Service deleted");
+            let note =
+                format!("removed leader Service {}: it is not asked for any longer", target.name);
+            event(on, key, key, uid(snapshot), Reason::LeaderServiceDeleted, &note, None);
+        }
+        Step::ClearBuiltIn(target) => {
+            info!(%key, leader_service = %target.name, "leftovers of the built-in controllers removed");
+        }
+        Step::Mirror(target, _, notices) => {
+            let leader = ServiceKey::new(key.namespace.clone(), target.name.as_str());
+            tell(on, key, &leader, &target.uid, notices);
+        }
+        Step::SourceConditions(target, _, notices) => tell(on, key, key, &target.uid, notices),
+    }
+    let _ = applied;
+}
+
+/// Records a step that failed.
+pub fn failed(on: &Reconciler, key: &ServiceKey, step: &Step, error: &CallError) {
+    if matches!(step, Step::Slice(_)) {
+        on.metrics.slice_write_failed(key, overtaken(error));
+    }
+}
+
+/// True when the object was not as the decision took it to be: read again and decide again.
+pub fn overtaken(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::Conflict { .. } | CallError::AlreadyExists { .. } | CallError::NotFound { .. }
+    )
+}
+
+/// The reason for the condition when trying again at once cannot mend an error.
+pub fn refusal(error: &CallError) -> Option<Reason> {
+    match error {
+        CallError::Quota { .. } => Some(Reason::QuotaExceeded),
+        CallError::Forbidden { .. } | CallError::Invalid { .. } | CallError::Terminating { .. } => {
+            Some(Reason::Forbidden)
+        }
+        _ => None,
+    }
+}
+
+/// What a step wants, in words that stay the same while it waits for its turn.
+pub fn wish(step: &Step) -> String {
+    match step {
+        Step::Slice(next) => match (&next.switch, &next.write) {
+            (Some(switch), _) => format!("switch {}", switch.uid),
+            (None, SliceWrite::Create(s) | SliceWrite::Replace(s)) => {
+                let version = s.metadata.resource_version.as_deref();
+                format!("slice {} {}", s.address_type, version.unwrap_or_default())
+            }
+            (None, SliceWrite::Delete { name, .. }) => format!("delete slice {name}"),
+        },
+        other => format!("{:?}", other.kind()),
+    }
+}
+
+/// Hands in an Event about a Service, written on behalf of the source `key`.
+pub fn event(
+    on: &Reconciler,
+    key: &ServiceKey,
+    about: &ServiceKey,
+    uid: Option<String>,
+    reason: Reason,
+    text: &str,
+    once: Option<String>,
+) {
+    let regarding = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Service".into()),
+        namespace: Some(about.namespace.to_string()),
+        name: Some(about.name.to_string()),
+        uid,
+        ..ObjectReference::default()
+    };
+    let note = Note { name: once, ..Note::new(reason, key.clone(), regarding, text) };
+    on.events.publish(note);
+}
+
+fn tell(on: &Reconciler, key: &ServiceKey, about: &ServiceKey, uid: &str, notices: &[Notice]) {
+    for notice in notices {
+        event(
+            on,
+            key,
+            about,
+            Some(uid.to_owned()),
+            notice.reason,
+            &notice.note,
+            notice.once.clone(),
+        );
+    }
+}
+
+fn uid(snapshot: &Snapshot) -> Option<String> {
+    use crate::index::SourceState;
+    match &snapshot.source {
+        SourceState::Absent => None,
+        SourceState::Plain { uid } | SourceState::Judged { uid, .. } => Some(uid.to_string()),
+    }
+}
+
+/// The fields a merge patch changes, by name.
+fn fields(patch: &serde_json::Value) -> String {
+    let mut names = Vec::new();
+    for (root, below) in patch.as_object().into_iter().flatten() {
+        for name in below.as_object().into_iter().flatten().map(|(k, _)| k) {
+            names.push(format!("{root}.{name}"));
+        }
+    }
+    names.join(", ")
+}

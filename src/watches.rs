@@ -1,0 +1,585 @@
+//! Which watches run, and where they deliver: into the index, and the touched keys into the queue.
+//!
+//! Services and EndpointSlices cluster-wide; pods by namespace, only where an enabled Service needs
+//! them, or all of them above a bound. The list-and-watch loop itself is `watch`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client, Resource};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::clock::{self, Clock};
+use crate::config::Serve;
+use crate::decide::Trust;
+use crate::health::{Gate, Health};
+use crate::index::pod::Placed;
+use crate::index::{Dirty, Index};
+use crate::keys::kubernetes;
+use crate::metrics::Metrics;
+use crate::names::ServiceKey;
+use crate::queue::Queue;
+use crate::reconcile::{Replicas, SharedIndex};
+use crate::shutdown::Shutdown;
+use crate::supervise::{Passing, Supervisor};
+use crate::version::Rv;
+use crate::watch::{Kind, Selector, Sink, State, WatchGroup, WatchHandle, Watched};
+
+/// How often idle namespaces and the gauges of the cache are looked at.
+const CLEAN_UP: Duration = Duration::from_secs(15);
+
+/// The running watches; clones share them.
+#[derive(Clone)]
+pub struct Watches {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    index: SharedIndex,
+    queue: Queue<ServiceKey>,
+    metrics: Arc<Metrics>,
+    supervisor: Supervisor,
+    services: WatchHandle,
+    slices: WatchHandle,
+    groups: [WatchGroup; 3],
+    pods: Mutex<PodWatches>,
+    /// Rung when the set of namespaces whose pods are needed may have changed.
+    scope: Arc<Notify>,
+    idle_ttl: Duration,
+    most: usize,
+}
+
+#[derive(Default)]
+struct PodWatches {
+    by_namespace: BTreeMap<Arc<str>, PodWatch>,
+    /// Above the bound, one for all. It stays once it runs: going back and forth would read
+    /// everything again each time.
+    all: Option<(WatchHandle, Passing)>,
+    /// The first look at what is needed is over.
+    sealed: bool,
+}
+
+struct PodWatch {
+    handle: WatchHandle,
+    _task: Passing,
+    idle_since: Option<Instant>,
+}
+
+impl Watches {
+    /// Starts everything; what is not needed yet starts when it is.
+    #[allow(clippy::too_many_arguments, reason = "the wiring, called once")]
+    pub fn start(
+        args: &Serve,
+        client: Client,
+        index: SharedIndex,
+        queue: Queue<ServiceKey>,
+        replicas: Replicas,
+        metrics: Arc<Metrics>,
+        health: &Health,
+        supervisor: &Supervisor,
+        shutdown: &Shutdown,
+        certificates_changed: Arc<Notify>,
+    ) -> Self {
+        let scope = Arc::new(Notify::new());
+        let gate = |gate: Gate| {
+            let health = health.clone();
+            move |up| health.set(gate, up)
+        };
+        let service_group =
+            WatchGroup::new(Kind::Services, metrics.clone(), gate(Gate::ServicesWatch));
+        let slice_group = WatchGroup::new(Kind::Slices, metrics.clone(), gate(Gate::SlicesWatch));
+        let pod_group = WatchGroup::new(Kind::Pods, metrics.clone(), gate(Gate::PodsWatches));
+
+        let feed = Feed {
+            index: index.clone(),
+            queue: queue.clone(),
+            metrics: metrics.clone(),
+            scope: scope.clone(),
+        };
+        let services = run(
+            supervisor,
+            shutdown,
+            "services watch",
+            &service_group,
+            Api::<Service>::all(client.clone()),
+            Selector::all(),
+            ServiceSink(feed.clone()),
+        );
+        // The built-in controller's slices are not ours to judge, and there are many of them.
+        let others = format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);
+        let slices = run(
+            supervisor,
+            shutdown,
+            "slices watch",
+            &slice_group,
+            Api::<EndpointSlice>::all(client.clone()),
+            Selector::labels(others),
+            SliceSink(feed),
+        );
+        service_group.seal();
+        slice_group.seal();
+
+        let own = format!("{}={}", kubernetes::SERVICE_NAME, args.service_name);
+        let own_slices = Api::<EndpointSlice>::namespaced(client.clone(), &args.namespace);
+        let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
+        let sink = ReplicaSink { slices: Mutex::default(), replicas };
+        run(
+            supervisor,
+            shutdown,
+            "replicas watch",
+            &group,
+            own_slices,
+            Selector::labels(own),
+            sink,
+        );
+        group.seal();
+        if args.cert_dir.is_none() {
+            watch_certificates(args, &client, &metrics, supervisor, shutdown, certificates_changed);
+        }
+
+        let inner = Arc::new(Inner {
+            client,
+            index,
+            queue,
+            metrics,
+            supervisor: supervisor.clone(),
+            services,
+            slices,
+            groups: [service_group, slice_group, pod_group],
+            pods: Mutex::default(),
+            scope,
+            idle_ttl: args.namespace_idle_ttl,
+            most: args.max_namespace_watches,
+        });
+        let watches = Self { inner: inner.clone() };
+        let until = shutdown.clone();
+        supervisor.spawn("pod watches", async move {
+            tokio::select! { () = inner.keep_pod_watches() => {}, () = until.stopping() => {} }
+        });
+        watches
+    }
+
+    /// Whether everything a decision about a namespace rests on can be trusted.
+    pub fn trust(&self, namespace: &str) -> Trust {
+        let inner = &self.inner;
+        let pods = {
+            let watches = inner.pods.lock();
+            let all = watches.all.as_ref().map(|(handle, _)| handle.state());
+            let own = watches.by_namespace.get(namespace).map(|w| w.handle.state());
+            match (all, own) {
+                (Some(State::Live), _) | (_, Some(State::Live)) => State::Live,
+                (all, own) => own.or(all).unwrap_or(State::Starting),
+            }
+        };
+        trust([inner.services.state(), inner.slices.state(), pods])
+    }
+
+    /// Whether all Services were seen and are up to date: admission judges collisions only then.
+    pub fn services_live(&self) -> bool {
+        self.inner.services.state() == State::Live
+    }
+}
+
+fn trust(states: [State; 3]) -> Trust {
+    if states.contains(&State::Starting) {
+        Trust::Starting
+    } else if states.contains(&State::Lost) {
+        Trust::Lost
+    } else {
+        Trust::Live
+    }
+}
+
+impl Inner {
+    /// Starts and ends the pod watches as the index needs them, for ever.
+    async fn keep_pod_watches(&self) {
+        // Before the Services are known nobody can say which namespaces are needed.
+        self.services.synced().await;
+        loop {
+            self.adjust();
+            self.publish();
+            tokio::select! {
+                () = self.scope.notified() => {}
+                () = tokio::time::sleep(CLEAN_UP) => {}
+            }
+        }
+    }
+
+    fn adjust(&self) {
+        let wanted = self.index.read().pod_namespaces();
+        let mut pods = self.pods.lock();
+        if pods.all.is_some() {
+            if pods.all.as_ref().is_some_and(|(h, _)| h.state() == State::Live) {
+                pods.by_namespace.clear();
+            }
+            return;
+        }
+        if wanted.len() > self.most {
+            info!(namespaces = wanted.len(), "more namespaces than watches: watching all pods");
+            pods.all = Some(self.watch_pods(None));
+        } else {
+            for namespace in &wanted {
+                if let Some(known) = pods.by_namespace.get_mut(namespace) {
+                    known.idle_since = None;
+                    continue;
+                }
+                let (handle, task) = self.watch_pods(Some(namespace.clone()));
+                let watch = PodWatch { handle, _task: task, idle_since: None };
+                pods.by_namespace.insert(namespace.clone(), watch);
+            }
+            self.end_idle(&mut pods, &wanted);
+        }
+        if !pods.sealed {
+            pods.sealed = true;
+            drop(pods);
+            self.groups[2].seal();
+        }
+    }
+
+    /// Ends the watches of namespaces that were not needed for a while.
+    fn end_idle(&self, pods: &mut PodWatches, wanted: &std::collections::BTreeSet<Arc<str>>) {
+        let now = clock::monotonic();
+        let mut ended = Vec::new();
+        for (namespace, watch) in &mut pods.by_namespace {
+            if wanted.contains(namespace) {
+                continue;
+            }
+            let since = *watch.idle_since.get_or_insert(now);
+            if now - since >= self.idle_ttl {
+                ended.push(namespace.clone());
+            }
+        }
+        for namespace in ended {
+            pods.by_namespace.remove(&namespace);
+            self.index.write().drop_pods(Some(&namespace));
+            self.metrics.cache_eviction("idle_namespace");
+            debug!(%namespace, "pods of an idle namespace dropped");
+        }
+    }
+
+    fn watch_pods(&self, namespace: Option<Arc<str>>) -> (WatchHandle, Passing) {
+        let api = match &namespace {
+            Some(namespace) => Api::<Pod>::namespaced(self.client.clone(), namespace),
+            None => Api::<Pod>::all(self.client.clone()),
+        };
+        let feed = Feed {
+            index: self.index.clone(),
+            queue: self.queue.clone(),
+            metrics: self.metrics.clone(),
+            scope: self.scope.clone(),
+        };
+        let name = format!("pods watch of {}", namespace.as_deref().unwrap_or("all namespaces"));
+        let sink = Arc::new(PodSink { feed, scope: namespace });
+        let (handle, watch) = self.groups[2].watch(api, Selector::all(), sink);
+        (handle, self.supervisor.spawn_passing(name, watch.run()))
+    }
+
+    fn publish(&self) {
+        for group in &self.groups {
+            group.publish(&Clock::system());
+        }
+        let sizes = self.index.read().sizes();
+        for (resource, size) in [
+            ("services", sizes.services),
+            ("sources", sizes.sources),
+            ("pods", sizes.pods),
+            ("endpointslices", sizes.slices),
+            ("namespaces", sizes.namespaces),
+        ] {
+            self.metrics.set_cache_size(resource, size);
+        }
+    }
+}
+
+fn run<K: Watched, S: Sink<K>>(
+    supervisor: &Supervisor,
+    shutdown: &Shutdown,
+    name: &'static str,
+    group: &WatchGroup,
+    api: Api<K>,
+    selector: Selector,
+    sink: S,
+) -> WatchHandle {
+    let (handle, watch) = group.watch(api, selector, Arc::new(sink));
+    let until = shutdown.clone();
+    supervisor.spawn(name, async move {
+        tokio::select! { () = watch.run() => {}, () = until.stopping() => {} }
+    });
+    handle
+}
+
+fn watch_certificates(
+    args: &Serve,
+    client: &Client,
+    metrics: &Arc<Metrics>,
+    supervisor: &Supervisor,
+    shutdown: &Shutdown,
+    changed: Arc<Notify>,
+) {
+    let named = |name: &str| Selector::fields(format!("metadata.name={name}"));
+    let secrets = WatchGroup::new(Kind::Secrets, metrics.clone(), |_| {});
+    let api = Api::<Secret>::namespaced(client.clone(), &args.namespace);
+    let bell = Bell(changed.clone());
+    run(supervisor, shutdown, "CA watch", &secrets, api, named(&args.ca_secret), bell);
+    secrets.seal();
+    let webhooks = WatchGroup::new(Kind::Webhooks, metrics.clone(), |_| {});
+    let api = Api::<ValidatingWebhookConfiguration>::all(client.clone());
+    let selector = named(&args.validating_webhook);
+    let bell = Bell(changed.clone());
+    run(supervisor, shutdown, "validating webhook watch", &webhooks, api, selector, bell);
+    let api = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    let selector = named(&args.mutating_webhook);
+    run(supervisor, shutdown, "mutating webhook watch", &webhooks, api, selector, Bell(changed));
+    webhooks.seal();
+}
+
+/// Where changes go.
+#[derive(Clone)]
+struct Feed {
+    index: SharedIndex,
+    queue: Queue<ServiceKey>,
+    metrics: Arc<Metrics>,
+    scope: Arc<Notify>,
+}
+
+impl Feed {
+    /// Changes the index under its lock and queues what it touched.
+    fn feed(&self, resource: &'static str, change: impl FnOnce(&mut Index) -> Dirty) -> bool {
+        let began = clock::monotonic();
+        let dirty = change(&mut self.index.write());
+        self.metrics.cache_update(resource, clock::monotonic() - began);
+        let touched = !dirty.is_empty();
+        for key in dirty {
+            self.queue.add(key, began);
+        }
+        touched
+    }
+}
+
+struct ServiceSink(Feed);
+
+impl Sink<Service> for ServiceSink {
+    type Kept = Service;
+
+    fn trim(&self, mut object: Service) -> Service {
+        object.metadata.managed_fields = None;
+        object
+    }
+
+    fn reset(&self, objects: Vec<Service>, version: Rv) {
+        self.0.feed("services", |index| {
+            index.reset_services(objects, version);
+            // Leftovers of sources that vanished meanwhile are found only by looking at everything.
+            index.all_keys()
+        });
+        self.0.scope.notify_one();
+    }
+
+    fn apply(&self, object: Service, version: Rv) {
+        let touched = self.0.feed("services", |index| {
+            let dirty = index.apply_service(object);
+            index.services_heard(version);
+            dirty
+        });
+        if touched {
+            self.0.scope.notify_one();
+        }
+    }
+
+    fn delete(&self, object: Service, version: Rv) {
+        let touched = self.0.feed("services", |index| {
+            let dirty = index.delete_service(&object);
+            index.services_heard(version);
+            dirty
+        });
+        if touched {
+            self.0.scope.notify_one();
+        }
+    }
+
+    fn heard(&self, version: Rv) {
+        self.0.index.write().services_heard(version);
+    }
+
+    fn live(&self) {}
+
+    fn lost(&self) {}
+}
+
+struct SliceSink(Feed);
+
+impl Sink<EndpointSlice> for SliceSink {
+    type Kept = EndpointSlice;
+
+    fn trim(&self, mut object: EndpointSlice) -> EndpointSlice {
+        object.metadata.managed_fields = None;
+        object
+    }
+
+    fn reset(&self, objects: Vec<EndpointSlice>, version: Rv) {
+        self.0.feed("endpointslices", |index| index.reset_slices(objects, version));
+    }
+
+    fn apply(&self, object: EndpointSlice, version: Rv) {
+        self.0.feed("endpointslices", |index| {
+            let dirty = index.apply_slice(object);
+            index.slices_heard(version);
+            dirty
+        });
+    }
+
+    fn delete(&self, object: EndpointSlice, version: Rv) {
+        self.0.feed("endpointslices", |index| {
+            let dirty = index.delete_slice(&object);
+            index.slices_heard(version);
+            dirty
+        });
+    }
+
+    fn heard(&self, version: Rv) {
+        self.0.index.write().slices_heard(version);
+    }
+
+    fn live(&self) {}
+
+    fn lost(&self) {}
+}
+
+struct PodSink {
+    feed: Feed,
+    scope: Option<Arc<str>>,
+}
+
+impl Sink<Pod> for PodSink {
+    type Kept = Option<Placed>;
+
+    fn trim(&self, object: Pod) -> Option<Placed> {
+        Placed::trim(&object)
+    }
+
+    fn reset(&self, objects: Vec<Option<Placed>>, version: Rv) {
+        let pods = objects.into_iter().flatten().collect();
+        let scope = self.scope.as_deref();
+        self.feed.feed("pods", |index| index.reset_trimmed_pods(scope, pods, version));
+        // With all pods known, the watches by namespace can end.
+        self.feed.scope.notify_one();
+    }
+
+    fn apply(&self, object: Option<Placed>, version: Rv) {
+        self.feed.feed("pods", |index| {
+            let dirty = object.map(|pod| index.apply_trimmed_pod(pod)).unwrap_or_default();
+            index.pods_heard(self.scope.as_deref(), version);
+            dirty
+        });
+    }
+
+    fn delete(&self, object: Option<Placed>, version: Rv) {
+        self.feed.feed("pods", |index| {
+            let dirty = object.map(|pod| index.delete_trimmed_pod(&pod)).unwrap_or_default();
+            index.pods_heard(self.scope.as_deref(), version);
+            dirty
+        });
+    }
+
+    fn heard(&self, version: Rv) {
+        self.feed.index.write().pods_heard(self.scope.as_deref(), version);
+    }
+
+    fn live(&self) {}
+
+    fn lost(&self) {}
+}
+
+/// Keeps the names of the ready pods behind zen-lead's own Service.
+struct ReplicaSink {
+    slices: Mutex<BTreeMap<String, Vec<String>>>,
+    replicas: Replicas,
+}
+
+impl ReplicaSink {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<String>>)) {
+        let mut slices = self.slices.lock();
+        change(&mut slices);
+        let mut names: Vec<String> = slices.values().flatten().cloned().collect();
+        names.sort();
+        names.dedup();
+        let mut replicas = self.replicas.write();
+        if *replicas != names {
+            info!(replicas = ?names, "ready replicas of zen-lead");
+            *replicas = names;
+        }
+    }
+}
+
+fn ready_pods(slice: &EndpointSlice) -> Vec<String> {
+    let ready = slice
+        .endpoints
+        .iter()
+        .flatten()
+        .filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
+    ready.filter_map(|e| e.target_ref.as_ref()?.name.clone()).collect()
+}
+
+impl Sink<EndpointSlice> for ReplicaSink {
+    type Kept = (String, Vec<String>);
+
+    fn trim(&self, object: EndpointSlice) -> Self::Kept {
+        let pods = ready_pods(&object);
+        (object.meta().name.clone().unwrap_or_default(), pods)
+    }
+
+    fn reset(&self, objects: Vec<Self::Kept>, _: Rv) {
+        self.change(|slices| *slices = objects.into_iter().collect());
+    }
+
+    fn apply(&self, (name, pods): Self::Kept, _: Rv) {
+        self.change(|slices| _ = slices.insert(name, pods));
+    }
+
+    fn delete(&self, (name, _): Self::Kept, _: Rv) {
+        self.change(|slices| _ = slices.remove(&name));
+    }
+
+    fn heard(&self, _: Rv) {}
+
+    fn live(&self) {}
+
+    fn lost(&self) {}
+}
+
+/// Rings on every change and keeps nothing.
+struct Bell(Arc<Notify>);
+
+impl<K: Send + 'static> Sink<K> for Bell {
+    type Kept = ();
+
+    fn trim(&self, _: K) {}
+
+    fn reset(&self, _: Vec<()>, _: Rv) {
+        self.0.notify_one();
+    }
+
+    fn apply(&self, (): (), _: Rv) {
+        self.0.notify_one();
+    }
+
+    fn delete(&self, (): (), _: Rv) {
+        self.0.notify_one();
+    }
+
+    fn heard(&self, _: Rv) {}
+
+    fn live(&self) {}
+
+    fn lost(&self) {}
+}
