@@ -293,7 +293,9 @@ impl Ledger {
             if marks(new).behind(&marks(old)) {
                 return bad("marks never go back", told());
             }
-        } else if is_lock {
+        } else if is_lock && !self.by_hand {
+            // A slice made after one was removed by hand cannot be compared and swapped with it; the
+            // next decision sees the mirror ahead of it and renews its epoch.
             let service = label(&new.metadata, kubernetes::SERVICE_NAME);
             let mirrored =
                 before.services.get(&service).map(|s| number(&s.metadata, status::LEADER_EPOCH));

@@ -77,6 +77,8 @@ struct Pending {
     view: Snapshot,
     /// How far the view really reached, whatever it says.
     reach: Marks,
+    /// The time of day it was decided at.
+    now: Timestamp,
 }
 
 /// One replica.
@@ -298,7 +300,7 @@ impl Replica {
         match decision.action {
             Action::Nothing | Action::Wait => self.rest(),
             Action::Read => self.reading = Some(Reading::default()),
-            Action::Do(step) => self.pending = Some(Pending { step, view, reach }),
+            Action::Do(step) => self.pending = Some(Pending { step, view, reach, now }),
         }
         Ok(())
     }
@@ -401,16 +403,15 @@ impl Replica {
         ledger: &mut Ledger,
     ) -> Result<(), Bad> {
         let Some(key) = self.current.clone() else { return Ok(()) };
-        let Pending { step, view, reach } = pending;
+        let Pending { step, view, reach, now } = pending;
         if outcome == Outcome::Failed {
             self.again(&key);
             return Ok(());
         }
         let before = checks::Before::of(server);
-        let writer_now = self.now(server);
         match server.perform(&step) {
             Ok(answer) => {
-                ledger.wrote(server, &before, &step, &view, reach, writer_now)?;
+                ledger.wrote(server, &before, &step, &view, reach, now)?;
                 self.blocked.remove(&key);
                 if outcome == Outcome::AnswerLost {
                     self.again(&key);
