@@ -1,1 +1,11 @@
-//! Admission: the pure verdict on a review, the patch, and the AdmissionReview itself.
+//! Admission: the pure verdict on a change, the patch, and the AdmissionReview around both.
+//!
+//! `verdict` and `patch` judge and add; `review` reads and writes the wire format. No sockets, no
+//! index and no clock here: the view on other Services comes in as [`Neighbours`].
+
+pub mod patch;
+pub mod review;
+pub mod verdict;
+
+pub use review::{Judged, Outcome, Path, ReviewError, Verb, judge};
+pub use verdict::{Neighbour, Neighbours, Operation, Question, Verdict, verdict};

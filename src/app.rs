@@ -10,7 +10,6 @@ use kube::{Client, Config};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
-
 use crate::apply::Applier;
 use crate::clock::{self, Clock};
 use crate::config::{Cli, Command, LogFormat, Serve};
@@ -89,7 +88,11 @@ async fn name_rule(client: &Client, caller: &Caller) -> NameRule {
 }
 
 async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
-    telemetry::init(args.log_format == LogFormat::Json, &args.log_level)?;
+    let format = match args.log_format {
+        LogFormat::Json => telemetry::Format::Json,
+        LogFormat::Text => telemetry::Format::Text,
+    };
+    telemetry::init(&telemetry::Settings { format, filter: args.log_level.clone() })?;
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new()?);
     let shutdown = Shutdown::new();
@@ -119,20 +122,30 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         queue.clone(),
         replicas.clone(),
         metrics.clone(),
-        health.clone(),
+        &health,
         &supervisor,
         &shutdown,
         certificates_changed.clone(),
     );
-    let (event_sink, event_task) =
-        events::publisher(client.clone(), caller.clone(), clock.clone(), &args.pod_name);
+    let (publisher, writer) = events::Publisher::new(
+        client.clone(),
+        caller.clone(),
+        args.pod_name.clone(),
+        clock.clone(),
+    );
     let until = shutdown.clone();
-    supervisor.spawn("events", async move {
-        tokio::select! { () = event_task => {}, () = until.stopping() => {} }
-    });
+    supervisor.spawn("events", async move { writer.run(until.stopping()).await });
 
     start_webhook(
-        &args, webhook_socket, &client, &caller, &clock, &metrics, &health, &shutdown, &supervisor,
+        &args,
+        webhook_socket,
+        &client,
+        &caller,
+        &clock,
+        &metrics,
+        &health,
+        &shutdown,
+        &supervisor,
         Verdicts::new(index.clone(), watches.clone(), names, args.username.clone()),
         certificates_changed,
     )?;
@@ -142,7 +155,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         Applier::new(client.clone(), caller.clone(), &args.pod_name, clock.now()),
         Reader::new(client.clone(), caller.clone(), names, limits),
         metrics,
-        event_sink,
+        publisher,
         clock,
         args.pod_name.clone(),
         replicas,
@@ -262,12 +275,11 @@ fn start_webhook(
             mutating: args.mutating_webhook.clone(),
             ..pki::Settings::new(args.namespace.clone())
         };
-        let authority = pki::authority::Authority::new(
-            client.clone(), settings, source, clock.clone(), metrics.clone(),
-        );
+        let authority =
+            pki::Authority::new(client.clone(), settings, source, clock.clone(), metrics.clone());
         let gates = health.clone();
         supervisor.spawn("certificates", async move {
-            let report = move |report: &pki::authority::Report| {
+            let report = move |report: &pki::Report| {
                 gates.set(Gate::Certificate, report.serving);
                 gates.set(Gate::CaBundle, report.published);
             };

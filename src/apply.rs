@@ -101,9 +101,16 @@ impl Applier {
 
     async fn create_service(&self, key: &ServiceKey, s: Service) -> Result<Applied, CallError> {
         let api = self.services(key);
-        let params = PostParams { field_manager: manager(), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(manager()), ..PostParams::default() };
         let call = || api.create(&params, &s);
-        let made = self.call(Operation::CreateService, key, s.metadata.name.as_deref().unwrap_or_default(), call).await?;
+        let made = self
+            .call(
+                Operation::CreateService,
+                key,
+                s.metadata.name.as_deref().unwrap_or_default(),
+                call,
+            )
+            .await?;
         Ok(Applied::Service(Box::new(made)))
     }
 
@@ -119,7 +126,7 @@ impl Applier {
             patch["metadata"]["resourceVersion"] = json!(version);
         }
         let api = self.services(key);
-        let params = PatchParams { field_manager: manager(), ..PatchParams::default() };
+        let params = PatchParams { field_manager: Some(manager()), ..PatchParams::default() };
         let patch = Patch::Merge(&patch);
         let call = || api.patch(&target.name, &params, &patch);
         let made = self.call(Operation::ApplyService, key, &target.name, call).await?;
@@ -157,7 +164,7 @@ impl Applier {
         annotations.insert(status::WRITE_ID.to_owned(), id.clone());
         let name = slice.metadata.name.clone().unwrap_or_default();
         let api = self.slices(key);
-        let params = PostParams { field_manager: manager(), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(manager()), ..PostParams::default() };
         let written = if create {
             let call = || api.create(&params, &slice);
             self.call(Operation::CreateSlice, key, &name, call).await
@@ -200,13 +207,14 @@ impl Applier {
         let slices = self.slices(key);
         let labels = format!(
             "{}={},{}={}",
-            kubernetes::SERVICE_&t.name,
+            kubernetes::SERVICE_NAME,
             t.name,
             kubernetes::SLICE_MANAGED_BY,
             kubernetes::SLICE_CONTROLLER
         );
         let params = ListParams::default().labels(&labels);
-        let listed = self.call(Operation::ListSlices, key, &t.name, || slices.list(&params)).await?;
+        let listed =
+            self.call(Operation::ListSlices, key, &t.name, || slices.list(&params)).await?;
         for slice in listed {
             let meta = slice.metadata;
             let owner = crate::index::slice::controller_uid(&meta);
@@ -248,8 +256,8 @@ impl Applier {
     }
 }
 
-fn manager() -> Option<String> {
-    Some(keys::FIELD_MANAGER.to_owned())
+fn manager() -> String {
+    keys::FIELD_MANAGER.to_owned()
 }
 
 fn delete_params(target: &Target) -> DeleteParams {

@@ -1,25 +1,63 @@
-//! Kubernetes Events: the reasons and their publisher.
+//! Kubernetes Events (events.k8s.io/v1): the closed list of reasons, and their publisher.
+//!
+//! Publishing never waits and never fails its caller: what does not fit is dropped and counted.
+//! What is worth an Event is decided elsewhere.
 
-/// tmp
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs)]
-pub enum Reason {
-    InvalidService,
-    NoPodsFound,
-    NoReadyPods,
-    LeaderServiceCreated,
-    LeaderRoutingAvailable,
-    LeaderChanged,
-    PortResolutionFailed,
-    ForeignEndpoints,
-    OwnershipConflict,
-    QuotaExceeded,
-    LimitReached,
-    SourceGone,
+mod publisher;
+mod reason;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+
+pub use publisher::{Publisher, Writer};
+pub use reason::Reason;
+
+use crate::names::ServiceKey;
+
+/// Who reports, as `kubectl describe` shows it.
+pub const CONTROLLER: &str = "zen-lead.io/zen-lead";
+
+/// An Event to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    /// Why.
+    pub reason: Reason,
+    /// The source Service on whose behalf it is written (for metrics).
+    pub service: ServiceKey,
+    /// The object it is about; its namespace is where the Event is written.
+    pub regarding: ObjectReference,
+    /// Another object, for example the pod that leads now.
+    pub related: Option<ObjectReference>,
+    /// One or two sentences; cut at 1 kB.
+    pub text: String,
+    /// A name that says what the Event is about, so that it is written once by all replicas
+    /// together: see [`Note::once_an_epoch`]. Without it, repetitions within ten minutes are left
+    /// out by each replica for itself.
+    pub name: Option<String>,
 }
-impl Reason {
-    /// tmp
-    pub fn as_str(self) -> &'static str {
-        "x"
+
+impl Note {
+    /// An Event about `regarding` that is left out when it repeats itself.
+    pub fn new(
+        reason: Reason,
+        service: ServiceKey,
+        regarding: ObjectReference,
+        text: impl Into<String>,
+    ) -> Self {
+        Self { reason, service, regarding, related: None, text: text.into(), name: None }
+    }
+
+    /// Names another object.
+    #[must_use]
+    pub fn related(mut self, related: ObjectReference) -> Self {
+        self.related = Some(related);
+        self
+    }
+
+    /// Makes it the one Event of this switch: the name is made of the uid of the leader Service and
+    /// the epoch, so that of several replicas that report the switch one succeeds.
+    #[must_use]
+    pub fn once_an_epoch(mut self, leader_service_uid: &str, epoch: u64) -> Self {
+        self.name = Some(format!("{leader_service_uid}.{epoch}"));
+        self
     }
 }

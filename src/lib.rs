@@ -34,6 +34,8 @@ pub mod shutdown;
 pub mod spec;
 pub mod supervise;
 pub mod telemetry;
+#[cfg(test)]
+pub mod testing;
 pub mod version;
 pub mod watch;
 pub mod watches;

@@ -56,15 +56,19 @@ pub struct Metrics {
     limit_refusals: IntCounterVec,
     watch_up: IntGaugeVec,
     watch_restarts: IntCounterVec,
+    watch_malformed: IntCounterVec,
     watch_last_heard: GaugeVec,
     queue_depth: IntGauge,
     certificate_expiry: GaugeVec,
+    certificate_loads: IntCounterVec,
 
     webhook_requests: IntCounterVec,
     webhook_violations: IntCounterVec,
     webhook_duration: HistogramVec,
     webhook_in_flight: IntGauge,
     webhook_rejected_bodies: IntCounterVec,
+    webhook_connection_errors: IntCounterVec,
+    ca_bundle_writes: IntCounterVec,
     events: IntCounterVec,
     started: Gauge,
     queue_latency: Histogram,
@@ -143,7 +147,7 @@ impl Metrics {
             retry_attempts: counter(
                 r,
                 "retry_attempts_total",
-                "API calls that failed and were tried again, by attempt (10+ is the last).",
+                "Attempts of API calls that failed for a passing reason, by attempt (10+ is the last).",
                 &["namespace", "service", "operation", "attempt"],
             )?,
             retry_successes: counter(
@@ -222,6 +226,12 @@ impl Metrics {
                 "Watches started again, by resource and reason.",
                 &["resource", "reason"],
             )?,
+            watch_malformed: counter(
+                r,
+                "watch_malformed_objects_total",
+                "Objects in lists and watches that could not be read and were skipped.",
+                &["resource"],
+            )?,
             watch_last_heard: float_gauge(
                 r,
                 "watch_last_heard_timestamp_seconds",
@@ -234,6 +244,24 @@ impl Metrics {
                 "certificate_expiry_timestamp_seconds",
                 "When the certificate in use ends, by certificate.",
                 &["certificate"],
+            )?,
+            certificate_loads: counter(
+                r,
+                "certificate_loads_total",
+                "Certificates put into use or refused, by result.",
+                &["result"],
+            )?,
+            ca_bundle_writes: counter(
+                r,
+                "ca_bundle_writes_total",
+                "Writes of the caBundle of a webhook configuration, by kind and result.",
+                &["kind", "result"],
+            )?,
+            webhook_connection_errors: counter(
+                r,
+                "webhook_connection_errors_total",
+                "Connections that ended before their first request, by reason.",
+                &["reason"],
             )?,
             webhook_requests: counter(
                 r,
@@ -360,7 +388,7 @@ impl Metrics {
         counter.with_label_values(&[&*key.namespace, &*key.name]).inc();
     }
 
-    /// Counts failed attempt number `attempt` (from 1) of a call that is tried again.
+    /// Counts attempt number `attempt` (from 1) of a call that failed for a passing reason.
     pub fn retry_attempt(
         &self,
         namespace: &str,
@@ -429,6 +457,11 @@ impl Metrics {
         self.watch_restarts.with_label_values(&[resource, reason]).inc();
     }
 
+    /// Counts an object of a list or a watch that could not be read.
+    pub fn watch_malformed(&self, resource: &'static str) {
+        self.watch_malformed.with_label_values(&[resource]).inc();
+    }
+
     /// Records when a resource's watches were last heard from (seconds since 1970).
     pub fn set_watch_last_heard(&self, resource: &'static str, seconds: f64) {
         self.watch_last_heard.with_label_values(&[resource]).set(seconds);
@@ -447,6 +480,21 @@ impl Metrics {
     /// Records when a certificate ends (seconds since 1970).
     pub fn set_certificate_expiry(&self, certificate: &'static str, seconds: f64) {
         self.certificate_expiry.with_label_values(&[certificate]).set(seconds);
+    }
+
+    /// Counts a certificate that was put into use or refused.
+    pub fn certificate_load(&self, result: &'static str) {
+        self.certificate_loads.with_label_values(&[result]).inc();
+    }
+
+    /// Counts a write of a caBundle.
+    pub fn ca_bundle_write(&self, kind: &'static str, result: &'static str) {
+        self.ca_bundle_writes.with_label_values(&[kind, result]).inc();
+    }
+
+    /// Counts a connection that ended before its first request.
+    pub fn webhook_connection_error(&self, reason: &'static str) {
+        self.webhook_connection_errors.with_label_values(&[reason]).inc();
     }
 
     /// Counts an admission review with its verdict.

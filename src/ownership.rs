@@ -5,7 +5,6 @@
 
 use std::fmt::Debug;
 
-
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
@@ -24,7 +23,7 @@ use crate::supervise::Supervisor;
 /// Field manager of the owner references.
 const FIELD_MANAGER: &str = "zen-lead-ownership";
 /// Pause before it is tried again after a failure, and between checks.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// Starts the task that keeps the owner references in place.
 pub fn start(
@@ -101,6 +100,7 @@ where
         },
     });
     let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
-    retry::call(caller, Operation::ApplyWebhook, about, || api.patch(name, &params, &patch)).await?;
+    retry::call(caller, Operation::ApplyWebhook, about, || api.patch(name, &params, &patch))
+        .await?;
     Ok(())
 }

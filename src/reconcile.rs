@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 use crate::apply::{Applied, Applier};
 use crate::clock::{self, Clock};
 use crate::decide::{self, Action, Blocked, Context, Decision, Step, StepKind, Trust};
-use crate::events::{EventSink, Reason};
+use crate::events::{Publisher, Reason};
 use crate::index::{Index, Snapshot};
 use crate::metrics::Metrics;
 use crate::names::ServiceKey;
@@ -29,7 +29,7 @@ const MAX_STEPS: usize = 24;
 /// First wait after a refusal that trying again cannot mend (quota, no permission), doubled each
 /// time up to [`LAST_REFUSAL_WAIT`].
 const FIRST_REFUSAL_WAIT: Duration = Duration::from_secs(15);
-const LAST_REFUSAL_WAIT: Duration = Duration::from_secs(300);
+const LAST_REFUSAL_WAIT: Duration = Duration::from_mins(5);
 
 /// The index behind its lock.
 pub type SharedIndex = Arc<RwLock<Index>>;
@@ -71,7 +71,7 @@ pub struct Reconciler {
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Events.
-    pub events: EventSink,
+    pub events: Publisher,
     /// Wall clock.
     pub clock: Clock,
     /// Name of this replica's pod.
@@ -97,7 +97,7 @@ impl Reconciler {
         applier: Applier,
         reader: Reader,
         metrics: Arc<Metrics>,
-        events: EventSink,
+        events: Publisher,
         clock: Clock,
         me: String,
         replicas: Replicas,
@@ -160,7 +160,7 @@ impl Reconciler {
             if decision.history_void {
                 let note = "the slice was decided on newer data than the cluster now has: it was \
                             restored from a backup; deciding afresh";
-                self.events.service(key, None, Reason::HistoryRestored, note, None);
+                record::event(self, key, key, None, Reason::HistoryRestored, note, None);
             }
             if !acting && let Some(at) = self.waits_for_rank(key, &step) {
                 return Ok(Next::At(at));
@@ -174,7 +174,7 @@ impl Reconciler {
                 }
                 Err(error) => {
                     record::failed(self, key, &step, &error);
-                    if error.is_conflict() {
+                    if record::overtaken(&error) {
                         debug!(%key, step = ?step.kind(), %error, "somebody was faster: reading again");
                         view = View::Read(Box::new((*self.reader.read(key).await?).clone()));
                     } else if let Some(reason) = record::refusal(&error) {

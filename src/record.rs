@@ -1,5 +1,6 @@
 //! What is told about a step: metrics, events and one log line. Nothing here changes anything.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -7,7 +8,7 @@ use crate::apply::Applied;
 use crate::clock;
 use crate::decide::slices::SliceWrite;
 use crate::decide::{Decision, Notice, Step};
-use crate::events::Reason;
+use crate::events::{Note, Reason};
 use crate::index::Snapshot;
 use crate::names::ServiceKey;
 use crate::reconcile::Reconciler;
@@ -50,7 +51,7 @@ pub fn applied(
             let name = service.metadata.name.as_deref().unwrap_or_default();
             info!(%key, leader_service = name, "leader Service created");
             let note = format!("made leader Service {name}");
-            on.events.service(key, uid(snapshot), Reason::LeaderServiceCreated, &note, None);
+            event(on, key, key, uid(snapshot), Reason::LeaderServiceCreated, &note, None);
         }
         Step::PatchLeader(target, patch) => {
             let selector = patch.pointer("/spec/selector").is_some();
@@ -61,21 +62,22 @@ pub fn applied(
                 (Reason::DriftRepaired, format!("put right: {}", fields(patch)))
             };
             let leader = ServiceKey::new(key.namespace.clone(), target.name.as_str());
-            on.events.service(&leader, Some(target.uid.clone()), reason, &note, None);
+            event(on, key, &leader, Some(target.uid.clone()), reason, &note, None);
         }
         Step::DeleteLeader(target) => {
             info!(%key, leader_service = %target.name, "leader Service deleted");
-            let note = format!("removed leader Service {}: it is not asked for any longer", target.name);
-            on.events.service(key, uid(snapshot), Reason::LeaderServiceDeleted, &note, None);
+            let note =
+                format!("removed leader Service {}: it is not asked for any longer", target.name);
+            event(on, key, key, uid(snapshot), Reason::LeaderServiceDeleted, &note, None);
         }
         Step::ClearBuiltIn(target) => {
             info!(%key, leader_service = %target.name, "leftovers of the built-in controllers removed");
         }
         Step::Mirror(target, _, notices) => {
             let leader = ServiceKey::new(key.namespace.clone(), target.name.as_str());
-            tell(on, &leader, &target.uid, notices);
+            tell(on, key, &leader, &target.uid, notices);
         }
-        Step::SourceConditions(target, _, notices) => tell(on, key, &target.uid, notices),
+        Step::SourceConditions(target, _, notices) => tell(on, key, key, &target.uid, notices),
     }
     let _ = applied;
 }
@@ -83,16 +85,25 @@ pub fn applied(
 /// Records a step that failed.
 pub fn failed(on: &Reconciler, key: &ServiceKey, step: &Step, error: &CallError) {
     if matches!(step, Step::Slice(_)) {
-        on.metrics.slice_write_failed(key, error.is_conflict());
+        on.metrics.slice_write_failed(key, overtaken(error));
     }
+}
+
+/// True when the object was not as the decision took it to be: read again and decide again.
+pub fn overtaken(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::Conflict { .. } | CallError::AlreadyExists { .. } | CallError::NotFound { .. }
+    )
 }
 
 /// The reason for the condition when trying again at once cannot mend an error.
 pub fn refusal(error: &CallError) -> Option<Reason> {
     match error {
         CallError::Quota { .. } => Some(Reason::QuotaExceeded),
-        CallError::Forbidden { .. } | CallError::Invalid { .. } => Some(Reason::WriteRefused),
-        CallError::Terminating { .. } => Some(Reason::NamespaceTerminating),
+        CallError::Forbidden { .. } | CallError::Invalid { .. } | CallError::Terminating { .. } => {
+            Some(Reason::Forbidden)
+        }
         _ => None,
     }
 }
@@ -112,14 +123,38 @@ pub fn wish(step: &Step) -> String {
     }
 }
 
-fn tell(on: &Reconciler, about: &ServiceKey, uid: &str, notices: &[Notice]) {
+/// Hands in an Event about a Service, written on behalf of the source `key`.
+pub fn event(
+    on: &Reconciler,
+    key: &ServiceKey,
+    about: &ServiceKey,
+    uid: Option<String>,
+    reason: Reason,
+    text: &str,
+    once: Option<String>,
+) {
+    let regarding = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Service".into()),
+        namespace: Some(about.namespace.to_string()),
+        name: Some(about.name.to_string()),
+        uid,
+        ..ObjectReference::default()
+    };
+    let note = Note { name: once, ..Note::new(reason, key.clone(), regarding, text) };
+    on.events.publish(note);
+}
+
+fn tell(on: &Reconciler, key: &ServiceKey, about: &ServiceKey, uid: &str, notices: &[Notice]) {
     for notice in notices {
-        on.events.service(
+        event(
+            on,
+            key,
             about,
             Some(uid.to_owned()),
             notice.reason,
             &notice.note,
-            notice.once.as_deref(),
+            notice.once.clone(),
         );
     }
 }

@@ -1,1 +1,192 @@
-//! The one way to call the API server: deadline, retries, counting.
+//! The one way to call the API server: a deadline, retries, and every attempt counted.
+//!
+//! What a call means, and what follows from its failure, is the caller's business. Watches have
+//! their own endless loop (`watch`); they share only [`Delays`] and [`client`].
+
+mod client;
+mod delays;
+mod error;
+mod judge;
+mod operation;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+#[cfg(test)]
+pub(crate) use client::keep_retry_after;
+pub use client::{USER_AGENT, client};
+pub use delays::Delays;
+pub use error::{Call, CallError};
+pub use judge::{retry_after, with_causes};
+pub use operation::{Operation, Target};
+
+use crate::clock::monotonic;
+use crate::metrics::Metrics;
+use judge::{Passing, Verdict, judge};
+
+/// How long and how often a call is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Everything together, waits included.
+    pub deadline: Duration,
+    /// One attempt.
+    pub attempt: Duration,
+    /// The wait after the first failed attempt, before jitter.
+    pub first_delay: Duration,
+    /// The longest wait between two attempts.
+    pub max_delay: Duration,
+}
+
+impl Default for Policy {
+    /// 10 s in all, 5 s an attempt, waits from 50 ms to 2 s.
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(10),
+            attempt: Duration::from_secs(5),
+            first_delay: Duration::from_millis(50),
+            max_delay: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What every call needs besides itself.
+#[derive(Clone)]
+pub struct Caller {
+    /// Where attempts are counted.
+    pub metrics: Arc<Metrics>,
+    /// How long and how often.
+    pub policy: Policy,
+}
+
+impl Caller {
+    /// A caller with the default policy.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, policy: Policy::default() }
+    }
+}
+
+/// The state of one call over its attempts.
+struct Attempts<'a> {
+    caller: &'a Caller,
+    operation: Operation,
+    target: Target<'a>,
+    deadline: Instant,
+    delays: Delays,
+    made: u32,
+    /// Whether an attempt may have taken effect although it failed.
+    lost: bool,
+}
+
+/// Calls the API server, again while the failure looks passing and the deadline is not over.
+///
+/// `f` makes one attempt; it must be safe to repeat, which writes are by their resourceVersion and
+/// uid preconditions (see [`CallError::after_lost_attempt`] for what the repetition may then meet).
+///
+/// # Errors
+/// The server's refusal at once, or the last failure once the deadline does not allow another
+/// attempt. A `Retry-After` beyond the deadline ends the call at once, with the server's words.
+pub async fn call<T, F, Fut>(
+    caller: &Caller,
+    operation: Operation,
+    target: Target<'_>,
+    mut f: F,
+) -> Result<T, CallError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = kube::Result<T>>,
+{
+    let mut attempts = Attempts {
+        caller,
+        operation,
+        target,
+        deadline: monotonic() + caller.policy.deadline,
+        delays: Delays::new(caller.policy.first_delay, caller.policy.max_delay),
+        made: 0,
+        lost: false,
+    };
+    loop {
+        attempts.made += 1;
+        let started = monotonic();
+        let limit = caller.policy.attempt.min(attempts.deadline.duration_since(started));
+        let verdict = match tokio::time::timeout(limit, f()).await {
+            Ok(Ok(value)) => {
+                attempts.succeeded(started);
+                return Ok(value);
+            }
+            Ok(Err(error)) => judge(error),
+            Err(_) => Verdict::Passing(Passing::no_answer(limit)),
+        };
+        match verdict {
+            Verdict::Final(refusal) => {
+                let error = refusal.into_error(attempts.call(), attempts.settles_nothing());
+                attempts.timed(error.category(), started);
+                return Err(error);
+            }
+            Verdict::Passing(passing) => {
+                attempts.failed(&passing, started);
+                let wait = attempts.wait(&passing)?;
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+impl Attempts<'_> {
+    fn call(&self) -> Call {
+        Call { operation: self.operation, object: self.target.object.into() }
+    }
+
+    fn settles_nothing(&self) -> bool {
+        self.lost && self.operation.is_write()
+    }
+
+    fn timed(&self, result: &'static str, started: Instant) {
+        let took = monotonic().duration_since(started);
+        self.caller.metrics.api_call(self.operation.as_str(), result, took);
+    }
+
+    fn succeeded(&self, started: Instant) {
+        self.timed("ok", started);
+        if self.made > 1 {
+            let Target { namespace, service, .. } = self.target;
+            self.caller.metrics.retry_success(namespace, service, self.operation.as_str());
+        }
+    }
+
+    fn failed(&mut self, passing: &Passing, started: Instant) {
+        self.timed(passing.category, started);
+        self.lost |= passing.lost;
+        let Target { namespace, service, object } = self.target;
+        let operation = self.operation.as_str();
+        self.caller.metrics.retry_attempt(namespace, service, operation, self.made);
+        tracing::debug!(operation, object, attempt = self.made, "{}", passing.message);
+    }
+
+    /// How long to wait before the next attempt, or the error when none fits before the deadline.
+    fn wait(&mut self, passing: &Passing) -> Result<Duration, CallError> {
+        let left = self.deadline.saturating_duration_since(monotonic());
+        let asked = passing.retry_after.unwrap_or_default();
+        // The jitter goes on top of what the server asked for: callers that were turned away
+        // together would otherwise come back together.
+        let wait = asked.saturating_add(self.delays.next_delay());
+        if wait < left {
+            return Ok(wait);
+        }
+        // A pause that could never have fitted is the server's doing, not a deadline run into.
+        if asked < self.caller.policy.deadline {
+            self.caller.metrics.timeout(self.operation.as_str());
+        }
+        let turned_away = asked >= left && !asked.is_zero();
+        Err(passing.give_up(
+            self.call(),
+            self.caller.policy.deadline,
+            self.made,
+            self.settles_nothing(),
+            turned_away,
+        ))
+    }
+}

@@ -4,13 +4,21 @@
 
 use std::fmt;
 
-/// A `metadata.resourceVersion`, comparable with others of the same resource type.
+/// A `metadata.resourceVersion`; [`Rv::NONE`] is before every version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rv(pub u64);
 
 impl Rv {
-    /// Reads a version as the API server writes it; `None` for what is not a decimal number.
+    /// Nothing has been seen yet.
+    pub const NONE: Self = Self(0);
+
+    /// Reads the text of a resourceVersion: decimal digits, no sign, not zero.
+    ///
+    /// `None` for everything else: a version that cannot be compared must not be taken for one.
     pub fn parse(text: &str) -> Option<Self> {
+        if !text.bytes().all(|c| c.is_ascii_digit()) || text.starts_with('0') {
+            return None;
+        }
         text.parse().ok().map(Self)
     }
 
@@ -70,6 +78,30 @@ impl fmt::Display for Marks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_plain_decimals_are_versions() {
+        for (text, version) in [
+            ("1", Some(Rv(1))),
+            ("184467", Some(Rv(184_467))),
+            ("18446744073709551615", Some(Rv(u64::MAX))),
+            ("18446744073709551616", None),
+            ("", None),
+            ("0", None),
+            ("01", None),
+            ("+1", None),
+            ("-1", None),
+            ("1a", None),
+        ] {
+            assert_eq!(Rv::parse(text), version, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn versions_compare_as_numbers_not_as_text() {
+        assert!(Rv(9) < Rv(10) && Rv::NONE < Rv(1));
+        assert_eq!(Rv(10).to_string(), "10");
+    }
 
     #[test]
     fn marks_are_read_as_they_are_written() {

@@ -85,7 +85,7 @@ impl Watches {
         queue: Queue<ServiceKey>,
         replicas: Replicas,
         metrics: Arc<Metrics>,
-        health: Health,
+        health: &Health,
         supervisor: &Supervisor,
         shutdown: &Shutdown,
         certificates_changed: Arc<Notify>,
@@ -107,14 +107,24 @@ impl Watches {
             scope: scope.clone(),
         };
         let services = run(
-            supervisor, shutdown, "services watch", &service_group,
-            Api::<Service>::all(client.clone()), Selector::all(), ServiceSink(feed.clone()),
+            supervisor,
+            shutdown,
+            "services watch",
+            &service_group,
+            Api::<Service>::all(client.clone()),
+            Selector::all(),
+            ServiceSink(feed.clone()),
         );
         // The built-in controller's slices are not ours to judge, and there are many of them.
         let others = format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);
         let slices = run(
-            supervisor, shutdown, "slices watch", &slice_group,
-            Api::<EndpointSlice>::all(client.clone()), Selector::labels(others), SliceSink(feed),
+            supervisor,
+            shutdown,
+            "slices watch",
+            &slice_group,
+            Api::<EndpointSlice>::all(client.clone()),
+            Selector::labels(others),
+            SliceSink(feed),
         );
         service_group.seal();
         slice_group.seal();
@@ -123,7 +133,15 @@ impl Watches {
         let own_slices = Api::<EndpointSlice>::namespaced(client.clone(), &args.namespace);
         let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
         let sink = ReplicaSink { slices: Mutex::default(), replicas };
-        run(supervisor, shutdown, "replicas watch", &group, own_slices, Selector::labels(own), sink);
+        run(
+            supervisor,
+            shutdown,
+            "replicas watch",
+            &group,
+            own_slices,
+            Selector::labels(own),
+            sink,
+        );
         group.seal();
         if args.cert_dir.is_none() {
             watch_certificates(args, &client, &metrics, supervisor, shutdown, certificates_changed);

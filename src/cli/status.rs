@@ -34,7 +34,11 @@ pub struct Row {
 ///
 /// # Errors
 /// When the API server cannot be read.
-pub async fn run(client: Client, namespace: Option<&str>, output: Output) -> anyhow::Result<String> {
+pub async fn run(
+    client: Client,
+    namespace: Option<&str>,
+    output: Output,
+) -> anyhow::Result<String> {
     let api: Api<Service> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
@@ -69,9 +73,8 @@ fn table(rows: &[Row]) -> String {
     let mut lines = vec![header.map(str::to_owned)];
     lines.extend(rows.iter().map(|r| {
         let ready = r.ready.to_string();
-        let row = [
-            &r.namespace, &r.service, &r.leader_service, &r.leader, &ready, &r.since, &r.reason,
-        ];
+        let row =
+            [&r.namespace, &r.service, &r.leader_service, &r.leader, &ready, &r.since, &r.reason];
         row.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell.clone() })
     }));
     let width = |column: usize| lines.iter().map(|l| l[column].len()).max().unwrap_or(0);

@@ -19,7 +19,7 @@ use super::{Context, Notice, Step, StepKind, Target, desired};
 use crate::events::Reason;
 use crate::index::Snapshot;
 use crate::index::service::{Leader, own_conditions};
-use crate::index::slice::Truth;
+use crate::index::slice::{Slice, Truth};
 use crate::index::snapshot::{Holder, SourceState};
 use crate::keys::{self, status};
 use crate::metrics::ServiceReport;
@@ -102,6 +102,8 @@ fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
         problem: Some(problem),
     };
     let spec = match &judged.intent {
+        // Opting out always works, whatever else is wrong with the annotations.
+        Err(_) if opted_out(source) => return Course::TakeDown { source: Some(source), uid },
         Ok(Intent::None | Intent::Off) => {
             return Course::TakeDown { source: Some(source), uid };
         }
@@ -118,6 +120,10 @@ fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
             Course::Serve { source, uid, leader, spec: spec.clone(), valid: true, problem }
         }
     }
+}
+
+fn opted_out(source: &Service) -> bool {
+    annotation(source, keys::setting::ENABLED).is_none_or(|enabled| enabled == "false")
 }
 
 /// The leader Service of the asked name, if it is ours or may be made.
@@ -254,7 +260,7 @@ fn serve(
 ) {
     let families = slices::families(&leader.object);
     let present = Present::new(&snapshot.slices, leader, &families);
-    let truth = present.lock().map(|s| s.truth());
+    let truth = present.lock().map(Slice::truth);
     let mirrored = mirror::read(&leader.object);
     let incumbent = incumbent(snapshot, truth.as_ref(), &mirrored, leader);
     let rules = Rules {

@@ -117,10 +117,7 @@ pub struct Placed {
 impl Placed {
     /// Trims a pod; `None` when it has no namespace, name or uid, which no API server sends.
     pub fn trim(pod: &core::Pod) -> Option<Self> {
-        Some(Self {
-            namespace: pod.metadata.namespace.as_deref()?.into(),
-            pod: Pod::trim(pod)?,
-        })
+        Some(Self { namespace: pod.metadata.namespace.as_deref()?.into(), pod: Pod::trim(pod)? })
     }
 }
 

@@ -1,0 +1,302 @@
+//! Changes of Services among others: what is judged, what is let through, and collisions.
+
+use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+use super::*;
+
+/// A namespace as the test describes it.
+#[derive(Default)]
+struct View {
+    /// Name, and the source it is the leader Service of.
+    services: Vec<(&'static str, Option<&'static str>)>,
+    /// Leader name, and who asks for it.
+    claims: Vec<(&'static str, &'static str)>,
+    limit: Option<usize>,
+    unsynced: bool,
+}
+
+impl Neighbours for View {
+    fn service(&self, _: &str, name: &str) -> Option<Neighbour> {
+        let (_, source) = self.services.iter().find(|(service, _)| *service == name)?;
+        let leader_of = source
+            .map(|source| LeaderOf { source: source.to_owned(), owner_uid: "old-uid".to_owned() });
+        Some(Neighbour { uid: None, leader_of })
+    }
+
+    fn claimants(&self, _: &str, leader_name: &str) -> Vec<String> {
+        let claims = self.claims.iter().filter(|(name, _)| *name == leader_name);
+        claims.map(|(_, source)| (*source).to_owned()).collect()
+    }
+
+    fn limit_reached(&self, _: &str) -> Option<usize> {
+        self.limit
+    }
+
+    fn synced(&self) -> bool {
+        !self.unsynced
+    }
+}
+
+/// A good Service `web` with these annotations; a bare name stands for a key of ours.
+fn web(annotations: &[(&str, &str)]) -> Service {
+    let key = |key: &str| {
+        if key.contains('/') { key.to_owned() } else { format!("zen-lead.io/{key}") }
+    };
+    let mut service = Service::default();
+    service.metadata.name = Some("web".into());
+    service.metadata.annotations =
+        Some(annotations.iter().map(|(k, v)| (key(k), (*v).to_owned())).collect());
+    service.spec = Some(ServiceSpec {
+        selector: Some([("app".to_owned(), "web".to_owned())].into()),
+        ports: Some(vec![ServicePort { port: 80, ..ServicePort::default() }]),
+        ..ServiceSpec::default()
+    });
+    service
+}
+
+/// The same Service with another port.
+fn respecified(mut service: Service) -> Service {
+    let ports = service.spec.as_mut().and_then(|spec| spec.ports.as_mut());
+    ports.unwrap().push(ServicePort { port: 81, ..ServicePort::default() });
+    service
+}
+
+/// The same Service without a selector.
+fn unselected(mut service: Service) -> Service {
+    service.spec.as_mut().unwrap().selector = None;
+    service
+}
+
+fn labelled(mut service: Service, source: &str) -> Service {
+    service.metadata.labels = Some([(status::SOURCE_SERVICE.to_owned(), source.to_owned())].into());
+    service
+}
+
+fn ask(old: Option<&Service>, new: &Service, view: &View) -> Verdict {
+    let question = Question {
+        operation: if old.is_some() { Operation::Update } else { Operation::Create },
+        old,
+        new,
+        namespace: "shop",
+        name: new.metadata.name.as_deref().unwrap_or_default(),
+        by_zen_lead: false,
+    };
+    verdict(&question, view, NameRule::Dns1035)
+}
+
+fn rules(verdict: &Verdict) -> Vec<Rule> {
+    verdict.violations.iter().map(|violation| violation.rule).collect()
+}
+
+const ON: (&str, &str) = ("enabled", "true");
+const OFF: (&str, &str) = ("enabled", "false");
+const BAD: (&str, &str) = ("sticky", "yes");
+
+#[test]
+fn an_update_is_judged_for_what_it_changes() {
+    let foreign = ("example.com/x", "y");
+    for (what, old, new, expected) in vec![
+        ("enabling", web(&[]), web(&[ON]), &[][..]),
+        ("enabling a bad one", web(&[BAD]), web(&[BAD, ON]), &[Rule::Boolean]),
+        ("a bad value", web(&[ON]), web(&[ON, BAD]), &[Rule::Boolean]),
+        (
+            "another key while one is bad",
+            web(&[ON, BAD]),
+            web(&[ON, BAD, ("strategy", "oldest-ready")]),
+            &[Rule::Boolean],
+        ),
+        ("repairing", web(&[ON, BAD]), web(&[ON, ("sticky", "true")]), &[]),
+        ("nothing", web(&[ON, BAD]), web(&[ON, BAD]), &[]),
+        ("a foreign annotation", web(&[ON, BAD]), web(&[ON, BAD, foreign]), &[]),
+        (
+            "removing a key, the rest is bad",
+            web(&[ON, BAD, ("ports-mode", "x")]),
+            web(&[ON, BAD]),
+            &[],
+        ),
+        ("opting out by false", web(&[ON, BAD]), web(&[OFF, BAD]), &[]),
+        ("opting out by removal", web(&[ON, BAD]), web(&[BAD]), &[]),
+        ("opting out with a new mistake", web(&[ON]), web(&[OFF, BAD]), &[Rule::Boolean]),
+        ("opting out by a wrong word", web(&[ON]), web(&[("enabled", "no")]), &[Rule::Boolean]),
+        ("a good spec", web(&[ON]), respecified(web(&[ON])), &[]),
+        ("a bad spec", web(&[ON]), unselected(web(&[ON])), &[Rule::NoSelector]),
+        ("a bad spec while off", web(&[OFF]), unselected(web(&[OFF])), &[]),
+        ("a spec no worse than before", web(&[ON, BAD]), respecified(web(&[ON, BAD])), &[]),
+        (
+            "a spec worse than before",
+            web(&[ON, BAD]),
+            unselected(web(&[ON, BAD])),
+            &[Rule::NoSelector],
+        ),
+        ("a status key", web(&[ON]), web(&[ON, ("leader-epoch", "1")]), &[Rule::StatusKey]),
+        (
+            "another status",
+            web(&[("leader-epoch", "1")]),
+            web(&[("leader-epoch", "2")]),
+            &[Rule::StatusKey],
+        ),
+        ("a status key removed", web(&[ON, ("leader-epoch", "1")]), web(&[ON]), &[]),
+        ("the label of leaders", web(&[]), labelled(web(&[]), "api"), &[Rule::StatusKey]),
+        (
+            "a key on a leader",
+            labelled(web(&[]), "api"),
+            labelled(web(&[ON]), "api"),
+            &[Rule::SourceIsLeader],
+        ),
+        (
+            "a leader without its label",
+            labelled(web(&[]), "api"),
+            web(&[ON]),
+            &[Rule::SourceIsLeader],
+        ),
+    ] {
+        assert_eq!(rules(&ask(Some(&old), &new, &View::default())), expected, "{what}");
+    }
+}
+
+#[test]
+fn zen_lead_itself_and_deletions_are_let_through() {
+    let mut bad = web(&[ON, BAD, ("leader-epoch", "1")]);
+    assert_eq!(rules(&ask(None, &bad, &View::default())), [Rule::StatusKey, Rule::Boolean]);
+    let question = Question {
+        operation: Operation::Create,
+        old: None,
+        new: &bad,
+        namespace: "shop",
+        name: "web",
+        by_zen_lead: true,
+    };
+    assert_eq!(verdict(&question, &View::default(), NameRule::Dns1035), Verdict::default());
+    bad.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    assert_eq!(ask(Some(&web(&[])), &bad, &View::default()), Verdict::default());
+}
+
+#[test]
+fn a_leader_name_belongs_to_one_source() {
+    let taken = "Duplicate value: \"web-leader\": Service \"web-leader\" exists in namespace \"shop\" \
+                 and was not made by zen-lead; set another name with this annotation, or delete that \
+                 Service first";
+    let claimed = "Duplicate value: \"web-leader\": this is the leader Service of Service \"api\" \
+                   already; set another name with this annotation";
+    let asked = "Duplicate value: \"web-leader\": asked for as leader name by Service \"api\", \
+                 \"db\" already; set another name with this annotation";
+    let own_name = "Duplicate value: \"web\": this is the name of the leader Service of \"w\"; \
+                    choose another name";
+    let web_field = "metadata.annotations[zen-lead.io/leader-service-name]";
+    for (services, claims, expected) in [
+        (vec![], vec![], None),
+        (vec![("web-leader", None)], vec![], Some((web_field, Rule::NameTaken, taken))),
+        (vec![("web-leader", Some("api"))], vec![], Some((web_field, Rule::NameClaimed, claimed))),
+        // Its own, also that of a source of the same name that was deleted.
+        (vec![("web-leader", Some("web"))], vec![("web-leader", "web")], None),
+        (
+            vec![],
+            vec![("web-leader", "db"), ("web-leader", "web"), ("web-leader", "api")],
+            Some((web_field, Rule::NameClaimed, asked)),
+        ),
+        (vec![], vec![("web", "w")], Some(("metadata.name", Rule::OwnNameClaimed, own_name))),
+        (vec![("other", None)], vec![("other", "api")], None),
+    ] {
+        let view = View { services, claims, ..View::default() };
+        let verdict = ask(None, &web(&[ON]), &view);
+        let found: Vec<_> = verdict
+            .violations
+            .iter()
+            .map(|violation| (violation.field.as_str(), violation.rule, violation.message.as_str()))
+            .collect();
+        assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn collisions_are_looked_for_where_a_name_is_asked_for_anew() {
+    let view = View { services: vec![("web-leader", None)], ..View::default() };
+    let on = web(&[ON]);
+    assert_eq!(rules(&ask(None, &web(&[OFF]), &view)), []);
+    assert_eq!(rules(&ask(Some(&web(&[OFF])), &on, &view)), [Rule::NameTaken]);
+    assert_eq!(rules(&ask(Some(&on), &web(&[ON, ("sticky", "true")]), &view)), [Rule::NameTaken]);
+    assert_eq!(rules(&ask(Some(&on), &respecified(on.clone()), &view)), []);
+    assert_eq!(rules(&ask(Some(&on), &on, &view)), []);
+    // A Service that exists is not refused for its own name, which it had first.
+    let claimed = View { claims: vec![("web", "w")], ..View::default() };
+    assert_eq!(rules(&ask(Some(&web(&[])), &on, &claimed)), []);
+    // All mistakes at once: one broken setting does not hide the collision.
+    assert_eq!(rules(&ask(None, &web(&[ON, BAD]), &view)), [Rule::Boolean, Rule::NameTaken]);
+}
+
+#[test]
+fn nothing_is_refused_for_anothers_sake_from_an_incomplete_view() {
+    let view = View {
+        services: vec![("web-leader", None), ("web", Some("w"))],
+        claims: vec![("web-leader", "api"), ("web", "w")],
+        limit: Some(3),
+        unsynced: true,
+    };
+    let unsure = "zen-lead has just started and could not check for name collisions; \
+                  a collision will be reported as an event";
+    let verdict = ask(None, &web(&[ON]), &view);
+    assert_eq!(verdict, Verdict { violations: vec![], warnings: vec![unsure.to_owned()] });
+    assert!(unsure.len() <= 120);
+    assert_eq!(ask(None, &web(&[OFF]), &view), Verdict::default());
+    assert_eq!(rules(&ask(None, &web(&[ON, BAD]), &view)), [Rule::Boolean]);
+}
+
+#[test]
+fn the_limit_refuses_new_work_only() {
+    let full = View { limit: Some(3), ..View::default() };
+    let verdict = ask(None, &web(&[ON]), &full);
+    assert_eq!(
+        verdict.violations[0].to_string(),
+        "metadata.annotations[zen-lead.io/enabled]: Forbidden: namespace \"shop\" has 3 enabled \
+         Services already, which is zen-lead's limit; turn another one off, or ask who runs zen-lead \
+         for a higher limit"
+    );
+    assert_eq!(rules(&ask(Some(&web(&[OFF])), &web(&[ON]), &full)), [Rule::NamespaceLimit]);
+    assert_eq!(rules(&ask(Some(&web(&[ON])), &web(&[ON, ("sticky", "true")]), &full)), []);
+    assert_eq!(rules(&ask(None, &web(&[OFF]), &full)), []);
+}
+
+#[test]
+fn a_leader_that_the_index_knows_cannot_become_a_source() {
+    let view = View { services: vec![("web", Some("api"))], ..View::default() };
+    let verdict = ask(Some(&web(&[])), &web(&[ON]), &view);
+    assert_eq!(
+        verdict.violations[0].to_string(),
+        "metadata.annotations[zen-lead.io/enabled]: Invalid value: \"true\": this Service is a \
+         leader Service that zen-lead made; enable its source instead"
+    );
+}
+
+#[test]
+fn who_loses_a_leader_service_is_told() {
+    let view = View::default();
+    let gone = ["leader Service \"web-leader\" goes away; its clients must move"];
+    let on = web(&[ON]);
+    assert_eq!(ask(Some(&on), &web(&[OFF]), &view).warnings, gone);
+    assert_eq!(ask(Some(&on), &web(&[]), &view).warnings, gone);
+    let renamed = web(&[ON, ("leader-service-name", "x")]);
+    assert_eq!(ask(Some(&on), &renamed, &view).warnings, gone);
+    let named = web(&[ON, ("leader-service-name", "web-leader")]);
+    assert_eq!(ask(Some(&on), &named, &view).warnings, Vec::<String>::new());
+    // Not where the change is refused: then nothing goes away.
+    let refused = web(&[ON, BAD, ("leader-service-name", "x")]);
+    assert_eq!(ask(Some(&on), &refused, &view).warnings, Vec::<String>::new());
+    let longest = "x".repeat(63);
+    let long = web(&[ON, ("leader-service-name", &longest)]);
+    let warnings = ask(Some(&long), &on, &view).warnings;
+    assert!(warnings[0].len() <= 120, "{}", warnings[0]);
+}
+
+#[test]
+fn idle_settings_and_unwise_ones_are_warned_about() {
+    let idle = ask(None, &web(&[("sticky", "true")]), &View::default());
+    assert_eq!(
+        idle.warnings,
+        ["zen-lead.io annotations have no effect without zen-lead.io/enabled: \"true\""]
+    );
+    let unwise = ask(None, &web(&[ON, ("sticky", "false")]), &View::default());
+    assert_eq!(unwise.warnings.len(), 1);
+    assert!(unwise.violations.is_empty());
+}

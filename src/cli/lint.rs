@@ -1,0 +1,238 @@
+//! `zen-lead lint`: the rules of admission, offline, over YAML or JSON files.
+//!
+//! The rules themselves are `spec` and `admission::verdict`; here files become Services, the other
+//! Services in the same files become their neighbours, and what is found becomes lines of text.
+
+mod documents;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use k8s_openapi::api::core::v1::Service;
+use thiserror::Error;
+
+use crate::admission::verdict::{Neighbour, Neighbours, Operation, Question, verdict};
+use crate::names::NameRule;
+use crate::spec::{self, Rule, Violation};
+use documents::{Document, Unit};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Legal but unwise.
+    Warning,
+    /// Admission would refuse it.
+    Error,
+    /// It cannot be judged.
+    Unreadable,
+}
+
+/// One thing that is wrong in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file, `-` for standard input.
+    pub file: String,
+    /// Number of the document in the file, from 1; 0 when the file could not be opened.
+    pub document: usize,
+    /// The Service, as `namespace/name` or `name`; empty when it is not known.
+    pub service: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The rule that is broken; `None` for a warning.
+    pub rule: Option<Rule>,
+    /// Field path; empty when it is about the whole.
+    pub field: String,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.file)?;
+        if self.document > 0 {
+            write!(f, "document {}: ", self.document)?;
+        }
+        if !self.service.is_empty() {
+            write!(f, "Service {}: ", self.service)?;
+        }
+        f.write_str(match self.severity {
+            Severity::Warning => "warning: ",
+            Severity::Error => "error: ",
+            Severity::Unreadable => "unreadable: ",
+        })?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// A failure of lint itself.
+#[derive(Debug, Error)]
+pub enum LintError {
+    /// No file was named.
+    #[error("no files to lint; name files, or - for standard input")]
+    NoFiles,
+    /// The findings could not be written.
+    #[error("cannot write the findings: {0}")]
+    Output(#[source] io::Error),
+}
+
+/// Judges all Services in YAML documents or JSON.
+pub fn lint(documents: &str, names: NameRule) -> Vec<Finding> {
+    lint_files(&[("-".to_owned(), documents.to_owned())], names)
+}
+
+/// Judges all Services in several files (name and text) together: they may collide.
+pub fn lint_files(files: &[(String, String)], names: NameRule) -> Vec<Finding> {
+    let documents: Vec<Document> =
+        files.iter().flat_map(|(file, text)| documents::read(file, text)).collect();
+    let others = Files::new(&documents, names);
+    documents.iter().flat_map(|document| judge(document, &others, names)).collect()
+}
+
+/// Reads the files (`-` is standard input), and prints what is found.
+///
+/// Exit code 0: nothing refused (there may be warnings); 1: something would be refused; 2: a file or
+/// document cannot be read.
+///
+/// # Errors
+/// No file was named, or the output is closed.
+pub fn run(paths: &[String], names: NameRule, out: &mut dyn Write) -> Result<ExitCode, LintError> {
+    if paths.is_empty() {
+        return Err(LintError::NoFiles);
+    }
+    let mut files = Vec::new();
+    let mut findings = Vec::new();
+    for path in paths {
+        match read_file(path) {
+            Ok(text) => files.push((path.clone(), text)),
+            Err(error) => findings.push(Finding {
+                file: path.clone(),
+                document: 0,
+                service: String::new(),
+                severity: Severity::Unreadable,
+                rule: Some(Rule::Unreadable),
+                field: String::new(),
+                message: error.to_string(),
+            }),
+        }
+    }
+    findings.extend(lint_files(&files, names));
+    for finding in &findings {
+        writeln!(out, "{finding}").map_err(LintError::Output)?;
+    }
+    Ok(match findings.iter().map(|finding| finding.severity).max() {
+        None | Some(Severity::Warning) => ExitCode::SUCCESS,
+        Some(Severity::Error) => ExitCode::from(1),
+        Some(Severity::Unreadable) => ExitCode::from(2),
+    })
+}
+
+/// The text of a file, or of standard input.
+fn read_file(path: &str) -> io::Result<String> {
+    if path == "-" {
+        let mut text = String::new();
+        io::stdin().lock().read_to_string(&mut text)?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(path)
+}
+
+/// All findings of one document.
+fn judge(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
+    let finding = |severity, rule, field: &str, message: &str| Finding {
+        file: document.file.clone(),
+        document: document.number,
+        service: document.label(),
+        severity,
+        rule,
+        field: field.to_owned(),
+        message: message.to_owned(),
+    };
+    let refusal = |violation: &Violation| {
+        finding(Severity::Error, Some(violation.rule), &violation.field, &violation.message)
+    };
+    match &document.unit {
+        Unit::Unreadable(why) => {
+            vec![finding(Severity::Unreadable, Some(Rule::Unreadable), "", why)]
+        }
+        Unit::Misspelt(violations) => violations.iter().map(refusal).collect(),
+        // What zen-lead made, in an export of a live cluster.
+        Unit::Service(service) if spec::leader_of(service).is_some() => Vec::new(),
+        Unit::Service(service) => {
+            let (namespace, name) = key_of(service);
+            let question = Question {
+                operation: Operation::Create,
+                old: None,
+                new: service,
+                namespace: &namespace,
+                name: &name,
+                by_zen_lead: false,
+            };
+            let verdict = verdict(&question, others, names);
+            let refused = verdict.violations.iter().map(refusal);
+            let unwise =
+                verdict.warnings.iter().map(|text| finding(Severity::Warning, None, "", text));
+            refused.chain(unwise).collect()
+        }
+    }
+}
+
+/// Namespace and name, empty where the file does not say.
+fn key_of(service: &Service) -> (String, String) {
+    let metadata = &service.metadata;
+    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}
+
+/// The Services of the files, as neighbours of each other.
+#[derive(Default)]
+struct Files {
+    services: BTreeMap<(String, String), Neighbour>,
+    /// Namespace and leader name, to the sources that ask for it.
+    claims: BTreeMap<(String, String), BTreeSet<String>>,
+}
+
+impl Files {
+    fn new(documents: &[Document], names: NameRule) -> Self {
+        let mut files = Self::default();
+        for document in documents {
+            let Unit::Service(service) = &document.unit else { continue };
+            let (namespace, name) = key_of(service);
+            if let Some(leader_name) = spec::claimed_name(service, names) {
+                let key = (namespace.clone(), leader_name);
+                files.claims.entry(key).or_default().insert(name.clone());
+            }
+            let neighbour = Neighbour {
+                uid: service.metadata.uid.clone(),
+                leader_of: spec::leader_of(service),
+            };
+            files.services.insert((namespace, name), neighbour);
+        }
+        files
+    }
+}
+
+impl Neighbours for Files {
+    fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
+        self.services.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    fn claimants(&self, namespace: &str, leader_name: &str) -> Vec<String> {
+        let claims = self.claims.get(&(namespace.to_owned(), leader_name.to_owned()));
+        claims.into_iter().flatten().cloned().collect()
+    }
+
+    fn limit_reached(&self, _: &str) -> Option<usize> {
+        None
+    }
+
+    fn synced(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! The publisher of Events: a bounded queue and the one task that writes it out.
+//!
+//! Events are a help for people, not a record: when in doubt, one is dropped (and counted).
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::Client;
+use kube::api::{Api, PostParams};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{CONTROLLER, Note};
+use crate::clock::{Clock, monotonic};
+use crate::metrics::Metrics;
+use crate::retry::{self, CallError, Caller, Operation, Target};
+
+/// Events that may wait to be written.
+const QUEUE: usize = 1024;
+/// How long an Event that says the same again is left out.
+const WINDOW: Duration = Duration::from_mins(10);
+/// Events that are remembered in order to leave out their repetitions.
+const REMEMBERED: usize = 8192;
+/// Longest note, in bytes (k8s.io/kubernetes/pkg/apis/core/validation/events.go).
+const MAX_NOTE: usize = 1024;
+/// Longest object name, in bytes.
+const MAX_NAME: usize = 253;
+/// How long the Events that still wait may take when the process ends.
+const LAST_WRITES: Duration = Duration::from_secs(2);
+
+/// Where Events are handed in; clones share it.
+#[derive(Clone)]
+pub struct Publisher {
+    notes: mpsc::Sender<Note>,
+    metrics: Arc<Metrics>,
+}
+
+/// The task that writes what was handed in.
+pub struct Writer {
+    notes: mpsc::Receiver<Note>,
+    client: Client,
+    caller: Caller,
+    /// Name of this pod.
+    instance: String,
+    clock: Clock,
+    recent: HashMap<String, Instant>,
+}
+
+impl Publisher {
+    /// A publisher and its writer; `instance` is the name of this pod.
+    pub fn new(client: Client, caller: Caller, instance: String, clock: Clock) -> (Self, Writer) {
+        let (sender, notes) = mpsc::channel(QUEUE);
+        let metrics = Arc::clone(&caller.metrics);
+        let recent = HashMap::new();
+        let writer = Writer { notes, client, caller, instance, clock, recent };
+        (Self { notes: sender, metrics }, writer)
+    }
+
+    /// Hands in an Event. Returns at once; it is dropped when too many wait.
+    pub fn publish(&self, note: Note) {
+        let reason = note.reason.as_str();
+        if self.notes.try_send(note).is_err() {
+            self.metrics.event(reason, "dropped");
+        }
+    }
+}
+
+impl Writer {
+    /// Writes Events until `stop` is done, then what still waits, for a short time.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let note = tokio::select! {
+                () = &mut stop => break,
+                note = self.notes.recv() => note,
+            };
+            let Some(note) = note else { break };
+            let reason = note.reason.as_str();
+            tokio::select! {
+                () = &mut stop => {
+                    self.caller.metrics.event(reason, "dropped");
+                    break;
+                }
+                () = self.write(note) => {}
+            }
+        }
+        self.notes.close();
+        let rest = async {
+            while let Some(note) = self.notes.recv().await {
+                self.write(note).await;
+            }
+        };
+        if tokio::time::timeout(LAST_WRITES, rest).await.is_err() {
+            tracing::debug!("some events were not written before the end");
+        }
+    }
+
+    async fn write(&mut self, note: Note) {
+        let reason = note.reason.as_str();
+        let key = identity(&note);
+        if self.is_recent(&key) {
+            self.caller.metrics.event(reason, "repeated");
+            return;
+        }
+        let event = self.event(&note);
+        let namespace = event.metadata.namespace.clone().unwrap_or_default();
+        let name = event.metadata.name.clone().unwrap_or_default();
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let target = Target::of(&note.service, &name);
+        let create = || async { events.create(&PostParams::default(), &event).await };
+        let result = retry::call(&self.caller, Operation::CreateEvent, target, create).await;
+        let result = match result {
+            Ok(_) | Err(CallError::AlreadyExists { after_lost_attempt: true, .. }) => "written",
+            Err(CallError::AlreadyExists { .. }) => "exists",
+            Err(error) => {
+                tracing::debug!(reason, "event not written: {error}");
+                // It did not get out, so the next one is not a repetition.
+                self.recent.remove(&key);
+                "failed"
+            }
+        };
+        self.caller.metrics.event(reason, result);
+    }
+
+    /// Whether the same was written within the window; if not, it is remembered from now on.
+    fn is_recent(&mut self, key: &str) -> bool {
+        let now = monotonic();
+        if self.recent.get(key).is_some_and(|at| now - *at < WINDOW) {
+            return true;
+        }
+        if self.recent.len() >= REMEMBERED {
+            self.recent.retain(|_, at| now - *at < WINDOW);
+        }
+        // Still full: better to repeat something than to grow without a bound.
+        if self.recent.len() >= REMEMBERED {
+            self.recent.clear();
+        }
+        self.recent.insert(key.to_owned(), now);
+        false
+    }
+
+    fn event(&self, note: &Note) -> Event {
+        // Events about objects without a namespace live in "default", as the API server demands.
+        let namespace = note.regarding.namespace.clone().unwrap_or_else(|| "default".into());
+        let about = note.regarding.name.as_deref().unwrap_or("zen-lead");
+        let name = note.name.clone().unwrap_or_else(|| unique(about));
+        Event {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: Some(namespace),
+                ..ObjectMeta::default()
+            },
+            action: Some(note.reason.action().to_owned()),
+            event_time: Some(MicroTime(self.clock.now())),
+            note: Some(cut(&note.text, MAX_NOTE)),
+            reason: Some(note.reason.as_str().to_owned()),
+            regarding: Some(note.regarding.clone()),
+            related: note.related.clone(),
+            reporting_controller: Some(CONTROLLER.to_owned()),
+            reporting_instance: Some(cut(&self.instance, 128)),
+            type_: Some(note.reason.kind().to_owned()),
+            ..Event::default()
+        }
+    }
+}
+
+/// What makes two Events the same.
+fn identity(note: &Note) -> String {
+    if let Some(name) = &note.name {
+        return name.clone();
+    }
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    let regarding = &note.regarding;
+    let parts = [
+        part(&regarding.kind),
+        part(&regarding.namespace),
+        part(&regarding.name),
+        part(&regarding.uid),
+        note.reason.as_str().to_owned(),
+        note.text.clone(),
+    ];
+    parts.join("\n")
+}
+
+/// A name nobody else uses. `RandomState` has a new random key each time.
+fn unique(about: &str) -> String {
+    let random = RandomState::new().hash_one(about);
+    let room = MAX_NAME - 17;
+    let about = about.get(..room.min(about.len())).unwrap_or("zen-lead");
+    format!("{}.{random:016x}", about.trim_end_matches(['-', '.']))
+}
+
+/// The text, cut at a character's border and marked if it is longer than `max` bytes.
+fn cut(text: &str, max: usize) -> String {
+    const MARK: &str = "…";
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let end = (0..=max - MARK.len()).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    format!("{}{MARK}", &text[..end])
+}

@@ -1,0 +1,146 @@
+//! The reasons of Events. Only names, types and actions; users filter by them, so they are stable.
+
+/// Why an Event is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The annotations or the shape of a source Service are not valid.
+    InvalidService,
+    /// The selector of the source matches no pod.
+    NoPodsFound,
+    /// There are pods, but none that could lead.
+    NoReadyPods,
+    /// The leader Service was created.
+    LeaderServiceCreated,
+    /// The leader Service was deleted.
+    LeaderServiceDeleted,
+    /// A leader is routed, after none was.
+    LeaderRoutingAvailable,
+    /// Another pod leads.
+    LeaderChanged,
+    /// Nobody leads any more.
+    LeaderLost,
+    /// A named port was not found on the leader.
+    PortResolutionFailed,
+    /// Somebody else's slices or Endpoints route the leader Service too.
+    ForeignEndpoints,
+    /// An object of that name exists that is not ours.
+    OwnershipConflict,
+    /// A ResourceQuota keeps us from creating what is needed.
+    QuotaExceeded,
+    /// Somebody changed what is ours, and it was put right.
+    DriftRepaired,
+    /// A selector was taken off the leader Service.
+    SelectorRemoved,
+    /// Pods cannot be watched, so nobody is promoted.
+    WatchLost,
+    /// A configured bound keeps the Service from being served.
+    LimitReached,
+    /// The cluster was restored from a backup: recorded versions were void.
+    HistoryRestored,
+    /// The API server does not allow what is needed.
+    Forbidden,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 18] = [
+        Self::InvalidService,
+        Self::NoPodsFound,
+        Self::NoReadyPods,
+        Self::LeaderServiceCreated,
+        Self::LeaderServiceDeleted,
+        Self::LeaderRoutingAvailable,
+        Self::LeaderChanged,
+        Self::LeaderLost,
+        Self::PortResolutionFailed,
+        Self::ForeignEndpoints,
+        Self::OwnershipConflict,
+        Self::QuotaExceeded,
+        Self::DriftRepaired,
+        Self::SelectorRemoved,
+        Self::WatchLost,
+        Self::LimitReached,
+        Self::HistoryRestored,
+        Self::Forbidden,
+    ];
+
+    /// The reason as `kubectl get events` shows it, and as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidService => "InvalidService",
+            Self::NoPodsFound => "NoPodsFound",
+            Self::NoReadyPods => "NoReadyPods",
+            Self::LeaderServiceCreated => "LeaderServiceCreated",
+            Self::LeaderServiceDeleted => "LeaderServiceDeleted",
+            Self::LeaderRoutingAvailable => "LeaderRoutingAvailable",
+            Self::LeaderChanged => "LeaderChanged",
+            Self::LeaderLost => "LeaderLost",
+            Self::PortResolutionFailed => "PortResolutionFailed",
+            Self::ForeignEndpoints => "ForeignEndpoints",
+            Self::OwnershipConflict => "OwnershipConflict",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::DriftRepaired => "DriftRepaired",
+            Self::SelectorRemoved => "SelectorRemoved",
+            Self::WatchLost => "WatchLost",
+            Self::LimitReached => "LimitReached",
+            Self::HistoryRestored => "HistoryRestored",
+            Self::Forbidden => "Forbidden",
+        }
+    }
+
+    /// `Normal` for what is as it should be, `Warning` for what somebody may have to look at.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::LeaderServiceCreated
+            | Self::LeaderServiceDeleted
+            | Self::LeaderRoutingAvailable
+            | Self::LeaderChanged
+            | Self::DriftRepaired
+            | Self::SelectorRemoved => "Normal",
+            Self::InvalidService
+            | Self::NoPodsFound
+            | Self::NoReadyPods
+            | Self::LeaderLost
+            | Self::PortResolutionFailed
+            | Self::ForeignEndpoints
+            | Self::OwnershipConflict
+            | Self::QuotaExceeded
+            | Self::WatchLost
+            | Self::LimitReached
+            | Self::HistoryRestored
+            | Self::Forbidden => "Warning",
+        }
+    }
+
+    /// What was done, or failed to be done.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::InvalidService => "Validate",
+            Self::NoPodsFound | Self::NoReadyPods | Self::WatchLost => "SelectLeader",
+            Self::LeaderServiceCreated | Self::QuotaExceeded | Self::OwnershipConflict => {
+                "CreateLeaderService"
+            }
+            Self::LeaderServiceDeleted => "DeleteLeaderService",
+            Self::LeaderRoutingAvailable | Self::LeaderChanged | Self::LeaderLost => "SwitchLeader",
+            Self::PortResolutionFailed => "ResolvePorts",
+            Self::ForeignEndpoints => "CheckEndpoints",
+            Self::DriftRepaired | Self::SelectorRemoved => "Repair",
+            Self::LimitReached | Self::HistoryRestored | Self::Forbidden => "Reconcile",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_differ_and_fit_what_the_api_server_takes() {
+        let names: std::collections::HashSet<_> = Reason::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(names.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert_eq!(reason.as_str(), format!("{reason:?}"));
+            assert!(reason.action().len() <= 128 && !reason.action().is_empty());
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Which webhook items need another caBundle, and the patch that gives it to them.
+//!
+//! Pure over the two kinds of configuration; the calls are `authority`'s.
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::fmt::Debug;
+
+use super::{MUTATE_ITEM, VALIDATE_ITEM};
+
+/// What the two kinds of webhook configuration have in common.
+pub(super) trait Configuration:
+    Resource<DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static
+{
+    /// The kind as a metric label.
+    const LABEL: &'static str;
+    /// Name of the item that is ours.
+    const ITEM: &'static str;
+
+    /// Metadata of the object.
+    fn object_meta(&self) -> &ObjectMeta;
+    /// Name and client configuration of each item.
+    fn items(&self) -> Vec<(&str, &WebhookClientConfig)>;
+}
+
+impl Configuration for ValidatingWebhookConfiguration {
+    const LABEL: &'static str = "validating";
+    const ITEM: &'static str = VALIDATE_ITEM;
+
+    fn object_meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn items(&self) -> Vec<(&str, &WebhookClientConfig)> {
+        self.webhooks.iter().flatten().map(|w| (w.name.as_str(), &w.client_config)).collect()
+    }
+}
+
+impl Configuration for MutatingWebhookConfiguration {
+    const LABEL: &'static str = "mutating";
+    const ITEM: &'static str = MUTATE_ITEM;
+
+    fn object_meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn items(&self) -> Vec<(&str, &WebhookClientConfig)> {
+        self.webhooks.iter().flatten().map(|w| (w.name.as_str(), &w.client_config)).collect()
+    }
+}
+
+/// The bundle our item carries: `None` when there is no such item.
+pub(super) fn carried<C: Configuration>(configuration: &C) -> Option<String> {
+    let items = configuration.items();
+    let (_, client) = items.into_iter().find(|(name, _)| *name == C::ITEM)?;
+    let bytes = client.ca_bundle.as_ref().map_or(&[][..], |b| b.0.as_slice());
+    Some(String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The server-side apply that sets our item's bundle, or `None` when nothing is to be written.
+///
+/// It names the one item that is known to exist in exactly this version of the object (uid and
+/// resourceVersion are preconditions): applied to an object without it, the patch would create half
+/// an item.
+pub(super) fn patch<C: Configuration>(configuration: &C, bundle: &str) -> Option<Value> {
+    if carried(configuration)? == bundle {
+        return None;
+    }
+    let meta = configuration.object_meta();
+    Some(json!({
+        "apiVersion": C::api_version(&()),
+        "kind": C::kind(&()),
+        "metadata": {
+            "name": meta.name,
+            "uid": meta.uid,
+            "resourceVersion": meta.resource_version,
+        },
+        "webhooks": [{
+            "name": C::ITEM,
+            "clientConfig": { "caBundle": ByteString(bundle.as_bytes().to_vec()) },
+        }],
+    }))
+}

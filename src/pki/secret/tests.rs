@@ -1,0 +1,146 @@
+//! The codec: round trips, and every kind of rubbish.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::state::Step;
+use super::*;
+
+const YEAR: Duration = Duration::from_hours(365 * 24);
+
+fn t0() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn ca() -> Ca {
+    Ca::generate(t0(), YEAR, None).unwrap()
+}
+
+fn states() -> Vec<State> {
+    let steady = State::first(ca(), t0());
+    let introducing = steady.after(Step::Introduce, t0(), Some(ca()));
+    let introduced = introducing.after(Step::Carried, t0(), None);
+    let retiring = introduced.after(Step::Switch, t0(), None);
+    vec![steady, introducing, introduced, retiring]
+}
+
+fn set(data: &mut Data, key: &str, text: &str) {
+    data.insert(key.into(), ByteString(text.as_bytes().to_vec()));
+}
+
+/// What was found, in words, and the phase where there is one.
+fn outcome(data: &Data) -> String {
+    match decode(data, t0()) {
+        Found::Empty => "empty".into(),
+        Found::State { state, mended } => format!(
+            "{}{}{}{}",
+            state.phase.as_str(),
+            if state.next.is_some() { " next" } else { "" },
+            if state.previous.is_some() { " old" } else { "" },
+            if mended { " mended" } else { "" },
+        ),
+        Found::Rubbish(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn every_state_comes_back_as_it_was_written_and_foreign_keys_stay() {
+    for state in states() {
+        let mut before = Data::new();
+        set(&mut before, "note", "hands off");
+        set(&mut before, OLD_CERT, "left over");
+        let data = encode(&state, before);
+        assert_eq!(data["note"].0, b"hands off");
+        match decode(&data, t0()) {
+            Found::State { state: read, mended } => {
+                assert_eq!(read, state);
+                assert!(!mended, "{:?}", state.phase);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn rubbish_is_told_apart_from_empty_and_from_what_can_be_mended() {
+    let [steady, introducing, _, retiring] = <[State; 4]>::try_from(states()).unwrap();
+    let good = |state: &State| encode(state, Data::new());
+    let with = |state: &State, key: &str, text: &str| {
+        let mut data = good(state);
+        set(&mut data, key, text);
+        data
+    };
+    let other_key = ca().key_pem();
+    let leaf = {
+        let leaf = steady.current.sign(&["a.b.svc".into()], t0(), YEAR).unwrap();
+        let pem = rustls_pki_types::CertificateDer::clone(&leaf.chain()[0]);
+        super::super::material::to_pem(&pem)
+    };
+    let unreadable_key = "the private key cannot be read (PEM PKCS#8 is needed)";
+    for (data, want) in [
+        (Data::new(), "empty"),
+        (with(&steady, CERT, ""), "the certificate cannot be read: no items found"),
+        (with(&steady, KEY, ""), unreadable_key),
+        (with(&steady, KEY, "not a key"), unreadable_key),
+        (with(&steady, KEY, &other_key), "the private key does not belong to the certificate"),
+        (
+            with(&steady, CERT, &leaf),
+            "the certificate is not one of a CA (basicConstraints says so)",
+        ),
+        (with(&steady, PHASE, "retiring"), "steady mended"),
+        (with(&steady, PHASE, "x"), "steady mended"),
+        (with(&steady, SINCE, "yesterday"), "steady mended"),
+        (with(&steady, NEXT_CERT, "x"), "steady mended"),
+        (with(&introducing, NEXT_KEY, &other_key), "steady mended"),
+        (with(&introducing, PHASE, "steady"), "introducing next mended"),
+        (with(&retiring, OLD_CERT, "x"), "steady mended"),
+        (with(&retiring, PHASE, ""), "retiring old mended"),
+    ] {
+        assert!(outcome(&data).starts_with(want), "{} is not {want}", outcome(&data));
+    }
+}
+
+#[test]
+fn nothing_that_is_printed_shows_a_key() {
+    let state = State::first(ca(), t0());
+    let pem = state.current.key_pem();
+    let secret = pem.lines().nth(1).unwrap();
+    let printed = format!("{state:?} {:#?}", state.current);
+    assert!(printed.contains("PrivateKey(hidden)"), "{printed}");
+    assert!(!printed.contains(secret) && !printed.contains("BEGIN"), "{printed}");
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_secret_holds_reading_it_does_not_panic(
+        values in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 7),
+    ) {
+        let data: Data =
+            OURS.iter().zip(values).map(|(k, v)| ((*k).to_owned(), ByteString(v))).collect();
+        let got = outcome(&data);
+        prop_assert!(!got.starts_with("steady"), "random bytes became a CA: {got}");
+    }
+
+    #[test]
+    fn a_good_secret_damaged_anywhere_does_not_panic(
+        key in 0..7_usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
+    ) {
+        thread_local!(static GOOD: Data = encode(&states()[1], Data::new()));
+        let mut data = GOOD.with(Clone::clone);
+        if let Some(value) = data.get_mut(OURS[key]) {
+            let at = at.index(value.0.len());
+            if cut { value.0.truncate(at) } else { value.0[at] = byte }
+        }
+        // A damaged certificate may still parse (its signature is not ours to check); what is
+        // claimed is that reading ends, and that a usable CA can be written again.
+        if let Found::State { state, .. } = decode(&data, t0()) {
+            let again = encode(&state, data);
+            let same = matches!(
+                decode(&again, t0()),
+                Found::State { state: read, mended: false } if read == state
+            );
+            prop_assert!(same);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The phases of the CA as a pure state machine, so that any replica can finish any rotation.
+//!
+//! ```text
+//! Steady -> Introduce -> Introducing -> Carried -> Introduced -> Switch -> Retiring -> Retire -> Steady
+//!           next in the bundle          all configurations        next signs            old leaves
+//!                                       were seen with it         the leaves            the bundle
+//! ```
+//!
+//! No API, no clock, no randomness: a new CA is handed in where a step needs one.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::material::{Ca, CaCertificate};
+
+/// Waits of a rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Margins {
+    /// From seeing the next CA in every configuration to signing with it: API servers read the
+    /// configurations through watches of their own, and nobody can see how far those are.
+    pub carried: Duration,
+    /// From signing with the new CA to dropping the old one: every replica must have signed anew.
+    pub switched: Duration,
+}
+
+impl Default for Margins {
+    /// One minute, and ten (a replica looks at the Secret twice a minute).
+    fn default() -> Self {
+        Self { carried: Duration::from_mins(1), switched: Duration::from_mins(10) }
+    }
+}
+
+/// Where a rotation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No rotation is under way.
+    Steady,
+    /// The next CA is being added to the bundles.
+    Introducing,
+    /// It was seen in all of them; time is left for the API servers to notice.
+    Introduced,
+    /// It signs; the old one is kept in the bundles a while.
+    Retiring,
+}
+
+impl Phase {
+    /// The name in the Secret.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Introducing => "introducing",
+            Self::Introduced => "introduced",
+            Self::Retiring => "retiring",
+        }
+    }
+
+    /// Reads a name from the Secret.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Steady, Self::Introducing, Self::Introduced, Self::Retiring]
+            .into_iter()
+            .find(|p| p.as_str() == text)
+    }
+}
+
+/// Everything about the CA that the replicas share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Signs the leaves.
+    pub current: Ca,
+    /// Will sign them.
+    pub next: Option<Ca>,
+    /// Signed them; still believed.
+    pub previous: Option<CaCertificate>,
+    /// Where the rotation stands.
+    pub phase: Phase,
+    /// When this phase was entered, by the clock of whoever entered it: for readers of the Secret.
+    /// Waits do not start from it, see [`Facts::observed`].
+    pub since: Timestamp,
+}
+
+/// What is known about the world.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Facts {
+    /// The bundles of all our webhook items as last read, `None` when they could not be read.
+    pub published: Option<Vec<String>>,
+    /// How long this replica has seen the present phase, by its monotonic clock. A wait that started
+    /// from a written time would be cut short, or never end, by one replica with a wrong clock; the
+    /// price is that a replica started in the middle of a wait begins it anew.
+    pub observed: Duration,
+}
+
+/// One step of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make a next CA.
+    Introduce,
+    /// Note that all configurations carry it.
+    Carried,
+    /// Let it sign.
+    Switch,
+    /// Drop the old one.
+    Retire,
+    /// The CA has ended: nothing to be careful about, a new one signs at once.
+    Replace,
+}
+
+impl Step {
+    /// Whether [`State::after`] needs a fresh CA for this step.
+    pub fn needs_ca(self, state: &State) -> bool {
+        match self {
+            Self::Introduce => true,
+            Self::Replace => state.next.is_none(),
+            Self::Carried | Self::Switch | Self::Retire => false,
+        }
+    }
+}
+
+/// The next step, or `None` when there is nothing to do now.
+///
+/// `ca_lifetime` is the configured one: a CA is due when less than a third of it is left.
+pub fn step(
+    state: &State,
+    now: Timestamp,
+    facts: &Facts,
+    margins: &Margins,
+    ca_lifetime: Duration,
+) -> Option<Step> {
+    if now >= state.current.certificate.ends {
+        return Some(Step::Replace);
+    }
+    match state.phase {
+        Phase::Steady => {
+            due(&state.current.certificate, now, ca_lifetime).then_some(Step::Introduce)
+        }
+        Phase::Introducing => {
+            let next = state.next.as_ref()?.certificate.to_pem();
+            let published = facts.published.as_ref()?;
+            published.iter().all(|bundle| bundle.contains(&next)).then_some(Step::Carried)
+        }
+        Phase::Introduced => (facts.observed >= margins.carried).then_some(Step::Switch),
+        Phase::Retiring => (facts.observed >= margins.switched).then_some(Step::Retire),
+    }
+}
+
+fn due(ca: &CaCertificate, now: Timestamp, lifetime: Duration) -> bool {
+    // From the end, not from the begin: the begin is dated back to that of the first CA.
+    ca.ends.checked_sub(lifetime / 3).map_or(true, |renew_at| now >= renew_at)
+}
+
+impl State {
+    /// The state of a cluster that has no CA yet.
+    pub fn first(ca: Ca, now: Timestamp) -> Self {
+        Self { current: ca, next: None, previous: None, phase: Phase::Steady, since: now }
+    }
+
+    /// What to write when the Secret was lost but this replica still knows what was in it: the old
+    /// CA goes on signing while a new one is introduced, so that no call fails, and a Secret deleted
+    /// because its key leaked gets a new key all the same.
+    #[must_use]
+    pub fn succeed(&self, fresh: Ca, now: Timestamp) -> Self {
+        Self {
+            current: self.current.clone(),
+            next: Some(fresh),
+            previous: self.previous.clone(),
+            phase: Phase::Introducing,
+            since: now,
+        }
+    }
+
+    /// The state after a step. `fresh` is used where [`Step::needs_ca`] says so; without it such a
+    /// step changes nothing.
+    #[must_use]
+    pub fn after(&self, step: Step, now: Timestamp, fresh: Option<Ca>) -> Self {
+        let mut after = Self { since: now, ..self.clone() };
+        match step {
+            Step::Introduce => {
+                let Some(ca) = fresh else { return self.clone() };
+                after.next = Some(ca);
+                after.phase = Phase::Introducing;
+            }
+            Step::Carried => after.phase = Phase::Introduced,
+            Step::Switch | Step::Replace => {
+                let Some(ca) = after.next.take().or(fresh) else { return self.clone() };
+                after.previous = Some(self.current.certificate.clone());
+                after.current = ca;
+                after.phase = Phase::Retiring;
+            }
+            Step::Retire => {
+                after.previous = None;
+                after.phase = Phase::Steady;
+            }
+        }
+        after
+    }
+
+    /// The PEM bundle for the configurations: current, next, previous.
+    pub fn bundle(&self) -> String {
+        let next = self.next.as_ref().map(|ca| &ca.certificate);
+        [Some(&self.current.certificate), next, self.previous.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(CaCertificate::to_pem)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

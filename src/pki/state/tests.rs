@@ -1,0 +1,121 @@
+//! Tables over the rotation.
+
+use super::*;
+
+const YEAR: Duration = Duration::from_hours(365 * 24);
+const DAY: Duration = Duration::from_hours(24);
+
+fn t0() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn ca(now: Timestamp) -> Ca {
+    Ca::generate(now, YEAR, None).unwrap()
+}
+
+fn go(state: &State, now: Timestamp, published: Option<&[String]>, observed: u64) -> Option<Step> {
+    let facts = Facts {
+        published: published.map(<[String]>::to_vec),
+        observed: Duration::from_secs(observed),
+    };
+    step(state, now, &facts, &Margins::default(), YEAR)
+}
+
+#[test]
+fn a_rotation_goes_through_its_phases_and_each_waits_for_what_it_must() {
+    let steady = State::first(ca(t0()), t0());
+    let old = steady.current.certificate.clone();
+    assert_eq!(steady.bundle(), old.to_pem());
+
+    // Two thirds of 365 days are 243 days and 8 hours.
+    assert_eq!(go(&steady, t0() + DAY * 243, Some(&[]), 99_999), None);
+    let now = t0() + DAY * 244;
+    assert_eq!(go(&steady, now, Some(&[]), 0), Some(Step::Introduce));
+    assert!(Step::Introduce.needs_ca(&steady));
+
+    let introducing = steady.after(Step::Introduce, now, Some(ca(now)));
+    let new = introducing.next.as_ref().unwrap().certificate.clone();
+    assert_eq!(introducing.phase, Phase::Introducing);
+    assert_eq!(introducing.current.certificate, old, "the old CA goes on signing");
+    assert_eq!(introducing.bundle(), old.to_pem() + &new.to_pem());
+    let (both, only_old) = (introducing.bundle(), steady.bundle());
+    for (published, want) in [
+        (None, None),
+        (Some(vec![only_old.clone()]), None),
+        (Some(vec![both.clone(), only_old]), None),
+        (Some(vec![both.clone(), both.clone()]), Some(Step::Carried)),
+        (Some(vec![]), Some(Step::Carried)),
+    ] {
+        assert_eq!(go(&introducing, now, published.as_deref(), 99_999), want, "{published:?}");
+    }
+
+    let introduced = introducing.after(Step::Carried, now, None);
+    assert_eq!((introduced.phase, introduced.bundle()), (Phase::Introduced, both));
+    assert_eq!(go(&introduced, now + DAY, None, 59), None, "the wall clock does not shorten it");
+    assert_eq!(go(&introduced, now, None, 60), Some(Step::Switch));
+
+    let retiring = introduced.after(Step::Switch, now, None);
+    assert_eq!(retiring.phase, Phase::Retiring);
+    assert_eq!(retiring.current.certificate, new);
+    assert_eq!((retiring.next.clone(), retiring.previous.clone()), (None, Some(old.clone())));
+    assert_eq!(retiring.bundle(), new.to_pem() + &old.to_pem());
+    assert_eq!(go(&retiring, now, None, 599), None);
+    assert_eq!(go(&retiring, now, None, 600), Some(Step::Retire));
+
+    let done = retiring.after(Step::Retire, now, None);
+    assert_eq!((done.phase, done.bundle()), (Phase::Steady, new.to_pem()));
+    assert_eq!(go(&done, now, Some(&[]), 99_999), None);
+}
+
+#[test]
+fn an_ended_ca_is_replaced_at_once_in_every_phase() {
+    let steady = State::first(ca(t0()), t0());
+    let late = t0() + DAY * 365;
+    let introducing = steady.after(Step::Introduce, t0() + DAY * 300, Some(ca(t0() + DAY * 300)));
+    for (state, needs) in [
+        (steady.clone(), true),
+        (introducing.clone(), false),
+        (introducing.after(Step::Carried, t0(), None), false),
+    ] {
+        assert_eq!(go(&state, late, None, 0), Some(Step::Replace), "{:?}", state.phase);
+        assert_eq!(Step::Replace.needs_ca(&state), needs);
+        let after = state.after(Step::Replace, late, Some(ca(late)));
+        assert_eq!(after.phase, Phase::Retiring);
+        assert!(after.current.certificate.ends > late);
+        assert_eq!(after.previous, Some(state.current.certificate.clone()));
+        assert_eq!(after.next, None);
+    }
+}
+
+#[test]
+fn a_clock_set_back_starts_nothing() {
+    let steady = State::first(ca(t0()), t0());
+    let y2000 = "2000-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(go(&steady, y2000, Some(&[]), 99_999), None);
+}
+
+#[test]
+fn a_lost_secret_is_followed_by_a_rotation_not_by_a_break() {
+    let known = State::first(ca(t0()), t0());
+    let after = known.succeed(ca(t0()), t0());
+    assert_eq!(after.phase, Phase::Introducing);
+    assert_eq!(after.current, known.current);
+    assert!(after.bundle().starts_with(&known.bundle()));
+    assert_ne!(after.next.as_ref().unwrap(), &known.current);
+}
+
+#[test]
+fn a_step_that_needs_a_ca_changes_nothing_without_one() {
+    let steady = State::first(ca(t0()), t0());
+    for step in [Step::Introduce, Step::Replace] {
+        assert_eq!(steady.after(step, t0() + DAY, None), steady);
+    }
+}
+
+#[test]
+fn phases_are_read_as_they_are_written() {
+    for phase in [Phase::Steady, Phase::Introducing, Phase::Introduced, Phase::Retiring] {
+        assert_eq!(Phase::parse(phase.as_str()), Some(phase));
+    }
+    assert_eq!(Phase::parse("Steady"), None);
+}

@@ -1,0 +1,246 @@
+//! Why a call failed: the closed list of causes.
+//!
+//! How an answer of the server maps to them is in `judge`; consequences are the callers'.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::operation::Operation;
+
+/// The call an error is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// What was asked.
+    pub operation: Operation,
+    /// Name of the object.
+    pub object: Box<str>,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.operation, self.object)
+    }
+}
+
+/// Why a call to the API server failed. `message` is always in the server's own words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The object has changed since the version the write was made for (409).
+    #[error("{call}: the object has changed meanwhile{}: {message}", lost_note(*after_lost_attempt))]
+    Conflict {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+        /// An earlier attempt of this call may be what changed it.
+        after_lost_attempt: bool,
+    },
+    /// The object, or its namespace, does not exist (404).
+    #[error("{call}: not found{}: {message}", lost_note(*after_lost_attempt))]
+    NotFound {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+        /// An earlier attempt of this call may be what deleted it.
+        after_lost_attempt: bool,
+    },
+    /// An object of that name exists (409).
+    #[error("{call}: already exists{}: {message}", lost_note(*after_lost_attempt))]
+    AlreadyExists {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+        /// An earlier attempt of this call may be what created it.
+        after_lost_attempt: bool,
+    },
+    /// The request has no valid credentials (401).
+    #[error("{call}: the API server does not accept our credentials: {message}")]
+    Unauthorized {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+    },
+    /// RBAC or an admission plug-in refuses (403).
+    #[error(
+        "{call}: not allowed (check the ClusterRole of zen-lead and admission policies): {message}"
+    )]
+    Forbidden {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+    },
+    /// A ResourceQuota of the namespace is used up (403).
+    #[error("{call}: the quota of the namespace is used up: {message}")]
+    Quota {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+    },
+    /// The namespace is being deleted: nothing can be created in it (403).
+    #[error("{call}: the namespace is being deleted: {message}")]
+    Terminating {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+    },
+    /// The object is not valid (422).
+    #[error("{call}: the API server finds the object invalid: {message}")]
+    Invalid {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+    },
+    /// The version or continue token is too old (410).
+    #[error("{call}: the version asked for is no longer kept: {message}")]
+    Gone {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+    },
+    /// Another refusal that a repetition would meet again.
+    #[error("{call}: refused with HTTP {code} {reason}: {message}")]
+    Rejected {
+        /// The call.
+        call: Call,
+        /// HTTP status, 0 when the request was never sent.
+        code: u16,
+        /// The server's reason.
+        reason: String,
+        /// The server's words.
+        message: String,
+    },
+    /// The server asks us to stay away for longer than the deadline allows, or did so to the end (429).
+    #[error("{call}: the API server is throttling us, gave up after attempt {attempts}{}: {message}", asked(*retry_after))]
+    TooManyRequests {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+        /// Attempts made.
+        attempts: u32,
+        /// How long the server asked us to wait.
+        retry_after: Option<Duration>,
+        /// An attempt may have taken effect.
+        may_have_happened: bool,
+    },
+    /// The server is not able to answer and asks us to wait for longer than the deadline (5xx).
+    #[error("{call}: the API server is unavailable, gave up after attempt {attempts}{}: {message}", asked(*retry_after))]
+    Unavailable {
+        /// The call.
+        call: Call,
+        /// The server's words.
+        message: String,
+        /// Attempts made.
+        attempts: u32,
+        /// How long the server asked us to wait.
+        retry_after: Option<Duration>,
+        /// An attempt may have taken effect.
+        may_have_happened: bool,
+    },
+    /// No attempt succeeded before the deadline.
+    #[error("{call}: no success within {deadline:?} ({attempts} attempts){}; last: {message}", happened(*may_have_happened))]
+    Timeout {
+        /// The call.
+        call: Call,
+        /// The deadline of the whole call.
+        deadline: Duration,
+        /// Attempts made.
+        attempts: u32,
+        /// What the last attempt met.
+        message: String,
+        /// An attempt may have taken effect.
+        may_have_happened: bool,
+    },
+    /// The server answered with success, but with something we cannot read.
+    #[error("{call}: the answer cannot be read{}: {message}", happened(*may_have_happened))]
+    Unreadable {
+        /// The call.
+        call: Call,
+        /// What is wrong with it.
+        message: String,
+        /// The call has probably taken effect.
+        may_have_happened: bool,
+    },
+}
+
+fn lost_note(after_lost_attempt: bool) -> &'static str {
+    if after_lost_attempt { " (perhaps by an attempt of ours whose answer was lost)" } else { "" }
+}
+
+fn happened(may_have_happened: bool) -> &'static str {
+    if may_have_happened { "; it may have happened nevertheless" } else { "" }
+}
+
+fn asked(retry_after: Option<Duration>) -> String {
+    retry_after.map_or_else(String::new, |t| format!(" (it asked for a pause of {t:?})"))
+}
+
+impl CallError {
+    /// The cause as a metric label and Event word.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "conflict",
+            Self::NotFound { .. } => "not_found",
+            Self::AlreadyExists { .. } => "already_exists",
+            Self::Unauthorized { .. } => "unauthorized",
+            Self::Forbidden { .. } => "forbidden",
+            Self::Quota { .. } => "quota",
+            Self::Terminating { .. } => "terminating",
+            Self::Invalid { .. } => "invalid",
+            Self::Gone { .. } => "gone",
+            Self::Rejected { .. } => "rejected",
+            Self::TooManyRequests { .. } => "too_many_requests",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Timeout { .. } => "timeout",
+            Self::Unreadable { .. } => "unreadable",
+        }
+    }
+
+    /// Whether a write may have taken effect although it is reported as failed: settle by reading.
+    pub fn may_have_happened(&self) -> bool {
+        match self {
+            Self::TooManyRequests { may_have_happened, .. }
+            | Self::Unavailable { may_have_happened, .. }
+            | Self::Timeout { may_have_happened, .. }
+            | Self::Unreadable { may_have_happened, .. } => *may_have_happened,
+            _ => self.after_lost_attempt(),
+        }
+    }
+
+    /// Whether this refusal may be the echo of an earlier attempt of the same call that succeeded
+    /// without our hearing of it.
+    pub fn after_lost_attempt(&self) -> bool {
+        match self {
+            Self::Conflict { after_lost_attempt, .. }
+            | Self::NotFound { after_lost_attempt, .. }
+            | Self::AlreadyExists { after_lost_attempt, .. } => *after_lost_attempt,
+            _ => false,
+        }
+    }
+
+    /// Whether the same call may succeed later without anybody changing anything.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::TooManyRequests { .. } | Self::Unavailable { .. } | Self::Timeout { .. }
+        )
+    }
+
+    /// How long the server asked us to stay away.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooManyRequests { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
+                *retry_after
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The value of each setting: one small reader a type, each with its words of refusal.
+//!
+//! Nothing here looks at another annotation or at the Service's shape (`spec`, `spec::shape`).
+
+use std::time::Duration;
+
+use super::duration::{self, Fault};
+use super::violation::{Cause, Rule, Violation, annotation_field, quoted};
+use super::{LeaderType, PortsMode, Strategy};
+use crate::names::NameRule;
+
+/// Longest min-ready-duration.
+pub const MAX_MIN_READY: Duration = Duration::from_hours(24);
+/// Longest failover-min-delay.
+pub const MAX_FAILOVER_DELAY: Duration = Duration::from_hours(1);
+
+/// A setting with a closed list of values.
+pub(super) trait Choice: Copy + 'static {
+    /// Every value as it is written, the default first.
+    const VALUES: &'static [(&'static str, Self)];
+    /// The value meant by what people write instead (in lower case), where spelling does not tell.
+    const ALIASES: &'static [(&'static str, &'static str)] = &[];
+}
+
+impl Choice for Strategy {
+    const VALUES: &'static [(&'static str, Self)] = &[("oldest-ready", Self::OldestReady)];
+}
+
+impl Choice for PortsMode {
+    const VALUES: &'static [(&'static str, Self)] =
+        &[("strict", Self::Strict), ("partial", Self::Partial)];
+}
+
+impl Choice for LeaderType {
+    const VALUES: &'static [(&'static str, Self)] =
+        &[("ClusterIP", Self::ClusterIp), ("mirror", Self::Mirror)];
+    const ALIASES: &'static [(&'static str, &'static str)] =
+        &[("nodeport", "mirror"), ("loadbalancer", "mirror")];
+}
+
+/// Reads `true` or `false`, nothing else.
+pub(super) fn boolean(key: &str, value: &str) -> Result<bool, Violation> {
+    let meant = match value {
+        "true" => return Ok(true),
+        "false" => return Ok(false),
+        other => match plain_form(other).as_str() {
+            "true" | "t" | "yes" | "y" | "on" | "1" | "enabled" | "enable" => Some("true"),
+            "false" | "f" | "no" | "n" | "off" | "0" | "disabled" | "disable" => Some("false"),
+            _ => None,
+        },
+    };
+    let hint = meant.map(|meant| format!("; write \"{meant}\"")).unwrap_or_default();
+    let detail = format!("must be \"true\" or \"false\"{hint}");
+    Err(invalid(key, Rule::Boolean, value, &detail))
+}
+
+/// Reads a value of a closed list.
+pub(super) fn choice<T: Choice>(key: &str, value: &str) -> Result<T, Violation> {
+    if let Some((_, choice)) = T::VALUES.iter().find(|(text, _)| *text == value) {
+        return Ok(*choice);
+    }
+    let texts = T::VALUES.iter().map(|(text, _)| *text);
+    let listed: Vec<_> = texts.clone().map(|text| format!("\"{text}\"")).collect();
+    let plain = plain_form(value);
+    let alias = T::ALIASES.iter().find(|(text, _)| *text == plain).map(|(_, meant)| *meant);
+    let meant = alias.or_else(|| nearest(&plain, texts));
+    let hint = meant.map(|meant| format!("; write \"{meant}\"")).unwrap_or_default();
+    Err(Violation::of_value(
+        annotation_field(key),
+        Rule::Choice,
+        Cause::NotSupported,
+        value,
+        format!("supported values: {}{hint}", listed.join(", ")),
+    ))
+}
+
+/// Reads a Go duration between zero and `max`.
+pub(super) fn span(key: &str, value: &str, max: Duration) -> Result<Duration, Violation> {
+    let nanos = duration::parse(value).map_err(|error| {
+        let detail = match error.fault {
+            Fault::Invalid if value.trim() != value => {
+                format!("must be a duration without spaces; write {}", quoted(value.trim()))
+            }
+            Fault::Invalid => "must be a duration such as \"30s\", \"1m30s\" or \"2h\"".into(),
+            Fault::MissingUnit => missing_unit(value),
+            Fault::UnknownUnit(unit) => format!(
+                "unknown unit {}; units are \"ns\", \"us\", \"ms\", \"s\", \"m\" and \"h\", \
+                 such as \"1m30s\"",
+                quoted(&unit)
+            ),
+        };
+        invalid(key, Rule::DurationSyntax, value, &detail)
+    })?;
+    match u64::try_from(nanos).map(Duration::from_nanos) {
+        Ok(span) if span <= max => Ok(span),
+        Ok(_) => {
+            let detail = format!("must be at most \"{}\"", format(max));
+            Err(invalid(key, Rule::DurationRange, value, &detail))
+        }
+        Err(_) => {
+            Err(invalid(key, Rule::DurationRange, value, "must not be negative; write \"0s\""))
+        }
+    }
+}
+
+/// What to write instead of a number without a unit.
+fn missing_unit(value: &str) -> String {
+    if value.len() < 20 && value.bytes().all(|b| b.is_ascii_digit()) {
+        return format!("has no unit; write {} for seconds", quoted(&format!("{value}s")));
+    }
+    "has a number without a unit; units are \"ns\", \"us\", \"ms\", \"s\", \"m\" and \"h\"".into()
+}
+
+/// Reads the name of the leader Service of the Service `own`.
+pub(super) fn leader_name(
+    key: &str,
+    value: &str,
+    own: &str,
+    names: NameRule,
+) -> Result<String, Violation> {
+    if value.is_empty() {
+        let detail = "must not be empty; leave the annotation out for the default";
+        return Err(invalid(key, Rule::LeaderName, value, detail));
+    }
+    if let Some(fault) = names.fault(value) {
+        let meant = service_name_form(value);
+        let hint = match names.fault(&meant) {
+            None if meant != own => format!("; write \"{meant}\""),
+            _ => String::new(),
+        };
+        return Err(invalid(key, Rule::LeaderName, value, &format!("{fault}{hint}")));
+    }
+    if value == own {
+        let detail = format!(
+            "must not be the Service itself; the leader Service is a second one, for example {}",
+            quoted(&super::default_leader_name(own))
+        );
+        return Err(invalid(key, Rule::LeaderNameSelf, value, &detail));
+    }
+    Ok(value.to_owned())
+}
+
+/// The nearest of `candidates`, if it is within two edits of `text`.
+pub(super) fn nearest<'a>(
+    text: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        // Lengths first: comparing a megabyte with each key would cost seconds.
+        .filter(|candidate| candidate.len().abs_diff(text.len()) <= 8)
+        .map(|candidate| (strsim::osa_distance(&plain_form(candidate), text), candidate))
+        .filter(|(distance, _)| *distance <= 2)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// A duration as Go writes it.
+pub(super) fn format(span: Duration) -> String {
+    duration::format(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// The value without the differences people do not mean: case and outer spaces or quotes.
+fn plain_form(value: &str) -> String {
+    // Longer than anything that could be meant, so that no megabyte is copied.
+    if value.len() > 64 {
+        return String::new();
+    }
+    value.trim_matches(|c: char| c.is_whitespace() || c == '"' || c == '\'').to_ascii_lowercase()
+}
+
+/// The nearest thing to a Service name that the value contains.
+fn service_name_form(value: &str) -> String {
+    if value.len() > 128 {
+        return String::new();
+    }
+    value.trim().to_ascii_lowercase().replace(['_', '.', ' ', '/'], "-")
+}
+
+/// An annotation with an invalid value.
+fn invalid(key: &str, rule: Rule, value: &str, detail: &str) -> Violation {
+    Violation::of_value(annotation_field(key), rule, Cause::Invalid, value, detail)
+}
