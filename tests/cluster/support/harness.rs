@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::case::Case;
 use super::cluster::{self, Cluster};
-use super::world::World;
+use super::world::{self, World};
 
 /// No test may take longer, whatever it waits for.
 const TEST_DEADLINE: Duration = Duration::from_secs(60);
@@ -67,11 +67,15 @@ fn runtime() -> &'static Runtime {
 fn world(cluster: &Cluster) -> Result<Arc<World>, String> {
     let made = WORLD.get_or_init(|| {
         // On a worker thread: the replicas end with the thread that started them.
-        let world = World::set_up(cluster.clone());
+        let run = world::fresh();
+        let world = World::set_up(cluster.clone(), run.clone());
         let world = runtime().spawn(NAME.scope("set-up".to_owned(), world));
         match runtime().block_on(world) {
             Ok(world) => Ok(Arc::new(world)),
-            Err(e) => Err(format!("set-up failed: {}", words(e, "set-up"))),
+            Err(e) => {
+                runtime().block_on(World::abandon(cluster.clone(), run));
+                Err(format!("set-up failed: {}", words(e, "set-up")))
+            }
         }
     });
     made.clone()
