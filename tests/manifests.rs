@@ -50,7 +50,10 @@ fn zen_lead_is_exempt_by_the_name_it_has() {
 #[test]
 fn the_policies_look_for_the_labels_that_are_written() {
     assert!(PROTECTION.contains(&format!("- key: {}\n", status::SOURCE_SERVICE)));
-    let slices =
-        format!("matchLabels:\n        {}: {}\n", keys::kubernetes::SLICE_MANAGED_BY, keys::MANAGER);
+    let slices = format!(
+        "matchLabels:\n        {}: {}\n",
+        keys::kubernetes::SLICE_MANAGED_BY,
+        keys::MANAGER
+    );
     assert!(PROTECTION.contains(&slices));
 }
