@@ -142,8 +142,8 @@ async fn mutation_only_adds_the_default_name_and_adds_it_once() {
     let engine = base64::engine::general_purpose::STANDARD;
     let patch = engine.decode(response["patch"].as_str().unwrap()).unwrap();
     let patch: Value = serde_json::from_slice(&patch).unwrap();
-    let path = "/metadata/annotations/zen-lead.io~1leader-service-name";
-    assert_eq!(patch, json!([{"op": "add", "path": path, "value": "web-leader"}]));
+    let added = "/metadata/annotations/zen-lead.io~1leader-service-name";
+    assert_eq!(patch, json!([{"op": "add", "path": added, "value": "web-leader"}]));
 
     let annotations = &mut sent["request"]["object"]["metadata"]["annotations"];
     annotations["zen-lead.io/leader-service-name"] = json!("web-leader");
