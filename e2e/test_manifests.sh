@@ -1,0 +1,373 @@
+#!/usr/bin/env bash
+# Tests the manifests in deploy/ on the real API server of the running cluster: what
+# others may do to leader Services and their slices and what they are told, what
+# passes while zen-lead is down, what it may do itself, and what an uninstall leaves.
+#
+#   e2e/test_manifests.sh      needs a running cluster (e2e/cluster.sh up)
+#
+# zen-lead itself does not run here; the test plays it by impersonating its service
+# account. What the webhook answers is tested elsewhere.
+set -euo pipefail
+HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+ROOT=$(dirname -- "$HERE")
+
+[[ -r $ROOT/target/cluster/env ]] || { echo "no cluster runs; start one: e2e/cluster.sh up" >&2; exit 1; }
+# shellcheck source=/dev/null
+. "$ROOT/target/cluster/env"
+
+MANIFESTS=$ROOT/deploy/manifests
+NS=manifests-test
+WORK=$(mktemp -d)
+FAILED=0 PASSED=0
+
+admin() { KUBECONFIG=$KUBECONFIG "$KUBECTL" "$@"; }
+alice() { KUBECONFIG=$KUBECONFIG_USER "$KUBECTL" "$@"; }
+zen_lead() { admin --as=system:serviceaccount:zen-lead-system:zen-lead --as-group=system:serviceaccounts "$@"; }
+break_glass() { admin --as=alice --as-group=zen-lead:break-glass --as-group=system:authenticated "$@"; }
+
+clean_up() {
+  admin delete --ignore-not-found --wait=false namespace "$NS" zen-lead-system >/dev/null 2>&1 || true
+  admin delete --ignore-not-found -f "$MANIFESTS/60-webhooks.yaml" -f "$MANIFESTS/70-protection.yaml" \
+    -f "$MANIFESTS/10-rbac.yaml" >/dev/null 2>&1 || true
+  rm -rf "$WORK"
+}
+trap clean_up EXIT
+
+pass() { PASSED=$((PASSED + 1)) && printf 'ok    %s\n' "$1"; }
+fail() {
+  FAILED=$((FAILED + 1))
+  printf 'FAIL  %s\n' "$1"
+  sed 's/^/      /' "$WORK/out"
+}
+
+# allowed WHAT COMMAND...
+allowed() {
+  local what=$1
+  shift
+  if "$@" >"$WORK/out" 2>&1; then pass "$what"; else fail "$what: was refused"; fi
+}
+
+# refused WHAT TEXT COMMAND...: the refusal has to contain TEXT.
+refused() {
+  local what=$1 text=$2
+  shift 2
+  if "$@" >"$WORK/out" 2>&1; then
+    fail "$what: was allowed"
+  elif grep -qF -e "$text" "$WORK/out"; then
+    pass "$what"
+  else
+    fail "$what: refused, but without the text: $text"
+  fi
+}
+
+# eventually SECONDS WHAT COMMAND...
+eventually() {
+  local deadline=$((SECONDS + $1)) what=$2
+  shift 2
+  until "$@" >"$WORK/out" 2>&1; do
+    [[ $SECONDS -lt $deadline ]] || { fail "$what: not in time"; return 0; }
+    sleep 0.2
+  done
+  pass "$what"
+}
+
+absent() { [[ -z $(admin -n "$NS" get --ignore-not-found -o name "$@") ]]; }
+
+set_up() {
+  clean_up
+  mkdir -p "$WORK"
+  eventually 60 "no namespace of an earlier run is left" \
+    sh -c "! '$KUBECTL' get namespace $NS && ! '$KUBECTL' get namespace zen-lead-system"
+  admin apply -f "$MANIFESTS/00-namespace.yaml" -f "$MANIFESTS/10-rbac.yaml" -f "$MANIFESTS/70-protection.yaml" >/dev/null
+  admin create namespace "$NS" >/dev/null
+  # The API server takes a moment to see a new policy; this label alone is enough for it to refuse.
+  eventually 30 "the policies are in force" \
+    sh -c "! '$KUBECTL' -n $NS create --dry-run=server -f - <<'YAML'
+{apiVersion: v1, kind: Service, metadata: {name: probe, labels: {zen-lead.io/source-service: x}}, spec: {ports: [{port: 80}]}}
+YAML"
+  eventually 30 "the policy on slices is in force" \
+    sh -c "! '$KUBECTL' -n $NS create --dry-run=server -f - <<'YAML'
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: probe, labels: {endpointslice.kubernetes.io/managed-by: zen-lead}}, addressType: IPv4, endpoints: []}
+YAML"
+}
+
+source_service() {
+  cat <<YAML
+apiVersion: v1
+kind: Service
+metadata: {name: $1}
+spec: {selector: {app: $1}, ports: [{name: http, port: 80}]}
+YAML
+}
+
+# leader_service SOURCE UID
+leader_service() {
+  cat <<YAML
+apiVersion: v1
+kind: Service
+metadata:
+  name: $1-leader
+  labels: {app.kubernetes.io/managed-by: zen-lead, zen-lead.io/source-service: $1}
+  annotations: {zen-lead.io/decision-version: "1"}
+  ownerReferences: [{apiVersion: v1, kind: Service, name: $1, uid: $2, controller: true}]
+spec: {ports: [{name: http, port: 80}]}
+YAML
+}
+
+# slice SOURCE UID-OF-LEADER
+slice() {
+  cat <<YAML
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: $1-leader-zen-lead-ipv4
+  labels:
+    kubernetes.io/service-name: $1-leader
+    endpointslice.kubernetes.io/managed-by: zen-lead
+  annotations: {zen-lead.io/leader-epoch: "5"}
+  ownerReferences: [{apiVersion: v1, kind: Service, name: $1-leader, uid: $2, controller: true}]
+addressType: IPv4
+endpoints: [{addresses: [10.244.0.9], conditions: {ready: true, serving: true, terminating: false}}]
+ports: [{name: http, port: 8080, protocol: TCP}]
+YAML
+}
+
+uid() { admin -n "$NS" get "$1" "$2" -o jsonpath='{.metadata.uid}'; }
+
+# made SOURCE: a source, its leader Service and its slice, as zen-lead makes them.
+made() {
+  source_service "$1" | alice -n "$NS" create -f - >/dev/null
+  leader_service "$1" "$(uid service "$1")" >"$WORK/leader.yaml"
+  allowed "zen-lead creates the leader Service of $1" zen_lead -n "$NS" create -f "$WORK/leader.yaml"
+  slice "$1" "$(uid service "$1-leader")" >"$WORK/slice.yaml"
+  allowed "zen-lead creates the slice of $1" zen_lead -n "$NS" create -f "$WORK/slice.yaml"
+}
+
+S=web-leader L=web-leader-zen-lead-ipv4
+patch_service() { "$1" -n "$NS" patch service "$S" --type=merge -p "$2" "${@:3}"; }
+patch_slice() { "$1" -n "$NS" patch endpointslice "$L" --type=merge -p "$2" "${@:3}"; }
+
+leader_services() {
+  refused "alice cannot point a leader Service elsewhere" \
+    "spec.selector of a leader Service may not be changed: zen-lead keeps it as the source Service has it. Change the Service web instead" \
+    patch_service alice '{"spec":{"selector":{"app":"other"}}}'
+  refused "nor change its ports" "spec.ports of a leader Service may not be changed" \
+    patch_service alice '{"spec":{"ports":[{"name":"http","port":81}]}}'
+  refused "nor its type" "spec.type" patch_service alice '{"spec":{"type":"NodePort"}}'
+  refused "nor make it an ExternalName" "spec.type, spec.externalName" \
+    patch_service alice '{"spec":{"type":"ExternalName","externalName":"example.com"}}'
+  refused "nor its families" "spec.ipFamilies, spec.ipFamilyPolicy of a leader Service may not be changed" \
+    patch_service alice '{"spec":{"ipFamilyPolicy":"PreferDualStack","ipFamilies":["IPv4","IPv6"]}}'
+  refused "two changes are named in one message" "spec.selector, spec.ports of a leader" \
+    patch_service alice '{"spec":{"selector":{"app":"x"},"ports":[{"name":"http","port":81}]}}'
+  refused "nor set a status key" "zen-lead.io/current-leader may not be set, changed or removed here" \
+    patch_service alice '{"metadata":{"annotations":{"zen-lead.io/current-leader":"me"}}}'
+  refused "nor change one" "Settings belong on the Service web;" \
+    patch_service alice '{"metadata":{"annotations":{"zen-lead.io/decision-version":"9"}}}'
+  refused "nor remove one" "zen-lead.io/decision-version may not be" \
+    patch_service alice '{"metadata":{"annotations":{"zen-lead.io/decision-version":null}}}'
+  refused "nor by way of the status" "zen-lead.io/current-leader may not be" \
+    patch_service admin '{"metadata":{"annotations":{"zen-lead.io/current-leader":"me"}}}' --subresource=status
+  refused "nor take the label off" "zen-lead.io/source-service may not be" \
+    patch_service alice '{"metadata":{"labels":{"zen-lead.io/source-service":null}}}'
+  refused "nor change the label" "zen-lead.io/source-service may not be" \
+    patch_service alice '{"metadata":{"labels":{"zen-lead.io/source-service":"other"}}}'
+  refused "nor put the label on a Service of her own" "To get a leader Service, annotate the source" \
+    alice -n "$NS" label service web zen-lead.io/source-service=web
+  refused "nor create a leader Service" "only zen-lead creates Services with the label zen-lead.io/source-service. To get a leader Service, annotate the source" \
+    alice -n "$NS" create -f "$WORK/fake.yaml"
+  refused "the admin is told the same" "spec.ports of a leader Service may not be changed" \
+    patch_service admin '{"spec":{"ports":[{"name":"http","port":81}]}}'
+
+  allowed "alice may set other annotations" patch_service alice '{"metadata":{"annotations":{"example.com/note":"x"}}}'
+  allowed "and other labels" patch_service alice '{"metadata":{"labels":{"team":"x"}}}'
+  allowed "and finalizers" patch_service alice '{"metadata":{"finalizers":["example.com/hold"]}}'
+  allowed "and remove them" patch_service alice '{"metadata":{"finalizers":null}}'
+  allowed "and owner references" patch_service alice '{"metadata":{"ownerReferences":null}}'
+  allowed "a load-balancer controller may write the status" \
+    patch_service admin '{"status":{"conditions":[{"type":"example.com/X","status":"True","reason":"Test","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}' --subresource=status
+  allowed "a write that changes nothing passes" patch_service alice '{"spec":{"type":"ClusterIP"}}'
+  allowed "in an emergency the break-glass group may change a leader Service" \
+    patch_service break_glass '{"spec":{"selector":{"app":"other"}}}'
+  allowed "and alice may take a selector off again" patch_service alice '{"spec":{"selector":null}}'
+  allowed "zen-lead may change ports" patch_service zen_lead '{"spec":{"ports":[{"name":"http","port":80,"targetPort":8080}]}}'
+  allowed "Services without our label are not looked at" alice -n "$NS" patch service web --type=merge -p '{"spec":{"ports":[{"name":"http","port":82}]}}'
+  allowed "nor those with the managed-by label only" alice -n "$NS" label service web app.kubernetes.io/managed-by=zen-lead
+}
+
+# etcd limits annotations to 256 KiB in sum; the policies must still be able to count them.
+many_annotations() {
+  awk 'BEGIN { printf "{\"metadata\":{\"annotations\":{"
+    for (i = 0; i < 60000; i++) printf "%s\"%x\":\"\"", (i ? "," : ""), i
+    print "}}}" }' >"$WORK/many.json"
+  allowed "alice may put 60,000 annotations on a leader Service" \
+    alice -n "$NS" patch service "$S" --type=merge --patch-file "$WORK/many.json"
+  allowed "and the next write is still judged in time" patch_service alice '{"metadata":{"labels":{"team":"y"}}}'
+  refused "and rightly" "spec.ports of a leader Service may not be changed" \
+    patch_service alice '{"spec":{"ports":[{"name":"http","port":81}]}}'
+  refused "also keys" "zen-lead.io/current-leader may not be" \
+    patch_service alice '{"metadata":{"annotations":{"zen-lead.io/current-leader":"me"}}}'
+}
+
+slices() {
+  refused "alice has no right on slices at all" "cannot patch resource \"endpointslices\"" \
+    patch_slice alice '{"endpoints":[]}'
+  refused "who has it cannot empty a slice of ours" \
+    "endpoints of this EndpointSlice may not be changed: zen-lead keeps exactly the leader of web-leader in it" \
+    patch_slice admin '{"endpoints":[]}'
+  refused "nor add an endpoint" "endpoints of this EndpointSlice may not be changed" \
+    patch_slice admin '{"endpoints":[{"addresses":["10.244.0.9"],"conditions":{"ready":true,"serving":true,"terminating":false}},{"addresses":["10.244.0.10"]}]}'
+  refused "nor change ports" "ports of this EndpointSlice may not be changed" patch_slice admin '{"ports":[{"name":"http","port":9}]}'
+  refused "nor labels" "metadata.labels of this" patch_slice admin '{"metadata":{"labels":{"kubernetes.io/service-name":"other"}}}'
+  refused "nor take it out of our hands" "metadata.labels of this" \
+    patch_slice admin '{"metadata":{"labels":{"endpointslice.kubernetes.io/managed-by":"other"}}}'
+  refused "nor the epoch" "zen-lead.io/leader-epoch of this" patch_slice admin '{"metadata":{"annotations":{"zen-lead.io/leader-epoch":"9"}}}'
+  refused "nor create one in our name" "only zen-lead creates EndpointSlices with the label endpointslice.kubernetes.io/managed-by=zen-lead" \
+    admin -n "$NS" create -f "$WORK/fake-slice.yaml"
+  allowed "other annotations may be set" patch_slice admin '{"metadata":{"annotations":{"example.com/note":"x"}}}'
+  allowed "and finalizers" patch_slice admin '{"metadata":{"finalizers":["example.com/hold"]}}'
+  allowed "and taken off" patch_slice admin '{"metadata":{"finalizers":null}}'
+  allowed "and owner references" patch_slice admin "{\"metadata\":{\"ownerReferences\":[{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"name\":\"$S\",\"uid\":\"$(uid service "$S")\"}]}}"
+  allowed "in an emergency the break-glass group may empty it" \
+    admin --as=root --as-group=system:masters --as-group=zen-lead:break-glass -n "$NS" patch endpointslice "$L" --type=merge -p '{"endpoints":[]}'
+  slice web "$(uid service "$S")" | sed 's/10.244.0.9/10.244.0.11/' >"$WORK/slice.yaml"
+  allowed "zen-lead replaces it" zen_lead -n "$NS" replace -f "$WORK/slice.yaml"
+  allowed "slices of others are not looked at" admin -n "$NS" create -f "$WORK/foreign-slice.yaml"
+}
+
+deletion() {
+  allowed "alice may delete a leader Service" alice -n "$NS" delete service "$S" --wait=false
+  eventually 30 "the garbage collector takes its slice" absent endpointslice "$L"
+  made db
+  allowed "alice may delete a source" alice -n "$NS" delete service db --wait=false
+  eventually 30 "the garbage collector takes the leader Service" absent service db-leader
+  eventually 30 "and its slice" absent endpointslice db-leader-zen-lead-ipv4
+  made cache
+  allowed "a source may be deleted in the foreground" alice -n "$NS" delete service cache --cascade=foreground --wait=false
+  eventually 30 "it goes" absent service cache
+  eventually 30 "with all it owns" absent service/cache-leader
+  made keep
+  allowed "a source may be deleted leaving orphans" alice -n "$NS" delete service keep --cascade=orphan --wait=false
+  eventually 30 "it goes and the leader Service stays" sh -c "! '$KUBECTL' -n $NS get service keep && '$KUBECTL' -n $NS get service keep-leader"
+  eventually 30 "without an owner" sh -c "[ -z \"\$('$KUBECTL' -n $NS get service keep-leader -o jsonpath='{.metadata.ownerReferences}')\" ]"
+  made held
+  S=held-leader
+  allowed "a leader Service with a finalizer" patch_service alice '{"metadata":{"finalizers":["example.com/hold"]}}'
+  allowed "is being deleted" alice -n "$NS" delete service "$S" --wait=false
+  allowed "then anything may be changed" patch_service alice '{"spec":{"ports":[{"name":"http","port":81}]}}'
+  allowed "and the finalizer taken off" patch_service alice '{"metadata":{"finalizers":null}}'
+  eventually 30 "it is gone" absent service "$S"
+}
+
+rights() {
+  refused "zen-lead cannot write pods" "cannot delete resource \"pods\"" zen_lead -n "$NS" delete pod any
+  refused "nor read Secrets elsewhere" "cannot get resource \"secrets\"" zen_lead -n "$NS" get secret any
+  refused "nor other Secrets at home" "cannot get resource \"secrets\"" zen_lead -n zen-lead-system get secret any
+  refused "nor read nodes" "cannot list resource \"nodes\"" zen_lead get nodes
+  refused "nor other webhook configurations" "cannot get resource" zen_lead get validatingwebhookconfiguration other
+}
+
+# The webhooks are registered, nobody answers: the promise that they are never in the way.
+webhooks_without_zen_lead() {
+  local s=plain
+  source_service "$s" | alice -n "$NS" create -f - >/dev/null
+  source_service live | alice -n "$NS" create -f - >/dev/null
+  alice -n "$NS" annotate service live zen-lead.io/enabled=true zen-lead.io/sticky=false >/dev/null
+  admin apply -f "$MANIFESTS/60-webhooks.yaml" >/dev/null
+  eventually 30 "the webhooks are in force" \
+    sh -c "! '$KUBECTL' -n $NS annotate --dry-run=server service plain zen-lead.io/enabled=true"
+
+  local down='failed calling webhook "validate.zen-lead.io"'
+  refused "zen-lead is down: turning a Service on is refused" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabled=true
+  refused "so is a mistyped key" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabld=true
+  refused "and one that comes by way of the status" "$down" admin -n "$NS" patch service plain --subresource=status --type=merge \
+    -p '{"metadata":{"annotations":{"zen-lead.io/enabled":"true"}}}'
+  refused "and a changed key of an enabled Service" "$down" alice -n "$NS" annotate --overwrite service live zen-lead.io/sticky=true
+  refused "and a change of what it selects" "$down" alice -n "$NS" patch service live --type=merge -p '{"spec":{"selector":{"app":"x"}}}'
+
+  source_service plain-2 >"$WORK/plain-2.yaml"
+  allowed "plain Services can be created" alice -n "$NS" create -f "$WORK/plain-2.yaml"
+  allowed "and changed" alice -n "$NS" patch service plain --type=merge -p '{"spec":{"selector":{"app":"x"}}}'
+  allowed "and deleted" alice -n "$NS" delete service plain-2
+  allowed "an enabled Service takes other annotations" alice -n "$NS" annotate service live example.com/note=x
+  allowed "and labels" alice -n "$NS" label service live team=x
+  allowed "and finalizers" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"finalizers":["example.com/hold"]}}'
+  allowed "and a status" admin -n "$NS" patch service live --subresource=status --type=merge \
+    -p '{"status":{"loadBalancer":{}}}'
+  allowed "a key may be taken off" alice -n "$NS" annotate service live zen-lead.io/sticky-
+  allowed "zen-lead itself is not judged" zen_lead -n "$NS" annotate service live zen-lead.io/sticky=false
+  allowed "an enabled Service may be deleted" alice -n "$NS" delete service live --wait=false
+  allowed "then anything may be changed" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"annotations":{"zen-lead.io/x":"y"}}}'
+  allowed "and the finalizer taken off" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"finalizers":null}}'
+  allowed "kube-system is exempt" admin -n kube-system create --dry-run=server -f - <<<'{"apiVersion":"v1","kind":"Service","metadata":{"name":"x","annotations":{"zen-lead.io/enabled":"true"}},"spec":{"selector":{"a":"b"},"ports":[{"port":80}]}}'
+
+  local started=$SECONDS
+  allowed "a plain Service may have 60,000 annotations" alice -n "$NS" patch service plain --type=merge --patch-file "$WORK/many.json"
+  allowed "and is written as before" alice -n "$NS" label service plain team=x
+  if ((SECONDS - started < 20)); then pass "in good time"; else fail "but it took $((SECONDS - started)) s"; fi
+  refused "and our key among them is seen" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabled=true
+}
+
+bundle() { admin get "$1webhookconfiguration" zen-lead -o jsonpath='{.webhooks[0].clientConfig.caBundle}'; }
+
+# Applying the manifest again must not take away what zen-lead wrote.
+ca_bundle() {
+  local kind owner lower
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=test -days 1 \
+    -keyout /dev/null -out "$WORK/ca.crt" 2>/dev/null
+  base64 -w0 "$WORK/ca.crt" >"$WORK/bundle"
+  owner="[{apiVersion: v1, kind: Namespace, name: zen-lead-system, uid: $(admin get namespace zen-lead-system -o jsonpath='{.metadata.uid}')}]"
+  for kind in Mutating Validating; do
+    lower=${kind,,}
+    cat >"$WORK/$lower.yaml" <<YAML
+apiVersion: admissionregistration.k8s.io/v1
+kind: ${kind}WebhookConfiguration
+metadata: {name: zen-lead, ownerReferences: $owner}
+webhooks: [{name: ${lower/ing/e}.zen-lead.io, clientConfig: {caBundle: $(<"$WORK/bundle")}}]
+YAML
+    sed -i 's/mutatee/mutate/; s/validatee/validate/' "$WORK/$lower.yaml"
+    allowed "zen-lead writes caBundle and owner ($lower)" \
+      zen_lead apply --server-side --field-manager=zen-lead-ca-bundle -f "$WORK/$lower.yaml"
+  done
+  allowed "the manifest is applied again" admin apply -f "$MANIFESTS/60-webhooks.yaml"
+  unchanged_bundles
+  allowed "and server-side, by another manager" admin apply --server-side --force-conflicts --field-manager=gitops -f "$MANIFESTS/60-webhooks.yaml"
+  unchanged_bundles
+}
+
+unchanged_bundles() {
+  local kind
+  for kind in mutating validating; do
+    if [[ $(bundle "$kind") == "$(<"$WORK/bundle")" ]]; then pass "the caBundle is still there ($kind)"; else fail "caBundle lost ($kind)"; fi
+  done
+}
+
+no_webhooks() { [[ -z $(admin get mutatingwebhookconfiguration,validatingwebhookconfiguration zen-lead --ignore-not-found -o name) ]]; }
+
+uninstall() {
+  made last
+  S=last-leader
+  admin delete namespace zen-lead-system --wait=true >/dev/null
+  eventually 30 "the webhooks go with the namespace zen-lead-system" no_webhooks
+  allowed "Services with our keys are writable again" alice -n "$NS" annotate --overwrite service web zen-lead.io/enabled=maybe
+  eventually 20 "after the namespace zen-lead-system is deleted, leader Services can be changed by hand" \
+    patch_service alice '{"spec":{"selector":{"app":"last"}}}'
+  allowed "and slices" admin -n "$NS" patch endpointslice last-leader-zen-lead-ipv4 --type=merge -p '{"endpoints":[]}'
+  allowed "a namespace with leader Services can be deleted" admin delete namespace "$NS" --wait=true --timeout=60s
+}
+
+set_up
+source_service other | sed 's/name: other/name: fake-leader, labels: {app.kubernetes.io\/managed-by: zen-lead, zen-lead.io\/source-service: web}/' >"$WORK/fake.yaml"
+made web
+slice other "$(uid service web)" >"$WORK/fake-slice.yaml"
+sed 's/managed-by: zen-lead/managed-by: me/; s/other-leader-zen-lead-ipv4/by-hand/' "$WORK/fake-slice.yaml" >"$WORK/foreign-slice.yaml"
+leader_services
+many_annotations
+slices
+deletion
+rights
+webhooks_without_zen_lead
+ca_bundle
+uninstall
+printf '%s passed, %s failed\n' "$PASSED" "$FAILED"
+[[ $FAILED -eq 0 ]]

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Looks the dependencies up in the RustSec advisories:
+#
+#   scripts/audit.sh
+#
+# The database is $ADVISORY_DB, or ../shared/advisory-db where that is there, or the live one. An old
+# copy is used as it is; its date is printed. Exceptions, with their reasons, stand in deny.toml and
+# nowhere else.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+cd "$ROOT"
+
+db=${ADVISORY_DB:-}
+[[ -n $db || ! -d ../shared/advisory-db ]] || db=../shared/advisory-db
+
+mapfile -t exceptions < <(sed -n 's/^ *{ *id = "\(RUSTSEC-[0-9-]*\)".*/\1/p' deny.toml)
+arguments=(--deny warnings)
+for id in "${exceptions[@]}"; do arguments+=(--ignore "$id"); done
+say "exceptions (reasons in deny.toml): ${exceptions[*]:-none}"
+
+if [[ -n $db ]]; then
+  [[ -d $db ]] || die "ADVISORY_DB is $db, which is no directory"
+  newest=$(find "$db/crates" -name 'RUSTSEC-*.md' -exec grep -hom1 '^date = "[0-9-]*"' {} + | sort | tail -n 1)
+  say "advisories: $db, the newest of ${newest#date = }"
+  arguments+=(--db "$db" --no-fetch --stale)
+else
+  say "advisories: the live database"
+fi
+
+audit=$(scripts/tool.sh cargo-audit)
+"$audit" audit "${arguments[@]}"
+
+# cargo-deny wants a git clone of the database, so it only takes part where it may fetch one.
+if [[ -z $db ]]; then
+  deny=$(scripts/tool.sh cargo-deny)
+  "$deny" --locked check advisories
+fi
