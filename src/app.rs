@@ -122,7 +122,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         queue.clone(),
         replicas.clone(),
         metrics.clone(),
-        health.clone(),
+        &health,
         &supervisor,
         &shutdown,
         certificates_changed.clone(),

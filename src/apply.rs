@@ -101,7 +101,7 @@ impl Applier {
 
     async fn create_service(&self, key: &ServiceKey, s: Service) -> Result<Applied, CallError> {
         let api = self.services(key);
-        let params = PostParams { field_manager: manager(), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(manager()), ..PostParams::default() };
         let call = || api.create(&params, &s);
         let made = self
             .call(
@@ -126,7 +126,7 @@ impl Applier {
             patch["metadata"]["resourceVersion"] = json!(version);
         }
         let api = self.services(key);
-        let params = PatchParams { field_manager: manager(), ..PatchParams::default() };
+        let params = PatchParams { field_manager: Some(manager()), ..PatchParams::default() };
         let patch = Patch::Merge(&patch);
         let call = || api.patch(&target.name, &params, &patch);
         let made = self.call(Operation::ApplyService, key, &target.name, call).await?;
@@ -164,7 +164,7 @@ impl Applier {
         annotations.insert(status::WRITE_ID.to_owned(), id.clone());
         let name = slice.metadata.name.clone().unwrap_or_default();
         let api = self.slices(key);
-        let params = PostParams { field_manager: manager(), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(manager()), ..PostParams::default() };
         let written = if create {
             let call = || api.create(&params, &slice);
             self.call(Operation::CreateSlice, key, &name, call).await
@@ -256,8 +256,8 @@ impl Applier {
     }
 }
 
-fn manager() -> Option<String> {
-    Some(keys::FIELD_MANAGER.to_owned())
+fn manager() -> String {
+    keys::FIELD_MANAGER.to_owned()
 }
 
 fn delete_params(target: &Target) -> DeleteParams {

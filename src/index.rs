@@ -214,16 +214,13 @@ impl Index {
 
     /// Forgets the pods of a namespace whose watch ended (or of all).
     pub fn drop_pods(&mut self, scope: Option<&str>) {
-        match scope {
-            Some(namespace) => {
-                if let Some(ns) = self.namespaces.get_mut(namespace) {
-                    ns.drop_pods();
-                }
+        if let Some(namespace) = scope {
+            if let Some(ns) = self.namespaces.get_mut(namespace) {
+                ns.drop_pods();
             }
-            None => {
-                self.pods_seen = None;
-                self.namespaces.values_mut().for_each(Namespace::drop_pods);
-            }
+        } else {
+            self.pods_seen = None;
+            self.namespaces.values_mut().for_each(Namespace::drop_pods);
         }
         self.prune();
     }

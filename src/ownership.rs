@@ -23,7 +23,7 @@ use crate::supervise::Supervisor;
 /// Field manager of the owner references.
 const FIELD_MANAGER: &str = "zen-lead-ownership";
 /// Pause before it is tried again after a failure, and between checks.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// Starts the task that keeps the owner references in place.
 pub fn start(

@@ -29,7 +29,7 @@ const MAX_STEPS: usize = 24;
 /// First wait after a refusal that trying again cannot mend (quota, no permission), doubled each
 /// time up to [`LAST_REFUSAL_WAIT`].
 const FIRST_REFUSAL_WAIT: Duration = Duration::from_secs(15);
-const LAST_REFUSAL_WAIT: Duration = Duration::from_secs(300);
+const LAST_REFUSAL_WAIT: Duration = Duration::from_mins(5);
 
 /// The index behind its lock.
 pub type SharedIndex = Arc<RwLock<Index>>;

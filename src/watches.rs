@@ -85,7 +85,7 @@ impl Watches {
         queue: Queue<ServiceKey>,
         replicas: Replicas,
         metrics: Arc<Metrics>,
-        health: Health,
+        health: &Health,
         supervisor: &Supervisor,
         shutdown: &Shutdown,
         certificates_changed: Arc<Notify>,

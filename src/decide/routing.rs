@@ -19,7 +19,7 @@ use super::{Context, Notice, Step, StepKind, Target, desired};
 use crate::events::Reason;
 use crate::index::Snapshot;
 use crate::index::service::{Leader, own_conditions};
-use crate::index::slice::Truth;
+use crate::index::slice::{Slice, Truth};
 use crate::index::snapshot::{Holder, SourceState};
 use crate::keys::{self, status};
 use crate::metrics::ServiceReport;
@@ -260,7 +260,7 @@ fn serve(
 ) {
     let families = slices::families(&leader.object);
     let present = Present::new(&snapshot.slices, leader, &families);
-    let truth = present.lock().map(|s| s.truth());
+    let truth = present.lock().map(Slice::truth);
     let mirrored = mirror::read(&leader.object);
     let incumbent = incumbent(snapshot, truth.as_ref(), &mirrored, leader);
     let rules = Rules {

@@ -1,5 +1,6 @@
 //! What admission may ask of the index: the neighbours of a Service, under a read lock.
 
+use super::namespace::Namespace;
 use super::{Index, service::Role};
 use crate::admission::verdict::{Neighbour, Neighbours};
 use crate::spec;
@@ -29,7 +30,7 @@ impl Neighbours for View<'_> {
 
     fn limit_reached(&self, namespace: &str) -> Option<usize> {
         let limit = self.index.limits.services_per_namespace;
-        let enabled = self.index.namespaces.get(namespace).map_or(0, |ns| ns.enabled());
+        let enabled = self.index.namespaces.get(namespace).map_or(0, Namespace::enabled);
         (limit > 0 && enabled >= limit).then_some(limit)
     }
 

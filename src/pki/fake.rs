@@ -25,6 +25,8 @@ pub(super) struct World {
     version: u64,
     /// `METHOD path -> status` of every call.
     pub(super) calls: Vec<String>,
+    /// Every next CA that was ever stored.
+    pub(super) nexts: std::collections::BTreeSet<String>,
     /// Status codes to answer the next calls of a method with.
     pub(super) failures: VecDeque<(Method, u16)>,
 }
@@ -115,6 +117,9 @@ impl World {
         let uid = self.objects.get(path).map_or(json!(fresh), |o| o["metadata"]["uid"].clone());
         object["metadata"]["uid"] = uid;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        if let Some(next) = object["data"]["next-ca.crt"].as_str() {
+            self.nexts.insert(next.to_owned());
+        }
         self.objects.insert(path.to_owned(), object.clone());
         object
     }

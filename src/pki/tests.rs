@@ -350,6 +350,27 @@ async fn replicas_that_rotate_together_introduce_one_next_ca() {
     }
 }
 
+#[tokio::test]
+async fn a_replica_that_is_a_few_steps_behind_does_not_undo_what_another_began() {
+    for behind in 0..24 {
+        let fake = Fake::installed();
+        let (mut one, mut two) = (Replica::new(&fake, t0()), Replica::new(&fake, t0()));
+        for replica in [&mut one, &mut two] {
+            replica.pass().await;
+            replica.clock.set(t0() + DAY * 250);
+        }
+        let late = async {
+            for _ in 0..behind {
+                tokio::task::yield_now().await;
+            }
+            two.pass().await
+        };
+        futures::join!(one.pass(), late);
+        let nexts = fake.0.lock().nexts.len();
+        assert_eq!(nexts, 1, "{behind} steps behind: {:?}", fake.writes());
+    }
+}
+
 #[test]
 fn the_patch_names_one_item_in_one_version_of_one_object() {
     use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;

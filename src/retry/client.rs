@@ -41,6 +41,7 @@ const MAX_ERROR_BODY: usize = 1 << 20;
 /// Fails when the configuration names unreadable certificates or keys, or a proxy (which this
 /// build does not support).
 pub fn client(mut config: Config) -> kube::Result<Client> {
+    // Read by kube's own stack alone; the one below has no retries to switch off.
     config.default_retry = false;
     config.headers.push((http::header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
     if config.proxy_url.is_some() {

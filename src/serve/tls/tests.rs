@@ -145,6 +145,22 @@ async fn a_mounted_directory_is_followed_through_every_swap() {
     assert!(text(&metrics).contains("zen_lead_certificate_loads_total{result=\"ok\"} 4"));
 }
 
+#[tokio::test]
+async fn a_plain_directory_will_do() {
+    let volume = Volume::new("plain");
+    let (source, _) = source();
+    let mut mounted = Mounted::new(&volume.0, Arc::clone(&source), Clock::fixed(t0()));
+    for days in [1, 2] {
+        let (crt, key, chain) = files(days);
+        for (name, text) in [("tls.crt", crt), ("tls.key", key)] {
+            let _absent = fs::remove_file(volume.0.join(name));
+            fs::write(volume.0.join(name), text).unwrap();
+        }
+        assert_eq!(mounted.poll().await.unwrap(), Some(t0() + DAY * days));
+        assert_eq!(source.chain(), chain);
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_pair_of_files_makes_a_panic(crt in ".{0,300}", key in ".{0,300}", armour in 0..2_u8) {
