@@ -155,7 +155,7 @@ pub struct Context<'a> {
 pub enum Action {
     /// Everything is as it should be (or waits for something that will be seen).
     Nothing,
-    /// Wait until the watches passed their first list.
+    /// Wait until the watches this decision needs passed their first list.
     Wait,
     /// Read Service, pods and slices consistently and decide again.
     Read,
@@ -190,11 +190,14 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
         let outranked = routing.outranked && !step.urgent();
         !refused && !outranked
     });
+    // An election over pods that were never listed would find everybody gone.
+    let blind = routing.choice.is_some() && !snapshot.pods_known && ctx.trust != Trust::Lost;
     let action = match step {
         None => Action::Nothing,
-        Some(_) if ctx.trust == Trust::Starting && !snapshot.consistent => Action::Wait,
+        Some(_) if (ctx.trust == Trust::Starting || blind) && !snapshot.consistent => Action::Wait,
         Some(step) => {
-            let doubtful = behind || ctx.trust == Trust::Lost || step.needs_read();
+            let doubtful =
+                behind || routing.doubtful || ctx.trust == Trust::Lost || step.needs_read();
             if doubtful && !snapshot.consistent { Action::Read } else { Action::Do(step) }
         }
     };

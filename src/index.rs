@@ -91,21 +91,26 @@ impl Index {
     pub fn apply_service(&mut self, object: core::Service) -> Dirty {
         let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
         let Some(entry) = Entry::trim(object, self.names) else { return Dirty::new() };
+        let limit = self.limits.services_per_namespace;
         let ns = self.namespaces.entry(namespace.clone()).or_default();
-        qualify(&namespace, ns.set_service(&name, Some(entry)))
+        qualify(&namespace, within_limit(ns, limit, |ns| ns.set_service(&name, Some(entry))))
     }
 
     /// Takes note of a deleted Service.
     pub fn delete_service(&mut self, object: &core::Service) -> Dirty {
         let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
         let version = Rv::of(&object.metadata);
-        self.with(&namespace, |ns| ns.remove_service(&name, version))
+        let limit = self.limits.services_per_namespace;
+        self.with(&namespace, |ns| within_limit(ns, limit, |ns| ns.remove_service(&name, version)))
     }
 
     /// Forgets a Service that we deleted ourselves, if it is still the one we mean.
     pub fn forget_service(&mut self, key: &ServiceKey, name: &str, uid: &str) -> Dirty {
+        let limit = self.limits.services_per_namespace;
         self.with(&key.namespace.clone(), |ns| match ns.service(name) {
-            Some(known) if &*known.uid == uid => ns.set_service(&name.into(), None),
+            Some(known) if &*known.uid == uid => {
+                within_limit(ns, limit, |ns| ns.set_service(&name.into(), None))
+            }
             _ => BTreeSet::new(),
         })
     }
@@ -119,9 +124,18 @@ impl Index {
     }
 
     /// Replaces all Services by a list; what is newer than the list (an answer to our own write) stays.
+    ///
+    /// The list must be consistent (no resourceVersion asked for): one that lies behind what was seen
+    /// is then the proof of another history (a restored cluster), and everything known is forgotten.
     pub fn reset_services(&mut self, objects: Vec<core::Service>, version: Rv) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
         let mut dirty = Dirty::new();
+        if version < self.services_seen {
+            for (namespace, ns) in &mut self.namespaces {
+                dirty.append(&mut qualify(namespace, ns.drop_services()));
+            }
+            self.services_seen = version;
+        }
         for object in objects {
             if let Some((namespace, name)) = names_of(&object.metadata) {
                 listed.entry(namespace).or_default().insert(name);
@@ -129,10 +143,12 @@ impl Index {
             dirty.append(&mut self.apply_service(object));
         }
         let none = BTreeSet::new();
+        let limit = self.limits.services_per_namespace;
         for (namespace, ns) in &mut self.namespaces {
             let keep = listed.get(namespace).unwrap_or(&none);
             for gone in ns.services_not_in(keep, version) {
-                dirty.append(&mut qualify(namespace, ns.set_service(&gone, None)));
+                let touched = within_limit(ns, limit, |ns| ns.set_service(&gone, None));
+                dirty.append(&mut qualify(namespace, touched));
             }
         }
         self.services_seen = self.services_seen.max(version);
@@ -166,7 +182,8 @@ impl Index {
         self.with(namespace, |ns| ns.remove_pod(&pod.name, pod.version))
     }
 
-    /// Replaces the pods of one namespace (or of all) by a list.
+    /// Replaces the pods of one namespace (or of all) by a consistent list; see
+    /// [`Index::reset_services`].
     pub fn reset_pods(&mut self, scope: Option<&str>, objects: &[core::Pod], version: Rv) -> Dirty {
         self.reset_trimmed_pods(scope, objects.iter().filter_map(Placed::trim).collect(), version)
     }
@@ -180,6 +197,9 @@ impl Index {
     ) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
         let mut dirty = Dirty::new();
+        if self.pods_position(scope).is_some_and(|seen| version < seen) {
+            self.drop_pods(scope);
+        }
         for placed in pods {
             let names = listed.entry(placed.namespace.clone()).or_default();
             names.insert(placed.pod.name.clone());
@@ -191,7 +211,7 @@ impl Index {
                 continue;
             }
             let keep = listed.get(namespace).unwrap_or(&none);
-            for gone in ns.pods_not_in(keep) {
+            for gone in ns.pods_not_in(keep, version) {
                 dirty.append(&mut qualify(namespace, ns.set_pod(&gone, None)));
             }
             // A first list makes every source decidable, also those without any pod.
@@ -212,15 +232,27 @@ impl Index {
         }
     }
 
-    /// Forgets the pods of a namespace whose watch ended (or of all).
+    fn pods_position(&self, scope: Option<&str>) -> Option<Rv> {
+        match scope {
+            Some(namespace) => self.namespaces.get(namespace)?.pods_seen,
+            None => self.pods_seen,
+        }
+    }
+
+    /// Forgets the pods of a namespace whose watch ended (or of the cluster-wide watch). Pods that
+    /// another watch still keeps stay: going from one kind of watch to the other loses nobody.
     pub fn drop_pods(&mut self, scope: Option<&str>) {
         if let Some(namespace) = scope {
-            if let Some(ns) = self.namespaces.get_mut(namespace) {
-                ns.drop_pods();
+            let everywhere = self.pods_seen.is_some();
+            match self.namespaces.get_mut(namespace) {
+                Some(ns) if everywhere => ns.pods_seen = None,
+                Some(ns) => ns.drop_pods(),
+                None => {}
             }
         } else {
             self.pods_seen = None;
-            self.namespaces.values_mut().for_each(Namespace::drop_pods);
+            let unwatched = self.namespaces.values_mut().filter(|ns| ns.pods_seen.is_none());
+            unwatched.for_each(Namespace::drop_pods);
         }
         self.prune();
     }
@@ -246,10 +278,16 @@ impl Index {
         self.with(&namespace, |ns| ns.remove_slice(&name, version))
     }
 
-    /// Replaces all slices by a list; what is newer than the list stays.
+    /// Replaces all slices by a consistent list; see [`Index::reset_services`].
     pub fn reset_slices(&mut self, objects: Vec<EndpointSlice>, version: Rv) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
         let mut dirty = Dirty::new();
+        if version < self.slices_seen {
+            for (namespace, ns) in &mut self.namespaces {
+                dirty.append(&mut qualify(namespace, ns.drop_slices()));
+            }
+            self.slices_seen = version;
+        }
         for object in objects {
             if let Some((namespace, name)) = names_of(&object.metadata) {
                 listed.entry(namespace).or_default().insert(name);
@@ -315,6 +353,22 @@ impl Index {
     fn prune(&mut self) {
         self.namespaces.retain(|_, ns| !ns.is_empty());
     }
+}
+
+/// Changes a Service; while the namespace is over its limit, a source that comes or goes concerns all
+/// of them, because the next in age takes the free place.
+fn within_limit(
+    ns: &mut Namespace,
+    limit: usize,
+    change: impl FnOnce(&mut Namespace) -> BTreeSet<Arc<str>>,
+) -> BTreeSet<Arc<str>> {
+    let before = ns.enabled();
+    let mut dirty = change(ns);
+    let after = ns.enabled();
+    if limit > 0 && before != after && before.max(after) > limit {
+        dirty.extend(ns.enabled_by_age().into_iter().map(|(_, name)| name));
+    }
+    dirty
 }
 
 fn qualify(namespace: &Arc<str>, names: BTreeSet<Arc<str>>) -> Dirty {

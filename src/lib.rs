@@ -7,6 +7,12 @@
 //! kube-apiserver -> serve::webhook -> admission::verdict (pure, over spec and an index view) -> answer
 //! ```
 
+#[cfg(test)]
+extern crate self as zen_lead;
+
+#[cfg(test)]
+mod fixtures;
+
 pub mod admission;
 pub mod app;
 pub mod apply;

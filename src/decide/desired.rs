@@ -263,3 +263,6 @@ fn comparable(ports: &[ServicePort]) -> Vec<ServicePort> {
 fn or<'a>(value: Option<&'a String>, default: &'a str) -> &'a str {
     value.map_or(default, String::as_str)
 }
+
+#[cfg(test)]
+mod tests;

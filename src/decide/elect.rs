@@ -315,3 +315,6 @@ fn plus(t: Timestamp, d: Duration) -> Timestamp {
     let d = SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX);
     t.checked_add(d).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,8 +60,9 @@ pub fn wanted(
     settings: Option<String>,
     now: Timestamp,
 ) -> Mirror {
-    let routed =
-        if state.ready { truth.pod_name.clone().unwrap_or_default() } else { String::new() };
+    let namespace = leader.object.metadata.namespace.as_deref().unwrap_or_default();
+    let leading = truth.pod_name.as_ref().filter(|_| state.ready);
+    let routed = leading.map(|name| format!("{namespace}/{name}")).unwrap_or_default();
     let mut annotations = BTreeMap::from([(status::CURRENT_LEADER.to_owned(), routed)]);
     let present = leader.object.metadata.annotations.clone().unwrap_or_default();
     // An invalid source keeps the settings it was last served with.

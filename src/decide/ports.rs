@@ -90,3 +90,6 @@ fn endpoint_port(port: &ServicePort, number: i32) -> EndpointPort {
         app_protocol: port.app_protocol.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use super::elect::{self, Choice, Incumbent, Rules, Standing};
 use super::mirror::{self, Readiness};
 use super::ports::{self, Ports};
 use super::slices::{self, Present, SliceWrite};
-use super::{Context, Notice, Step, StepKind, Target, desired};
+use super::{Blocked, Context, Notice, Step, StepKind, Target, desired};
 use crate::events::Reason;
 use crate::index::Snapshot;
 use crate::index::service::{Leader, own_conditions};
@@ -33,6 +33,8 @@ pub(super) struct Routing {
     pub(super) steps: Vec<Step>,
     pub(super) marks: Marks,
     pub(super) outranked: bool,
+    /// The Services seen here are ahead of the slices: read before writing.
+    pub(super) doubtful: bool,
     pub(super) again_at: Option<Timestamp>,
     pub(super) report: Option<ServiceReport>,
     pub(super) choice: Option<Choice>,
@@ -64,21 +66,42 @@ enum Course<'a> {
 
 pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
     match course(snapshot, ctx) {
-        Course::Abandon => abandon(snapshot, ctx),
-        Course::TakeDown { source, uid } => take_down(snapshot, source, uid),
+        Course::Abandon => {
+            let mut routing = Routing::default();
+            empty_slices(&mut routing, snapshot, ctx, &snapshot.leaders);
+            routing
+        }
+        Course::TakeDown { source, uid } => {
+            let mut routing = take_down(snapshot, source, uid);
+            empty_slices(&mut routing, snapshot, ctx, disowned(snapshot, uid));
+            routing
+        }
         Course::Serve { source, uid, leader, spec, valid, problem } => {
             let mut routing = Routing::default();
+            let case = Case { snapshot, ctx, source, spec: &spec, valid };
             if let Some(leader) = &leader {
-                serve(&mut routing, snapshot, ctx, source, leader, &spec, valid);
-            } else if problem.is_none() && source.metadata.deletion_timestamp.is_none() {
+                case.serve(&mut routing, leader);
+            }
+            let served = routing.steps.iter().all(|s| s.kind() != StepKind::Slice);
+            match &leader {
+                Some(leader) if valid && served => {
+                    remove_others(&mut routing, snapshot, Some(leader), uid);
+                }
+                // A renamed leader Service serves on until its successor does.
+                kept => {
+                    let kept = kept.as_ref().map(|l| l.uid());
+                    for other in own(snapshot, uid).filter(|l| Some(l.uid()) != kept) {
+                        case.serve(&mut routing, other);
+                    }
+                }
+            }
+            let blocked = problem.is_some() || source.metadata.deletion_timestamp.is_some();
+            if leader.is_none() && !blocked {
                 let service = desired::leader_service(source, &spec);
                 routing.steps.push(Step::CreateLeader(Box::new(service)));
-                routing.report = Some(ServiceReport::default());
+                routing.report.get_or_insert_default();
             }
-            // A renamed leader Service serves on until its successor is there.
-            if let Some(leader) = leader.as_deref().filter(|_| valid) {
-                remove_others(&mut routing, snapshot, Some(leader), uid);
-            }
+            empty_slices(&mut routing, snapshot, ctx, disowned(snapshot, uid));
             source_conditions(&mut routing, source, problem.as_ref(), ctx);
             routing
         }
@@ -139,6 +162,12 @@ fn claim(
         format!("choose another name with the annotation {}", keys::setting::LEADER_SERVICE_NAME);
     match &snapshot.holder {
         Holder::Leader(leader) if leader.is_ours(&key.name, uid) => Ok(Some(leader.clone())),
+        Holder::Leader(leader) if !leader.managed => Err(conflict(format!(
+            "Service {name:?} does not carry the label {}: {} and is left alone; {instead}, or put \
+             the label back if zen-lead made it",
+            keys::kubernetes::MANAGED_BY,
+            keys::MANAGER
+        ))),
         Holder::Leader(leader) if *leader.source == *key.name => Err(conflict(format!(
             "Service {name:?} belonged to an earlier Service {:?} (uid {}) and is left alone; if \
              garbage collection does not remove it, delete it yourself or {instead}",
@@ -176,9 +205,9 @@ fn invalid(violations: &[Violation]) -> Problem {
     Problem { reason: Reason::InvalidService, message: all.join("; ") }
 }
 
-/// Leader Services that are ours by all three signs and not being deleted.
+/// Leader Services that are ours by all three signs.
 fn own<'a>(snapshot: &'a Snapshot, uid: &'a str) -> impl Iterator<Item = &'a Arc<Leader>> {
-    snapshot.leaders.iter().filter(|l| l.is_ours(&snapshot.key.name, uid) && !l.deleting())
+    snapshot.leaders.iter().filter(|l| l.is_ours(&snapshot.key.name, uid))
 }
 
 /// Rules for a leader whose source cannot be read: the incumbent stays, nobody new is promoted.
@@ -195,23 +224,30 @@ fn fallback(snapshot: &Snapshot) -> LeaderSpec {
     }
 }
 
-/// Without its source nobody asks for the leader any longer, and no selector says who may lead. The
+/// Leader Services of this source's name that are not this source's: made for an earlier one that
+/// was deleted (garbage collection takes them), left behind by an orphaning deletion, or changed so
+/// that they are not ours any longer. Nobody keeps them up to date.
+fn disowned<'a>(snapshot: &'a Snapshot, uid: &'a str) -> impl IntoIterator<Item = &'a Arc<Leader>> {
+    snapshot.leaders.iter().filter(move |l| !l.is_ours(&snapshot.key.name, uid))
+}
+
+/// Without its source nobody asks for a leader any longer, and no selector says who may lead. The
 /// slices are emptied (they are ours by label and owner); the leader Service goes with its owner.
-fn abandon(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
-    let mut routing = Routing::default();
-    for leader in &snapshot.leaders {
+fn empty_slices<'a>(
+    routing: &mut Routing,
+    snapshot: &Snapshot,
+    ctx: &Context<'_>,
+    leaders: impl IntoIterator<Item = &'a Arc<Leader>>,
+) {
+    for leader in leaders {
         let slices = snapshot.slices.iter();
         for slice in slices.filter(|s| *s.service == *leader.name() && s.is_ours(leader.uid())) {
             routing.marks = routing.marks.max(slice.truth().marks);
-            if slice.deleting || !leader.managed {
-                continue;
-            }
             if let Some(emptied) = slices::emptied(slice, snapshot.marks, ctx.writer) {
                 routing.steps.push(Step::Slice(Box::new(emptied)));
             }
         }
     }
-    routing
 }
 
 fn take_down(snapshot: &Snapshot, source: Option<&Service>, uid: &str) -> Routing {
@@ -245,93 +281,142 @@ fn remove_others(routing: &mut Routing, snapshot: &Snapshot, keep: Option<&Leade
                 urgent: false,
             })));
         }
-        routing.steps.push(Step::DeleteLeader(target(&leader.object, true)));
-    }
-}
-
-fn serve(
-    routing: &mut Routing,
-    snapshot: &Snapshot,
-    ctx: &Context<'_>,
-    source: &Service,
-    leader: &Arc<Leader>,
-    spec: &LeaderSpec,
-    valid: bool,
-) {
-    let families = slices::families(&leader.object);
-    let present = Present::new(&snapshot.slices, leader, &families);
-    let truth = present.lock().map(Slice::truth);
-    let mirrored = mirror::read(&leader.object);
-    let incumbent = incumbent(snapshot, truth.as_ref(), &mirrored, leader);
-    let rules = Rules {
-        spec,
-        family: families[0],
-        may_promote: valid && snapshot.pods_known,
-        now: ctx.now,
-    };
-    let choice = elect::elect(&snapshot.pods, incumbent.as_ref(), &rules);
-    let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
-    routing.missing_ports = missing;
-    routing.marks = present.marks();
-    routing.outranked = present.decision_version() > DECISION_VERSION;
-    routing.again_at = choice.again_at;
-
-    let wanted = slices::Wanted {
-        leader,
-        families: &families,
-        choice: &choice,
-        ports: slice_ports,
-        withheld: ports_failed,
-        incumbent: incumbent.as_ref(),
-        mirror: &mirrored,
-        marks: snapshot.marks,
-        asked: asked(source),
-        writer: ctx.writer,
-        now: ctx.now,
-        pods: &snapshot.pods,
-    };
-    let may_create = source.metadata.deletion_timestamp.is_none() && !leader.deleting();
-    if let Some(next) = slices::next(&wanted, &present)
-        && (may_create || !matches!(next.write, SliceWrite::Create(_)))
-    {
-        routing.steps.push(Step::Slice(Box::new(next)));
-    }
-    if valid && !leader.deleting() {
-        mend(routing, source, leader, spec);
-    }
-    let foreign = foreign(snapshot, leader);
-    let state = readiness(&choice, &foreign, ports_failed.then_some(&routing.missing_ports), valid);
-    let truth = truth.unwrap_or_default();
-    if !leader.deleting() {
-        let settings = valid.then(|| spec::settings_json(spec));
-        let mirror = mirror::wanted(leader, &truth, &state, settings, ctx.now);
-        if !mirror::says(&leader.object, &mirror) {
-            let notices = mirror::notices(leader, &truth, &state);
-            let target = target(&leader.object, false);
-            routing.steps.push(Step::Mirror(target, Box::new(mirror), notices));
+        if !leader.deleting() {
+            routing.steps.push(Step::DeleteLeader(target(&leader.object, true)));
         }
     }
-    routing.report = Some(report(&choice, &truth, &present, &state, &routing.missing_ports));
-    routing.choice = Some(choice);
 }
 
-/// The last leader: as the lock slice says, or the mirror where the lock is gone, or (a renamed
-/// leader Service) what the Service of the old name says.
+/// What the leader Services of one source are served with.
+struct Case<'a> {
+    snapshot: &'a Snapshot,
+    ctx: &'a Context<'a>,
+    source: &'a Service,
+    spec: &'a LeaderSpec,
+    valid: bool,
+}
+
+impl Case<'_> {
+    fn serve(&self, routing: &mut Routing, leader: &Arc<Leader>) {
+        let Self { snapshot, ctx, source, spec, valid } = *self;
+        let families = slices::families(&leader.object);
+        let present = Present::new(&snapshot.slices, leader, &families);
+        let truth = present.lock().map(Slice::truth);
+        let mirrored = mirror::read(&leader.object);
+        let incumbent = incumbent(snapshot, &present, &mirrored, leader);
+        let outranked = decision_version(leader, &present) > DECISION_VERSION;
+        let rules = Rules {
+            spec,
+            family: families[0],
+            // Over what a newer version wrote, an older one only takes out.
+            may_promote: valid && snapshot.pods_known && !outranked,
+            now: ctx.now,
+        };
+        let choice = elect::elect(&snapshot.pods, incumbent.as_ref(), &rules);
+        let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
+        routing.marks = routing.marks.max(present.marks());
+        routing.outranked |= outranked;
+        routing.doubtful |= truth.as_ref().is_some_and(|t| t.epoch < mirrored.epoch);
+        routing.again_at = elect::earliest(routing.again_at, choice.again_at);
+
+        let wanted = slices::Wanted {
+            leader,
+            families: &families,
+            choice: &choice,
+            ports: slice_ports,
+            withheld: ports_failed,
+            incumbent: incumbent.as_ref(),
+            mirror: &mirrored,
+            marks: snapshot.marks,
+            asked: asked(source),
+            writer: ctx.writer,
+            now: ctx.now,
+            pods: &snapshot.pods,
+        };
+        let foreign = foreign(snapshot, leader);
+        let may_create = source.metadata.deletion_timestamp.is_none() && !leader.deleting();
+        let next = slices::next(&wanted, &present).filter(|next| match &next.write {
+            // Nothing can be created under a name that somebody else's slice has.
+            SliceWrite::Create(slice) => {
+                let name = slice.metadata.name.as_ref();
+                may_create && !name.is_some_and(|n| foreign.contains(n))
+            }
+            _ => true,
+        });
+        let lagging = next.is_some();
+        if let Some(next) = next {
+            routing.steps.push(Step::Slice(Box::new(next)));
+        }
+        let asked_for = leader.name() == spec.leader_service_name;
+        if valid && asked_for && !leader.deleting() {
+            mend(routing, source, leader, spec);
+        }
+        let failed = ports_failed.then_some(&missing);
+        let refused = refused(ctx, &present, &choice, lagging);
+        let state = readiness(&choice, &foreign, failed, refused, valid);
+        let truth = truth.unwrap_or_else(|| mirrored.clone());
+        if !leader.deleting() {
+            let settings = valid.then(|| spec::settings_json(spec));
+            let mirror = mirror::wanted(leader, &truth, &state, settings, ctx.now);
+            if !mirror::says(&leader.object, &mirror) {
+                let notices = mirror::notices(leader, &truth, &state);
+                // With its version: a late writer must not take the epoch back.
+                let target = target(&leader.object, true);
+                routing.steps.push(Step::Mirror(target, Box::new(mirror), notices));
+            }
+        }
+        // The leader Service that is asked for is served first; the report is about that one.
+        if routing.report.is_none() {
+            routing.report = Some(report(&choice, &truth, &present, &state, &missing));
+            routing.missing_ports = missing;
+            routing.choice = Some(choice);
+        }
+    }
+}
+
+/// The highest decision version that wrote the leader Service or its slices.
+fn decision_version(leader: &Leader, present: &Present<'_>) -> u32 {
+    let own = annotation(&leader.object, status::DECISION_VERSION).and_then(|v| v.parse().ok());
+    present.decision_version().max(own.unwrap_or(0))
+}
+
+/// The refusal that keeps the chosen pod out of the slice, if there is one.
+fn refused<'a>(
+    ctx: &Context<'a>,
+    present: &Present<'_>,
+    choice: &Choice,
+    lagging: bool,
+) -> Option<&'a Blocked> {
+    let chosen = choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
+    let routed = present.lock().is_some_and(|s| s.routed_pods().any(|uid| Some(uid) == chosen));
+    ctx.blocked.filter(|b| b.kind == StepKind::Slice && lagging && !routed)
+}
+
+/// The last leader: as the lock slice says; where that is gone, as follower or mirror say, whichever
+/// is newer; for a renamed leader Service, as the slices of the old name say.
 fn incumbent(
     snapshot: &Snapshot,
-    lock: Option<&Truth>,
+    present: &Present<'_>,
     mirrored: &Truth,
     leader: &Leader,
 ) -> Option<Incumbent> {
+    let named = |t: &Truth| t.pod_uid.is_some();
+    let second = || {
+        let follower = present.follower().map(Slice::truth).unwrap_or_default();
+        let newer = if follower.epoch >= mirrored.epoch { follower } else { mirrored.clone() };
+        Some(newer).filter(named)
+    };
     let old_name = || {
         let others = snapshot.leaders.iter().filter(|l| l.uid() != leader.uid());
         let ours = others.filter(|l| l.managed && l.owner_uid == leader.owner_uid);
-        ours.map(|l| mirror::read(&l.object)).find(|t| t.pod_uid.is_some())
+        let slices = ours.flat_map(|l| {
+            snapshot.slices.iter().filter(|s| *s.service == *l.name() && s.is_ours(l.uid()))
+        });
+        slices.map(|s| s.truth()).filter(named).max_by_key(|t| t.epoch)
     };
-    let truth = match lock {
-        Some(truth) => truth.clone(),
-        None if mirrored.pod_uid.is_some() => mirrored.clone(),
-        None => old_name()?,
+    let truth = match present.lock() {
+        Some(lock) => lock.truth(),
+        None => second().or_else(old_name)?,
     };
     Some(Incumbent {
         uid: truth.pod_uid?,
@@ -385,6 +470,7 @@ fn readiness(
     choice: &Choice,
     foreign: &[String],
     missing_ports: Option<&Vec<String>>,
+    refused: Option<&Blocked>,
     valid: bool,
 ) -> Readiness {
     let pods = mirror::explain(choice);
@@ -399,6 +485,9 @@ fn readiness(
                  delete them; {pods}"
             ),
         );
+    }
+    if let Some(blocked) = refused {
+        return not(blocked.reason, format!("{}; {pods}", blocked.message));
     }
     if let Some(missing) = missing_ports {
         let names = missing.join(", ");

@@ -110,7 +110,8 @@ impl<'a> Present<'a> {
         let mut present = Self { lock: None, follower: None, superfluous: Vec::new() };
         let ours = slices
             .iter()
-            .filter(|s| *s.service == *leader.name() && s.is_ours(leader.uid()) && !s.deleting);
+            // One that is being deleted routes until it is gone: it is kept right as well.
+            .filter(|s| *s.service == *leader.name() && s.is_ours(leader.uid()));
         for slice in ours {
             let is = |n: usize| {
                 families.get(n).is_some_and(|f| *slice.name == slice_name(leader.name(), *f))
@@ -118,6 +119,7 @@ impl<'a> Present<'a> {
             match (is(0), is(1)) {
                 (true, _) => present.lock = Some(slice),
                 (_, true) => present.follower = Some(slice),
+                _ if slice.deleting => {}
                 _ => present.superfluous.push(slice),
             }
         }
@@ -127,6 +129,11 @@ impl<'a> Present<'a> {
     /// The lock slice.
     pub fn lock(&self) -> Option<&'a Slice> {
         self.lock
+    }
+
+    /// The slice of the second family.
+    pub fn follower(&self) -> Option<&'a Slice> {
+        self.follower
     }
 
     /// Number of slices of ours.
@@ -169,7 +176,9 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
             reason,
         })
     });
-    if dual && switch.is_some() && must_empty_follower(wanted, present, lock_epoch, follower_epoch)
+    if dual
+        && (switch.is_some() || present.lock.is_none())
+        && must_empty_follower(wanted, present, lock_epoch, follower_epoch)
     {
         let content =
             Content { pod: None, epoch: to_come, ..Content::of_follower(follower.as_ref()) };
@@ -178,8 +187,9 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
     }
 
     // The lock: with a switch a new epoch; with a follower ahead of it a new epoch as well, because
-    // a switch was begun and not finished.
-    let unfinished = dual && follower_epoch > lock_epoch;
+    // a switch was begun and not finished. A mirror ahead of it means that somebody changed one of
+    // the two by hand (`decide` has read both): epochs do not go back.
+    let unfinished = (dual && follower_epoch > lock_epoch) || wanted.mirror.epoch > lock_epoch;
     let renewed = switch.is_some() || unfinished || present.lock.is_none();
     let epoch = match () {
         () if switch.is_some() || unfinished => to_come,
@@ -217,7 +227,8 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
 /// The lock is switched only beside a follower that carries the lock's own epoch. A lagging one is
 /// emptied first (a slow writer may still be about to write it), and any follower in a planned
 /// switch: always by a write, with the epoch to come, so that a paused writer meets 409. Once it is
-/// empty and ahead of the lock, that has been done.
+/// empty and ahead of the lock, that has been done. Beside a lock that somebody deleted, a follower
+/// may only name the pod that the new lock will name.
 fn must_empty_follower(
     wanted: &Wanted<'_>,
     present: &Present<'_>,
@@ -229,12 +240,14 @@ fn must_empty_follower(
     if follower_epoch > lock_epoch && routed.is_empty() {
         return false;
     }
+    if present.lock.is_none() {
+        return routed.iter().any(|uid| Some(*uid) != successor);
+    }
     let names_healthy = routed.iter().any(|uid| {
         Some(*uid) != successor && wanted.pods.iter().any(|p| *p.uid == **uid && p.eligible())
     });
-    let lagging = present.lock.is_some() && follower_epoch < lock_epoch;
-    let had_leader = present.lock.is_some() || present.follower.is_some();
-    had_leader && (wanted.choice.incumbent_healthy || names_healthy || lagging)
+    let lagging = follower_epoch < lock_epoch;
+    wanted.choice.incumbent_healthy || names_healthy || lagging
 }
 
 /// What one slice says, whatever its family.
@@ -329,7 +342,7 @@ impl Wanted<'_> {
         }
         let annotations = metadata.annotations.get_or_insert_default();
         let version = present.map_or(0, |s| s.truth().decision_version).max(DECISION_VERSION);
-        self.annotate(annotations, content, version);
+        self.annotate(annotations, content, version, self.trigger(present, content));
         let slice = Box::new(EndpointSlice {
             address_type: family.as_str().to_owned(),
             endpoints: Some(self.endpoints(content, family)),
@@ -344,11 +357,8 @@ impl Wanted<'_> {
         annotations: &mut BTreeMap<String, String>,
         content: &Content,
         decision_version: u32,
+        trigger: Timestamp,
     ) {
-        let trigger =
-            self.choice.endpoint.as_ref().map_or(self.now, |(p, _)| {
-                p.deletion_asked.or(p.readiness.since).unwrap_or(self.now)
-            });
         let set: [(&str, Option<String>); 11] = [
             (status::LEADER_POD_UID, content.leader_uid.clone()),
             (status::LEADER_POD_NAME, content.leader_name.clone()),
@@ -370,6 +380,26 @@ impl Wanted<'_> {
         }
         // A new write: `apply` gives it its id.
         annotations.remove(status::WRITE_ID);
+    }
+
+    /// What made this write necessary, as far as an object says it: the loss of the pod that it
+    /// takes out, or the recovery of the one it puts back. (A successor may have been Ready for
+    /// days, which kube-proxy would report as its own latency.)
+    fn trigger(&self, present: Option<&Slice>, content: &Content) -> Timestamp {
+        let stays = content.pod.as_ref().filter(|(_, c)| c.ready).map(|(p, _)| &*p.uid);
+        let lost = present.and_then(|s| s.routed_pods().find(|uid| Some(*uid) != stays));
+        let back = present.and_then(|s| s.named_pods().find(|uid| Some(*uid) == stays));
+        let find = |uid: &str| self.pods.iter().find(|p| *p.uid == *uid);
+        let at = match (lost, back) {
+            (Some(uid), _) => find(uid)
+                .filter(|p| !p.eligible())
+                .and_then(|p| p.deletion_asked.or(p.readiness.since)),
+            (None, Some(uid)) if present.is_some_and(|s| s.routed_pods().next().is_none()) => {
+                find(uid).and_then(|p| p.readiness.since)
+            }
+            _ => None,
+        };
+        at.unwrap_or(self.now).min(self.now)
     }
 
     fn endpoints(&self, content: &Content, family: Family) -> Vec<Endpoint> {

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::Sizes;
 use super::pod::Pod;
 use super::service::{Entry, Role, selector};
@@ -30,15 +32,18 @@ pub(super) struct Namespace {
     slices: HashMap<Arc<str>, Arc<Slice>>,
     /// Service name -> slices that belong to it.
     slices_of: HashMap<Arc<str>, Names>,
+    /// Number of enabled sources.
+    enabled: usize,
     /// Position of the namespace's own pod watch.
     pub(super) pods_seen: Option<Rv>,
 }
 
 impl Namespace {
-    /// Sets or removes a Service; older versions of the same object are ignored.
+    /// Sets or removes a Service. Older versions are ignored, whatever their uid: a late event of an
+    /// object that was deleted must not replace the one that we created after it.
     pub(super) fn set_service(&mut self, name: &Arc<str>, entry: Option<Entry>) -> Names {
         if let (Some(old), Some(new)) = (self.services.get(name), &entry)
-            && (old == new || (old.uid == new.uid && old.version > new.version))
+            && (old == new || old.version > new.version)
         {
             return Names::new();
         }
@@ -89,6 +94,7 @@ impl Namespace {
     fn unlink(&mut self, name: &Arc<str>, old: &Entry, selection_changed: bool) {
         if let Some(spec) = old.spec() {
             remove(&mut self.claims, spec.leader_service_name.as_str(), name);
+            self.enabled -= 1;
         }
         if let Some(leader) = old.leader() {
             remove(&mut self.leaders, &leader.source, name);
@@ -105,6 +111,7 @@ impl Namespace {
         if let Some(spec) = new.spec() {
             let claimed = Arc::from(spec.leader_service_name.as_str());
             self.claims.entry(claimed).or_default().insert(name.clone());
+            self.enabled += 1;
         }
         if let Some(leader) = new.leader() {
             self.leaders.entry(leader.source.clone()).or_default().insert(name.clone());
@@ -120,12 +127,17 @@ impl Namespace {
         }
     }
 
-    /// Sets or removes a pod.
+    /// Sets or removes a pod; older versions are ignored.
     pub(super) fn set_pod(&mut self, name: &Arc<str>, pod: Option<Pod>) -> Names {
-        if let (Some(old), Some(new)) = (self.pods.get(name), &pod)
-            && (**old == *new || (old.uid == new.uid && old.version > new.version))
-        {
-            return Names::new();
+        if let (Some(old), Some(new)) = (self.pods.get(name), &pod) {
+            if old.version > new.version {
+                return Names::new();
+            }
+            // Most pod events change nothing that a decision looks at.
+            if (Pod { version: new.version, ..(**old).clone() }) == *new {
+                self.pods.insert(name.clone(), Arc::new(new.clone()));
+                return Names::new();
+            }
         }
         let mut dirty = Names::new();
         if let Some(old) = self.pods.remove(name) {
@@ -168,10 +180,22 @@ impl Namespace {
         self.pods_seen = None;
     }
 
-    /// Sets or removes a slice; older versions of the same object are ignored.
+    /// Forgets every object, because they belong to another history of the cluster.
+    pub(super) fn drop_services(&mut self) -> Names {
+        let all: Vec<Arc<str>> = self.services.keys().cloned().collect();
+        all.iter().flat_map(|name| self.set_service(name, None)).collect()
+    }
+
+    /// See [`Namespace::drop_services`].
+    pub(super) fn drop_slices(&mut self) -> Names {
+        let all: Vec<Arc<str>> = self.slices.keys().cloned().collect();
+        all.iter().flat_map(|name| self.set_slice(name, None)).collect()
+    }
+
+    /// Sets or removes a slice; older versions are ignored, whatever their uid.
     pub(super) fn set_slice(&mut self, name: &Arc<str>, slice: Option<Slice>) -> Names {
         if let (Some(old), Some(new)) = (self.slices.get(name), &slice)
-            && (**old == *new || (old.uid == new.uid && old.version > new.version))
+            && (**old == *new || old.version > new.version)
         {
             return Names::new();
         }
@@ -205,8 +229,9 @@ impl Namespace {
         gone.map(|(n, _)| n.clone()).collect()
     }
 
-    pub(super) fn pods_not_in(&self, keep: &Names) -> Vec<Arc<str>> {
-        self.pods.keys().filter(|n| !keep.contains(*n)).cloned().collect()
+    pub(super) fn pods_not_in(&self, keep: &Names, version: Rv) -> Vec<Arc<str>> {
+        let gone = self.pods.iter().filter(|(n, p)| !keep.contains(*n) && p.version <= version);
+        gone.map(|(n, _)| n.clone()).collect()
     }
 
     pub(super) fn slices_not_in(&self, keep: &Names, version: Rv) -> Vec<Arc<str>> {
@@ -259,7 +284,15 @@ impl Namespace {
 
     /// Number of enabled sources.
     pub(super) fn enabled(&self) -> usize {
-        self.services.values().filter(|e| e.spec().is_some()).count()
+        self.enabled
+    }
+
+    /// Names of the enabled sources, oldest first.
+    pub(super) fn enabled_by_age(&self) -> Vec<(Option<Timestamp>, Arc<str>)> {
+        let on = self.services.iter().filter(|(_, e)| e.spec().is_some());
+        let mut all: Vec<_> = on.map(|(name, e)| (created(e), name.clone())).collect();
+        all.sort();
+        all
     }
 
     pub(super) fn count(&self, sizes: &mut Sizes) {
@@ -275,6 +308,11 @@ impl Namespace {
             && self.slices.is_empty()
             && self.pods_seen.is_none()
     }
+}
+
+/// creationTimestamp of a source.
+pub(super) fn created(entry: &Entry) -> Option<Timestamp> {
+    entry.source()?.object.metadata.creation_timestamp.as_ref().map(|t| t.0)
 }
 
 /// The selector of a source as label pairs; empty for everything else.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::Index;
+use super::namespace::created;
 use super::pod::Pod;
 use super::service::{Entry, Leader, Role, Source};
 use super::slice::Slice;
@@ -65,7 +66,7 @@ pub struct Snapshot {
     pub slices: Vec<Arc<Slice>>,
     /// How far the Services and pods in here reach.
     pub marks: Marks,
-    /// The bound on enabled sources per namespace is exceeded.
+    /// The bound on enabled sources per namespace, where this one is beyond it (oldest first).
     pub over_limit: Option<usize>,
     /// The pods in here are complete (their watch passed its first list, or they were just read).
     pub pods_known: bool,
@@ -110,23 +111,21 @@ impl Index {
             if !services.contains(&wanted) {
                 services.push(wanted);
             }
-            let age = |name: &str| {
-                let created =
-                    ns.service(name)?.source()?.object.metadata.creation_timestamp.clone();
-                Some((created.map(|t| t.0), name.to_owned()))
-            };
+            let age = |name: &Arc<str>| Some((created(ns.service(name)?), name.clone()));
             let own_age = age(&key.name);
-            let mut rivals: Vec<_> = ns
-                .claimants(wanted)
-                .filter(|n| **n != key.name)
-                .filter_map(|n| Some((age(n)?, ServiceKey::new(key.namespace.clone(), n.clone()))))
-                .collect();
+            let mut rivals: Vec<_> =
+                ns.claimants(wanted).filter(|n| **n != key.name).filter_map(age).collect();
             rivals.sort();
+            let named = |name: Arc<str>| ServiceKey::new(key.namespace.clone(), name);
             snapshot.older_rival =
-                rivals.first().filter(|(a, _)| Some(a) < own_age.as_ref()).map(|(_, k)| k.clone());
-            snapshot.rivals = rivals.into_iter().map(|(_, k)| k).collect();
+                rivals.first().filter(|r| Some(*r) < own_age.as_ref()).map(|r| named(r.1.clone()));
+            snapshot.rivals = rivals.into_iter().map(|(_, name)| named(name)).collect();
             let limit = self.limits.services_per_namespace;
-            snapshot.over_limit = (limit > 0 && ns.enabled() > limit).then_some(limit);
+            if limit > 0 && ns.enabled() > limit {
+                // The oldest ones have the places, whoever asks first.
+                let place = ns.enabled_by_age().iter().position(|(_, name)| *name == key.name);
+                snapshot.over_limit = place.is_some_and(|p| p >= limit).then_some(limit);
+            }
         }
         snapshot.pods = ns.members_of(&key.name).cloned().collect();
         snapshot.slices = services.iter().flat_map(|s| ns.slices_of(s)).cloned().collect();

@@ -1,0 +1,209 @@
+use std::time::Duration;
+
+use super::*;
+use crate::fixtures::{Object, ServiceFixture, port, service};
+use crate::spec::{PortsMode, Strategy};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+fn spec(leader_type: LeaderType, copy: &[&str]) -> LeaderSpec {
+    LeaderSpec {
+        leader_service_name: "web-leader".into(),
+        strategy: Strategy::OldestReady,
+        sticky: true,
+        min_ready_duration: Duration::ZERO,
+        failover_min_delay: Duration::ZERO,
+        ports_mode: PortsMode::Strict,
+        leader_type,
+        copy_annotations: copy.iter().map(|c| (*c).to_owned()).collect(),
+    }
+}
+
+/// A source with everything on it that must not be taken over.
+fn rich() -> Service {
+    let mut source = service("web")
+        .label("team", "a")
+        .annotation("external-dns.alpha.kubernetes.io/hostname", "a.example")
+        .annotation("lb.example/internal", "true");
+    let s = source.spec();
+    s.type_ = Some("LoadBalancer".into());
+    s.cluster_ips = Some(vec!["10.0.0.9".into()]);
+    s.external_ips = Some(vec!["1.2.3.4".into()]);
+    s.load_balancer_ip = Some("1.2.3.5".into());
+    s.health_check_node_port = Some(30100);
+    s.publish_not_ready_addresses = Some(true);
+    s.load_balancer_class = Some("example.com/lb".into());
+    s.load_balancer_source_ranges = Some(vec!["10.0.0.0/8".into()]);
+    s.allocate_load_balancer_node_ports = Some(false);
+    s.external_traffic_policy = Some("Local".into());
+    s.session_affinity = Some("ClientIP".into());
+    s.ports = Some(vec![ServicePort {
+        node_port: Some(30080),
+        app_protocol: Some("http".into()),
+        ..port("http", 80, IntOrString::String("http".into()))
+    }]);
+    source
+}
+
+#[test]
+fn only_what_is_on_the_allow_list_is_taken_over() {
+    let made = leader_service(&rich(), &spec(LeaderType::ClusterIp, &[]));
+    let labels: Vec<_> = made.metadata.labels.iter().flatten().map(|(k, v)| (&**k, &**v)).collect();
+    assert_eq!(
+        labels,
+        [("app.kubernetes.io/managed-by", "zen-lead"), ("zen-lead.io/source-service", "web")]
+    );
+    let annotations: Vec<_> = made.metadata.annotations.iter().flatten().map(|a| &**a.0).collect();
+    assert_eq!(annotations, ["zen-lead.io/decision-version"]);
+    let owner = &made.metadata.owner_references.as_ref().unwrap()[0];
+    assert_eq!((&*owner.kind, &*owner.name, &*owner.uid), ("Service", "web", "uid-web"));
+    assert_eq!((owner.controller, owner.block_owner_deletion), (Some(true), None));
+    let got = made.spec.unwrap();
+    let expected = ServiceSpec {
+        type_: Some("ClusterIP".into()),
+        ports: Some(vec![ServicePort {
+            app_protocol: Some("http".into()),
+            ..port("http", 80, IntOrString::String("http".into()))
+        }]),
+        ip_families: Some(vec!["IPv4".into()]),
+        ip_family_policy: Some("SingleStack".into()),
+        session_affinity: Some("ClientIP".into()),
+        internal_traffic_policy: Some("Cluster".into()),
+        ..ServiceSpec::default()
+    };
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn a_mirrored_type_brings_what_belongs_to_it_and_the_named_annotations() {
+    let made = leader_service(&rich(), &spec(LeaderType::Mirror, &["lb.example/internal"]));
+    let annotations = made.metadata.annotations.unwrap();
+    assert_eq!(annotations["lb.example/internal"], "true");
+    assert_eq!(annotations["zen-lead.io/copied-annotations"], "lb.example/internal");
+    assert!(!annotations.contains_key("external-dns.alpha.kubernetes.io/hostname"));
+    let got = made.spec.unwrap();
+    assert_eq!(got.type_.as_deref(), Some("LoadBalancer"));
+    assert_eq!(got.load_balancer_class.as_deref(), Some("example.com/lb"));
+    assert_eq!(got.load_balancer_source_ranges, Some(vec!["10.0.0.0/8".to_owned()]));
+    assert_eq!(got.allocate_load_balancer_node_ports, Some(false));
+    assert_eq!(got.external_traffic_policy.as_deref(), Some("Local"));
+    assert_eq!(got.ports.unwrap()[0].node_port, None);
+    assert_eq!(
+        (got.load_balancer_ip, got.health_check_node_port, got.external_ips),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn headless_becomes_cluster_ip_and_the_proxy_name_is_taken_over() {
+    let mut source = service("web").label("service.kubernetes.io/service-proxy-name", "other");
+    source.spec().cluster_ip = Some("None".into());
+    let made = leader_service(&source, &spec(LeaderType::Mirror, &[]));
+    let labels = made.metadata.labels.unwrap();
+    assert_eq!(labels["service.kubernetes.io/service-proxy-name"], "other");
+    let got = made.spec.unwrap();
+    assert_eq!((got.type_.as_deref(), got.cluster_ip), (Some("ClusterIP"), None));
+}
+
+/// The leader Service as the API server stores it.
+fn stored(source: &Service, spec: &LeaderSpec) -> Service {
+    let mut made = leader_service(source, spec).uid("u1").version(5);
+    let s = made.spec.as_mut().unwrap();
+    s.cluster_ip = Some("10.0.0.20".into());
+    for (i, p) in s.ports.iter_mut().flatten().enumerate() {
+        if s.type_.as_deref() != Some("ClusterIP") {
+            p.node_port = Some(31000 + i32::try_from(i).unwrap());
+        }
+    }
+    if s.type_.as_deref() == Some("LoadBalancer") {
+        s.health_check_node_port = Some(31999);
+    }
+    made
+}
+
+fn patch(present: &Service, source: &Service, spec: &LeaderSpec) -> Option<Value> {
+    drift(present, &leader_service(source, spec))
+}
+
+#[test]
+fn what_the_server_filled_in_is_no_drift() {
+    for kind in [LeaderType::ClusterIp, LeaderType::Mirror] {
+        let spec = spec(kind, &["lb.example/internal"]);
+        assert_eq!(patch(&stored(&rich(), &spec), &rich(), &spec), None);
+    }
+    // Defaults that a source of before did not carry.
+    let mut bare = service("web");
+    bare.spec().session_affinity = None;
+    bare.spec().internal_traffic_policy = None;
+    bare.spec().ports = Some(vec![ServicePort { port: 80, ..ServicePort::default() }]);
+    let spec = spec(LeaderType::ClusterIp, &[]);
+    let mut present = stored(&bare, &spec);
+    let s = present.spec();
+    s.session_affinity = Some("None".into());
+    s.internal_traffic_policy = Some("Cluster".into());
+    s.ports = Some(vec![ServicePort {
+        port: 80,
+        protocol: Some("TCP".into()),
+        target_port: Some(IntOrString::Int(80)),
+        ..ServicePort::default()
+    }]);
+    assert_eq!(patch(&present, &bare, &spec), None);
+}
+
+#[test]
+fn drift_is_patched_field_by_field_and_foreign_annotations_stay() {
+    let spec = spec(LeaderType::ClusterIp, &[]);
+    let source = service("web");
+    let mut present = stored(&source, &spec).annotation("theirs", "stays");
+    present.spec().ports.as_mut().unwrap()[0].port = 81;
+    let expected = json!({"spec": {"ports": [
+        {"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}]}});
+    assert_eq!(patch(&present, &source, &spec), Some(expected));
+    let mut present = stored(&source, &spec);
+    present.metadata.labels.as_mut().unwrap().remove("app.kubernetes.io/managed-by");
+    let expected = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "zen-lead"}}});
+    assert_eq!(patch(&present, &source, &spec), Some(expected));
+}
+
+#[test]
+fn a_selector_is_taken_off_with_a_note_to_clean_up() {
+    let spec = spec(LeaderType::ClusterIp, &[]);
+    let present = stored(&service("web"), &spec).selecting("app", "web");
+    let expected = json!({
+        "metadata": {"annotations": {"zen-lead.io/cleanup-pending": "true"}},
+        "spec": {"selector": null},
+    });
+    assert_eq!(patch(&present, &service("web"), &spec), Some(expected));
+}
+
+#[test]
+fn node_ports_stay_with_their_port() {
+    let spec = spec(LeaderType::Mirror, &["lb.example/internal"]);
+    let present = stored(&rich(), &spec);
+    let mut source = rich();
+    source.spec().ports.as_mut().unwrap().push(port("admin", 90, IntOrString::Int(9090)));
+    let found = patch(&present, &source, &spec).unwrap();
+    let ports = found["spec"]["ports"].as_array().unwrap().clone();
+    assert_eq!((&ports[0]["nodePort"], ports[1].get("nodePort")), (&json!(31000), None));
+}
+
+#[test]
+fn annotations_no_longer_named_are_taken_off() {
+    let named = spec(LeaderType::Mirror, &["lb.example/internal"]);
+    let present = stored(&rich(), &named);
+    let found = patch(&present, &rich(), &spec(LeaderType::Mirror, &[])).unwrap();
+    let expected = json!({"metadata": {"annotations": {
+        "lb.example/internal": null, "zen-lead.io/copied-annotations": null}}});
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_change_of_type_goes_both_ways() {
+    let mirror = spec(LeaderType::Mirror, &["lb.example/internal"]);
+    let plain = spec(LeaderType::ClusterIp, &[]);
+    let up = patch(&stored(&rich(), &plain), &rich(), &mirror).unwrap();
+    assert_eq!(up["spec"]["type"], "LoadBalancer");
+    assert_eq!(up["spec"]["loadBalancerClass"], "example.com/lb");
+    let down = patch(&stored(&rich(), &mirror), &rich(), &plain).unwrap();
+    assert_eq!(down["spec"]["type"], "ClusterIP");
+    assert_eq!(down["spec"]["ports"][0].get("nodePort"), None);
+}
