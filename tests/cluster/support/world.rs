@@ -21,6 +21,17 @@ use super::product::{Ports, Product};
 /// Label of every namespace of a run; the webhooks see only those with the run's value.
 pub const RUN_LABEL: &str = "zen-lead-tests/run";
 
+/// No test may take longer, whatever it waits for.
+pub const TEST_DEADLINE: Duration = Duration::from_secs(60);
+/// Tests at the same time, unless --test-threads says otherwise: two replicas and an API server
+/// share the machine with them.
+pub const THREADS: usize = 4;
+
+/// These tests need an API server and nothing else.
+pub fn suited(cluster: Cluster) -> Result<Cluster, String> {
+    Ok(cluster)
+}
+
 /// Everything a run has in common.
 pub struct World {
     pub cluster: Cluster,
@@ -61,6 +72,15 @@ impl World {
         world.stop_on_interrupt();
         world.product.ensure_started().await;
         world
+    }
+
+    /// Before each test: both replicas run, or none where the test is alone with them.
+    pub async fn prepare(&self, alone: bool) {
+        if alone {
+            self.product.stop_all().await;
+        } else {
+            self.product.ensure_started().await;
+        }
     }
 
     /// User name of zen-lead, as its writes are audited.
