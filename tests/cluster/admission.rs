@@ -68,12 +68,15 @@ async fn refusal_is_a_complete_status(t: Arc<Case>) {
 }
 
 async fn all_violations_are_named_at_once(t: Arc<Case>) {
-    let bad = source("web", &json!({
-        "metadata": {"annotations": {
-            names::STICKY: "1", names::MIN_READY: "soon", "zen-lead.io/strategi": "x",
-        }},
-        "spec": {"selector": null},
-    }));
+    let bad = source(
+        "web",
+        &json!({
+            "metadata": {"annotations": {
+                names::STICKY: "1", names::MIN_READY: "soon", "zen-lead.io/strategi": "x",
+            }},
+            "spec": {"selector": null},
+        }),
+    );
     let status = refusal(try_create(&t, &bad).await);
     let fields: Vec<String> = causes(status.details).into_iter().map(|(_, f, _)| f).collect();
     assert_eq!(
@@ -204,10 +207,7 @@ async fn bad_change_of_a_good_service_is_refused(t: Arc<Case>) {
     for (patch, field) in [
         (annotations(&[(names::STICKY, "no")]), "metadata.annotations[zen-lead.io/sticky]"),
         (json!({"spec": {"selector": null}}), "spec.selector"),
-        (
-            json!({"spec": {"type": "ExternalName", "externalName": "example.com"}}),
-            "spec.type",
-        ),
+        (json!({"spec": {"type": "ExternalName", "externalName": "example.com"}}), "spec.type"),
     ] {
         let changed = services.patch("web", &PatchParams::default(), &Patch::Merge(&patch)).await;
         let status = refusal(changed);
@@ -252,10 +252,13 @@ async fn opting_out_of_a_bad_service_passes(t: Arc<Case>) {
 }
 
 async fn warnings_reach_the_user(t: Arc<Case>) {
-    let odd = source_json("web", &json!({
-        "metadata": {"annotations": {names::STICKY: "false"}},
-        "spec": {"internalTrafficPolicy": "Local"},
-    }));
+    let odd = source_json(
+        "web",
+        &json!({
+            "metadata": {"annotations": {names::STICKY: "false"}},
+            "spec": {"internalTrafficPolicy": "Local"},
+        }),
+    );
     let said = t.kubectl(As::Alice, &["apply", "-f", "-"], Some(&odd)).await;
     assert_eq!(said.code, 0, "{said:?}");
     let warnings: Vec<&str> = said.err.lines().filter(|l| l.starts_with("Warning: ")).collect();
@@ -272,14 +275,20 @@ async fn warnings_reach_the_user(t: Arc<Case>) {
 
 async fn services_without_keys_are_not_judged(t: Arc<Case>) {
     // Everything that would be wrong on an enabled Service.
-    let plain = source("plain", &json!({
-        "metadata": {"annotations": {names::ENABLED: null}},
-        "spec": {"selector": null, "clusterIP": "None", "ports": null},
-    }));
+    let plain = source(
+        "plain",
+        &json!({
+            "metadata": {"annotations": {names::ENABLED: null}},
+            "spec": {"selector": null, "clusterIP": "None", "ports": null},
+        }),
+    );
     t.create(&plain).await;
-    let external = source("external", &json!({
-        "metadata": {"annotations": {names::ENABLED: null}},
-        "spec": {"type": "ExternalName", "externalName": "example.com", "ports": null},
-    }));
+    let external = source(
+        "external",
+        &json!({
+            "metadata": {"annotations": {names::ENABLED: null}},
+            "spec": {"type": "ExternalName", "externalName": "example.com", "ports": null},
+        }),
+    );
     t.create(&external).await;
 }

@@ -48,18 +48,18 @@ fn all() -> Vec<Bad> {
         add(annotations(&[(key, value)]), &format!("metadata.annotations[{key}]"), message);
     };
     let known = "\"zen-lead.io/enabled\", \"zen-lead.io/leader-service-name\"";
-    value(names::ENABLED, "yes", r#"Invalid value: "yes": must be "true" or "false"; write "true""#);
+    value(
+        names::ENABLED,
+        "yes",
+        r#"Invalid value: "yes": must be "true" or "false"; write "true""#,
+    );
     value(names::STICKY, "maybe", r#"Invalid value: "maybe": must be "true" or "false""#);
     value(
         "zen-lead.io/strategy",
         "newest",
         r#"Unsupported value: "newest": supported values: "oldest-ready""#,
     );
-    value(
-        names::MIN_READY,
-        "30",
-        r#"Invalid value: "30": has no unit; write "30s" for seconds"#,
-    );
+    value(names::MIN_READY, "30", r#"Invalid value: "30": has no unit; write "30s" for seconds"#);
     value(
         names::MIN_READY,
         "soon",
@@ -93,21 +93,13 @@ fn all() -> Vec<Bad> {
         "Web_Leader",
         r#"Invalid value: "Web_Leader": must consist of lower case letters, digits or '-' (for example 'my-leader'); write "web-leader""#,
     );
-    value(
-        names::LEADER_NAME,
-        &"x".repeat(64),
-        "must be no more than 63 characters (it has 64)",
-    );
+    value(names::LEADER_NAME, &"x".repeat(64), "must be no more than 63 characters (it has 64)");
     value(
         names::COPY,
         "zen-lead.io/sticky",
         r#""zen-lead.io/sticky" is zen-lead's own; leave it out"#,
     );
-    value(
-        "zen-lead.io/stiky",
-        "true",
-        r#"no such key; did you mean "zen-lead.io/sticky"?"#,
-    );
+    value("zen-lead.io/stiky", "true", r#"no such key; did you mean "zen-lead.io/sticky"?"#);
     value("zen-lead.io/colour", "blue", &format!("no such key; the known keys are {known}"));
     add(
         json!({"metadata": {"annotations": {names::LEADER_NAME: "bad-18"}}}),

@@ -28,10 +28,13 @@ tests![
 
 /// The user's own Service of the name a leader Service would get.
 fn own(name: &str) -> Service {
-    source(name, &json!({
-        "metadata": {"annotations": {names::ENABLED: null}, "labels": {"team": "blue"}},
-        "spec": {"selector": {"app": "mine"}},
-    }))
+    source(
+        name,
+        &json!({
+            "metadata": {"annotations": {names::ENABLED: null}, "labels": {"team": "blue"}},
+            "spec": {"selector": {"app": "mine"}},
+        }),
+    )
 }
 
 async fn versions(t: &Case, names: &[&str]) -> Vec<String> {
@@ -61,7 +64,10 @@ async fn taken_name_is_refused_at_admission(t: Arc<Case>) {
     assert_eq!(details.causes[0].field, "metadata.annotations[zen-lead.io/leader-service-name]");
     let message = &details.causes[0].message;
     assert!(message.contains("\"foo-leader\""), "{message}");
-    assert_eq!(refusal(services.create(&PostParams::default(), &source("foo", &json!({}))).await).code, 422);
+    assert_eq!(
+        refusal(services.create(&PostParams::default(), &source("foo", &json!({}))).await).code,
+        422
+    );
     let named = annotations(&[(names::LEADER_NAME, "foo-primary")]);
     t.create(&source("foo", &named)).await;
     t.ready_pods("foo", &["a"]).await;
@@ -114,27 +120,31 @@ async fn plain_service_beside_its_namesake_is_never_touched(t: Arc<Case>) {
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
     assert_eq!(versions(&t, &["foo", "foo-leader"]).await, before);
     let written = t.world.writes(&t.ns);
-    let about_foo = |w: &&Value| {
-        w["objectRef"]["name"].as_str().is_some_and(|name| name.starts_with("foo"))
-    };
+    let about_foo =
+        |w: &&Value| w["objectRef"]["name"].as_str().is_some_and(|name| name.starts_with("foo"));
     assert_eq!(written.iter().filter(about_foo).count(), 0, "{written:?}");
     let labelled = ListParams::default().labels("kubernetes.io/service-name=foo-leader");
     let slices = t.slices().list(&labelled).await.unwrap();
-    assert!(slices.iter().all(|s| {
-        s.labels()[names::SLICE_MANAGED_BY] == "endpointslice-controller.k8s.io"
-    }));
+    assert!(
+        slices
+            .iter()
+            .all(|s| { s.labels()[names::SLICE_MANAGED_BY] == "endpointslice-controller.k8s.io" })
+    );
 }
 
 async fn look_alike_of_a_leader_service_is_not_adopted(t: Arc<Case>) {
     let t = t.outside().await;
     // Both labels are right; only the owner is missing.
-    let fake = source("web-leader", &json!({
-        "metadata": {
-            "annotations": {names::ENABLED: null},
-            "labels": {names::MANAGED_BY: "zen-lead", names::SOURCE_LABEL: "web"},
-        },
-        "spec": {"selector": null},
-    }));
+    let fake = source(
+        "web-leader",
+        &json!({
+            "metadata": {
+                "annotations": {names::ENABLED: null},
+                "labels": {names::MANAGED_BY: "zen-lead", names::SOURCE_LABEL: "web"},
+            },
+            "spec": {"selector": null},
+        }),
+    );
     let before = t.services().create(&PostParams::default(), &fake).await.unwrap();
     t.ready_pods("web", &["a"]).await;
     t.create(&source("web", &json!({}))).await;

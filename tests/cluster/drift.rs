@@ -67,11 +67,15 @@ async fn changed_ports_type_and_policies_are_repaired(t: Arc<Case>) {
 async fn removed_label_is_repaired(t: Arc<Case>) {
     let before = led(&t).await;
     let uid = t.services().get("web-leader").await.unwrap().uid();
-    t.patch_service("web-leader", &json!({"metadata": {"labels": {names::MANAGED_BY: null}}})).await;
+    t.patch_service("web-leader", &json!({"metadata": {"labels": {names::MANAGED_BY: null}}}))
+        .await;
     // Without all three signs it is not ours any more: reported, not adopted.
     t.until_condition("web", "False", "OwnershipConflict").await;
-    t.patch_service("web-leader", &json!({"metadata": {"labels": {names::MANAGED_BY: "zen-lead"}}}))
-        .await;
+    t.patch_service(
+        "web-leader",
+        &json!({"metadata": {"labels": {names::MANAGED_BY: "zen-lead"}}}),
+    )
+    .await;
     until_shape(&t, &before).await;
     t.until_led_by("web-leader", "a").await;
     assert_eq!(t.services().get("web-leader").await.unwrap().uid(), uid);

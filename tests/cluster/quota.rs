@@ -33,7 +33,8 @@ async fn quota_is_reported_tried_rarely_and_served_when_raised(t: Arc<Case>) {
     // Time passes on purpose: few calls is a statement about a time.
     let creations = || {
         let all = t.world.writes(&t.ns);
-        let services = |w: &&Value| w["verb"] == "create" && w["objectRef"]["resource"] == "services";
+        let services =
+            |w: &&Value| w["verb"] == "create" && w["objectRef"]["resource"] == "services";
         all.iter().filter(services).count()
     };
     tokio::time::sleep(Duration::from_secs(6)).await;

@@ -7,7 +7,6 @@ use std::panic;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
@@ -15,13 +14,7 @@ use tokio::time::timeout;
 
 use super::case::Case;
 use super::cluster::{self, Cluster};
-use super::world::{self, World};
-
-/// No test may take longer, whatever it waits for.
-const TEST_DEADLINE: Duration = Duration::from_secs(60);
-/// Tests at the same time, unless --test-threads says otherwise: two replicas and an API server
-/// share the machine with them.
-const THREADS: usize = 4;
+use super::world::{self, TEST_DEADLINE, THREADS, World};
 
 type Body = Box<dyn Fn(Arc<Case>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
 
@@ -61,7 +54,8 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 static WORLD: OnceLock<Result<Arc<World>, String>> = OnceLock::new();
 
 fn runtime() -> &'static Runtime {
-    RUNTIME.get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+    RUNTIME
+        .get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
 fn world(cluster: &Cluster) -> Result<Arc<World>, String> {
@@ -84,7 +78,7 @@ fn world(cluster: &Cluster) -> Result<Arc<World>, String> {
 /// The whole run; its exit code.
 pub fn main(phases: [Phase; 2]) -> ExitCode {
     let mut args = Arguments::from_args();
-    let cluster = Cluster::from_env();
+    let cluster = Cluster::from_env().and_then(world::suited);
     remember_panics();
     let mut code = ExitCode::SUCCESS;
     for phase in phases {
@@ -126,11 +120,7 @@ fn run(test: &Test, alone: bool, cluster: &Cluster) -> Result<(), Failed> {
     let outcome = runtime.block_on(runtime.spawn(NAME.scope(name.clone(), {
         let (world, name) = (world.clone(), name.clone());
         async move {
-            if alone {
-                world.product.stop_all().await;
-            } else {
-                world.product.ensure_started().await;
-            }
+            world.prepare(alone).await;
             Arc::new(Case::open(world, &name).await)
         }
     })));

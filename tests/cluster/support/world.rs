@@ -21,6 +21,17 @@ use super::product::{Ports, Product};
 /// Label of every namespace of a run; the webhooks see only those with the run's value.
 pub const RUN_LABEL: &str = "zen-lead-tests/run";
 
+/// No test may take longer, whatever it waits for.
+pub const TEST_DEADLINE: Duration = Duration::from_secs(60);
+/// Tests at the same time, unless --test-threads says otherwise: two replicas and an API server
+/// share the machine with them.
+pub const THREADS: usize = 4;
+
+/// These tests need an API server and nothing else.
+pub fn suited(cluster: Cluster) -> Result<Cluster, String> {
+    Ok(cluster)
+}
+
 /// Everything a run has in common.
 pub struct World {
     pub cluster: Cluster,
@@ -45,12 +56,21 @@ impl World {
         let ports = [Ports::free(), Ports::free()];
 
         let namespaces: Api<Namespace> = Api::all(admin.clone());
-        let own: Namespace =
-            serde_json::from_value(json!({"metadata": {"name": system, "labels": {RUN_LABEL: "own"}}}))
-                .unwrap();
+        let own: Namespace = serde_json::from_value(
+            json!({"metadata": {"name": system, "labels": {RUN_LABEL: "own"}}}),
+        )
+        .unwrap();
         let own = namespaces.create(&PostParams::default(), &own).await.unwrap();
-        let made = Made { run: &run, system: &system, uid: own.uid().unwrap(), url_port: ports[0].webhook };
-        kubectl_create(&cluster, &json!({"kind": "List", "apiVersion": "v1", "items": made.objects()}));
+        let made = Made {
+            run: &run,
+            system: &system,
+            uid: own.uid().unwrap(),
+            url_port: ports[0].webhook,
+        };
+        kubectl_create(
+            &cluster,
+            &json!({"kind": "List", "apiVersion": "v1", "items": made.objects()}),
+        );
 
         let kubeconfig = dir.join("kubeconfig");
         std::fs::write(&kubeconfig, identity(&cluster, &admin, &system).await).unwrap();
@@ -60,6 +80,15 @@ impl World {
         world.stop_on_interrupt();
         world.product.ensure_started().await;
         world
+    }
+
+    /// Before each test: both replicas run, or none where the test is alone with them.
+    pub async fn prepare(&self, alone: bool) {
+        if alone {
+            self.product.stop_all().await;
+        } else {
+            self.product.ensure_started().await;
+        }
     }
 
     /// User name of zen-lead, as its writes are audited.
