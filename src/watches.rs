@@ -172,7 +172,8 @@ impl Watches {
     /// Whether everything a decision about a namespace rests on can be trusted.
     pub fn trust(&self, namespace: &str) -> Trust {
         let inner = &self.inner;
-        let pods = {
+        // No pods are asked about where no valid source is: only its problem is to be told.
+        let pods = if inner.index.read().needs_pods(namespace) {
             let watches = inner.pods.lock();
             let all = watches.all.as_ref().map(|(handle, _)| handle.state());
             let own = watches.by_namespace.get(namespace).map(|w| w.handle.state());
@@ -180,6 +181,8 @@ impl Watches {
                 (Some(State::Live), _) | (_, Some(State::Live)) => State::Live,
                 (all, own) => own.or(all).unwrap_or(State::Starting),
             }
+        } else {
+            State::Live
         };
         trust([inner.services.state(), inner.slices.state(), pods])
     }
@@ -411,7 +414,10 @@ impl Sink<Service> for ServiceSink {
         self.0.index.write().services_heard(version);
     }
 
-    fn live(&self) {}
+    fn live(&self) {
+        // What was decided before had to wait for this.
+        self.0.feed("services", |index| index.all_keys());
+    }
 
     fn lost(&self) {}
 }
@@ -450,7 +456,10 @@ impl Sink<EndpointSlice> for SliceSink {
         self.0.index.write().slices_heard(version);
     }
 
-    fn live(&self) {}
+    fn live(&self) {
+        // What was decided before had to wait for this.
+        self.0.feed("endpointslices", |index| index.all_keys());
+    }
 
     fn lost(&self) {}
 }
@@ -495,7 +504,12 @@ impl Sink<Pod> for PodSink {
         self.feed.index.write().pods_heard(self.scope.as_deref(), version);
     }
 
-    fn live(&self) {}
+    fn live(&self) {
+        // The keys of the list may have been looked at before the watch counted as live; then they
+        // wait for this.
+        let scope = self.scope.as_deref();
+        self.feed.feed("pods", |index| index.keys_in(scope));
+    }
 
     fn lost(&self) {}
 }
