@@ -1,0 +1,1 @@
+crate::support::harness::tests![];
