@@ -214,6 +214,10 @@ impl Reconciler {
         let mut memory = self.memory.lock();
         let known = memory.entry(key.clone()).or_default();
         known.wish = None;
+        // Run out, and what was refused is not wanted any longer: kept, it would bring the key back
+        // at once, for ever.
+        let now = clock::monotonic();
+        known.blocked.take_if(|(_, until, _)| *until <= now);
         let Some(report) = &decision.report else {
             if known.blocked.is_none() {
                 return Next::Forget;

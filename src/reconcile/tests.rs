@@ -178,6 +178,20 @@ async fn a_refused_creation_is_told_on_the_source_and_not_tried_in_a_storm() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_ran_out_does_not_bring_an_unmanaged_service_back_for_ever() {
+    let world = World::new();
+    let quota = "services \"web-leader\" is forbidden: exceeded quota: q, requested: services=1";
+    world.api.fail("POST", SERVICES, 9, Fault::Status(403, "Forbidden", quota));
+    world.reconcile().await.unwrap();
+    // The user gives up; nothing is wanted any longer.
+    world.api.put(SERVICES, json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {}}));
+    let next = world.reconcile().await.unwrap();
+    assert!(matches!(next, Next::At(at) if at > clock::monotonic()), "{next:?}");
+    tokio::time::advance(FIRST_REFUSAL_WAIT).await;
+    assert_eq!(world.reconcile().await.unwrap(), Next::Forget, "a time that is past is no time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_later_rank_waits_for_the_first_but_takes_out_at_once() {
     let world = World::new();
     world.reconcile().await.unwrap();

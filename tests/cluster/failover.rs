@@ -123,7 +123,10 @@ async fn vanished_leader_is_replaced(t: Arc<Case>) {
     let recorder = t.record().await;
     t.vanish("a").await;
     let slice = t.until_led_by("web-leader", "b").await;
-    assert_eq!(annotation(&slice, names::REASON), "pod_gone");
+    // The API server marks a pod as deleted before it removes it; which of the two is seen first
+    // is a matter of luck.
+    let reason = annotation(&slice, names::REASON);
+    assert!(["pod_gone", "pod_terminating"].contains(&reason.as_str()), "{reason}");
     let history = recorder.finish().await;
     history.never_empty("web-leader");
     assert_eq!(history.versions("web-leader"), 2);

@@ -138,7 +138,12 @@ fn run(test: &Test, alone: bool, cluster: &Cluster) -> Result<(), Failed> {
     runtime.block_on(async {
         let result = match result {
             Ok(()) => Ok(()),
-            Err(why) => Err(Failed::from(format!("{why}\n{}", case.dump().await))),
+            Err(why) => {
+                let told = format!("{why}\n{}", case.dump().await);
+                // At once: whoever ends a run early still learns why a test failed.
+                let _ = std::fs::write(case.world.dir.join(format!("{}.failed", case.ns)), &told);
+                Err(Failed::from(told))
+            }
         };
         case.close().await;
         result

@@ -57,6 +57,7 @@ impl Product {
         let _one = self.starting.lock().await;
         for replica in [0, 1] {
             if !self.runs(replica) {
+                self.kill(replica);
                 self.spawn(replica, &[]);
             }
         }
