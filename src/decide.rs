@@ -12,6 +12,7 @@ pub mod ports;
 pub mod slices;
 
 mod routing;
+mod serve;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;

@@ -242,17 +242,18 @@ impl Index {
     /// Forgets the pods of a namespace whose watch ended (or of the cluster-wide watch). Pods that
     /// another watch still keeps stay: going from one kind of watch to the other loses nobody.
     pub fn drop_pods(&mut self, scope: Option<&str>) {
-        if let Some(namespace) = scope {
-            let everywhere = self.pods_seen.is_some();
-            match self.namespaces.get_mut(namespace) {
-                Some(ns) if everywhere => ns.pods_seen = None,
-                Some(ns) => ns.drop_pods(),
-                None => {}
-            }
-        } else {
+        if scope.is_none() {
             self.pods_seen = None;
-            let unwatched = self.namespaces.values_mut().filter(|ns| ns.pods_seen.is_none());
-            unwatched.for_each(Namespace::drop_pods);
+        }
+        for (namespace, ns) in &mut self.namespaces {
+            if scope.is_some_and(|s| s == &**namespace) {
+                ns.pods_seen = None;
+            } else if scope.is_some() {
+                continue;
+            }
+            if self.pods_seen.is_none() && ns.pods_seen.is_none() {
+                ns.drop_pods();
+            }
         }
         self.prune();
     }

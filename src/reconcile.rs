@@ -3,6 +3,9 @@
 //! What a refusal means for the next decision is settled here. No objects are built and nothing is
 //! chosen here: that is `decide`'s.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -77,9 +77,11 @@ impl Namespace {
         match &entry.role {
             Role::Source(_) => _ = dirty.insert(name.clone()),
             Role::Leader(leader) => _ = dirty.insert(leader.source.clone()),
-            // A source whose last annotation is gone still has a leader Service to take down.
-            Role::Plain if self.leaders.contains_key(name) => _ = dirty.insert(name.clone()),
             Role::Plain => {}
+        }
+        // A source whose last annotation is gone still has a leader Service to take down.
+        if self.leaders.contains_key(name) {
+            dirty.insert(name.clone());
         }
         if let Some(spec) = entry.spec()
             && let Some(others) = self.claims.get(spec.leader_service_name.as_str())
@@ -275,6 +277,10 @@ impl Namespace {
     pub(super) fn members_of(&self, source: &str) -> impl Iterator<Item = &Arc<Pod>> {
         let names = self.members.get(source).into_iter().flatten();
         names.filter_map(|name| self.pods.get(name))
+    }
+
+    pub(super) fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
     }
 
     pub(super) fn slices_of(&self, service: &str) -> impl Iterator<Item = &Arc<Slice>> {

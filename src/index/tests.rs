@@ -1,1 +1,447 @@
+//! The index under random histories, relists and late events.
 
+use k8s_openapi::api::core::v1::Pod as RawPod;
+use k8s_openapi::api::core::v1::Service;
+use proptest::prelude::*;
+
+use super::pod::Pod;
+use super::*;
+use crate::fixtures::{
+    NAMESPACE, Object, PodFixture, ServiceFixture, at, foreign_slice, pod, service,
+};
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new(NAMESPACE, name)
+}
+
+fn keys(names: &[&str]) -> Dirty {
+    names.iter().map(|n| key(n)).collect()
+}
+
+fn empty() -> Index {
+    Index::new(NameRule::default(), Limits::default())
+}
+
+/// An index with the Service `web` enabled and its pods listed.
+fn with_pods(pods: &[RawPod]) -> Index {
+    let mut index = empty();
+    index.reset_services(vec![service("web").enabled()], Rv(10));
+    index.reset_pods(Some(NAMESPACE), pods, Rv(10));
+    index
+}
+
+fn members(index: &Index, source: &str) -> Vec<String> {
+    index.snapshot(&key(source)).pods.iter().map(|p| p.name.to_string()).collect()
+}
+
+#[test]
+fn a_relabelled_pod_leaves_and_comes_back() {
+    let mut index = with_pods(&[pod("a").version(2), pod("b").version(3)]);
+    assert_eq!(members(&index, "web"), ["a", "b"]);
+    let out = pod("a").label("app", "other").version(11);
+    assert_eq!(index.apply_pod(&out), keys(&["web"]));
+    assert_eq!(members(&index, "web"), ["b"]);
+    assert_eq!(index.apply_pod(&pod("a").version(12)), keys(&["web"]));
+    assert_eq!(members(&index, "web"), ["a", "b"]);
+}
+
+#[test]
+fn a_changed_selector_selects_afresh() {
+    let mut index = with_pods(&[pod("a"), pod("b").label("tier", "x")]);
+    let narrowed = service("web").enabled().selecting("tier", "x").version(11);
+    assert_eq!(index.apply_service(narrowed), keys(&["web"]));
+    assert_eq!(members(&index, "web"), ["b"]);
+    assert_eq!(index.apply_pod(&pod("a").label("tier", "x").version(12)), keys(&["web"]));
+    assert_eq!(members(&index, "web"), ["a", "b"]);
+    let mut none = service("web").enabled().version(13);
+    none.spec().selector = None;
+    index.apply_service(none);
+    assert_eq!(members(&index, "web"), [""; 0]);
+}
+
+#[test]
+fn older_versions_are_ignored_whatever_their_uid() {
+    let mut index = with_pods(&[pod("a").uid("new").version(20).ready_for(5)]);
+    assert_eq!(index.apply_pod(&pod("a").uid("old").version(19)), Dirty::new());
+    assert_eq!(index.delete_pod(&pod("a").uid("old").version(19)), Dirty::new());
+    assert_eq!(&*index.snapshot(&key("web")).pods[0].uid, "new");
+
+    // The answer to our own write came before the watch told of the object before it.
+    let leader = |uid: &str, v| service("web-leader").leading("web", "uid-web").uid(uid).version(v);
+    index.apply_service(leader("second", 30));
+    index.apply_service(leader("first", 28));
+    index.delete_service(&leader("first", 29));
+    assert_eq!(index.snapshot(&key("web")).leaders[0].uid(), "second");
+    assert_eq!(index.delete_service(&leader("second", 31)), keys(&["web"]));
+
+    let slice = |uid: &str, v| foreign_slice("s", "web-leader").uid(uid).version(v);
+    index.apply_slice(slice("second", 30));
+    index.apply_slice(slice("first", 28));
+    index.delete_slice(&slice("first", 29));
+    assert_eq!(&*index.snapshot(&key("web")).slices[0].uid, "second");
+}
+
+#[test]
+fn what_a_list_lacks_was_deleted_unseen_and_what_is_newer_than_it_stays() {
+    let leader = || service("web-leader").leading("web", "uid-web");
+    let slice = |name| foreign_slice(name, "web-leader");
+    let mut index = with_pods(&[pod("a").version(2), pod("b").version(3)]);
+    index.apply_service(leader().version(15));
+    index.apply_service(service("other").enabled().version(9));
+    index.apply_slice(slice("old").version(8));
+    index.apply_slice(slice("own").version(16));
+
+    let dirty = index.reset_services(vec![service("web").enabled()], Rv(12));
+    assert_eq!(dirty, keys(&["other"]));
+    assert_eq!(
+        index.snapshot(&key("web")).leaders.len(),
+        1,
+        "our own write is newer than the list"
+    );
+    assert_eq!(index.reset_slices(Vec::new(), Rv(12)), keys(&["web"]));
+    let left = index.snapshot(&key("web"));
+    assert_eq!(left.slices.iter().map(|s| &*s.name).collect::<Vec<_>>(), ["own"]);
+    assert_eq!(index.reset_pods(Some(NAMESPACE), &[pod("b").version(3)], Rv(12)), keys(&["web"]));
+    assert_eq!(members(&index, "web"), ["b"]);
+}
+
+#[test]
+fn a_list_behind_what_was_seen_is_another_history() {
+    let mut index = with_pods(&[pod("a").version(500), pod("b").version(400)]);
+    index.reset_services(vec![service("web").enabled().version(450)], Rv(600));
+    index.reset_slices(vec![foreign_slice("s", "web-leader").version(450)], Rv(600));
+    index.reset_pods(Some(NAMESPACE), &[pod("a").version(500)], Rv(600));
+    // Restored from a backup taken at 100.
+    index.reset_services(vec![service("web").enabled().version(50)], Rv(110));
+    index.reset_slices(Vec::new(), Rv(111));
+    index.reset_pods(Some(NAMESPACE), &[pod("b").version(60)], Rv(112));
+    let now = index.snapshot(&key("web"));
+    assert_eq!(now.marks, crate::version::Marks { services: Rv(110), pods: Rv(112) });
+    assert_eq!(members(&index, "web"), ["b"]);
+    assert!(now.slices.is_empty());
+}
+
+#[test]
+fn positions_come_from_lists_and_the_watch_and_not_from_our_own_writes() {
+    let mut index = with_pods(&[]);
+    index.apply_service(service("web-leader").leading("web", "uid-web").version(99));
+    assert_eq!(index.snapshot(&key("web")).marks.services, Rv(10));
+    index.services_heard(Rv(20));
+    index.services_heard(Rv(19));
+    index.pods_heard(Some(NAMESPACE), Rv(30));
+    let marks = index.snapshot(&key("web")).marks;
+    assert_eq!((marks.services, marks.pods), (Rv(20), Rv(30)));
+}
+
+#[test]
+fn pods_count_as_known_after_their_first_list() {
+    let mut index = empty();
+    index.apply_service(service("web").enabled());
+    assert!(!index.snapshot(&key("web")).pods_known);
+    // A source without any pod becomes decidable too.
+    assert_eq!(index.reset_pods(Some(NAMESPACE), &[], Rv(5)), keys(&["web"]));
+    assert!(index.snapshot(&key("web")).pods_known);
+    index.drop_pods(Some(NAMESPACE));
+    assert!(!index.snapshot(&key("web")).pods_known);
+}
+
+#[test]
+fn going_from_one_kind_of_pod_watch_to_the_other_loses_nobody() {
+    let pods = [pod("a").version(2)];
+    let mut index = with_pods(&pods);
+    index.reset_pods(None, &pods, Rv(20));
+    index.drop_pods(Some(NAMESPACE));
+    assert_eq!(
+        (members(&index, "web"), index.snapshot(&key("web")).pods_known),
+        (vec!["a".to_owned()], true)
+    );
+    index.reset_pods(Some(NAMESPACE), &pods, Rv(30));
+    index.drop_pods(None);
+    let now = index.snapshot(&key("web"));
+    assert_eq!((now.pods.len(), now.pods_known, now.marks.pods), (1, true, Rv(30)));
+}
+
+#[test]
+fn only_changes_that_a_decision_looks_at_wake_a_source() {
+    let mut index = with_pods(&[pod("a").version(2).ready_for(9)]);
+    assert_eq!(index.apply_pod(&pod("a").version(3).ready_for(9)), Dirty::new());
+    // The new version counts all the same: the old state must not come back.
+    assert_eq!(index.apply_pod(&pod("a").version(2).unready_for(1)), Dirty::new());
+    assert_eq!(index.apply_pod(&pod("a").version(4).unready_for(1)), keys(&["web"]));
+    assert_eq!(index.apply_pod(&pod("z").label("app", "other")), Dirty::new());
+    assert_eq!(index.apply_service(service("plain").version(7)), Dirty::new());
+}
+
+#[test]
+fn everybody_concerned_by_a_name_is_woken() {
+    let mut index = with_pods(&[]);
+    let rival = service("api").enabled().set("leader-service-name", "web-leader");
+    assert_eq!(index.apply_service(rival), keys(&["api", "web"]));
+    // A stranger takes the name.
+    assert_eq!(index.apply_service(service("web-leader").version(11)), keys(&["api", "web"]));
+    let ours = service("web-leader").leading("web", "uid-web").version(12);
+    assert_eq!(index.apply_service(ours), keys(&["api", "web"]));
+    assert_eq!(index.apply_slice(foreign_slice("s", "web-leader")), keys(&["web"]));
+    // The last annotation goes: there is a leader Service to take down.
+    assert_eq!(index.apply_service(service("web").version(13)), keys(&["api", "web"]));
+    assert_eq!(index.snapshot(&key("web")).source, SourceState::Plain { uid: "uid-web".into() });
+}
+
+#[test]
+fn ownership_needs_label_source_name_and_owner_uid() {
+    let cases = [
+        (service("l").leading("web", "uid-web"), true),
+        (service("l").leading("web", "uid-of-an-earlier-web"), false),
+        (service("l").leading("api", "uid-web"), false),
+        (
+            service("l").leading("web", "uid-web").label("app.kubernetes.io/managed-by", "helm"),
+            false,
+        ),
+    ];
+    for (object, ours) in cases {
+        let mut index = empty();
+        index.apply_service(object);
+        let (web, api) = (index.snapshot(&key("web")), index.snapshot(&key("api")));
+        let leader = web.leaders.iter().chain(&api.leaders).next().expect("it claims to lead");
+        assert_eq!(leader.is_ours("web", "uid-web"), ours);
+    }
+    let mut plain = service("l").leading("web", "uid-web");
+    plain.metadata.owner_references.as_mut().unwrap()[0].controller = None;
+    let mut index = empty();
+    index.apply_service(plain);
+    assert!(!index.snapshot(&key("web")).leaders[0].is_ours("web", "uid-web"));
+}
+
+#[test]
+fn the_oldest_claimant_of_a_name_comes_first() {
+    let mut index = empty();
+    let wants = |name: &str, age| service(name).enabled().set("leader-service-name", "l").age(age);
+    for source in [wants("b", 10), wants("a", 10), wants("c", 90)] {
+        index.apply_service(source);
+    }
+    assert_eq!(index.snapshot(&key("c")).older_rival, None);
+    assert_eq!(index.snapshot(&key("a")).older_rival, Some(key("c")));
+    assert_eq!(index.snapshot(&key("b")).rivals, [key("c"), key("a")]);
+}
+
+#[test]
+fn beyond_the_limit_the_oldest_have_the_places_and_the_next_is_woken() {
+    let limits = Limits { services_per_namespace: 2, ..Limits::default() };
+    let mut index = Index::new(NameRule::default(), limits);
+    for (name, age) in [("c", 10), ("a", 30), ("b", 20)] {
+        index.apply_service(service(name).enabled().age(age));
+    }
+    let over = |index: &Index| ["a", "b", "c"].map(|n| index.snapshot(&key(n)).over_limit);
+    assert_eq!(over(&index), [None, None, Some(2)]);
+    assert_eq!(index.delete_service(&service("a").version(9)), keys(&["a", "b", "c"]));
+    assert_eq!(over(&index), [None, None, None]);
+}
+
+/// One change of the world, by small numbers.
+#[derive(Clone, Debug)]
+enum Change {
+    Pod { name: u8, labels: u8, ready: bool },
+    NoPod(u8),
+    Service { name: u8, kind: u8 },
+    NoService(u8),
+    Slice { name: u8, service: u8 },
+    NoSlice(u8),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        4 => (0..4u8, 0..4u8, any::<bool>()).prop_map(|(name, labels, ready)| Change::Pod { name, labels, ready }),
+        1 => (0..4u8).prop_map(Change::NoPod),
+        4 => (0..4u8, 0..9u8).prop_map(|(name, kind)| Change::Service { name, kind }),
+        1 => (0..4u8).prop_map(Change::NoService),
+        2 => (0..3u8, 0..4u8).prop_map(|(name, service)| Change::Slice { name, service }),
+        1 => (0..3u8).prop_map(Change::NoSlice),
+    ]
+}
+
+fn made_pod(name: u8, labels: u8, ready: bool) -> RawPod {
+    let mut pod = pod(&format!("p{name}")).readiness(ready, at(0));
+    pod.metadata.labels = None;
+    let mut pod = pod.label("x", if labels & 1 == 0 { "0" } else { "1" });
+    if labels & 2 != 0 {
+        pod = pod.label("app", "web");
+    }
+    pod
+}
+
+fn made_service(name: u8, kind: u8) -> Service {
+    let s = service(&format!("s{name}"));
+    match kind {
+        0 => s,
+        1 => s.enabled(),
+        2 => s.enabled().selecting("x", "0"),
+        3 => s.enabled().selecting("x", "1").set("leader-service-name", "s0"),
+        4 => s.enabled().set("sticky", "perhaps"),
+        5 => s.set("enabled", "false"),
+        6 => s.leading("s0", "uid-s0"),
+        7 => s.leading("s1", "someone"),
+        _ => s.enabled().set("leader-service-name", "s3"),
+    }
+}
+
+/// The world as one list, and the events that led there.
+#[derive(Default)]
+struct World {
+    version: u64,
+    pods: std::collections::BTreeMap<String, RawPod>,
+    services: std::collections::BTreeMap<String, Service>,
+    slices: std::collections::BTreeMap<String, EndpointSlice>,
+}
+
+impl World {
+    /// Carries out a change and tells the index of it, unless `told` says that it missed it.
+    fn change(&mut self, change: &Change, told: Option<&mut Index>) {
+        self.version += 1;
+        let v = self.version;
+        let mut ignored = empty();
+        let index = told.unwrap_or(&mut ignored);
+        match change {
+            Change::Pod { name, labels, ready } => {
+                let pod = made_pod(*name, *labels, *ready).version(v);
+                index.apply_pod(&pod);
+                self.pods.insert(format!("p{name}"), pod);
+            }
+            Change::NoPod(name) => {
+                if let Some(pod) = self.pods.remove(&format!("p{name}")) {
+                    index.delete_pod(&pod.version(v));
+                }
+            }
+            Change::Service { name, kind } => {
+                let service = made_service(*name, *kind).version(v);
+                index.apply_service(service.clone());
+                self.services.insert(format!("s{name}"), service);
+            }
+            Change::NoService(name) => {
+                if let Some(service) = self.services.remove(&format!("s{name}")) {
+                    index.delete_service(&service.version(v));
+                }
+            }
+            Change::Slice { name, service } => {
+                let slice = foreign_slice(&format!("e{name}"), &format!("s{service}")).version(v);
+                index.apply_slice(slice.clone());
+                self.slices.insert(format!("e{name}"), slice);
+            }
+            Change::NoSlice(name) => {
+                if let Some(slice) = self.slices.remove(&format!("e{name}")) {
+                    index.delete_slice(&slice.version(v));
+                }
+            }
+        }
+    }
+
+    fn list(&self, index: &mut Index) {
+        let version = Rv(self.version);
+        index.reset_services(self.services.values().cloned().collect(), version);
+        let pods: Vec<_> = self.pods.values().cloned().collect();
+        index.reset_pods(Some(NAMESPACE), &pods, version);
+        index.reset_slices(self.slices.values().cloned().collect(), version);
+    }
+}
+
+fn everything(index: &Index) -> Vec<Snapshot> {
+    (0..4).map(|n| index.snapshot(&key(&format!("s{n}")))).collect()
+}
+
+proptest! {
+    /// Whatever order events come in, whatever was missed before a list: the reverse maps say what
+    /// a fresh list says.
+    #[test]
+    fn events_and_lists_end_in_the_same_index(
+        changes in prop::collection::vec((change(), 0..8u8), 0..60)
+    ) {
+        let mut world = World::default();
+        let mut told = empty();
+        world.list(&mut told);
+        let mut missing = false;
+        for (change, luck) in &changes {
+            if *luck == 0 {
+                // The watch broke: this was missed, the list makes up for it later.
+                world.change(change, None);
+                missing = true;
+            } else {
+                world.change(change, Some(&mut told));
+            }
+            if *luck == 1 {
+                world.list(&mut told);
+                missing = false;
+            }
+        }
+        if missing {
+            world.list(&mut told);
+        }
+        let version = Rv(world.version);
+        told.services_heard(version);
+        told.pods_heard(Some(NAMESPACE), version);
+        let mut fresh = empty();
+        world.list(&mut fresh);
+        prop_assert_eq!(everything(&told), everything(&fresh));
+        prop_assert_eq!(told.sizes(), fresh.sizes());
+        prop_assert_eq!(told.all_keys(), fresh.all_keys());
+        prop_assert_eq!(told.pod_namespaces(), fresh.pod_namespaces());
+    }
+}
+
+proptest! {
+    /// A source whose snapshot changes is woken.
+    #[test]
+    fn no_change_of_a_snapshot_goes_unnoticed(changes in prop::collection::vec(change(), 0..40)) {
+        let mut index = empty();
+        index.reset_pods(Some(NAMESPACE), &[], Rv(0));
+        let mut world = World::default();
+        for change in &changes {
+            let before = everything(&index);
+            let dirty = told(&mut world, change, &mut index);
+            for (n, (old, new)) in before.iter().zip(everything(&index)).enumerate() {
+                let name = format!("s{n}");
+                let same = relevant(old) == relevant(&new);
+                let managed = !matches!(new.source, SourceState::Absent | SourceState::Plain { .. })
+                    || !new.leaders.is_empty()
+                    || !old.leaders.is_empty();
+                prop_assert!(same || !managed || dirty.contains(&key(&name)), "{name}: {change:?}");
+            }
+        }
+    }
+}
+
+/// A snapshot without what no decision looks at: versions of pods, positions, and slices under a name
+/// that no leader Service has.
+fn relevant(snapshot: &Snapshot) -> Snapshot {
+    let pods = snapshot.pods.iter().map(|p| Arc::new(Pod { version: Rv(0), ..(**p).clone() }));
+    let led = |s: &Arc<Slice>| snapshot.leaders.iter().any(|l| *l.name() == *s.service);
+    Snapshot {
+        pods: pods.collect(),
+        slices: snapshot.slices.iter().filter(|s| led(s)).cloned().collect(),
+        marks: crate::version::Marks::default(),
+        ..snapshot.clone()
+    }
+}
+
+fn told(world: &mut World, change: &Change, index: &mut Index) -> Dirty {
+    // The changes of `World::change`, with what the index answers.
+    let mut copy = index.clone();
+    world.change(change, Some(&mut copy));
+    let v = world.version;
+    let dirty = match change {
+        Change::Pod { name, labels, ready } => {
+            index.apply_pod(&made_pod(*name, *labels, *ready).version(v))
+        }
+        Change::NoPod(name) => index.delete_pod(&made_pod(*name, 0, false).version(v)),
+        Change::Service { name, kind } => {
+            index.apply_service(made_service(*name, *kind).version(v))
+        }
+        Change::NoService(name) => index.delete_service(&made_service(*name, 0).version(v)),
+        Change::Slice { name, service } => {
+            index.apply_slice(foreign_slice(&format!("e{name}"), &format!("s{service}")).version(v))
+        }
+        Change::NoSlice(name) => {
+            index.delete_slice(&foreign_slice(&format!("e{name}"), "").version(v))
+        }
+    };
+    *index = copy;
+    dirty
+}

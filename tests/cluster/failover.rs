@@ -224,11 +224,7 @@ async fn not_ready_leader_that_recovers_stays_when_alone(t: Arc<Case>) {
     history.holds("web-leader");
     assert_eq!(
         history.states("web-leader", "IPv4"),
-        [
-            [Routed::ready("a")],
-            [Routed::not_ready("a")],
-            [Routed::ready("a")],
-        ]
+        [[Routed::ready("a")], [Routed::not_ready("a")], [Routed::ready("a")],]
     );
 }
 

@@ -205,10 +205,14 @@ async fn changes_of_the_source_are_followed(t: Arc<Case>) {
     t.web(&[(names::LEADER_TYPE, "mirror")]).await;
     let first = leader(&t).await;
     t.patch_service("web", &json!({"spec": {"type": "NodePort"}})).await;
-    until_leader(&t, "it becomes a NodePort", |spec| spec.type_.as_deref() == Some("NodePort")).await;
-    t.patch_service("web", &json!({"spec": {"type": "ClusterIP", "ports": [
-        {"name": "http", "port": 80, "targetPort": 8080, "nodePort": null},
-    ]}}))
+    until_leader(&t, "it becomes a NodePort", |spec| spec.type_.as_deref() == Some("NodePort"))
+        .await;
+    t.patch_service(
+        "web",
+        &json!({"spec": {"type": "ClusterIP", "ports": [
+            {"name": "http", "port": 80, "targetPort": 8080, "nodePort": null},
+        ]}}),
+    )
     .await;
     until_leader(&t, "it becomes a ClusterIP again", |spec| {
         spec.type_.as_deref() == Some("ClusterIP")

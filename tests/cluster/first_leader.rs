@@ -165,18 +165,30 @@ async fn mirror_repeats_the_slice(t: Arc<Case>) {
 async fn kubectl_wait_sees_the_leader(t: Arc<Case>) {
     t.web(&[]).await;
     t.ready_pods("web", &["a"]).await;
-    let wait = ["wait", "--for=condition=zen-lead.io/LeaderReady", "service/web-leader", "--timeout=20s"];
+    let wait =
+        ["wait", "--for=condition=zen-lead.io/LeaderReady", "service/web-leader", "--timeout=20s"];
     t.until_led_by("web-leader", "a").await;
     let said = t.kubectl(As::Alice, &wait, None).await;
-    assert_eq!((said.code, said.out.as_str()), (0, "service/web-leader condition met\n"), "{said:?}");
+    assert_eq!(
+        (said.code, said.out.as_str()),
+        (0, "service/web-leader condition met\n"),
+        "{said:?}"
+    );
 }
 
 async fn admission_writes_the_default_name_down(t: Arc<Case>) {
     let web = t.web(&[]).await;
     assert_eq!(annotation(&web, names::LEADER_NAME), "web-leader");
-    let named = t.create(&source("db", &json!({"metadata": {"annotations": {names::LEADER_NAME: "primary"}}}))).await;
+    let named = t
+        .create(&source(
+            "db",
+            &json!({"metadata": {"annotations": {names::LEADER_NAME: "primary"}}}),
+        ))
+        .await;
     assert_eq!(annotation(&named, names::LEADER_NAME), "primary");
-    let off = t.create(&source("off", &json!({"metadata": {"annotations": {names::ENABLED: "false"}}}))).await;
+    let off = t
+        .create(&source("off", &json!({"metadata": {"annotations": {names::ENABLED: "false"}}})))
+        .await;
     assert_eq!(annotation(&off, names::LEADER_NAME), "");
 }
 

@@ -82,7 +82,8 @@ async fn opting_out_by_removing_the_keys_removes_exactly_ours(t: Arc<Case>) {
     t.ready_pods("web", &["a"]).await;
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
-    let none = json!({"metadata": {"annotations": {names::ENABLED: null, names::LEADER_NAME: null}}});
+    let none =
+        json!({"metadata": {"annotations": {names::ENABLED: null, names::LEADER_NAME: null}}});
     t.patch_service("web", &none).await;
     until_only(&t, &left).await;
 }
@@ -201,7 +202,8 @@ async fn leader_service_deleted_by_hand_comes_back(t: Arc<Case>) {
     t.set_ready("a", false).await;
     let before = t.until_led_by("web-leader", "b").await;
     let old = t.services().get("web-leader").await.unwrap();
-    let said = t.kubectl(As::Alice, &["delete", "service", "web-leader", "--wait=false"], None).await;
+    let said =
+        t.kubectl(As::Alice, &["delete", "service", "web-leader", "--wait=false"], None).await;
     assert_eq!(said.code, 0, "{said:?}");
     let new = until("another leader Service", || async {
         let leader = t.services().get("web-leader").await.map_err(|e| e.to_string())?;

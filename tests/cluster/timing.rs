@@ -187,10 +187,7 @@ async fn failover_min_delay_holds_and_then_fires(t: Arc<Case>) {
     let history = recorder.finish().await;
     history.holds("web-leader");
     let states = history.states("web-leader", "IPv4");
-    assert_eq!(
-        states,
-        [[Routed::ready("a")], [Routed::not_ready("a")], [Routed::ready("b")]],
-    );
+    assert_eq!(states, [[Routed::ready("a")], [Routed::not_ready("a")], [Routed::ready("b")]],);
 }
 
 async fn failover_min_delay_ends_when_the_leader_recovers(t: Arc<Case>) {

@@ -1,3 +1,5 @@
+//! Tables of elections: who leads, when, and why the others do not.
+
 use super::*;
 use crate::fixtures::{Object, PodFixture, at, pod};
 use crate::spec::{LeaderType, PortsMode, Strategy};
@@ -15,8 +17,8 @@ fn spec() -> LeaderSpec {
     }
 }
 
-fn trimmed(pods: Vec<k8s_openapi::api::core::v1::Pod>) -> Vec<Arc<Pod>> {
-    pods.iter().map(|p| Arc::new(Pod::trim(p).unwrap())).collect()
+fn trimmed(pods: impl IntoIterator<Item = k8s_openapi::api::core::v1::Pod>) -> Vec<Arc<Pod>> {
+    pods.into_iter().map(|p| Arc::new(Pod::trim(&p).unwrap())).collect()
 }
 
 fn incumbent(name: &str) -> Incumbent {
@@ -74,7 +76,7 @@ fn a_rollout_costs_one_switch() {
 #[test]
 fn a_sticky_incumbent_moves_only_for_a_listed_reason() {
     let other = || pod("old").age(9000).ready_for(900);
-    let cases = [
+    let cases = vec![
         (pod("a").ready_for(5), None),
         (pod("a").unready_for(5), Some(Reason::PodNotReady)),
         (pod("a").ready_for(5).terminating(), Some(Reason::PodTerminating)),

@@ -97,6 +97,13 @@ impl Case {
         Self { world: self.world.clone(), ns, more: Mutex::default() }
     }
 
+    /// From now on the webhooks see this namespace too.
+    pub async fn show_to_webhooks(&self) {
+        let namespaces: Api<Namespace> = Api::all(self.admin());
+        let patch = Patch::Merge(json!({"metadata": {"labels": {RUN_LABEL: self.world.run}}}));
+        namespaces.patch(&self.ns, &PatchParams::default(), &patch).await.unwrap();
+    }
+
     async fn make_namespace(&self, name: &str, labels: &[(&str, &str)]) {
         let labels: BTreeMap<_, _> = labels.iter().copied().collect();
         let object = json!({"metadata": {"name": name, "labels": labels}});

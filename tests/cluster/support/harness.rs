@@ -54,17 +54,22 @@ static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 static WORLD: OnceLock<Result<Arc<World>, String>> = OnceLock::new();
 
 fn runtime() -> &'static Runtime {
-    RUNTIME.get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+    RUNTIME
+        .get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
 fn world(cluster: &Cluster) -> Result<Arc<World>, String> {
     let made = WORLD.get_or_init(|| {
         // On a worker thread: the replicas end with the thread that started them.
-        let world = World::set_up(cluster.clone());
+        let run = world::fresh();
+        let world = World::set_up(cluster.clone(), run.clone());
         let world = runtime().spawn(NAME.scope("set-up".to_owned(), world));
         match runtime().block_on(world) {
             Ok(world) => Ok(Arc::new(world)),
-            Err(e) => Err(format!("set-up failed: {}", words(e, "set-up"))),
+            Err(e) => {
+                runtime().block_on(World::abandon(cluster.clone(), run));
+                Err(format!("set-up failed: {}", words(e, "set-up")))
+            }
         }
     });
     made.clone()

@@ -97,9 +97,7 @@ impl Hollow {
 pub fn status(ready: bool, addresses: &[String]) -> Value {
     let now = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second()).unwrap();
     let truth = |b: bool| if b { "True" } else { "False" };
-    let condition = |name: &str, holds: bool| {
-        json!({"type": name, "status": truth(holds), "lastTransitionTime": now.to_string()})
-    };
+    let condition = |name: &str, holds: bool| json!({"type": name, "status": truth(holds), "lastTransitionTime": now.to_string()});
     let mut status = json!({
         "phase": "Running",
         "conditions": [

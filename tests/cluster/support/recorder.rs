@@ -112,9 +112,12 @@ impl History {
             let mut present: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
             let mut last = 0;
             for seen in self.of(leader, family) {
-                let uids = seen.slice.endpoints.iter().flatten().filter(|e| {
-                    e.conditions.as_ref().and_then(|c| c.ready) != Some(false)
-                });
+                let uids = seen
+                    .slice
+                    .endpoints
+                    .iter()
+                    .flatten()
+                    .filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
                 let uids: BTreeSet<String> = uids
                     .filter_map(|e| e.target_ref.as_ref().and_then(|t| t.uid.clone()))
                     .collect();

@@ -24,7 +24,8 @@ impl Case {
             let conditions = service.status.as_ref().and_then(|s| s.conditions.clone());
             for c in conditions.unwrap_or_default() {
                 let (name, message) = (service.name_any(), &c.message);
-                let _ = writeln!(short, "  {name}: {}={} {} {message}", c.type_, c.status, c.reason);
+                let _ =
+                    writeln!(short, "  {name}: {}={} {} {message}", c.type_, c.status, c.reason);
             }
         }
         for slice in &slices {

@@ -48,8 +48,7 @@ pub struct World {
 }
 
 impl World {
-    pub async fn set_up(cluster: Cluster) -> Self {
-        let run = format!("zl{}", fresh());
+    pub async fn set_up(cluster: Cluster, run: String) -> Self {
         let system = format!("{run}-system");
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster-tests").join(&run);
         std::fs::create_dir_all(&dir).unwrap();
@@ -57,12 +56,21 @@ impl World {
         let ports = [Ports::free(), Ports::free()];
 
         let namespaces: Api<Namespace> = Api::all(admin.clone());
-        let own: Namespace =
-            serde_json::from_value(json!({"metadata": {"name": system, "labels": {RUN_LABEL: "own"}}}))
-                .unwrap();
+        let own: Namespace = serde_json::from_value(
+            json!({"metadata": {"name": system, "labels": {RUN_LABEL: "own"}}}),
+        )
+        .unwrap();
         let own = namespaces.create(&PostParams::default(), &own).await.unwrap();
-        let made = Made { run: &run, system: &system, uid: own.uid().unwrap(), url_port: ports[0].webhook };
-        kubectl_create(&cluster, &json!({"kind": "List", "apiVersion": "v1", "items": made.objects()}));
+        let made = Made {
+            run: &run,
+            system: &system,
+            uid: own.uid().unwrap(),
+            url_port: ports[0].webhook,
+        };
+        kubectl_create(
+            &cluster,
+            &json!({"kind": "List", "apiVersion": "v1", "items": made.objects()}),
+        );
 
         let kubeconfig = dir.join("kubeconfig");
         std::fs::write(&kubeconfig, identity(&cluster, &admin, &system).await).unwrap();
@@ -92,6 +100,12 @@ impl World {
     pub fn next_addresses(&self) -> (String, String) {
         let n = self.addresses.fetch_add(1, Ordering::Relaxed);
         (format!("10.200.{}.{}", n / 250, n % 250 + 1), format!("fd00:200::{:x}", n + 1))
+    }
+
+    /// Removes what a set-up made that did not come to its end.
+    pub async fn abandon(cluster: Cluster, run: String) {
+        let admin = cluster.admin().await;
+        remove(&admin, &cluster, &run, &format!("{run}-system")).await;
     }
 
     pub async fn tear_down(self: Arc<Self>) {
@@ -138,10 +152,11 @@ async fn remove(admin: &Client, cluster: &Cluster, run: &str, system: &str) {
     let _ = namespaces.delete(system, &DeleteParams::default()).await;
 }
 
-fn fresh() -> String {
+/// A name for a run that no other run has.
+pub fn fresh() -> String {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let n = since.subsec_nanos() ^ std::process::id().rotate_left(12);
-    format!("{:05x}", n & 0xf_ffff)
+    format!("zl{:05x}", n & 0xf_ffff)
 }
 
 fn kubectl_create(cluster: &Cluster, list: &Value) {
@@ -215,12 +230,12 @@ impl Made<'_> {
         if object["kind"] == "ClusterRoleBinding" {
             object["roleRef"]["name"] = json!(self.system);
         }
-        for rule in object["rules"].as_array_mut().into_iter().flatten() {
-            if rule["resourceNames"] == json!(["zen-lead"]) {
+        for rule in object.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
+            if rule.get("resourceNames") == Some(&json!(["zen-lead"])) {
                 rule["resourceNames"] = json!([self.system]);
             }
         }
-        for hook in object["webhooks"].as_array_mut().into_iter().flatten() {
+        for hook in object.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
             let path = hook["clientConfig"]["service"]["path"].as_str().unwrap().to_owned();
             let url = format!("https://127.0.0.1:{}{path}", self.url_port);
             hook["clientConfig"] = json!({"url": url});

@@ -1,0 +1,254 @@
+//! The protocol between replicas (design, 3a): two families, marks, epochs, versions.
+
+use super::*;
+
+fn dual(pods: Vec<Pod>) -> Scene {
+    let mut scene = Scene::with(service("web").enabled().dual_stack(), pods);
+    scene.settle();
+    scene
+}
+
+fn pair() -> Vec<Pod> {
+    vec![pod("a").age(9).ready_for(5), pod("b").age(8).ready_for(5)]
+}
+
+/// Which slice a step writes, and whom it routes to.
+fn written(step: &Step) -> (String, Option<String>) {
+    let Step::Slice(next) = step else { panic!("a slice is expected: {step:?}") };
+    match &next.write {
+        SliceWrite::Create(s) | SliceWrite::Replace(s) => (s.address_type.clone(), routed(s)),
+        SliceWrite::Delete { name, .. } => panic!("{name} is deleted"),
+    }
+}
+
+fn ip(family: &str, to: Option<&str>) -> (String, Option<String>) {
+    (family.to_owned(), to.map(str::to_owned))
+}
+
+#[test]
+fn both_families_carry_one_leader_and_one_epoch() {
+    let scene = dual(pair());
+    assert_eq!(
+        (routed(&scene.lock()), routed(&scene.follower())),
+        (Some("a".into()), Some("a".into()))
+    );
+    let epoch = |s| mark(&s, status::LEADER_EPOCH);
+    assert_eq!(epoch(scene.lock()), epoch(scene.follower()));
+}
+
+#[test]
+fn a_lost_leader_moves_in_the_lock_first_and_the_follower_next() {
+    let mut scene = dual(pair());
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    let steps: Vec<_> = scene.settle().iter().take(2).map(written).collect();
+    assert_eq!(steps, [ip("IPv4", Some("b")), ip("IPv6", Some("b"))]);
+}
+
+#[test]
+fn a_planned_switch_empties_the_follower_first() {
+    let mut scene = dual(pair());
+    let loose = scene.source().set("sticky", "false").age(0);
+    scene.server.put_service(loose);
+    scene.server.put_pod(pod("0").age(99).ready_for(5));
+    let before = scene.epoch();
+    let steps: Vec<_> = scene.settle().iter().take(3).map(written).collect();
+    assert_eq!(steps, [ip("IPv6", None), ip("IPv4", Some("0")), ip("IPv6", Some("0"))]);
+    assert!(scene.epoch() > before + 1, "the emptied follower took an epoch of its own");
+}
+
+#[test]
+fn a_lagging_follower_is_emptied_before_the_lock_moves_even_when_empty() {
+    let mut scene = dual(pair());
+    // A writer died after the lock: the follower is one epoch behind.
+    let behind = scene.follower();
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    let first = scene.next();
+    assert_eq!(written(&first), ip("IPv4", Some("b")));
+    scene.perform(&first);
+    assert_eq!(scene.follower(), behind);
+    // Now b is lost, and a is back.
+    scene.server.put_pod(pod("a").age(9).ready_for(0));
+    scene.server.put_pod(pod("b").age(8).unready_for(0));
+    let steps: Vec<_> = scene.settle().iter().take(3).map(written).collect();
+    assert_eq!(steps, [ip("IPv6", None), ip("IPv4", Some("a")), ip("IPv6", Some("a"))]);
+}
+
+#[test]
+fn a_follower_ahead_of_the_lock_is_a_switch_that_did_not_finish() {
+    let mut scene = dual(pair());
+    let lock = scene.lock();
+    scene.server.put_service(scene.source().set("sticky", "false"));
+    scene.server.put_pod(pod("0").age(99).ready_for(5));
+    let emptied = scene.next();
+    assert_eq!(written(&emptied), ip("IPv6", None));
+    scene.perform(&emptied);
+    // The preferred pod goes: the same leader again, but with a new epoch, and only then the other.
+    scene.server.remove_pod("0");
+    let ahead: u64 = mark(&scene.follower(), status::LEADER_EPOCH).parse().unwrap();
+    let steps: Vec<_> = scene.settle().iter().take(2).map(written).collect();
+    assert_eq!(steps, [ip("IPv4", Some("a")), ip("IPv6", Some("a"))]);
+    assert!(scene.epoch() > ahead);
+    assert_eq!(
+        mark(&scene.lock(), status::LAST_SWITCH_TIME),
+        mark(&lock, status::LAST_SWITCH_TIME)
+    );
+}
+
+#[test]
+fn a_lock_deleted_by_hand_comes_back_with_the_same_leader_and_a_higher_epoch() {
+    for dual_stack in [false, true] {
+        let mut scene = if dual_stack { dual(pair()) } else { Scene::served(pair()) };
+        // b leads, so that order alone would choose a.
+        scene.server.put_pod(pod("a").age(9).unready_for(0));
+        scene.settle();
+        scene.server.put_pod(pod("a").age(9).ready_for(0));
+        scene.settle();
+        let before = scene.epoch();
+        scene.server.remove_slice("web-leader-zen-lead-ipv4");
+        scene.settle();
+        assert_eq!(scene.routed().as_deref(), Some("b"));
+        assert!(scene.epoch() > before);
+    }
+}
+
+#[test]
+fn beside_a_deleted_lock_the_follower_knows_better_than_the_mirror() {
+    let mut scene = dual(pair());
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    for _ in 0..2 {
+        let step = scene.next();
+        scene.perform(&step);
+    }
+    // Lock and follower say b, the mirror still a; a is healthy again and the lock is deleted.
+    scene.server.put_pod(pod("a").age(9).ready_for(0));
+    scene.server.remove_slice("web-leader-zen-lead-ipv4");
+    assert_eq!(written(&scene.next()), ip("IPv4", Some("b")));
+}
+
+#[test]
+fn a_mirror_ahead_of_the_lock_is_read_again_and_then_overtaken() {
+    let mut scene = Scene::served(pair());
+    let old = scene.lock();
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    scene.settle();
+    // The Services' watch is ahead of the slices'.
+    let mut index = scene.index();
+    index.delete_slice(&scene.lock());
+    index.apply_slice(old);
+    let snapshot = index.snapshot(&ServiceKey::new(NAMESPACE, "web"));
+    assert_eq!(decide(&snapshot, &scene.context()).action, Action::Read);
+    // Somebody set the lock's epoch back.
+    let mut lock = scene.lock();
+    let epoch = scene.epoch();
+    lock = lock.annotation(status::LEADER_EPOCH, "7");
+    scene.server.put_slice(lock);
+    scene.settle();
+    assert!(scene.epoch() > epoch);
+}
+
+#[test]
+fn a_late_mirror_meets_a_conflict() {
+    let mut scene = Scene::served(pair());
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    let switch = scene.next();
+    scene.perform(&switch);
+    let late = scene.next();
+    assert_eq!(late.kind(), StepKind::Mirror);
+    scene.server.put_pod(pod("b").age(8).unready_for(0));
+    scene.server.put_pod(pod("a").age(9).ready_for(0));
+    scene.settle();
+    assert_eq!(scene.server.perform(&late).unwrap_err(), crate::fixtures::api::Refusal::Conflict);
+}
+
+#[test]
+fn a_change_of_what_is_asked_rewrites_the_mark_where_the_endpoint_stays() {
+    let mut scene = Scene::served(pair());
+    let before = scene.lock();
+    scene.server.put_service(scene.source().set("failover-min-delay", "5s"));
+    let position = scene.server.version;
+    let step = scene.next();
+    assert_eq!(written(&step), ip("IPv4", Some("a")));
+    scene.perform(&step);
+    assert_eq!(
+        mark(&scene.lock(), status::DECIDED_AT),
+        format!("services={position},pods={position}")
+    );
+    assert_eq!(mark(&scene.lock(), status::LEADER_EPOCH), mark(&before, status::LEADER_EPOCH));
+    let rest = scene.settle();
+    assert!(rest.iter().all(|s| s.kind() == StepKind::Mirror), "{:?}", kinds(&rest));
+}
+
+#[test]
+fn marks_of_another_history_are_void() {
+    let mut scene = Scene::served(pair());
+    let lock = scene.lock().annotation(status::DECIDED_AT, "services=99999,pods=99999");
+    scene.server.put_slice(lock);
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    let cached = Snapshot { consistent: false, ..scene.snapshot() };
+    assert_eq!(decide(&cached, &scene.context()).action, Action::Read);
+    let decision = scene.decide();
+    assert!(decision.history_void);
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+    assert!(!scene.decide().history_void);
+}
+
+#[test]
+fn a_lower_version_takes_out_and_does_nothing_else() {
+    let newer = (DECISION_VERSION + 1).to_string();
+    let mut scene = Scene::served(pair());
+    scene.server.put_slice(scene.lock().annotation(status::DECISION_VERSION, &newer));
+    scene.server.put_service(scene.source().set("failover-min-delay", "5s"));
+    assert_eq!(scene.decide().action, Action::Nothing, "it would write the slice otherwise");
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    let steps = scene.settle();
+    assert_eq!(steps.iter().map(written).collect::<Vec<_>>(), [ip("IPv4", None)]);
+    assert!(steps[0].urgent());
+    assert_eq!(conditions(&scene.lock()), [false, false, false]);
+    assert_eq!(mark(&scene.lock(), status::DECISION_VERSION), newer);
+}
+
+#[test]
+fn the_leader_service_of_a_newer_version_is_not_patched_back() {
+    let newer = (DECISION_VERSION + 1).to_string();
+    let mut scene = Scene::served(pair());
+    scene.server.put_service(scene.leader().annotation(status::DECISION_VERSION, &newer));
+    scene.server.remove_slice("web-leader-zen-lead-ipv4");
+    assert_eq!(scene.settle(), []);
+}
+
+#[test]
+fn from_one_family_to_two_and_back() {
+    let mut scene = Scene::served(pair());
+    let mut source = scene.source().dual_stack();
+    source = scene.server.put_service(source);
+    scene.settle();
+    assert_eq!(routed(&scene.follower()).as_deref(), Some("a"));
+    source.spec().ip_families = Some(vec!["IPv4".into()]);
+    source.spec().ip_family_policy = Some("SingleStack".into());
+    scene.server.put_service(source);
+    scene.settle();
+    let names: Vec<_> = scene.server.slices.now.keys().collect();
+    assert_eq!(names, ["web-leader-zen-lead-ipv4"]);
+}
+
+#[test]
+fn steps_that_cannot_be_compared_and_swapped_rest_on_a_read() {
+    let mut scene = Scene::with(service("web").enabled(), pair());
+    let cached = |scene: &Scene| {
+        decide(&Snapshot { consistent: false, ..scene.snapshot() }, &scene.context()).action
+    };
+    assert_eq!(cached(&scene), Action::Read);
+    let create = scene.next();
+    assert_eq!(create.kind(), StepKind::CreateLeader);
+    scene.perform(&create);
+    assert_eq!(cached(&scene), Action::Read);
+    scene.settle();
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    assert!(
+        matches!(cached(&scene), Action::Do(Step::Slice(_))),
+        "the failover path reads nothing"
+    );
+    scene.server.put_service(scene.source().set("enabled", "false"));
+    assert_eq!(cached(&scene), Action::Read);
+}
