@@ -81,7 +81,10 @@ async fn deleting_only_the_namespace_leaves_a_writable_cluster(t: Arc<Case>) {
     until("annotated Services can be written", || async {
         let web = annotations(&[(names::STICKY, "false")]);
         let patch = Patch::Merge(&web);
-        t.user_services().patch("web", &PatchParams::default(), &patch).await.map_err(|e| e.to_string())
+        t.user_services()
+            .patch("web", &PatchParams::default(), &patch)
+            .await
+            .map_err(|e| e.to_string())
     })
     .await;
     t.create(&crate::support::objects::source("new", &json!({}))).await;
