@@ -139,3 +139,32 @@ fn no_file_is_orphaned() {
         assert!(root_file || declared.contains(&stem), "{} is in no mod list", shown(&path));
     }
 }
+
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let mut tests = String::new();
+    for folder in ["src", "tests", "e2e"] {
+        for path in rust_files(folder) {
+            tests.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    let hazards = fs::read_to_string(root().join("docs/hazards.md")).unwrap();
+    let named: BTreeSet<&str> = hazards
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| {
+            word.contains('_')
+                && word.bytes().all(|b| b == b'_' || b.is_ascii_lowercase() || b.is_ascii_digit())
+        })
+        .collect();
+    let manifests = fs::read_to_string(root().join("e2e/test_manifests.sh")).unwrap();
+    let gone: Vec<&&str> = named
+        .iter()
+        .filter(|name| {
+            !tests.contains(&format!("fn {name}(")) && !manifests.contains(&format!("{name}()"))
+        })
+        .collect();
+    assert!(named.len() > 40, "the table names only {} tests", named.len());
+    assert!(gone.is_empty(), "docs/hazards.md names tests that do not exist: {gone:?}");
+}

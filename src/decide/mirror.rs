@@ -142,20 +142,28 @@ pub fn notices(leader: &Leader, truth: &Truth, state: &Readiness) -> Vec<Notice>
     notices
 }
 
-/// Names in one line why each pod is (not) leading. No counters of changing things, no times: a
-/// message that changes by itself would be written for ever.
-pub fn explain(choice: &Choice) -> String {
+/// Names in one line why each pod is (not) leading. No counters of changing things, nothing that
+/// depends on the time of day: a message that changes by itself would be written for ever, and
+/// replicas whose clocks differ would write against each other.
+///
+/// `done` is false where the choice could not be written: then nobody leads.
+pub fn explain(choice: &Choice, done: bool) -> String {
     if choice.standings.is_empty() {
         return "the selector matches no pod".into();
     }
+    let leads = |s: Standing| done && s == Standing::Leads;
     let mut parts: Vec<String> = choice
         .standings
         .iter()
-        .filter(|(_, s)| *s == Standing::Leads)
-        .chain(choice.standings.iter().filter(|(_, s)| *s != Standing::Leads))
+        .filter(|(_, s)| leads(*s))
+        .chain(choice.standings.iter().filter(|(_, s)| !leads(*s)))
         .take(PODS_NAMED)
         .map(|(pod, standing)| match standing {
-            Standing::Leads => format!("{} leads", pod.name),
+            Standing::Leads if done => format!("{} leads", pod.name),
+            // Which of the two depends on the clock that is asked, and clocks differ.
+            Standing::Leads | Standing::Standby | Standing::ReadyTooShort => {
+                format!("{}: standby", pod.name)
+            }
             other => format!("{}: {}", pod.name, other.as_str()),
         })
         .collect();

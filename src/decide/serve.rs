@@ -16,6 +16,7 @@ use super::slices::{self, Present, SliceWrite};
 use super::{Blocked, Context, Step, StepKind, desired};
 use crate::events::Reason;
 use crate::index::Snapshot;
+use crate::index::pod::Family;
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
 use crate::keys::{self, status};
@@ -36,7 +37,14 @@ impl Case<'_> {
     /// Adds the steps for a leader Service, and the report about the first one.
     pub(super) fn serve(&self, routing: &mut Routing, leader: &Arc<Leader>) {
         let Self { snapshot, ctx, source, spec, valid } = *self;
-        let families = slices::families(&leader.object);
+        let foreign = foreign(snapshot, leader);
+        let mut families = slices::families(&leader.object);
+        let taken = |f: Family| foreign.contains(&slices::slice_name(leader.name(), f));
+        // Where somebody else has the follower's name, the lock must not wait for it.
+        families.retain({
+            let first = families[0];
+            move |f| *f == first || !taken(*f)
+        });
         let present = Present::new(&snapshot.slices, leader, &families);
         let truth = present.lock().map(Slice::truth);
         let mirrored = mirror::read(&leader.object);
@@ -69,17 +77,17 @@ impl Case<'_> {
             writer: ctx.writer,
             now: ctx.now,
             pods: &snapshot.pods,
+            deselected: &snapshot.deselected,
         };
-        let foreign = foreign(snapshot, leader);
         let may_create = source.metadata.deletion_timestamp.is_none() && !leader.deleting();
-        let next = slices::next(&wanted, &present).filter(|next| match &next.write {
-            // Nothing can be created under a name that somebody else's slice has.
-            SliceWrite::Create(slice) => {
-                let name = slice.metadata.name.as_ref();
-                may_create && !name.is_some_and(|n| foreign.contains(n))
-            }
-            _ => true,
-        });
+        let next = if taken(families[0]) {
+            // Nothing can be created under the name of somebody else's slice, and without the lock
+            // nobody leads.
+            present.follower().and_then(|f| slices::emptied(f, snapshot.marks, ctx.writer))
+        } else {
+            slices::next(&wanted, &present)
+                .filter(|next| may_create || !matches!(next.write, SliceWrite::Create(_)))
+        };
         let lagging = next.is_some();
         if let Some(next) = next {
             routing.steps.push(Step::Slice(Box::new(next)));
@@ -89,8 +97,12 @@ impl Case<'_> {
             mend(routing, source, leader, spec);
         }
         let failed = ports_failed.then_some(&missing);
-        let refused = refused(ctx, &present, &choice, lagging);
-        let state = readiness(&choice, &foreign, failed, refused, valid);
+        let chosen = choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
+        let routed = present.lock().is_some_and(|s| s.routed_pods().any(|u| Some(u) == chosen));
+        let refused = ctx.blocked.filter(|b| b.kind == StepKind::Slice && lagging && !routed);
+        // What is chosen is told as done only where it is, or is about to be.
+        let done = routed || ports_failed || (lagging && refused.is_none());
+        let state = readiness(&choice, done, &foreign, failed, refused, valid);
         let truth = truth.unwrap_or_else(|| mirrored.clone());
         if !leader.deleting() {
             let settings = valid.then(|| spec::settings_json(spec));
@@ -115,18 +127,6 @@ impl Case<'_> {
 fn decision_version(leader: &Leader, present: &Present<'_>) -> u32 {
     let own = annotation(&leader.object, status::DECISION_VERSION).and_then(|v| v.parse().ok());
     present.decision_version().max(own.unwrap_or(0))
-}
-
-/// The refusal that keeps the chosen pod out of the slice, if there is one.
-fn refused<'a>(
-    ctx: &Context<'a>,
-    present: &Present<'_>,
-    choice: &Choice,
-    lagging: bool,
-) -> Option<&'a Blocked> {
-    let chosen = choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
-    let routed = present.lock().is_some_and(|s| s.routed_pods().any(|uid| Some(uid) == chosen));
-    ctx.blocked.filter(|b| b.kind == StepKind::Slice && lagging && !routed)
 }
 
 /// The last leader: as the lock slice says; where that is gone, as follower or mirror say, whichever
@@ -205,14 +205,15 @@ fn foreign(snapshot: &Snapshot, leader: &Leader) -> Vec<String> {
 
 fn readiness(
     choice: &Choice,
+    done: bool,
     foreign: &[String],
     missing_ports: Option<&Vec<String>>,
     refused: Option<&Blocked>,
     valid: bool,
 ) -> Readiness {
-    let pods = mirror::explain(choice);
+    let pods = mirror::explain(choice, done);
     let not = |reason, message| Readiness { ready: false, reason, message };
-    let routed = choice.endpoint.as_ref().is_some_and(|(_, c)| c.ready);
+    let routed = done && choice.endpoint.as_ref().is_some_and(|(_, c)| c.ready);
     if !foreign.is_empty() {
         let names = foreign.join(", ");
         return not(
@@ -243,12 +244,12 @@ fn readiness(
     if choice.standings.is_empty() {
         return not(Reason::NoPodsFound, pods);
     }
-    let message = match (&choice.endpoint, choice.not_ready_since) {
-        _ if !valid => format!("no new leader while the source is invalid; {pods}"),
-        (Some(_), Some(_)) if choice.available > 0 && choice.again_at.is_some() => {
-            format!("waiting for failover-min-delay or min-ready-duration; {pods}")
-        }
-        _ => pods,
+    let message = if !valid {
+        format!("no new leader while the source is invalid; {pods}")
+    } else if choice.available > 0 {
+        format!("waiting for failover-min-delay or min-ready-duration; {pods}")
+    } else {
+        pods
     };
     not(Reason::NoReadyPods, message)
 }

@@ -90,6 +90,8 @@ pub struct Wanted<'a> {
     pub now: Timestamp,
     /// Every selected pod: to judge what other slices name.
     pub pods: &'a [Arc<Pod>],
+    /// Pods that slices name and the selector does not match any longer.
+    pub deselected: &'a [Arc<Pod>],
 }
 
 /// Name of the slice of a family.
@@ -226,7 +228,7 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
 
 /// The lock is switched only beside a follower that carries the lock's own epoch. A lagging one is
 /// emptied first (a slow writer may still be about to write it), and any follower in a planned
-/// switch: always by a write, with the epoch to come, so that a paused writer meets 409. Once it is
+/// switch (whoever was named until now is healthy, be it that the selector has left him): always by a write, with the epoch to come, so that a paused writer meets 409. Once it is
 /// empty and ahead of the lock, that has been done. Beside a lock that somebody deleted, a follower
 /// may only name the pod that the new lock will name.
 fn must_empty_follower(
@@ -236,16 +238,17 @@ fn must_empty_follower(
     follower_epoch: u64,
 ) -> bool {
     let successor = wanted.choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
-    let routed: Vec<&str> = present.follower.iter().flat_map(|f| f.named_pods()).collect();
+    let routed: Vec<&str> = named(present.follower).collect();
     if follower_epoch > lock_epoch && routed.is_empty() {
         return false;
     }
     if present.lock.is_none() {
         return routed.iter().any(|uid| Some(*uid) != successor);
     }
-    let names_healthy = routed.iter().any(|uid| {
-        Some(*uid) != successor && wanted.pods.iter().any(|p| *p.uid == **uid && p.eligible())
-    });
+    let known = wanted.pods.iter().chain(wanted.deselected);
+    let names_healthy = named(present.lock)
+        .chain(routed)
+        .any(|uid| Some(uid) != successor && known.clone().any(|p| *p.uid == *uid && p.eligible()));
     let lagging = follower_epoch < lock_epoch;
     wanted.choice.incumbent_healthy || names_healthy || lagging
 }
@@ -259,6 +262,10 @@ struct Content {
     switched_at: Option<Timestamp>,
     reason: Option<String>,
     not_ready_since: Option<Timestamp>,
+}
+
+fn named(slice: Option<&Slice>) -> impl Iterator<Item = &str> {
+    slice.into_iter().flat_map(Slice::named_pods).map(|(_, uid)| uid)
 }
 
 impl Content {
@@ -388,8 +395,8 @@ impl Wanted<'_> {
     fn trigger(&self, present: Option<&Slice>, content: &Content) -> Timestamp {
         let stays = content.pod.as_ref().filter(|(_, c)| c.ready).map(|(p, _)| &*p.uid);
         let lost = present.and_then(|s| s.routed_pods().find(|uid| Some(*uid) != stays));
-        let back = present.and_then(|s| s.named_pods().find(|uid| Some(*uid) == stays));
-        let find = |uid: &str| self.pods.iter().find(|p| *p.uid == *uid);
+        let back = named(present).find(|uid| Some(*uid) == stays);
+        let find = |uid: &str| self.pods.iter().chain(self.deselected).find(|p| *p.uid == *uid);
         let at = match (lost, back) {
             (Some(uid), _) => find(uid)
                 .filter(|p| !p.eligible())

@@ -266,6 +266,10 @@ impl Namespace {
         self.slices.get(name)
     }
 
+    pub(super) fn pod(&self, name: &str) -> Option<&Arc<Pod>> {
+        self.pods.get(name)
+    }
+
     pub(super) fn claimants(&self, leader_name: &str) -> impl Iterator<Item = &Arc<str>> {
         self.claims.get(leader_name).into_iter().flatten()
     }

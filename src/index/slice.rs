@@ -106,12 +106,13 @@ impl Slice {
         }
     }
 
-    /// Uids of the pods the slice names, whatever their conditions.
-    pub fn named_pods(&self) -> impl Iterator<Item = &str> {
+    /// Names and uids of the pods the slice names, whatever their conditions.
+    pub fn named_pods(&self) -> impl Iterator<Item = (&str, &str)> {
         self.object
             .iter()
             .flat_map(|o| o.endpoints.iter().flatten())
-            .filter_map(|e| e.target_ref.as_ref()?.uid.as_deref())
+            .filter_map(|e| e.target_ref.as_ref())
+            .filter_map(|pod| Some((pod.name.as_deref()?, pod.uid.as_deref()?)))
     }
 
     /// Uids of the pods the slice routes to (a missing condition means ready, API reference).

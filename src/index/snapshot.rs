@@ -62,6 +62,8 @@ pub struct Snapshot {
     pub older_rival: Option<ServiceKey>,
     /// Pods the source's selector matches.
     pub pods: Vec<Arc<Pod>>,
+    /// Pods that slices of ours name and the selector does not match (any longer).
+    pub deselected: Vec<Arc<Pod>>,
     /// Slices of the leader name and of every Service in `leaders`.
     pub slices: Vec<Arc<Slice>>,
     /// How far the Services and pods in here reach.
@@ -70,7 +72,8 @@ pub struct Snapshot {
     pub over_limit: Option<usize>,
     /// The pods in here are complete (their watch passed its first list, or they were just read).
     pub pods_known: bool,
-    /// Everything in here was just read consistently from the API server.
+    /// Everything in here was just read consistently from the API server, the slices before the
+    /// Services and the pods: a mark on one of them that is ahead then is from another history.
     pub consistent: bool,
 }
 
@@ -85,6 +88,7 @@ impl Index {
             rivals: Vec::new(),
             older_rival: None,
             pods: Vec::new(),
+            deselected: Vec::new(),
             slices: Vec::new(),
             marks: Marks { services: self.services_seen, pods: self.pods_seen.unwrap_or_default() },
             over_limit: None,
@@ -129,6 +133,15 @@ impl Index {
         }
         snapshot.pods = ns.members_of(&key.name).cloned().collect();
         snapshot.slices = services.iter().flat_map(|s| ns.slices_of(s)).cloned().collect();
+        for (name, uid) in snapshot.slices.iter().flat_map(|s| s.named_pods()) {
+            let known = |pods: &[Arc<Pod>]| pods.iter().any(|p| *p.uid == *uid);
+            if let Some(pod) = ns.pod(name).filter(|p| *p.uid == *uid)
+                && !known(&snapshot.pods)
+                && !known(&snapshot.deselected)
+            {
+                snapshot.deselected.push(pod.clone());
+            }
+        }
         snapshot
     }
 }

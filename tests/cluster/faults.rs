@@ -29,7 +29,8 @@ async fn six_led_services(t: &Case) {
         t.pod(hollow(name, "web").dual()).await;
     }
     for name in SERVICES {
-        let spec = json!({"spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "PreferDualStack"}});
+        let spec =
+            json!({"spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "PreferDualStack"}});
         t.create(&source(name, &spec)).await;
     }
     for name in SERVICES {

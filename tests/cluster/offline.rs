@@ -48,10 +48,9 @@ async fn writes_without_our_keys_pass_while_stopped(t: Arc<Case>) {
 async fn changed_keys_are_refused_naming_the_webhook(t: Arc<Case>) {
     led_then_stopped(&t).await;
     let services = t.user_services();
-    for patch in [
-        annotations(&[(names::STICKY, "false")]),
-        json!({"spec": {"selector": {"app": "other"}}}),
-    ] {
+    for patch in
+        [annotations(&[(names::STICKY, "false")]), json!({"spec": {"selector": {"app": "other"}}})]
+    {
         let changed = services.patch("web", &PatchParams::default(), &Patch::Merge(&patch)).await;
         let status = refusal(changed);
         assert_eq!(status.code, 500, "{status:?}");
@@ -67,7 +66,8 @@ async fn changed_keys_are_refused_naming_the_webhook(t: Arc<Case>) {
 
 async fn opting_out_and_deleting_pass_while_stopped(t: Arc<Case>) {
     led_then_stopped(&t).await;
-    let none = json!({"metadata": {"annotations": {names::ENABLED: null, names::LEADER_NAME: null}}});
+    let none =
+        json!({"metadata": {"annotations": {names::ENABLED: null, names::LEADER_NAME: null}}});
     t.patch_service("web", &none).await;
     t.world.product.ensure_started().await;
     t.until_gone("web-leader").await;

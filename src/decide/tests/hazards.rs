@@ -452,6 +452,46 @@ fn a_foreign_slice_under_our_name_is_reported_and_not_fought() {
 }
 
 #[test]
+fn a_foreign_slice_under_the_followers_name_does_not_hold_up_the_lock() {
+    let mut scene = Scene::with(service("web").enabled().dual_stack(), pair());
+    scene.server.put_slice(foreign_slice("web-leader-zen-lead-ipv6", "web-leader"));
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("a"));
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+    assert!(scene.condition().2.contains("web-leader-zen-lead-ipv6"));
+}
+
+#[test]
+fn without_a_lock_of_ours_the_follower_routes_nobody() {
+    let mut scene = Scene::with(service("web").enabled().dual_stack(), pair());
+    scene.settle();
+    scene.server.remove_slice("web-leader-zen-lead-ipv4");
+    scene.server.put_slice(foreign_slice("web-leader-zen-lead-ipv4", "web-leader"));
+    scene.settle();
+    assert_eq!(routed(&scene.follower()), None);
+}
+
+#[test]
+fn replicas_with_different_clocks_agree_on_the_message() {
+    let source = service("web").enabled().set("min-ready-duration", "60s");
+    let mut scene =
+        Scene::with(source, vec![pod("a").age(9).ready_for(100), pod("b").ready_for(10)]);
+    scene.settle();
+    for seconds in [0, 49, 51, 90] {
+        scene.server.now = at(seconds);
+        assert_eq!(scene.settle(), [], "{seconds} s later");
+    }
+    assert_eq!(scene.condition().2, "a leads; b: standby");
+    let source = service("web").enabled().set("min-ready-duration", "60s");
+    let mut scene = Scene::with(source, vec![pod("b").ready_for(10)]);
+    scene.settle();
+    let waiting = "waiting for failover-min-delay or min-ready-duration; b: standby";
+    assert_eq!(scene.condition().2, waiting);
+}
+
+#[test]
 fn what_others_put_on_our_slice_stays() {
     let mut scene = Scene::served(pair());
     scene.server.put_slice(scene.lock().label("team", "a").annotation("note", "hello"));

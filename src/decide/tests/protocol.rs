@@ -252,3 +252,12 @@ fn steps_that_cannot_be_compared_and_swapped_rest_on_a_read() {
     scene.server.put_service(scene.source().set("enabled", "false"));
     assert_eq!(cached(&scene), Action::Read);
 }
+
+#[test]
+fn a_changed_selector_is_a_planned_switch() {
+    let mut scene =
+        dual(vec![pod("a").age(9).ready_for(5), pod("c").ready_for(5).label("app", "new")]);
+    scene.server.put_service(scene.source().selecting("app", "new"));
+    let steps: Vec<_> = scene.settle().iter().take(3).map(written).collect();
+    assert_eq!(steps, [ip("IPv6", None), ip("IPv4", Some("c")), ip("IPv6", Some("c"))]);
+}
