@@ -18,6 +18,9 @@ use zen_lead::version::Marks;
 use crate::fixtures::api::{Server, Stored};
 use crate::replica::describe;
 
+/// How far the fastest clock of a replica is ahead, in milliseconds.
+pub const MOST_AHEAD: i64 = 1500;
+
 /// A property that does not hold: its name, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bad {
@@ -299,7 +302,7 @@ impl Ledger {
             }
         }
         if is_lock && let Some(old) = old {
-            self.lock(server, old, new, follower, view, &pods, now, step)?;
+            self.lock(server, old, new, view, &pods, now, step)?;
         }
         // The two families, by what the writers had seen (design, 3a.5).
         let fit = |uid: &str| by_uid(uid).is_some_and(healthy);
@@ -336,10 +339,9 @@ impl Ledger {
     #[allow(clippy::too_many_arguments, reason = "everything a write can be judged by")]
     fn lock(
         &self,
-        _server: &Server,
+        server: &Server,
         old: &EndpointSlice,
         new: &EndpointSlice,
-        _follower: Option<&EndpointSlice>,
         view: &Snapshot,
         pods: &BTreeMap<String, Pod>,
         now: Timestamp,
@@ -386,7 +388,13 @@ impl Ledger {
         if last != next && sticky(source) && find(&last).is_some_and(|p| fit(p)) {
             return bad("a sticky leader stays while it is fit", told());
         }
-        if last != next && find(&next).is_some_and(|p| !long_enough(&p)) {
+        // By the clock that is furthest ahead: replicas follow it.
+        let latest = now.max(server.now + SignedDuration::from_millis(MOST_AHEAD));
+        let early = |p: &Pod| {
+            let asked = seconds(source, setting::MIN_READY_DURATION);
+            !asked.is_zero() && ready_since(p) + asked > latest
+        };
+        if last != next && find(&next).is_some_and(|p| !fit(p) || early(p)) {
             return bad("nobody leads before min-ready-duration", told());
         }
         Ok(())
