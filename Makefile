@@ -34,15 +34,11 @@ test: toolchain-all ## Unit, router and API tests; starts the cluster, whose API
 	scripts/test.sh test --locked
 	e2e/test_manifests.sh
 
-# Tests with pods and traffic are [[test]] targets in e2e/*.rs that need the feature "e2e", so that
-# `cargo test` alone does not run them.
-E2E_TESTS := $(wildcard e2e/*.rs)
+# The targets below e2e/ need the feature "e2e", so that `cargo test` alone does not run them.
 .PHONY: e2e
-e2e: toolchain-all ## Tests with real pods and traffic, the demo among them
+e2e: cluster-up image ## Tests with real pods and traffic, the demo among them
 	KEEP_CLUSTER=1 e2e/demo.sh
-ifneq ($(E2E_TESTS),)
-	scripts/test.sh test --locked --features e2e $(foreach t,$(E2E_TESTS),--test $(basename $(notdir $(t))))
-endif
+	scripts/test.sh test --locked --features e2e --test e2e
 
 .PHONY: deny
 deny: toolchain ## Licences, banned crates and sources of the dependencies (part of lint)
@@ -57,8 +53,8 @@ coverage: toolchain-all ## Covered lines of `make test` (target/coverage/lcov.in
 	scripts/coverage.sh
 
 .PHONY: bench
-bench: toolchain-all ## The measurements behind the targets of the documentation
-	scripts/test.sh bench --locked
+bench: cluster-up image ## The measurements behind the targets of the documentation
+	scripts/test.sh bench --locked --features e2e
 
 .PHONY: cluster-up cluster-down cluster-status
 cluster-up: ## Start the local Kubernetes (built from source the first time)

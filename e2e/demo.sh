@@ -8,6 +8,7 @@
 #
 #   KEEP=1             leave all of it running, to look around
 #   KEEP_CLUSTER=1     clean up, but leave the cluster
+#   BINARY=PATH        a static zen-lead that is built already, instead of building one
 #   SECONDS_OF_LOAD    how long requests run around the failover (default 8)
 #
 # Performance is measured by the benches, not here: one failover is an example.
@@ -106,7 +107,7 @@ cluster() {
 install() {
   step "zen-lead, built and installed by kubectl apply -k deploy"
   local binary again=no
-  binary=$(scripts/static_build.sh)
+  binary=${BINARY:-$(scripts/static_build.sh)}
   say "$(basename "$binary"): $(stat -c %s "$binary") bytes, static"
   e2e/load_image.sh zen-lead:dev "$binary" | show
   if admin -n "$SYSTEM" get deployment zen-lead >/dev/null 2>&1; then again=yes; fi

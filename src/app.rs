@@ -136,6 +136,8 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let until = shutdown.clone();
     supervisor.spawn("events", async move { writer.run(until.stopping()).await });
 
+    let services = watches.clone();
+    let synced = Box::new(move || services.services_live());
     start_webhook(
         &args,
         webhook_socket,
@@ -146,7 +148,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         &health,
         &shutdown,
         &supervisor,
-        Verdicts::new(index.clone(), watches.clone(), names, args.username.clone()),
+        Verdicts::new(index.clone(), synced, names, args.username.clone()),
         certificates_changed,
     )?;
 

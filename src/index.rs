@@ -323,6 +323,20 @@ impl Index {
         all
     }
 
+    /// The keys of [`Index::all_keys`] in one namespace, or all of them.
+    pub fn keys_in(&self, namespace: Option<&str>) -> Dirty {
+        let mut keys = self.all_keys();
+        if let Some(namespace) = namespace {
+            keys.retain(|key| *key.namespace == *namespace);
+        }
+        keys
+    }
+
+    /// Whether a source of this namespace needs its pods.
+    pub fn needs_pods(&self, namespace: &str) -> bool {
+        self.namespaces.get(namespace).is_some_and(Namespace::needs_pods)
+    }
+
     /// Namespaces that have a source whose pods matter.
     pub fn pod_namespaces(&self) -> BTreeSet<Arc<str>> {
         let wanted = self.namespaces.iter().filter(|(_, ns)| ns.needs_pods());

@@ -7,20 +7,25 @@ use crate::index::view::View;
 use crate::names::NameRule;
 use crate::reconcile::SharedIndex;
 use crate::serve::webhook::{Judge, Judged, Path, Refused};
-use crate::watches::Watches;
 
 /// Judges reviews for the server.
 pub struct Verdicts {
     index: SharedIndex,
-    watches: Watches,
+    synced: Box<dyn Fn() -> bool + Send + Sync>,
     names: NameRule,
     username: String,
 }
 
 impl Verdicts {
-    /// `username` is the user zen-lead writes as.
-    pub fn new(index: SharedIndex, watches: Watches, names: NameRule, username: String) -> Self {
-        Self { index, watches, names, username }
+    /// `synced` says whether all Services were seen and are up to date; `username` is the user
+    /// zen-lead writes as.
+    pub fn new(
+        index: SharedIndex,
+        synced: Box<dyn Fn() -> bool + Send + Sync>,
+        names: NameRule,
+        username: String,
+    ) -> Self {
+        Self { index, synced, names, username }
     }
 }
 
@@ -30,7 +35,7 @@ impl Judge for Verdicts {
             Path::Validate => review::Path::Validate,
             Path::Mutate => review::Path::Mutate,
         };
-        let synced = self.watches.services_live();
+        let synced = (self.synced)();
         let judged = {
             let index = self.index.read();
             let view = View { index: &index, synced };

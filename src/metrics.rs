@@ -3,18 +3,23 @@
 //! Names, types and labels are listed in docs/metrics.md. Labels beyond namespace and service are
 //! closed enums of the callers (`&'static str`). No statics, no decisions, no HTTP.
 
+mod register;
 mod services;
 
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
 };
 
 pub use services::{ServiceReport, ServiceReports};
 
 use crate::names::ServiceKey;
+use register::{
+    build_info, counter, float_gauge, gauge, histogram, plain_float_gauge, plain_gauge,
+    plain_histogram,
+};
 
 /// Buckets of everything that is one API call or less, in seconds.
 pub const FAST_BUCKETS: [f64; 13] =
@@ -299,25 +304,17 @@ impl Metrics {
                 "Kubernetes Events written, by reason and result.",
                 &["reason", "result"],
             )?,
-            started: {
-                let g = Gauge::with_opts(Opts::new(
-                    "process_ready_seconds",
-                    "Seconds from the start of the process to its first readiness.",
-                ))?;
-                r.register(Box::new(g.clone()))?;
-                g
-            },
-            queue_latency: {
-                let h = Histogram::with_opts(
-                    HistogramOpts::new(
-                        "queue_latency_seconds",
-                        "Time a Service waited in the queue after it was due.",
-                    )
-                    .buckets(FAST_BUCKETS.to_vec()),
-                )?;
-                r.register(Box::new(h.clone()))?;
-                h
-            },
+            started: plain_float_gauge(
+                r,
+                "process_ready_seconds",
+                "Seconds from the start of the process to its first readiness.",
+            )?,
+            queue_latency: plain_histogram(
+                r,
+                "queue_latency_seconds",
+                "Time a Service waited in the queue after it was due.",
+                &FAST_BUCKETS,
+            )?,
             services,
             registry,
         })
@@ -560,59 +557,4 @@ impl Metrics {
 
 fn to_i64(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
-}
-
-fn counter(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    let v = IntCounterVec::new(Opts::new(name, help), labels)?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
-}
-
-fn gauge(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-    let v = IntGaugeVec::new(Opts::new(name, help), labels)?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
-}
-
-fn float_gauge(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<GaugeVec> {
-    let v = GaugeVec::new(Opts::new(name, help), labels)?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
-}
-
-fn plain_gauge(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    let v = IntGauge::with_opts(Opts::new(name, help))?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
-}
-
-fn histogram(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: &[f64],
-) -> prometheus::Result<HistogramVec> {
-    let v = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
-}
-
-fn build_info(r: &Registry) -> prometheus::Result<()> {
-    let v = IntGaugeVec::new(
-        Opts::new("build_info", "Always 1; the version is in the label."),
-        &["version"],
-    )?;
-    v.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    r.register(Box::new(v))
 }

@@ -3,6 +3,9 @@
 //! What a refusal means for the next decision is settled here. No objects are built and nothing is
 //! chosen here: that is `decide`'s.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -211,6 +214,10 @@ impl Reconciler {
         let mut memory = self.memory.lock();
         let known = memory.entry(key.clone()).or_default();
         known.wish = None;
+        // Run out, and what was refused is not wanted any longer: kept, it would bring the key back
+        // at once, for ever.
+        let now = clock::monotonic();
+        known.blocked.take_if(|(_, until, _)| *until <= now);
         let Some(report) = &decision.report else {
             if known.blocked.is_none() {
                 return Next::Forget;

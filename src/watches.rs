@@ -3,6 +3,8 @@
 //! Services and EndpointSlices cluster-wide; pods by namespace, only where an enabled Service needs
 //! them, or all of them above a bound. The list-and-watch loop itself is `watch`.
 
+mod replicas;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -33,6 +35,8 @@ use crate::shutdown::Shutdown;
 use crate::supervise::{Passing, Supervisor};
 use crate::version::Rv;
 use crate::watch::{Kind, Selector, Sink, State, WatchGroup, WatchHandle, Watched};
+
+use replicas::ReplicaSink;
 
 /// How often idle namespaces and the gauges of the cache are looked at.
 const CLEAN_UP: Duration = Duration::from_secs(15);
@@ -132,7 +136,7 @@ impl Watches {
         let own = format!("{}={}", kubernetes::SERVICE_NAME, args.service_name);
         let own_slices = Api::<EndpointSlice>::namespaced(client.clone(), &args.namespace);
         let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
-        let sink = ReplicaSink { slices: Mutex::default(), replicas };
+        let sink = ReplicaSink::new(replicas);
         run(
             supervisor,
             shutdown,
@@ -172,7 +176,8 @@ impl Watches {
     /// Whether everything a decision about a namespace rests on can be trusted.
     pub fn trust(&self, namespace: &str) -> Trust {
         let inner = &self.inner;
-        let pods = {
+        // No pods are asked about where no valid source is: only its problem is to be told.
+        let pods = if inner.index.read().needs_pods(namespace) {
             let watches = inner.pods.lock();
             let all = watches.all.as_ref().map(|(handle, _)| handle.state());
             let own = watches.by_namespace.get(namespace).map(|w| w.handle.state());
@@ -180,6 +185,8 @@ impl Watches {
                 (Some(State::Live), _) | (_, Some(State::Live)) => State::Live,
                 (all, own) => own.or(all).unwrap_or(State::Starting),
             }
+        } else {
+            State::Live
         };
         trust([inner.services.state(), inner.slices.state(), pods])
     }
@@ -364,6 +371,16 @@ impl Feed {
         }
         touched
     }
+
+    /// Queues every Service of a namespace, or all: a decision made before the watch was live waits
+    /// for this, and nothing else may ever come.
+    fn look_again(&self, namespace: Option<&str>) {
+        let now = clock::monotonic();
+        let keys = self.index.read().keys_in(namespace);
+        for key in keys {
+            self.queue.add(key, now);
+        }
+    }
 }
 
 struct ServiceSink(Feed);
@@ -411,7 +428,9 @@ impl Sink<Service> for ServiceSink {
         self.0.index.write().services_heard(version);
     }
 
-    fn live(&self) {}
+    fn live(&self) {
+        self.0.look_again(None);
+    }
 
     fn lost(&self) {}
 }
@@ -450,7 +469,9 @@ impl Sink<EndpointSlice> for SliceSink {
         self.0.index.write().slices_heard(version);
     }
 
-    fn live(&self) {}
+    fn live(&self) {
+        self.0.look_again(None);
+    }
 
     fn lost(&self) {}
 }
@@ -495,64 +516,9 @@ impl Sink<Pod> for PodSink {
         self.feed.index.write().pods_heard(self.scope.as_deref(), version);
     }
 
-    fn live(&self) {}
-
-    fn lost(&self) {}
-}
-
-/// Keeps the names of the ready pods behind zen-lead's own Service.
-struct ReplicaSink {
-    slices: Mutex<BTreeMap<String, Vec<String>>>,
-    replicas: Replicas,
-}
-
-impl ReplicaSink {
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<String>>)) {
-        let mut slices = self.slices.lock();
-        change(&mut slices);
-        let mut names: Vec<String> = slices.values().flatten().cloned().collect();
-        names.sort();
-        names.dedup();
-        let mut replicas = self.replicas.write();
-        if *replicas != names {
-            info!(replicas = ?names, "ready replicas of zen-lead");
-            *replicas = names;
-        }
+    fn live(&self) {
+        self.feed.look_again(self.scope.as_deref());
     }
-}
-
-fn ready_pods(slice: &EndpointSlice) -> Vec<String> {
-    let ready = slice
-        .endpoints
-        .iter()
-        .flatten()
-        .filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
-    ready.filter_map(|e| e.target_ref.as_ref()?.name.clone()).collect()
-}
-
-impl Sink<EndpointSlice> for ReplicaSink {
-    type Kept = (String, Vec<String>);
-
-    fn trim(&self, object: EndpointSlice) -> Self::Kept {
-        let pods = ready_pods(&object);
-        (object.meta().name.clone().unwrap_or_default(), pods)
-    }
-
-    fn reset(&self, objects: Vec<Self::Kept>, _: Rv) {
-        self.change(|slices| *slices = objects.into_iter().collect());
-    }
-
-    fn apply(&self, (name, pods): Self::Kept, _: Rv) {
-        self.change(|slices| _ = slices.insert(name, pods));
-    }
-
-    fn delete(&self, (name, _): Self::Kept, _: Rv) {
-        self.change(|slices| _ = slices.remove(&name));
-    }
-
-    fn heard(&self, _: Rv) {}
-
-    fn live(&self) {}
 
     fn lost(&self) {}
 }
@@ -583,3 +549,6 @@ impl<K: Send + 'static> Sink<K> for Bell {
 
     fn lost(&self) {}
 }
+
+#[cfg(test)]
+mod tests;

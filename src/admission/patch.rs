@@ -24,6 +24,9 @@ pub fn patch(service: &Service, names: NameRule) -> Option<Patch> {
     {
         return None;
     }
+    // A Service that is wrong already must stay writable: an added key would have it judged again,
+    // and an unrelated change refused.
+    spec::read(service, names).ok()?;
     let name = spec::claimed_name(service, names)?;
     let path = PointerBuf::from_tokens(["metadata", "annotations", setting::LEADER_SERVICE_NAME]);
     Some(Patch(vec![PatchOperation::Add(AddOperation { path, value: Value::String(name) })]))

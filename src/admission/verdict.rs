@@ -11,6 +11,9 @@ use crate::names::NameRule;
 use crate::spec::violation::{annotation_field, quoted};
 use crate::spec::{self, Cause, Intent, LeaderOf, Rule, Violation};
 
+/// Two such pods on one node are one address: a switch between them moves nothing.
+const HOST_NETWORK: &str = "selected pods use hostNetwork: two of them on one node share an address, a switch moves nothing";
+
 /// What is done to the Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -56,6 +59,10 @@ pub trait Neighbours {
     fn limit_reached(&self, namespace: &str) -> Option<usize>;
     /// Whether all Services have been seen; before that nothing is refused for another's sake.
     fn synced(&self) -> bool;
+    /// Whether a pod that the Service selects is known to share its node's address.
+    fn on_host_network(&self, _namespace: &str, _service: &Service) -> bool {
+        false
+    }
 }
 
 /// What is wrong with a change (nothing: it is allowed), and what is unwise.
@@ -88,6 +95,9 @@ pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule
         Ok(Intent::Off) => spec::idle_warnings(new),
         Ok(Intent::None) | Err(_) => Vec::new(),
     };
+    if matches!(intent, Ok(Intent::On(_))) && others.on_host_network(question.namespace, new) {
+        warnings.push(HOST_NETWORK.to_owned());
+    }
     violations.extend(intent.err().unwrap_or_default());
     if let (true, Some(old)) = (changed.is_empty(), old) {
         // Only the spec changed: what was wrong with it before is not this change's doing.

@@ -287,6 +287,10 @@ impl Namespace {
         names.filter_map(|name| self.pods.get(name))
     }
 
+    pub(super) fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods.values()
+    }
+
     pub(super) fn slices_of(&self, service: &str) -> impl Iterator<Item = &Arc<Slice>> {
         let names = self.slices_of.get(service).into_iter().flatten();
         names.filter_map(|name| self.slices.get(name))

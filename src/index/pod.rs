@@ -162,6 +162,11 @@ impl Pod {
         Some(&self.labels[found].1)
     }
 
+    /// Whether the pod has all these labels.
+    pub fn has_labels(&self, wanted: &[(&str, &str)]) -> bool {
+        wanted.iter().all(|(key, value)| self.label(key).is_some_and(|v| **v == **value))
+    }
+
     /// Terminating pods take no new traffic.
     pub fn terminating(&self) -> bool {
         self.deletion_asked.is_some()

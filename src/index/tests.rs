@@ -1,3 +1,5 @@
+//! The index under random histories, relists and late events.
+
 use k8s_openapi::api::core::v1::Pod as RawPod;
 use k8s_openapi::api::core::v1::Service;
 use proptest::prelude::*;

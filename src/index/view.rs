@@ -1,7 +1,10 @@
 //! What admission may ask of the index: the neighbours of a Service, under a read lock.
 
+use k8s_openapi::api::core::v1::Service;
+
+use super::Index;
 use super::namespace::Namespace;
-use super::{Index, service::Role};
+use super::service::{Role, selector};
 use crate::admission::verdict::{Neighbour, Neighbours};
 use crate::spec;
 
@@ -36,5 +39,45 @@ impl Neighbours for View<'_> {
 
     fn synced(&self) -> bool {
         self.synced
+    }
+
+    fn on_host_network(&self, namespace: &str, service: &Service) -> bool {
+        let wanted: Vec<(&str, &str)> = selector(service).collect();
+        let known = self.index.namespaces.get(namespace);
+        !wanted.is_empty()
+            && known.is_some_and(|ns| ns.pods().any(|p| p.host_network && p.has_labels(&wanted)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::index::Limits;
+    use crate::names::NameRule;
+    use crate::version::Rv;
+
+    #[test]
+    fn pods_on_the_host_network_are_found_by_the_selector() {
+        let service = |app: &str| -> Service {
+            serde_json::from_value(json!({"spec": {"selector": {"app": app}}})).unwrap()
+        };
+        let pod = |name: &str, host: bool| {
+            serde_json::from_value(json!({
+                "metadata": {
+                    "name": name, "namespace": "shop", "uid": name, "labels": {"app": name},
+                },
+                "spec": {"containers": [], "hostNetwork": host},
+            }))
+            .unwrap()
+        };
+        let mut index = Index::new(NameRule::Dns1123, Limits::default());
+        index.reset_pods(Some("shop"), &[pod("a", true), pod("b", false)], Rv(7));
+        let view = View { index: &index, synced: true };
+        assert!(view.on_host_network("shop", &service("a")));
+        assert!(!view.on_host_network("shop", &service("b")));
+        assert!(!view.on_host_network("other", &service("a")));
+        assert!(!view.on_host_network("shop", &Service::default()), "no selector selects nobody");
     }
 }

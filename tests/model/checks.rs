@@ -1,6 +1,8 @@
 //! What must hold after every write, and in the end. Independent of the code under test: it reads the
 //! objects themselves and the history of the API server, and decides by rules of its own.
 
+#![allow(clippy::unused_self, reason = "the checks are methods of one family")]
+
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
@@ -387,7 +389,7 @@ impl Ledger {
         }
         let last = text(&old.metadata, status::LEADER_POD_UID);
         let next = text(&new.metadata, status::LEADER_POD_UID);
-        if last != next && sticky(source) && find(&last).is_some_and(|p| fit(p)) {
+        if last != next && sticky(source) && find(&last).is_some_and(fit) {
             return bad("a sticky leader stays while it is fit", told());
         }
         // By the clock that is furthest ahead: replicas follow it.

@@ -1,3 +1,5 @@
+//! Tables of the leader Service: what is copied, what never is, and the patch that mends drift.
+
 use std::time::Duration;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tables of elections: who leads, when, and why the others do not.
+
 use super::*;
 use crate::fixtures::{Object, PodFixture, at, pod};
 use crate::spec::{LeaderType, PortsMode, Strategy};

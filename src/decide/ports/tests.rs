@@ -1,3 +1,5 @@
+//! Tables of port resolution: by name and protocol, sidecars, strict and partial.
+
 use super::*;
 use crate::fixtures::{Object, PodFixture, ServiceFixture, pod, port, service};
 

@@ -1,0 +1,30 @@
+//! What the end-to-end tests stand on. The frame is that of tests/cluster; here are zen-lead as it
+//! is installed for users, apps of real pods, and traffic. Nothing is proved here.
+
+// Shared files: each suite uses another part of them.
+#![allow(dead_code)]
+
+#[path = "../tests/cluster/support/case.rs"]
+pub mod case;
+#[path = "../tests/cluster/support/cluster.rs"]
+pub mod cluster;
+#[path = "../tests/cluster/support/harness.rs"]
+pub mod harness;
+#[path = "../tests/cluster/support/kubectl.rs"]
+pub mod kubectl;
+#[path = "../tests/cluster/support/names.rs"]
+pub mod names;
+#[path = "../tests/cluster/support/objects.rs"]
+pub mod objects;
+#[path = "../tests/cluster/support/recorder.rs"]
+pub mod recorder;
+#[path = "../tests/cluster/support/report.rs"]
+pub mod report;
+#[path = "../tests/cluster/support/waiting.rs"]
+pub mod waiting;
+
+pub mod app;
+pub mod logs;
+pub mod product;
+pub mod traffic;
+pub mod world;

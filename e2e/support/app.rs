@@ -1,0 +1,137 @@
+//! An app of real pods, its Services, and how a test makes its pods ready or not.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use super::case::{Case, routed};
+use super::product::is_ready;
+use super::traffic;
+use super::waiting::{check, until, within};
+
+/// For containers to start.
+const START: Duration = Duration::from_mins(1);
+
+impl Case {
+    pub fn deployments(&self) -> Api<Deployment> {
+        self.api()
+    }
+
+    /// Creates the app as alice and waits until its pods are ready. `args` tell the demo app how it
+    /// dies (e2e/tools/demo-app).
+    pub async fn app(&self, name: &str, replicas: usize, args: &[&str]) -> Vec<Pod> {
+        let image = std::env::var("DEMO_IMAGE").unwrap();
+        let deployment = json!({
+            "metadata": {"name": name},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": {"app": name}},
+                "template": {
+                    "metadata": {"labels": {"app": name}},
+                    "spec": {
+                        "automountServiceAccountToken": false,
+                        "containers": [{
+                            "name": "web", "image": image, "imagePullPolicy": "Never", "args": args,
+                            "ports": [{"name": "http", "containerPort": 8080}],
+                            "readinessProbe": {
+                                "httpGet": {"path": "/healthz", "port": "http"},
+                                "periodSeconds": 1, "failureThreshold": 1,
+                                // "No" is said at once; a busy machine is not a "no".
+                                "timeoutSeconds": 10,
+                            },
+                        }],
+                    },
+                },
+            },
+        });
+        let deployments: Api<Deployment> = Api::namespaced(self.world.user.clone(), &self.ns);
+        let deployment = serde_json::from_value(deployment).unwrap();
+        deployments.create(&PostParams::default(), &deployment).await.unwrap();
+        self.until_ready_pods(name, replicas).await
+    }
+
+    /// Waits until an app has this many pods, all ready and none ending.
+    pub async fn until_ready_pods(&self, app: &str, replicas: usize) -> Vec<Pod> {
+        within(START, format!("{replicas} pods of {app} are ready"), || async {
+            let pods = self.pods_of(app).await;
+            check(
+                pods.len() == replicas
+                    && pods.iter().all(|p| is_ready(p) && p.metadata.deletion_timestamp.is_none()),
+                format!(
+                    "{} pods, {} ready",
+                    pods.len(),
+                    pods.iter().filter(|p| is_ready(p)).count()
+                ),
+            )?;
+            Ok::<_, String>(pods)
+        })
+        .await
+    }
+
+    pub async fn pods_of(&self, app: &str) -> Vec<Pod> {
+        let params = ListParams::default().labels(&format!("app={app}"));
+        self.pods().list(&params).await.unwrap().items
+    }
+
+    /// The pod that the IPv4 slice of a leader Service names as ready.
+    pub async fn leader_now(&self, leader: &str) -> Result<String, String> {
+        let slice = self.slice(leader, "IPv4").await?;
+        let ready: Vec<_> = routed(&slice).into_iter().filter(|r| r.ready).collect();
+        check(ready.len() == 1, format!("{:?}", routed(&slice)))?;
+        Ok(ready[0].pod.clone())
+    }
+
+    /// Waits until a leader Service has a leader other than `not`; its name.
+    #[track_caller]
+    pub fn until_leader<'a>(
+        &'a self,
+        leader: &'a str,
+        not: &'a str,
+    ) -> impl Future<Output = String> + use<'a> {
+        until(format!("{leader} has a leader other than {not:?}"), move || async move {
+            let pod = self.leader_now(leader).await?;
+            check(pod != not, format!("{pod} leads"))?;
+            Ok::<_, String>(pod)
+        })
+    }
+
+    /// The first port of a Service at its cluster IP of a family, `v6` or not.
+    pub async fn address(&self, service: &str, v6: bool) -> SocketAddr {
+        until(format!("{service} has an address"), || async move {
+            let found = self.services().get(service).await.map_err(|e| e.to_string())?;
+            address(&found, v6).ok_or_else(|| format!("{:?}", found.spec))
+        })
+        .await
+    }
+
+    /// Tells a pod of the demo app to be ready, or not.
+    pub async fn tell_ready(&self, pod: &str, ready: bool) {
+        let found = self.pods().get(pod).await.unwrap();
+        let ip = found.status.unwrap().pod_ip.unwrap().parse().unwrap();
+        let path = format!("/ready?value={ready}");
+        traffic::ask(SocketAddr::new(ip, 8080), "POST", &path).await.unwrap();
+    }
+
+    /// `kubectl delete pod`, with the grace the pod asks for or the given one.
+    pub async fn delete_pod(&self, pod: &str, grace: Option<u32>) {
+        let params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
+        self.pods().delete(pod, &params).await.unwrap();
+    }
+
+    /// Names of pods.
+    pub fn names(pods: &[Pod]) -> Vec<String> {
+        pods.iter().map(ResourceExt::name_any).collect()
+    }
+}
+
+fn address(service: &Service, v6: bool) -> Option<SocketAddr> {
+    let spec = service.spec.as_ref()?;
+    let port = u16::try_from(spec.ports.as_ref()?.first()?.port).ok()?;
+    let ips = spec.cluster_ips.iter().flatten().filter_map(|ip| ip.parse().ok());
+    ips.map(|ip| SocketAddr::new(ip, port)).find(|a| a.is_ipv6() == v6)
+}

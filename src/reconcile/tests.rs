@@ -1,0 +1,248 @@
+//! Scenarios of the worker against the API server double: what it writes, and what faults do to it.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::index::Limits;
+use crate::names::NameRule;
+use crate::retry::Caller;
+use crate::testing::{FakeApi, Fault};
+
+const SERVICES: &str = "/api/v1/namespaces/shop/services";
+const PODS: &str = "/api/v1/namespaces/shop/pods";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
+
+struct World {
+    api: FakeApi,
+    metrics: Arc<Metrics>,
+    worker: Reconciler,
+    key: ServiceKey,
+}
+
+fn worker(api: &FakeApi, me: &str, replicas: &[&str]) -> (Reconciler, Arc<Metrics>) {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let clock = Clock::fixed("2026-01-02T03:04:05Z".parse().unwrap());
+    let caller = Caller::new(metrics.clone());
+    let (names, limits) = (NameRule::Dns1123, Limits::default());
+    // The writer of events is not run: publishing must not need it.
+    let (events, _) = Publisher::new(api.client(), caller.clone(), me.to_owned(), clock.clone());
+    let worker = Reconciler::new(
+        Arc::new(RwLock::new(Index::new(names, limits))),
+        Applier::new(api.client(), caller.clone(), me, clock.now()),
+        Reader::new(api.client(), caller, names, limits),
+        metrics.clone(),
+        events,
+        clock,
+        me.to_owned(),
+        Arc::new(RwLock::new(replicas.iter().map(ToString::to_string).collect())),
+        // Without watches every write rests on a consistent read.
+        Box::new(|_| Trust::Lost),
+    );
+    (worker, metrics)
+}
+
+/// Brings the cache of a worker up to date.
+async fn sync(worker: &Reconciler, key: &ServiceKey) {
+    let read = worker.reader.read(key).await.unwrap();
+    *worker.index.write() = (*read).clone();
+}
+
+impl World {
+    fn new() -> Self {
+        let api = FakeApi::new();
+        let (worker, metrics) = worker(&api, "zl-0", &[]);
+        api.put(SERVICES, source());
+        api.put(PODS, pod("a", "10.0.0.1", true, 1));
+        api.put(PODS, pod("b", "10.0.0.2", true, 2));
+        Self { api, metrics, worker, key: ServiceKey::new("shop", "web") }
+    }
+
+    /// As the watches would do, then one turn of the worker.
+    async fn reconcile(&self) -> Result<Next, CallError> {
+        sync(&self.worker, &self.key).await;
+        self.worker.reconcile(&self.key, clock::monotonic()).await
+    }
+
+    fn slice(&self) -> Value {
+        self.api.get(&format!("{SLICES}/web-leader-zen-lead-ipv4")).expect("the slice exists")
+    }
+
+    fn leader(&self) -> Option<String> {
+        let slice = self.slice();
+        let endpoint = slice["endpoints"].get(0)?;
+        assert_eq!(slice["endpoints"].as_array().unwrap().len(), 1, "{slice}");
+        (endpoint["conditions"]["ready"] == true)
+            .then(|| endpoint["targetRef"]["name"].as_str().unwrap().to_owned())
+    }
+
+    fn epoch(&self) -> u64 {
+        let slice = self.slice();
+        slice["metadata"]["annotations"]["zen-lead.io/leader-epoch"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    fn writes(&self) -> usize {
+        ["POST", "PUT", "PATCH", "DELETE"].iter().map(|verb| self.api.count(verb)).sum()
+    }
+
+    fn metric(&self, line: &str) -> bool {
+        String::from_utf8(self.metrics.exposition().unwrap()).unwrap().lines().any(|l| l == line)
+    }
+}
+
+fn source() -> Value {
+    json!({
+        "metadata": {
+            "name": "web", "namespace": "shop",
+            "annotations": {"zen-lead.io/enabled": "true"},
+        },
+        "spec": {
+            "selector": {"app": "web"}, "type": "ClusterIP", "ipFamilies": ["IPv4"],
+            "ports": [{"port": 80, "protocol": "TCP", "targetPort": 8080}],
+        },
+    })
+}
+
+fn pod(name: &str, ip: &str, ready: bool, age: u32) -> Value {
+    let status = if ready { "True" } else { "False" };
+    json!({
+        "metadata": {
+            "name": name, "namespace": "shop", "uid": format!("uid-{name}"),
+            "labels": {"app": "web"},
+            "creationTimestamp": format!("2026-01-01T00:00:0{age}Z"),
+        },
+        "spec": {"containers": [{"name": "web"}], "nodeName": "n1"},
+        "status": {
+            "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+            "conditions": [{
+                "type": "Ready", "status": status, "lastTransitionTime": "2026-01-01T00:01:00Z",
+            }],
+        },
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_gets_its_leader_and_then_nothing_is_written() {
+    let world = World::new();
+    assert_eq!(world.reconcile().await.unwrap(), Next::Idle);
+    assert_eq!(world.leader().as_deref(), Some("a"), "the oldest ready pod");
+    let leader = world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
+    assert_eq!(leader["status"]["conditions"][0]["status"], "True", "{leader}");
+    assert_eq!(leader["metadata"]["annotations"]["zen-lead.io/current-leader"], "shop/a");
+
+    let before = world.writes();
+    assert_eq!(world.reconcile().await.unwrap(), Next::Idle);
+    assert_eq!(world.writes(), before, "in the right state nothing is written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_whose_answer_was_lost_is_settled_by_reading_and_counted_once() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    let epoch = world.epoch();
+    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    world.api.fail("PUT", &format!("{SLICES}/web-leader-zen-lead-ipv4"), 1, Fault::ResetAfter);
+    world.reconcile().await.unwrap();
+    assert_eq!(world.leader().as_deref(), Some("b"));
+    assert_eq!(world.epoch(), epoch + 1, "one switch, although the first answer was lost");
+    assert!(world.metric(
+        r#"zen_lead_failover_count_total{namespace="shop",reason="pod_not_ready",service="web"} 1"#
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_creation_is_told_on_the_source_and_not_tried_in_a_storm() {
+    let world = World::new();
+    let quota = "services \"web-leader\" is forbidden: exceeded quota: q, requested: services=1";
+    world.api.fail("POST", SERVICES, 9, Fault::Status(403, "Forbidden", quota));
+    let next = world.reconcile().await.unwrap();
+    assert!(matches!(next, Next::At(at) if at > clock::monotonic()), "{next:?}");
+    for _ in 0..5 {
+        world.reconcile().await.unwrap();
+    }
+    assert_eq!(world.api.count("POST"), 1, "one try, then patience");
+    let source = world.api.get(&format!("{SERVICES}/web")).unwrap();
+    let condition = &source["status"]["conditions"][0];
+    assert_eq!(condition["reason"], "QuotaExceeded", "{source}");
+    assert!(condition["message"].as_str().unwrap().contains("exceeded quota: q"), "{condition}");
+
+    world.api.forgive();
+    tokio::time::advance(FIRST_REFUSAL_WAIT).await;
+    world.reconcile().await.unwrap();
+    assert_eq!(world.leader().as_deref(), Some("a"), "served as soon as it is allowed");
+    let source = world.api.get(&format!("{SERVICES}/web")).unwrap();
+    assert_eq!(source["status"]["conditions"], json!([]), "{source}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_ran_out_does_not_bring_an_unmanaged_service_back_for_ever() {
+    let world = World::new();
+    let quota = "services \"web-leader\" is forbidden: exceeded quota: q, requested: services=1";
+    world.api.fail("POST", SERVICES, 9, Fault::Status(403, "Forbidden", quota));
+    world.reconcile().await.unwrap();
+    // The user gives up; nothing is wanted any longer.
+    world.api.put(SERVICES, json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {}}));
+    let next = world.reconcile().await.unwrap();
+    assert!(matches!(next, Next::At(at) if at > clock::monotonic()), "{next:?}");
+    tokio::time::advance(FIRST_REFUSAL_WAIT).await;
+    assert_eq!(world.reconcile().await.unwrap(), Next::Forget, "a time that is past is no time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_rank_waits_for_the_first_but_takes_out_at_once() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    let key = &world.key;
+    let replicas = ["zl-0", "zl-1"];
+    let names = replicas.map(str::to_owned);
+    let second = replicas.iter().find(|r| replica::rank(r, &names, key) == 1).unwrap();
+    let (other, _) = worker(&world.api, second, &replicas);
+
+    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    let before = world.writes();
+    let now = clock::monotonic();
+    sync(&other, key).await;
+    let next = other.reconcile(key, now).await.unwrap();
+    assert_eq!(next, Next::At(now + replica::STAGGER), "a successor is promoted by rank 0 first");
+    assert_eq!(world.writes(), before);
+    tokio::time::advance(replica::STAGGER).await;
+    other.reconcile(key, now).await.unwrap();
+    assert_eq!(world.leader().as_deref(), Some("b"), "nobody else did it");
+
+    world.api.put(PODS, pod("b", "10.0.0.2", false, 2));
+    sync(&other, key).await;
+    other.reconcile(key, clock::monotonic()).await.unwrap();
+    assert_eq!(world.leader(), None, "taking out never waits for rank");
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_are_never_written() {
+    let world = World::new();
+    let stranger = json!({
+        "metadata": {"name": "web-leader", "namespace": "shop", "labels": {"app": "other"}},
+        "spec": {"selector": {"app": "other"}, "ports": [{"port": 80}]},
+    });
+    let before = world.api.put(SERVICES, stranger);
+    world.reconcile().await.unwrap();
+    assert_eq!(world.api.get(&format!("{SERVICES}/web-leader")).unwrap(), before);
+    let source = world.api.get(&format!("{SERVICES}/web")).unwrap();
+    assert_eq!(source["status"]["conditions"][0]["reason"], "OwnershipConflict", "{source}");
+    assert!(world.api.get(&format!("{SLICES}/web-leader-zen-lead-ipv4")).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_answer_nothing_is_promoted_and_the_error_names_the_call() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    sync(&world.worker, &world.key).await;
+    world.api.fail("GET", PODS, 99, Fault::Stall);
+    let before = world.writes();
+    let error = world.worker.reconcile(&world.key, clock::monotonic()).await.unwrap_err();
+    assert_eq!(error.category(), "timeout");
+    assert!(error.to_string().starts_with("list_pods shop: no success within 10s"), "{error}");
+    assert_eq!(world.writes(), before, "static for the incumbent");
+}

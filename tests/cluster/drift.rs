@@ -1,0 +1,170 @@
+//! Leader Services and slices that somebody changed are put right again.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Endpoints;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::support::case::{Case, Routed, annotation, epoch};
+use crate::support::harness::tests;
+use crate::support::names;
+use crate::support::waiting::{check, until};
+
+tests![
+    changed_ports_type_and_policies_are_repaired,
+    removed_label_is_repaired,
+    removed_mirror_is_repaired,
+    selector_is_taken_off_with_what_it_left_behind,
+    endpoints_written_by_hand_into_our_slice_are_repaired,
+    what_others_add_to_the_leader_service_stays,
+];
+
+/// The leader Service with what zen-lead decides about it.
+async fn shape(t: &Case) -> Result<Value, String> {
+    let leader = t.services().get("web-leader").await.map_err(|e| e.to_string())?;
+    let spec = leader.spec.clone().unwrap();
+    Ok(json!({
+        "ports": spec.ports, "type": spec.type_, "selector": spec.selector,
+        "affinity": spec.session_affinity, "policy": spec.internal_traffic_policy,
+        "external": spec.external_traffic_policy, "labels": leader.labels(),
+    }))
+}
+
+async fn until_shape(t: &Case, wanted: &Value) {
+    until("the leader Service is as before", || async {
+        let now = shape(t).await?;
+        check(now == *wanted, now.to_string())
+    })
+    .await;
+}
+
+async fn led(t: &Case) -> Value {
+    t.ready_pods("web", &["a", "b"]).await;
+    t.web(&[]).await;
+    t.until_led_by("web-leader", "a").await;
+    t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
+    shape(t).await.unwrap()
+}
+
+async fn changed_ports_type_and_policies_are_repaired(t: Arc<Case>) {
+    let before = led(&t).await;
+    for patch in [
+        json!({"spec": {"ports": [{"name": "http", "port": 81, "targetPort": 1}]}}),
+        json!({"spec": {"type": "NodePort", "externalTrafficPolicy": "Local"}}),
+        json!({"spec": {"sessionAffinity": "ClientIP", "internalTrafficPolicy": "Local"}}),
+    ] {
+        t.patch_service("web-leader", &patch).await;
+        assert_ne!(shape(&t).await.unwrap_or_default(), Value::Null);
+        until_shape(&t, &before).await;
+    }
+    let notes = t.until_event("web-leader", "DriftRepaired").await;
+    assert!(notes.starts_with("put right: "), "{notes}");
+    t.until_led_by("web-leader", "a").await;
+}
+
+async fn removed_label_is_repaired(t: Arc<Case>) {
+    let before = led(&t).await;
+    let uid = t.services().get("web-leader").await.unwrap().uid();
+    t.patch_service("web-leader", &json!({"metadata": {"labels": {names::MANAGED_BY: null}}}))
+        .await;
+    // Without all three signs it is not ours any more: reported, not adopted.
+    t.until_condition("web", "False", "OwnershipConflict").await;
+    t.patch_service(
+        "web-leader",
+        &json!({"metadata": {"labels": {names::MANAGED_BY: "zen-lead"}}}),
+    )
+    .await;
+    until_shape(&t, &before).await;
+    t.until_led_by("web-leader", "a").await;
+    assert_eq!(t.services().get("web-leader").await.unwrap().uid(), uid);
+}
+
+async fn removed_mirror_is_repaired(t: Arc<Case>) {
+    led(&t).await;
+    let slice = t.slice("web-leader", "IPv4").await.unwrap();
+    let patch = json!({"metadata": {"annotations": {
+        names::EPOCH: null, names::POD_NAME: null, names::CURRENT: null,
+    }}});
+    t.patch_service("web-leader", &patch).await;
+    until("the mirror is back", || async {
+        let leader = t.services().get("web-leader").await.map_err(|e| e.to_string())?;
+        check(epoch(&leader) == epoch(&slice), format!("epoch {}", epoch(&leader)))?;
+        check(annotation(&leader, names::POD_NAME) == "a", "no pod")?;
+        check(!annotation(&leader, names::CURRENT).is_empty(), "no current leader")
+    })
+    .await;
+    // It was no switch.
+    assert_eq!(t.events("web-leader", "LeaderChanged").await.len(), 1);
+}
+
+async fn selector_is_taken_off_with_what_it_left_behind(t: Arc<Case>) {
+    let before = led(&t).await;
+    t.patch_service("web-leader", &json!({"spec": {"selector": {"app": "web"}}})).await;
+    until_shape(&t, &before).await;
+    let note = t.until_event("web-leader", "SelectorRemoved").await;
+    assert_eq!(
+        note,
+        "a selector was put on the leader Service; removed, because it would route to every pod \
+         it matches"
+    );
+    until("slices and Endpoints of the built-in controllers are gone", || async {
+        let labelled = ListParams::default().labels("kubernetes.io/service-name=web-leader");
+        let slices = t.slices().list(&labelled).await.map_err(|e| e.to_string())?;
+        let names: Vec<String> = slices.iter().map(ResourceExt::name_any).collect();
+        check(names == ["web-leader-zen-lead-ipv4"], format!("{names:?}"))?;
+        let endpoints: Api<Endpoints> = t.api();
+        let left = endpoints.get_opt("web-leader").await.map_err(|e| e.to_string())?;
+        check(left.is_none(), format!("{left:?}"))?;
+        let leader = t.services().get("web-leader").await.map_err(|e| e.to_string())?;
+        let pending = annotation(&leader, "zen-lead.io/cleanup-pending");
+        check(pending.is_empty(), "clean-up is pending")
+    })
+    .await;
+    t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
+    t.until_led_by("web-leader", "a").await;
+}
+
+async fn endpoints_written_by_hand_into_our_slice_are_repaired(t: Arc<Case>) {
+    led(&t).await;
+    let before = t.slice("web-leader", "IPv4").await.unwrap();
+    let patch = Patch::Merge(json!({"endpoints": [
+        {"addresses": ["192.0.2.9"], "conditions": {"ready": true}},
+        {"addresses": ["192.0.2.10"], "conditions": {"ready": true}},
+    ]}));
+    t.slices().patch(&before.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    until("the endpoints are as before", || async {
+        let now = t.slices().get(&before.name_any()).await.map_err(|e| e.to_string())?;
+        check(json!(now.endpoints) == json!(before.endpoints), json!(now.endpoints).to_string())
+    })
+    .await;
+    let after = t.until_routed("web-leader", &[Routed::ready("a")]).await;
+    assert_eq!(epoch(&after), epoch(&before));
+}
+
+async fn what_others_add_to_the_leader_service_stays(t: Arc<Case>) {
+    led(&t).await;
+    let patch = json!({"metadata": {
+        "labels": {"team": "blue"}, "annotations": {"example.com/note": "x"},
+        "finalizers": ["example.com/hold"],
+    }});
+    t.patch_service("web-leader", &patch).await;
+    let slice = t.slice("web-leader", "IPv4").await.unwrap();
+    let on_slice = Patch::Merge(json!({"metadata": {
+        "labels": {"team": "blue"}, "annotations": {"example.com/note": "x"},
+    }}));
+    t.slices().patch(&slice.name_any(), &PatchParams::default(), &on_slice).await.unwrap();
+    t.set_ready("a", false).await;
+    let slice = t.until_led_by("web-leader", "b").await;
+    t.until_message("web-leader", "b leads; a: not Ready").await;
+    let leader = t.services().get("web-leader").await.unwrap();
+    for (labels, annotations) in
+        [(leader.labels(), leader.annotations()), (slice.labels(), slice.annotations())]
+    {
+        assert_eq!(labels.get("team").map(String::as_str), Some("blue"));
+        assert_eq!(annotations.get("example.com/note").map(String::as_str), Some("x"));
+    }
+    assert_eq!(leader.finalizers(), ["example.com/hold"]);
+    t.patch_service("web-leader", &json!({"metadata": {"finalizers": null}})).await;
+}

@@ -1,0 +1,164 @@
+//! Replicas that die, hang or start in the middle of a switch: the switch happens, once.
+
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use serde_json::json;
+
+use crate::support::case::{Case, Routed, annotation, epoch};
+use crate::support::harness::tests;
+use crate::support::names;
+use crate::support::objects::{hollow, source};
+use crate::support::recorder::History;
+use crate::support::waiting::{check, until};
+
+tests![
+    killed_replica_0_during_a_switch,
+    killed_replica_1_during_a_switch,
+    both_killed_and_started_again_change_nothing,
+    paused_replica_does_not_bring_an_old_leader_back,
+    one_replica_alone_serves,
+];
+
+/// Enough Services that each replica is the first in rank for some.
+const SERVICES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
+
+async fn six_led_services(t: &Case) {
+    t.world.product.ensure_started().await;
+    for name in ["a", "b"] {
+        t.pod(hollow(name, "web").dual()).await;
+    }
+    for name in SERVICES {
+        let spec =
+            json!({"spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "PreferDualStack"}});
+        t.create(&source(name, &spec)).await;
+    }
+    for name in SERVICES {
+        let leader = format!("{name}-leader");
+        t.until_led_by(&leader, "a").await;
+        t.until_family(&leader, "IPv6", &[Routed::ready("a")]).await;
+        t.until_condition(&leader, "True", "LeaderRoutingAvailable").await;
+    }
+}
+
+async fn all_switched_once(t: &Case, history: impl Future<Output = History>) {
+    for name in SERVICES {
+        let leader = format!("{name}-leader");
+        let lock = t.until_led_by(&leader, "b").await;
+        let follower = t.until_family(&leader, "IPv6", &[Routed::ready("b")]).await;
+        assert_eq!(epoch(&follower), epoch(&lock));
+        until("the mirror follows", || async {
+            let service = t.services().get(&leader).await.map_err(|e| e.to_string())?;
+            check(epoch(&service) == epoch(&lock), format!("epoch {}", epoch(&service)))?;
+            check(annotation(&service, names::POD_NAME) == "b", "another pod")
+        })
+        .await;
+        let note = format!("leader changed from a to b (pod_not_ready), epoch {}", epoch(&lock));
+        until("the event is written, also when the winner died", || async {
+            let notes = t.events(&leader, "LeaderChanged").await;
+            let told = notes.iter().filter(|n| **n == note).count();
+            check(told == 1, format!("{told} times {note:?} in {notes:?}"))
+        })
+        .await;
+    }
+    let history = history.await;
+    for name in SERVICES {
+        let leader = format!("{name}-leader");
+        history.holds(&leader);
+        history.never_empty(&leader);
+        assert_eq!(history.leaders(&leader), ["a", "b"], "{leader}");
+    }
+}
+
+async fn killed_during_a_switch(t: &Case, victim: usize) {
+    six_led_services(t).await;
+    let recorder = t.record().await;
+    t.set_ready("a", false).await;
+    // The status write has just returned: the switches are under way.
+    t.world.product.kill(victim);
+    all_switched_once(t, recorder.finish()).await;
+}
+
+async fn killed_replica_0_during_a_switch(t: Arc<Case>) {
+    killed_during_a_switch(&t, 0).await;
+}
+
+async fn killed_replica_1_during_a_switch(t: Arc<Case>) {
+    killed_during_a_switch(&t, 1).await;
+}
+
+async fn both_killed_and_started_again_change_nothing(t: Arc<Case>) {
+    six_led_services(&t).await;
+    let versions = async || {
+        let slices = t.slices().list(&Default::default()).await.unwrap();
+        let services = t.services().list(&Default::default()).await.unwrap();
+        let mut all: Vec<(String, String)> = slices
+            .iter()
+            .map(|s| (s.name_any(), s.resource_version().unwrap()))
+            .chain(services.iter().map(|s| (s.name_any(), s.resource_version().unwrap())))
+            .collect();
+        all.sort();
+        all
+    };
+    // Everything is told before they die.
+    for name in SERVICES {
+        t.until_event(&format!("{name}-leader"), "LeaderRoutingAvailable").await;
+    }
+    let before = versions().await;
+    t.world.product.kill_all().await;
+    t.world.product.ensure_started().await;
+    // Proof that they are at work again.
+    t.pod(hollow("x", "probe")).await;
+    t.create(&source("probe", &json!({}))).await;
+    t.until_led_by("probe-leader", "x").await;
+    let mut after = versions().await;
+    after.retain(|(name, _)| !name.starts_with("probe"));
+    assert_eq!(after, before);
+}
+
+async fn paused_replica_does_not_bring_an_old_leader_back(t: Arc<Case>) {
+    for victim in [0, 1] {
+        t.world.product.ensure_started().await;
+        let app = format!("web{victim}");
+        let leader = format!("{app}-leader");
+        let [a, b] = ["a", "b"].map(|p| format!("{p}{victim}"));
+        t.ready_pods(&app, &[&a, &b]).await;
+        t.create(&source(&app, &json!({}))).await;
+        t.until_led_by(&leader, &a).await;
+        let recorder = t.record().await;
+        t.world.product.signal(victim, "STOP");
+        t.set_ready(&a, false).await;
+        t.until_led_by(&leader, &b).await;
+        t.set_ready(&a, true).await;
+        t.set_ready(&b, false).await;
+        let slice = t.until_led_by(&leader, &a).await;
+        t.set_ready(&b, true).await;
+        t.world.product.signal(victim, "CONT");
+        t.world.product.until_ready(victim).await;
+        t.until_message(&leader, &format!("{a} leads; {b}: standby")).await;
+        let after = t.until_led_by(&leader, &a).await;
+        assert_eq!(epoch(&after), epoch(&slice), "no switch by the one that had slept");
+        let history = recorder.finish().await;
+        history.holds(&leader);
+        history.never_empty(&leader);
+        assert_eq!(history.leaders(&leader), [a.as_str(), b.as_str(), a.as_str()]);
+    }
+}
+
+async fn one_replica_alone_serves(t: Arc<Case>) {
+    // Listed as the second of two, it must do the work of the first.
+    t.world.product.spawn(1, &[]);
+    t.world.product.until_ready(1).await;
+    let outside = t.outside().await;
+    outside.ready_pods("web", &["a", "b"]).await;
+    for name in SERVICES {
+        outside.create(&source(name, &json!({"spec": {"selector": {"app": "web"}}}))).await;
+    }
+    for name in SERVICES {
+        outside.until_led_by(&format!("{name}-leader"), "a").await;
+    }
+    outside.set_ready("a", false).await;
+    for name in SERVICES {
+        outside.until_led_by(&format!("{name}-leader"), "b").await;
+    }
+}

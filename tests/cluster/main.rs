@@ -1,0 +1,62 @@
+//! Black-box tests: the real binary, two replicas of it, against a real kube-apiserver.
+//!
+//! Only what runs when is said here; set-up and helpers are in `support`, what is proved in one
+//! module a subject. Run them with `make test`, or by hand inside the cluster's network:
+//! `source target/cluster/env; $CLUSTER_EXEC cargo test --test cluster [-- FILTER]`.
+
+// Everything here is test code, which clippy.toml allows more; clippy does not see it in a test
+// binary without the standard harness.
+#![allow(
+    dead_code,
+    clippy::unnecessary_wraps,
+    clippy::unused_async,
+    reason = "the frame is shared with e2e/, whose world has other needs"
+)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::missing_errors_doc)]
+
+mod admission;
+mod bad_services;
+mod conflicts;
+mod drift;
+mod failover;
+mod families;
+mod faults;
+mod fields;
+mod first_leader;
+mod invalid;
+mod lifecycle;
+mod observability;
+mod offline;
+mod ports;
+mod quota;
+mod support;
+mod timing;
+
+use std::process::ExitCode;
+
+use support::harness::{self, Phase};
+
+fn main() -> ExitCode {
+    let together = [
+        first_leader::tests(),
+        failover::tests(),
+        timing::tests(),
+        ports::tests(),
+        families::tests(),
+        fields::tests(),
+        lifecycle::tests(),
+        conflicts::tests(),
+        drift::tests(),
+        quota::tests(),
+        admission::tests(),
+        bad_services::tests(),
+        invalid::tests(),
+        observability::tests(),
+    ];
+    // Each of these ends or stops replicas, so it has the cluster to itself.
+    let alone = [offline::tests(), faults::tests()];
+    harness::main([
+        Phase { tests: together.into_iter().flatten().collect(), alone: false },
+        Phase { tests: alone.into_iter().flatten().collect(), alone: true },
+    ])
+}

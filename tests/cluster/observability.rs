@@ -1,0 +1,216 @@
+//! What is told: events, conditions, metrics, probes. And that a settled cluster is left in peace.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::support::case::{Case, annotation, epoch};
+use crate::support::harness::tests;
+use crate::support::http;
+use crate::support::names;
+use crate::support::objects::source;
+use crate::support::waiting::{check, until};
+
+tests![
+    every_epoch_is_told_by_one_event,
+    leader_service_creation_is_told,
+    settled_services_are_not_written,
+    metrics_pass_promtool_on_both_replicas,
+    metrics_tell_of_leader_and_failovers,
+    metrics_of_a_removed_service_are_gone,
+    probes_answer_with_their_state,
+];
+
+async fn every_epoch_is_told_by_one_event(t: Arc<Case>) {
+    t.ready_pods("web", &["a", "b"]).await;
+    t.web(&[]).await;
+    let mut expected = BTreeSet::new();
+    let first = t.until_led_by("web-leader", "a").await;
+    expected.insert(format!("a leads (first_leader), epoch {}", epoch(&first)));
+    t.until_message("web-leader", "a leads; b: standby").await;
+    for (down, up) in [("a", "b"), ("b", "a"), ("a", "b")] {
+        t.set_ready(down, false).await;
+        let slice = t.until_led_by("web-leader", up).await;
+        let number = epoch(&slice);
+        let note = format!("leader changed from {down} to {up} (pod_not_ready), epoch {number}");
+        expected.insert(note);
+        t.until_message("web-leader", &format!("{up} leads; {down}: not Ready")).await;
+        t.set_ready(down, true).await;
+        t.until_message("web-leader", &format!("{up} leads; {down}: standby")).await;
+        let leader = t.services().get("web-leader").await.unwrap();
+        assert_eq!(epoch(&leader), number, "mirror and slice agree");
+    }
+    until("the last event is there", || async {
+        let now: BTreeSet<String> =
+            t.events("web-leader", "LeaderChanged").await.into_iter().collect();
+        check(now == expected, format!("{now:?}"))
+    })
+    .await;
+    // One each, not two of the same.
+    assert_eq!(t.events("web-leader", "LeaderChanged").await.len(), expected.len());
+}
+
+async fn leader_service_creation_is_told(t: Arc<Case>) {
+    t.ready_pods("web", &["a"]).await;
+    t.web(&[]).await;
+    let note = t.until_event("web", "LeaderServiceCreated").await;
+    assert_eq!(note, "made leader Service web-leader");
+    let note = t.until_event("web-leader", "LeaderRoutingAvailable").await;
+    assert_eq!(note, "a leads");
+}
+
+async fn settled_services_are_not_written(t: Arc<Case>) {
+    t.ready_pods("web", &["a", "b"]).await;
+    t.web(&[(names::FAILOVER_DELAY, "1s"), (names::MIN_READY, "1s")]).await;
+    t.create(&source("empty", &json!({}))).await;
+    let dual = json!({"spec": {"ipFamilyPolicy": "PreferDualStack", "selector": {"app": "web"}}});
+    t.create(&source("dual", &dual)).await;
+    t.until_led_by("web-leader", "a").await;
+    t.until_led_by("dual-leader", "a").await;
+    t.until_condition("dual-leader", "True", "LeaderRoutingAvailable").await;
+    t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
+    t.until_condition("empty-leader", "False", "NoPodsFound").await;
+    t.until_event("dual-leader", "LeaderRoutingAvailable").await;
+    // Time passes on purpose: that nothing happens is a statement about a time.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = t.world.writes(&t.ns);
+    assert!(before.len() >= 9, "the audit log is read: {} writes", before.len());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let after = t.world.writes(&t.ns);
+    let shown: Vec<String> = after[before.len()..]
+        .iter()
+        .map(|w| format!("{} {} {}", w["verb"], w["objectRef"]["resource"], w["objectRef"]["name"]))
+        .collect();
+    assert_eq!(shown, [""; 0], "written although everything was right");
+}
+
+async fn scrape(t: &Case, replica: usize) -> String {
+    let answer = http::get(t.world.product.admin_port(replica), "/metrics").await.unwrap();
+    assert_eq!(answer.code, 200);
+    answer.body
+}
+
+async fn metrics_pass_promtool_on_both_replicas(t: Arc<Case>) {
+    t.ready_pods("web", &["a", "b"]).await;
+    t.web(&[]).await;
+    t.until_led_by("web-leader", "a").await;
+    t.vanish("a").await;
+    t.until_led_by("web-leader", "b").await;
+    let Some(promtool) = t.world.cluster.promtool.clone() else {
+        panic!("PROMTOOL is not set; e2e/cluster.sh up builds it");
+    };
+    for replica in [0, 1] {
+        let text = scrape(&t, replica).await;
+        assert!(text.contains("zen_lead_build_info{version="), "{text}");
+        let mut child = Command::new(&promtool)
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), told.as_str()), (Some(0), ""), "replica {replica}");
+    }
+}
+
+/// The value of a series with these labels, in any order; the sum where there are several.
+fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let fits = |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'))
+            && labels.iter().all(|(k, v)| line.contains(&format!("{k}=\"{v}\"")))
+    };
+    let values = text.lines().filter(fits).filter_map(|l| l.rsplit(' ').next()?.parse().ok());
+    values.fold(None, |sum: Option<f64>, v: f64| Some(sum.unwrap_or(0.0) + v))
+}
+
+async fn metrics_tell_of_leader_and_failovers(t: Arc<Case>) {
+    t.ready_pods("web", &["a", "b", "c"]).await;
+    t.web(&[]).await;
+    t.until_led_by("web-leader", "a").await;
+    t.set_ready("a", false).await;
+    t.until_led_by("web-leader", "b").await;
+    t.terminate("b").await;
+    let slice = t.until_led_by("web-leader", "c").await;
+    let ns = t.ns.clone();
+    let web = [("namespace", ns.as_str()), ("service", "web")];
+    until("gauges agree on both replicas, counters add up", || async {
+        let both = [scrape(&t, 0).await, scrape(&t, 1).await];
+        for text in &both {
+            let gauge = |name: &str| value(text, name, &web);
+            #[allow(clippy::cast_precision_loss)] // Milliseconds since 1970 fit.
+            let number = epoch(&slice) as f64;
+            let now = [
+                gauge("zen_lead_leader_epoch"),
+                gauge("zen_lead_pods_available"),
+                gauge("zen_lead_leader_stable"),
+                gauge("zen_lead_leader_service_without_endpoints"),
+            ];
+            let wanted = [Some(number), Some(1.0), Some(1.0), Some(0.0)];
+            check(now == wanted, format!("{now:?} instead of {wanted:?}"))?;
+            check(gauge("zen_lead_leader_duration_seconds").is_some(), "no duration")?;
+            check(gauge("zen_lead_leader_pod_age_seconds").is_some(), "no pod age")?;
+        }
+        for (reason, times) in
+            [("first_leader", 1.0), ("pod_not_ready", 1.0), ("pod_terminating", 1.0)]
+        {
+            let labels = [web[0], web[1], ("reason", reason)];
+            let sum: f64 = both
+                .iter()
+                .filter_map(|text| value(text, "zen_lead_failover_count_total", &labels))
+                .sum();
+            check((sum - times).abs() < 0.5, format!("{reason}: {sum}"))?;
+        }
+        Ok::<_, String>(())
+    })
+    .await;
+}
+
+async fn metrics_of_a_removed_service_are_gone(t: Arc<Case>) {
+    t.ready_pods("web", &["a"]).await;
+    t.web(&[]).await;
+    t.until_led_by("web-leader", "a").await;
+    let own = format!("namespace=\"{}\"", t.ns);
+    for replica in [0, 1] {
+        until("there are series of the Service", || async {
+            check(scrape(&t, replica).await.contains(&own), "none")
+        })
+        .await;
+    }
+    t.delete_service("web").await;
+    t.until_gone("web-leader").await;
+    for replica in [0, 1] {
+        until("no series of the Service is left", || async {
+            let text = scrape(&t, replica).await;
+            let left: Vec<&str> = text.lines().filter(|l| l.contains(&own)).collect();
+            check(left.is_empty(), left.join("\n"))
+        })
+        .await;
+    }
+}
+
+async fn probes_answer_with_their_state(t: Arc<Case>) {
+    for replica in [0, 1] {
+        let port = t.world.product.admin_port(replica);
+        let live = http::get(port, "/livez").await.unwrap();
+        assert_eq!(live.code, 200);
+        let body: Value = serde_json::from_str(&live.body).unwrap();
+        assert_eq!(body, json!({"alive": true}));
+        let ready = http::get(port, "/readyz").await.unwrap();
+        assert_eq!(ready.code, 200);
+        let body: Value = serde_json::from_str(&ready.body).unwrap();
+        assert_eq!(body, json!({"ready": true, "missing": [], "draining": false}));
+        assert_eq!(http::get(port, "/nothing").await.unwrap().code, 404);
+    }
+    let service = t.web(&[]).await;
+    assert!(service.uid().is_some());
+    assert_eq!(annotation(&service, names::LEADER_NAME), "web-leader");
+}

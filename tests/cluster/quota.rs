@@ -1,0 +1,57 @@
+//! A leader Service the API server does not let through: said once, tried rarely, served later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::support::case::Case;
+use crate::support::harness::tests;
+use crate::support::waiting::{check, until, within};
+
+tests![quota_is_reported_tried_rarely_and_served_when_raised];
+
+async fn quota_is_reported_tried_rarely_and_served_when_raised(t: Arc<Case>) {
+    let quotas: Api<ResourceQuota> = t.api();
+    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"services": "1"}}});
+    let quota = serde_json::from_value(quota).unwrap();
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    until("the quota is in force", || async {
+        let now = quotas.get("few").await.map_err(|e| e.to_string())?;
+        check(now.status.is_some_and(|s| s.hard.is_some()), "no status yet")
+    })
+    .await;
+    t.ready_pods("web", &["a"]).await;
+    t.web(&[]).await;
+    let message = t.until_condition("web", "False", "QuotaExceeded").await;
+    assert!(message.contains("exceeded quota: few, requested: services=1"), "{message}");
+    assert_eq!(t.until_event("web", "QuotaExceeded").await, message);
+
+    // Time passes on purpose: few calls is a statement about a time.
+    let creations = || {
+        let all = t.world.writes(&t.ns);
+        let services =
+            |w: &&Value| w["verb"] == "create" && w["objectRef"]["resource"] == "services";
+        all.iter().filter(services).count()
+    };
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let tried = creations();
+    assert!((1..=8).contains(&tried), "two replicas tried {tried} times in 6 s");
+
+    let more = Patch::Merge(json!({"spec": {"hard": {"services": "5"}}}));
+    quotas.patch("few", &PatchParams::default(), &more).await.unwrap();
+    within(Duration::from_secs(40), "it is served after the quota was raised", || async {
+        let leader = t.services().get_opt("web-leader").await.map_err(|e| e.to_string())?;
+        check(leader.is_some(), "no leader Service")
+    })
+    .await;
+    t.until_led_by("web-leader", "a").await;
+    until("the problem is not reported any more", || async {
+        let now = t.condition("web").await;
+        check(now.is_err(), format!("{now:?}"))
+    })
+    .await;
+}

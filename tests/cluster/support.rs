@@ -1,0 +1,17 @@
+//! What the tests stand on: the cluster, the replicas under test, a namespace for each test.
+//!
+//! Nothing is proved here. Contract names are written out once more on purpose (not taken from the
+//! library): a renamed key has to break a test.
+
+pub mod case;
+pub mod cluster;
+pub mod harness;
+pub mod http;
+pub mod kubectl;
+pub mod names;
+pub mod objects;
+pub mod product;
+pub mod recorder;
+pub mod report;
+pub mod waiting;
+pub mod world;

@@ -1,0 +1,33 @@
+//! GET on the admin port of a replica: a few lines, so that no HTTP client stands between.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Status code and body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub code: u16,
+    pub body: String,
+}
+
+/// Asks 127.0.0.1:`port` for `path`.
+pub async fn get(port: u16, path: &str) -> Result<Answer, String> {
+    let ask = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok::<_, std::io::Error>(text)
+    };
+    let text = timeout(Duration::from_secs(5), ask)
+        .await
+        .map_err(|_| format!("no answer on port {port}{path} within 5 s"))?
+        .map_err(|e| format!("port {port}{path}: {e}"))?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or("an answer without a body")?;
+    let code = head.split(' ').nth(1).and_then(|c| c.parse().ok()).ok_or("no status code")?;
+    Ok(Answer { code, body: body.to_owned() })
+}

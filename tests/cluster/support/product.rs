@@ -1,0 +1,180 @@
+//! The replicas under test: processes of the real binary, started, killed and stopped by pid.
+
+use std::fs::{File, OpenOptions};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+
+use super::http;
+use super::waiting::{check, within};
+use super::world::START_AND_STOP;
+
+/// Ports of one replica on 127.0.0.1.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    pub webhook: u16,
+    pub admin: u16,
+}
+
+impl Ports {
+    /// Two ports that nobody uses now.
+    pub fn free() -> Self {
+        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [webhook, admin] = sockets.map(|s| s.local_addr().unwrap().port());
+        Self { webhook, admin }
+    }
+}
+
+/// Two replicas.
+pub struct Product {
+    dir: PathBuf,
+    system: String,
+    kubeconfig: PathBuf,
+    ports: [Ports; 2],
+    running: [Mutex<Option<Child>>; 2],
+    starting: tokio::sync::Mutex<()>,
+}
+
+impl Product {
+    pub fn new(dir: &Path, system: &str, kubeconfig: &Path, ports: [Ports; 2]) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            system: system.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+            ports,
+            running: Default::default(),
+            starting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub fn admin_port(&self, replica: usize) -> u16 {
+        self.ports[replica].admin
+    }
+
+    /// Starts what does not run, and waits until both are ready.
+    pub async fn ensure_started(&self) {
+        let _one = self.starting.lock().await;
+        for replica in [0, 1] {
+            if !self.runs(replica) {
+                self.kill(replica);
+                self.spawn(replica, &[]);
+            }
+        }
+        for replica in [0, 1] {
+            self.until_ready(replica).await;
+        }
+    }
+
+    /// Starts one replica with further flags; it may not be ready yet.
+    pub fn spawn(&self, replica: usize, more: &[&str]) {
+        let Ports { webhook, admin } = self.ports[replica];
+        // The kernel ends it with us, however we end. util-linux is on every Linux machine.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_zen-lead"), "serve"])
+            .args(["--webhook-bind", &format!("127.0.0.1:{webhook}")])
+            .args(["--admin-bind", &format!("127.0.0.1:{admin}")])
+            .args(["--namespace", &self.system])
+            .args(["--pod-name", &format!("zl-{replica}")])
+            .args(["--extra-san", "127.0.0.1"])
+            .args(["--validating-webhook", &self.system])
+            .args(["--mutating-webhook", &self.system])
+            .args(["--username", &format!("system:serviceaccount:{}:zen-lead", self.system)])
+            .args(["--drain-delay", "200ms"])
+            .args(["--log-format", "text", "--log-level", "info,zen_lead=debug"])
+            .args(more)
+            .env_clear()
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("RUST_BACKTRACE", "1")
+            .stdin(Stdio::null())
+            .stdout(self.log(replica))
+            .stderr(self.log(replica));
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        let child = command.spawn().expect("setpriv (util-linux) starts the replicas");
+        let before = self.running[replica].lock().unwrap().replace(child);
+        assert!(before.is_none(), "replica {replica} was started twice");
+    }
+
+    pub async fn until_ready(&self, replica: usize) {
+        within(START_AND_STOP, format!("replica {replica} is ready"), || async {
+            assert!(self.runs(replica), "replica {replica} ended: {}", self.tail(replica, 30));
+            let answer = http::get(self.ports[replica].admin, "/readyz").await?;
+            check(answer.code == 200, format!("{answer:?}"))
+        })
+        .await;
+    }
+
+    /// True while the process lives.
+    pub fn runs(&self, replica: usize) -> bool {
+        let mut running = self.running[replica].lock().unwrap();
+        running.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// kill -9.
+    pub fn kill(&self, replica: usize) {
+        if let Some(mut child) = self.running[replica].lock().unwrap().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends a signal by name, as STOP or CONT.
+    pub fn signal(&self, replica: usize, name: &str) {
+        let pid = self.running[replica].lock().unwrap().as_ref().map(Child::id);
+        let pid = pid.expect("a replica that runs").to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        assert!(status.success(), "kill -s {name} {pid}");
+    }
+
+    /// SIGTERM, and the exit status it ends with; killed when it does not end.
+    pub async fn stop(&self, replica: usize) -> Option<ExitStatus> {
+        if !self.runs(replica) {
+            self.kill(replica);
+            return None;
+        }
+        self.signal(replica, "TERM");
+        let ended = || async {
+            let mut running = self.running[replica].lock().unwrap();
+            let status = running.as_mut().and_then(|child| child.try_wait().unwrap());
+            status.ok_or("it still runs")
+        };
+        let status = within(START_AND_STOP, format!("replica {replica} ends"), ended).await;
+        self.kill(replica);
+        Some(status)
+    }
+
+    pub async fn stop_all(&self) {
+        for replica in [0, 1] {
+            self.stop(replica).await;
+        }
+    }
+
+    pub async fn kill_all(&self) {
+        for replica in [0, 1] {
+            self.kill(replica);
+        }
+    }
+
+    fn log_path(&self, replica: usize) -> PathBuf {
+        self.dir.join(format!("zl-{replica}.log"))
+    }
+
+    fn log(&self, replica: usize) -> File {
+        OpenOptions::new().create(true).append(true).open(self.log_path(replica)).unwrap()
+    }
+
+    /// The last lines of a replica's log.
+    pub fn tail(&self, replica: usize, lines: usize) -> String {
+        self.lines_about(replica, "", lines)
+    }
+
+    /// The last lines of a replica's log that mention `text`.
+    pub fn lines_about(&self, replica: usize, text: &str, lines: usize) -> String {
+        let log = std::fs::read_to_string(self.log_path(replica)).unwrap_or_default();
+        let found: Vec<&str> = log.lines().filter(|l| l.contains(text)).collect();
+        found[found.len().saturating_sub(lines)..].join("\n")
+    }
+}

@@ -1,0 +1,75 @@
+//! What is shown of a test that failed.
+
+use std::fmt::Write;
+
+use k8s_openapi::api::events::v1::Event;
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::case::{Case, routed};
+
+impl Case {
+    /// Writes Services, slices, pods, events and logs to a file, and returns the short of it.
+    pub async fn dump(&self) -> String {
+        let all = ListParams::default();
+        let services = self.services().list(&all).await.map(|l| l.items).unwrap_or_default();
+        let slices = self.slices().list(&all).await.map(|l| l.items).unwrap_or_default();
+        let pods = self.pods().list(&all).await.map(|l| l.items).unwrap_or_default();
+        let events = self.api::<Event>().list(&all).await.map(|l| l.items).unwrap_or_default();
+
+        let mut short = String::new();
+        for service in &services {
+            let conditions = service.status.as_ref().and_then(|s| s.conditions.clone());
+            for c in conditions.unwrap_or_default() {
+                let (name, message) = (service.name_any(), &c.message);
+                let _ =
+                    writeln!(short, "  {name}: {}={} {} {message}", c.type_, c.status, c.reason);
+            }
+        }
+        for slice in &slices {
+            let _ = writeln!(short, "  {}: {:?}", slice.name_any(), routed(slice));
+        }
+        // Of the pods of the end-to-end tests the kubelet tells at length: that is in the file.
+        let of_services =
+            |e: &&Event| e.regarding.as_ref().is_some_and(|r| r.kind.as_deref() == Some("Service"));
+        for event in events.iter().filter(of_services) {
+            let about = event.regarding.as_ref().and_then(|r| r.name.clone()).unwrap_or_default();
+            let (reason, note) = (event.reason.as_deref(), event.note.as_deref());
+            let _ = writeln!(short, "  {about}: {} {}", reason.unwrap_or(""), note.unwrap_or(""));
+        }
+        for replica in [0, 1] {
+            let lines = self.world.product.lines_about(replica, &self.ns, 12);
+            let _ = writeln!(short, "  zl-{replica}: {}", lines.replace('\n', "\n        "));
+        }
+
+        let mut full = String::new();
+        for (title, text) in [
+            ("Services", yaml(&services)),
+            ("EndpointSlices", yaml(&slices)),
+            ("Pods", yaml(&pods)),
+            ("Events", yaml(&events)),
+            ("zl-0", self.world.product.tail(0, 200)),
+            ("zl-1", self.world.product.tail(1, 200)),
+        ] {
+            let _ = writeln!(full, "==== {title}\n{text}");
+        }
+        let path = self.world.dir.join(format!("{}.txt", self.ns));
+        match std::fs::write(&path, full) {
+            Ok(()) => format!("{short}  everything: {}", path.display()),
+            Err(e) => format!("{short}  {}: {e}", path.display()),
+        }
+    }
+}
+
+/// Without managedFields, which nobody reads.
+fn yaml<K: Serialize>(objects: &[K]) -> String {
+    let mut value = serde_json::to_value(objects).unwrap();
+    for object in value.as_array_mut().into_iter().flatten() {
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+    }
+    serde_saphyr::to_string(&value).unwrap()
+}

@@ -1,0 +1,298 @@
+//! Made once a run: a namespace for zen-lead itself, its rights, its webhook configurations (all
+//! from deploy/manifests, under names of this run), the replicas, and their removal.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+
+use super::cluster::Cluster;
+use super::product::{Ports, Product};
+
+/// Label of every namespace of a run; the webhooks see only those with the run's value.
+pub const RUN_LABEL: &str = "zen-lead-tests/run";
+
+/// No test may take longer, whatever it waits for.
+pub const TEST_DEADLINE: Duration = Duration::from_mins(1);
+/// Tests at the same time, unless --test-threads says otherwise: two replicas and an API server
+/// share the machine with them.
+pub const THREADS: usize = 4;
+
+/// These tests need an API server and nothing else.
+pub fn suited(cluster: Cluster) -> Result<Cluster, String> {
+    Ok(cluster)
+}
+
+/// Everything a run has in common.
+pub struct World {
+    pub cluster: Cluster,
+    /// Name of the run, part of every name it makes: checkouts may share a cluster.
+    pub run: String,
+    /// Namespace of zen-lead itself; also the name of everything that has no namespace.
+    pub system: String,
+    /// Where logs and dumps go.
+    pub dir: PathBuf,
+    pub admin: Client,
+    pub user: Client,
+    pub product: Product,
+    addresses: AtomicU32,
+}
+
+impl World {
+    pub async fn set_up(cluster: Cluster, run: String) -> Self {
+        let system = format!("{run}-system");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster-tests").join(&run);
+        std::fs::create_dir_all(&dir).unwrap();
+        let (admin, user) = (cluster.admin().await, cluster.user().await);
+        let ports = [Ports::free(), Ports::free()];
+
+        let namespaces: Api<Namespace> = Api::all(admin.clone());
+        let own: Namespace = serde_json::from_value(
+            json!({"metadata": {"name": system, "labels": {RUN_LABEL: "own"}}}),
+        )
+        .unwrap();
+        let own = namespaces.create(&PostParams::default(), &own).await.unwrap();
+        let made = Made {
+            run: &run,
+            system: &system,
+            uid: own.uid().unwrap(),
+            url_port: ports[0].webhook,
+        };
+        kubectl_create(
+            &cluster,
+            &json!({"kind": "List", "apiVersion": "v1", "items": made.objects()}),
+        );
+
+        let kubeconfig = dir.join("kubeconfig");
+        std::fs::write(&kubeconfig, identity(&cluster, &admin, &system).await).unwrap();
+        let product = Product::new(&dir, &system, &kubeconfig, ports);
+        let world =
+            Self { cluster, run, system, dir, admin, user, product, addresses: AtomicU32::new(0) };
+        world.stop_on_interrupt();
+        world.product.ensure_started().await;
+        world
+    }
+
+    /// Before each test: both replicas run, or none where the test is alone with them.
+    pub async fn prepare(&self, alone: bool) {
+        if alone {
+            self.product.stop_all().await;
+        } else {
+            self.product.ensure_started().await;
+        }
+    }
+
+    /// User name of zen-lead, as its writes are audited.
+    pub fn username(&self) -> String {
+        format!("system:serviceaccount:{}:zen-lead", self.system)
+    }
+
+    /// Addresses for a pod that no other pod of the run has: IPv4 and IPv6.
+    pub fn next_addresses(&self) -> (String, String) {
+        let n = self.addresses.fetch_add(1, Ordering::Relaxed);
+        (format!("10.200.{}.{}", n / 250, n % 250 + 1), format!("fd00:200::{:x}", n + 1))
+    }
+
+    /// Removes what a set-up made that did not come to its end.
+    pub async fn abandon(cluster: Cluster, run: String) {
+        let admin = cluster.admin().await;
+        remove(&admin, &cluster, &run, &format!("{run}-system")).await;
+    }
+
+    pub async fn tear_down(self: Arc<Self>) {
+        self.product.kill_all().await;
+        remove(&self.admin, &self.cluster, &self.run, &self.system).await;
+        println!("logs of the replicas: {}", self.dir.display());
+    }
+
+    /// An interrupted run leaves nothing behind either.
+    fn stop_on_interrupt(&self) {
+        let (admin, cluster) = (self.admin.clone(), self.cluster.clone());
+        let (run, system) = (self.run.clone(), self.system.clone());
+        tokio::spawn(async move {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                eprintln!("interrupted, removing what was made");
+                remove(&admin, &cluster, &run, &system).await;
+                // The replicas end with this process.
+                std::process::exit(130);
+            }
+        });
+    }
+}
+
+/// Deletes everything of a run; the namespace controller finishes it.
+async fn remove(admin: &Client, cluster: &Cluster, run: &str, system: &str) {
+    let kinds = "validatingwebhookconfigurations,mutatingwebhookconfigurations,clusterroles,\
+                 clusterrolebindings,flowschemas";
+    let output = Command::new(&cluster.kubectl)
+        .arg("--kubeconfig")
+        .arg(&cluster.kubeconfig)
+        .args(["delete", kinds, "--ignore-not-found", "--wait=false"])
+        .args(["--field-selector", &format!("metadata.name={system}")])
+        .output();
+    if let Ok(output) = output.as_ref().map(|o| String::from_utf8_lossy(&o.stderr))
+        && !output.is_empty()
+    {
+        eprintln!("tear-down: {output}");
+    }
+    let namespaces: Api<Namespace> = Api::all(admin.clone());
+    let ours = ListParams::default().labels(&format!("{RUN_LABEL}={run}"));
+    for namespace in namespaces.list(&ours).await.map(|l| l.items).unwrap_or_default() {
+        let _ = namespaces.delete(&namespace.name_any(), &DeleteParams::default()).await;
+    }
+    let _ = namespaces.delete(system, &DeleteParams::default()).await;
+}
+
+/// A name for a run that no other run has.
+pub fn fresh() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let n = since.subsec_nanos() ^ std::process::id().rotate_left(12);
+    format!("zl{:05x}", n & 0xf_ffff)
+}
+
+fn kubectl_create(cluster: &Cluster, list: &Value) {
+    let mut child = Command::new(&cluster.kubectl)
+        .arg("--kubeconfig")
+        .arg(&cluster.kubeconfig)
+        .args(["create", "-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(list.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A kubeconfig for zen-lead's own service account, like the one a pod gets.
+async fn identity(cluster: &Cluster, admin: &Client, system: &str) -> String {
+    let accounts: Api<ServiceAccount> = Api::namespaced(admin.clone(), system);
+    let request = TokenRequest {
+        spec: Some(TokenRequestSpec {
+            expiration_seconds: Some(86_400),
+            ..TokenRequestSpec::default()
+        }),
+        ..TokenRequest::default()
+    };
+    let answer =
+        accounts.create_token_request("zen-lead", &PostParams::default(), &request).await.unwrap();
+    let text = std::fs::read_to_string(&cluster.kubeconfig).unwrap();
+    let mut config: Value = serde_saphyr::from_str(&text).unwrap();
+    let user = config["users"][0]["name"].clone();
+    config["users"] = json!([{"name": user, "user": {"token": answer.status.unwrap().token}}]);
+    config.to_string()
+}
+
+/// The manifests of deploy/, renamed for this run.
+struct Made<'a> {
+    run: &'a str,
+    system: &'a str,
+    uid: String,
+    url_port: u16,
+}
+
+impl Made<'_> {
+    fn objects(&self) -> Vec<Value> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/manifests");
+        let files = ["10-rbac.yaml", "20-ca-secret.yaml", "60-webhooks.yaml"];
+        let mut objects: Vec<Value> = files
+            .iter()
+            .flat_map(|file| {
+                let text = std::fs::read_to_string(dir.join(file)).unwrap();
+                let text = text.replace("zen-lead-system", self.system);
+                serde_saphyr::from_multiple::<Value>(&text).unwrap()
+            })
+            .map(|object| self.renamed(object))
+            .collect();
+        objects.extend(self.own_service());
+        objects
+    }
+
+    fn renamed(&self, mut object: Value) -> Value {
+        if object["metadata"].get("namespace").is_some() {
+            return object;
+        }
+        object["metadata"]["name"] = json!(self.system);
+        // What has no namespace goes with zen-lead's, should tear-down not happen.
+        object["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "v1", "kind": "Namespace", "name": self.system, "uid": self.uid,
+        }]);
+        if object["kind"] == "ClusterRoleBinding" {
+            object["roleRef"]["name"] = json!(self.system);
+        }
+        for rule in object.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
+            if rule.get("resourceNames") == Some(&json!(["zen-lead"])) {
+                rule["resourceNames"] = json!([self.system]);
+            }
+        }
+        for hook in object.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
+            let path = hook["clientConfig"]["service"]["path"].as_str().unwrap().to_owned();
+            let url = format!("https://127.0.0.1:{}{path}", self.url_port);
+            hook["clientConfig"] = json!({"url": url});
+            hook["namespaceSelector"] = json!({"matchLabels": {RUN_LABEL: self.run}});
+        }
+        object
+    }
+
+    /// zen-lead's own Service and its endpoints, by which the replicas rank themselves. They are
+    /// processes here, not pods, so the addresses are of a network that does not exist.
+    fn own_service(&self) -> [Value; 2] {
+        let endpoint = |name: &str, address: &str| {
+            json!({
+                "addresses": [address],
+                "conditions": {"ready": true, "serving": true, "terminating": false},
+                "targetRef": {"kind": "Pod", "name": name, "namespace": self.system},
+            })
+        };
+        let ports = json!([{"name": "webhook", "port": 443, "protocol": "TCP"}]);
+        let labels = BTreeMap::from([
+            ("kubernetes.io/service-name", "zen-lead"),
+            ("endpointslice.kubernetes.io/managed-by", "zen-lead-tests"),
+        ]);
+        [
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": "zen-lead", "namespace": self.system},
+                "spec": {"ports": ports},
+            }),
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {"name": "zen-lead-replicas", "namespace": self.system, "labels": labels},
+                "addressType": "IPv4",
+                "endpoints": [endpoint("zl-0", "192.0.2.1"), endpoint("zl-1", "192.0.2.2")],
+                "ports": [{"name": "webhook", "port": 9443, "protocol": "TCP"}],
+            }),
+        ]
+    }
+}
+
+/// Time zen-lead gets to become ready, and to end.
+pub const START_AND_STOP: Duration = Duration::from_secs(30);
+
+impl World {
+    /// The audit log's lines about writes of zen-lead in a namespace.
+    pub fn writes(&self, namespace: &str) -> Vec<Value> {
+        let user = self.username();
+        let Ok(log) = std::fs::read_to_string(&self.cluster.audit_log) else { return Vec::new() };
+        log.lines()
+            .filter(|l| l.contains(namespace) && l.contains(&user))
+            .filter_map(|l| serde_json::from_str::<Value>(l).ok())
+            .filter(|l| l["user"]["username"] == user.as_str())
+            .filter(|l| l["objectRef"]["namespace"] == namespace)
+            .filter(|l| {
+                let verb = l["verb"].as_str().unwrap_or_default();
+                ["create", "update", "patch", "delete", "deletecollection"].contains(&verb)
+            })
+            .collect()
+    }
+}
