@@ -24,7 +24,7 @@ use support::case::Case;
 use support::cluster::Cluster;
 use support::names;
 use support::objects::source;
-use support::world::{World, suited};
+use support::world::{World, fresh, suited};
 
 const ROUNDS: usize = 100;
 const SERVICES: usize = 5;
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         }
     };
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
-        let world = Arc::new(World::set_up(cluster).await);
+        let world = Arc::new(World::set_up(cluster, fresh()).await);
         let case = Arc::new(Case::open(world.clone(), "bench").await);
         let task = tokio::spawn(measure(case.clone()));
         let outcome = task.await;

@@ -3,6 +3,8 @@
 //! Services and EndpointSlices cluster-wide; pods by namespace, only where an enabled Service needs
 //! them, or all of them above a bound. The list-and-watch loop itself is `watch`.
 
+mod replicas;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -33,6 +35,8 @@ use crate::shutdown::Shutdown;
 use crate::supervise::{Passing, Supervisor};
 use crate::version::Rv;
 use crate::watch::{Kind, Selector, Sink, State, WatchGroup, WatchHandle, Watched};
+
+use replicas::ReplicaSink;
 
 /// How often idle namespaces and the gauges of the cache are looked at.
 const CLEAN_UP: Duration = Duration::from_secs(15);
@@ -132,7 +136,7 @@ impl Watches {
         let own = format!("{}={}", kubernetes::SERVICE_NAME, args.service_name);
         let own_slices = Api::<EndpointSlice>::namespaced(client.clone(), &args.namespace);
         let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
-        let sink = ReplicaSink { slices: Mutex::default(), replicas };
+        let sink = ReplicaSink::new(replicas);
         run(
             supervisor,
             shutdown,
@@ -367,6 +371,16 @@ impl Feed {
         }
         touched
     }
+
+    /// Queues every Service of a namespace, or all: a decision made before the watch was live waits
+    /// for this, and nothing else may ever come.
+    fn look_again(&self, namespace: Option<&str>) {
+        let now = clock::monotonic();
+        let keys = self.index.read().keys_in(namespace);
+        for key in keys {
+            self.queue.add(key, now);
+        }
+    }
 }
 
 struct ServiceSink(Feed);
@@ -415,8 +429,7 @@ impl Sink<Service> for ServiceSink {
     }
 
     fn live(&self) {
-        // What was decided before had to wait for this.
-        self.0.feed("services", |index| index.all_keys());
+        self.0.look_again(None);
     }
 
     fn lost(&self) {}
@@ -457,8 +470,7 @@ impl Sink<EndpointSlice> for SliceSink {
     }
 
     fn live(&self) {
-        // What was decided before had to wait for this.
-        self.0.feed("endpointslices", |index| index.all_keys());
+        self.0.look_again(None);
     }
 
     fn lost(&self) {}
@@ -505,68 +517,8 @@ impl Sink<Pod> for PodSink {
     }
 
     fn live(&self) {
-        // The keys of the list may have been looked at before the watch counted as live; then they
-        // wait for this.
-        let scope = self.scope.as_deref();
-        self.feed.feed("pods", |index| index.keys_in(scope));
+        self.feed.look_again(self.scope.as_deref());
     }
-
-    fn lost(&self) {}
-}
-
-/// Keeps the names of the ready pods behind zen-lead's own Service.
-struct ReplicaSink {
-    slices: Mutex<BTreeMap<String, Vec<String>>>,
-    replicas: Replicas,
-}
-
-impl ReplicaSink {
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<String>>)) {
-        let mut slices = self.slices.lock();
-        change(&mut slices);
-        let mut names: Vec<String> = slices.values().flatten().cloned().collect();
-        names.sort();
-        names.dedup();
-        let mut replicas = self.replicas.write();
-        if *replicas != names {
-            info!(replicas = ?names, "ready replicas of zen-lead");
-            *replicas = names;
-        }
-    }
-}
-
-fn ready_pods(slice: &EndpointSlice) -> Vec<String> {
-    let ready = slice
-        .endpoints
-        .iter()
-        .flatten()
-        .filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
-    ready.filter_map(|e| e.target_ref.as_ref()?.name.clone()).collect()
-}
-
-impl Sink<EndpointSlice> for ReplicaSink {
-    type Kept = (String, Vec<String>);
-
-    fn trim(&self, object: EndpointSlice) -> Self::Kept {
-        let pods = ready_pods(&object);
-        (object.meta().name.clone().unwrap_or_default(), pods)
-    }
-
-    fn reset(&self, objects: Vec<Self::Kept>, _: Rv) {
-        self.change(|slices| *slices = objects.into_iter().collect());
-    }
-
-    fn apply(&self, (name, pods): Self::Kept, _: Rv) {
-        self.change(|slices| _ = slices.insert(name, pods));
-    }
-
-    fn delete(&self, (name, _): Self::Kept, _: Rv) {
-        self.change(|slices| _ = slices.remove(&name));
-    }
-
-    fn heard(&self, _: Rv) {}
-
-    fn live(&self) {}
 
     fn lost(&self) {}
 }
@@ -597,3 +549,6 @@ impl<K: Send + 'static> Sink<K> for Bell {
 
     fn lost(&self) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ mod walk;
 use replica::Without;
 use walk::{Done, Profile, Walk};
 
-const STEPS: usize = 260;
+const STEPS: usize = 300;
 
 fn setting(name: &str) -> Option<u64> {
     #[allow(clippy::disallowed_methods, reason = "how a test is told what to replay")]

@@ -41,6 +41,8 @@ impl Case {
                             "readinessProbe": {
                                 "httpGet": {"path": "/healthz", "port": "http"},
                                 "periodSeconds": 1, "failureThreshold": 1,
+                                // "No" is said at once; a busy machine is not a "no".
+                                "timeoutSeconds": 10,
                             },
                         }],
                     },

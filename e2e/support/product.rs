@@ -49,10 +49,7 @@ impl Product {
 
     /// kubectl as the admin; its output, or what it complained of.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String, String> {
-        let mut command = Command::new(&self.cluster.kubectl);
-        command.arg("--kubeconfig").arg(&self.cluster.kubeconfig).args(args);
-        command.current_dir(env!("CARGO_MANIFEST_DIR"));
-        run(command).await
+        kubectl(&self.cluster, args).await
     }
 
     /// `kubectl apply -k deploy`, and until two replicas are ready and the API server can call them.
@@ -70,8 +67,7 @@ impl Product {
     }
 
     pub async fn uninstall(&self) {
-        let args = ["delete", "-k", "deploy", "--ignore-not-found", "--timeout=90s"];
-        if let Err(why) = self.kubectl(&args).await {
+        if let Err(why) = uninstall(&self.cluster).await {
             eprintln!("tear-down: {why}");
         }
     }
@@ -192,6 +188,19 @@ impl Product {
     pub fn tail(&self, pod: usize, lines: usize) -> String {
         self.lines_about(pod, "", lines)
     }
+}
+
+async fn kubectl(cluster: &Cluster, args: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(&cluster.kubectl);
+    command.arg("--kubeconfig").arg(&cluster.kubeconfig).args(args);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    run(command).await
+}
+
+/// `kubectl delete -k deploy`.
+pub async fn uninstall(cluster: &Cluster) -> Result<String, String> {
+    let args = ["delete", "-k", "deploy", "--ignore-not-found", "--timeout=90s"];
+    kubectl(cluster, &args).await
 }
 
 /// The Ready condition of a pod.

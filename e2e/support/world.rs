@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use kube::Client;
 
 use super::cluster::Cluster;
-use super::product::Product;
+use super::product::{self, Product};
 
 /// Label of every namespace of a run.
 pub const RUN_LABEL: &str = "zen-lead-tests/run";
@@ -31,6 +31,11 @@ pub fn suited(cluster: Cluster) -> Result<Cluster, String> {
     }
 }
 
+/// A name for a run.
+pub fn fresh() -> String {
+    format!("e{:05x}", Timestamp::now().as_millisecond() & 0xf_ffff)
+}
+
 /// Everything a run has in common.
 pub struct World {
     pub cluster: Cluster,
@@ -48,9 +53,8 @@ pub struct World {
 }
 
 impl World {
-    pub async fn set_up(cluster: Cluster) -> Self {
+    pub async fn set_up(cluster: Cluster, run: String) -> Self {
         let began = Timestamp::now();
-        let run = format!("e{:05x}", began.as_millisecond() & 0xf_ffff);
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/e2e").join(&run);
         std::fs::create_dir_all(&dir).unwrap();
         let (admin, user) = (cluster.admin().await, cluster.user().await);
@@ -74,6 +78,13 @@ impl World {
     /// Keeps a measured value for the end of the report. No test passes or fails by it.
     pub fn figure(&self, what: impl Into<String>, value: impl Into<String>) {
         self.figures.lock().unwrap().insert(what.into(), value.into());
+    }
+
+    /// Removes what a set-up that failed has made.
+    pub async fn abandon(cluster: Cluster, _run: String) {
+        if let Err(why) = product::uninstall(&cluster).await {
+            eprintln!("tear-down: {why}");
+        }
     }
 
     pub async fn tear_down(self: Arc<Self>) {

@@ -50,12 +50,13 @@ impl Case<'_> {
         let mirrored = mirror::read(&leader.object);
         let incumbent = incumbent(snapshot, &present, &mirrored, leader);
         let outranked = decision_version(leader, &present) > DECISION_VERSION;
+        let now = present.moment(ctx.now);
         let rules = Rules {
             spec,
             family: families[0],
             // Over what a newer version wrote, an older one only takes out.
             may_promote: valid && snapshot.pods_known && !outranked,
-            now: ctx.now,
+            now,
         };
         let choice = elect::elect(&snapshot.pods, incumbent.as_ref(), &rules);
         let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
@@ -75,7 +76,7 @@ impl Case<'_> {
             marks: snapshot.marks,
             asked: asked(source),
             writer: ctx.writer,
-            now: ctx.now,
+            now,
             pods: &snapshot.pods,
             deselected: &snapshot.deselected,
         };

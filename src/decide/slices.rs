@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -19,6 +19,9 @@ use crate::index::slice::{Slice, Truth};
 use crate::keys::{self, kubernetes, status};
 use crate::replica::{DECISION_VERSION, next_epoch};
 use crate::version::Marks;
+
+/// How far the clock of another replica may be ahead to be followed.
+const SKEW: SignedDuration = SignedDuration::from_secs(10);
 
 /// A write of a slice.
 #[derive(Clone, Debug, PartialEq)]
@@ -151,6 +154,16 @@ impl<'a> Present<'a> {
         all.map(|s| s.truth().marks).fold(Marks::default(), Marks::max)
     }
 
+    /// The time of day for a decision: an epoch a little ahead of the own clock is the clock of
+    /// whoever wrote it. Otherwise a replica that is behind would take back what a timer allowed
+    /// the other, and both would go on until the clocks allow it alike.
+    pub fn moment(&self, now: Timestamp) -> Timestamp {
+        let all = self.lock.iter().chain(&self.follower).map(|s| s.truth().epoch);
+        let latest = all.filter_map(|e| Timestamp::from_millisecond(i64::try_from(e).ok()?).ok());
+        let trusted = now + SKEW;
+        latest.filter(|t| *t <= trusted).fold(now, Timestamp::max)
+    }
+
     /// The highest decision version any of them carries.
     pub fn decision_version(&self) -> u32 {
         let all = self.lock.iter().chain(&self.follower);
@@ -178,6 +191,12 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
             reason,
         })
     });
+    // A slice that no family needs any longer must not keep a healthy pod beside the next leader.
+    if switch.is_some()
+        && let Some(slice) = present.superfluous.iter().find(|s| wanted.names_healthy(Some(s)))
+    {
+        return Some(removed(slice));
+    }
     if dual
         && (switch.is_some() || present.lock.is_none())
         && must_empty_follower(wanted, present, lock_epoch, follower_epoch)
@@ -215,7 +234,11 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
             return Some(Next { write, switch: None, urgent });
         }
     }
-    present.superfluous.first().map(|slice| Next {
+    present.superfluous.first().map(|slice| removed(slice))
+}
+
+fn removed(slice: &Slice) -> Next {
+    Next {
         write: SliceWrite::Delete {
             name: slice.name.to_string(),
             uid: slice.uid.to_string(),
@@ -223,7 +246,7 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
         },
         switch: None,
         urgent: true,
-    })
+    }
 }
 
 /// The lock is switched only beside a follower that carries the lock's own epoch. A lagging one is
@@ -245,10 +268,8 @@ fn must_empty_follower(
     if present.lock.is_none() {
         return routed.iter().any(|uid| Some(*uid) != successor);
     }
-    let known = wanted.pods.iter().chain(wanted.deselected);
-    let names_healthy = named(present.lock)
-        .chain(routed)
-        .any(|uid| Some(uid) != successor && known.clone().any(|p| *p.uid == *uid && p.eligible()));
+    let names_healthy =
+        wanted.names_healthy(present.lock) || wanted.names_healthy(present.follower);
     let lagging = follower_epoch < lock_epoch;
     wanted.choice.incumbent_healthy || names_healthy || lagging
 }
@@ -312,6 +333,14 @@ impl Content {
 }
 
 impl Wanted<'_> {
+    /// True when the slice names a healthy pod that is not the one to be published.
+    fn names_healthy(&self, slice: Option<&Slice>) -> bool {
+        let successor = self.choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
+        let mut known = self.pods.iter().chain(self.deselected);
+        let others: Vec<&str> = named(slice).filter(|uid| Some(*uid) != successor).collect();
+        known.any(|p| others.contains(&&*p.uid) && p.eligible())
+    }
+
     /// True when the slice says this already; marks, writer and times do not count.
     fn says(&self, slice: &Slice, family: Family, content: &Content) -> bool {
         let Some(object) = &slice.object else { return false };

@@ -203,11 +203,11 @@ impl Namespace {
         }
         let mut dirty = Names::new();
         if let Some(old) = self.slices.remove(name) {
-            dirty.extend(self.source_of_slice(&old));
+            dirty.extend(self.sources_of_slice(&old));
             remove(&mut self.slices_of, &old.service, name);
         }
         if let Some(new) = slice {
-            dirty.extend(self.source_of_slice(&new));
+            dirty.extend(self.sources_of_slice(&new));
             self.slices_of.entry(new.service.clone()).or_default().insert(name.clone());
             self.slices.insert(name.clone(), Arc::new(new));
         }
@@ -222,8 +222,12 @@ impl Namespace {
         }
     }
 
-    fn source_of_slice(&self, slice: &Slice) -> Option<Arc<str>> {
-        Some(self.services.get(&slice.service)?.leader()?.source.clone())
+    /// The sources a slice concerns: the one its Service leads for, and those that ask for that name
+    /// (a decision that makes the leader Service just now looks at the slices under its name).
+    fn sources_of_slice(&self, slice: &Slice) -> impl Iterator<Item = Arc<str>> {
+        let leader = self.services.get(&slice.service).and_then(Entry::leader);
+        let claims = self.claims.get(&slice.service).into_iter().flatten().cloned();
+        leader.map(|l| l.source.clone()).into_iter().chain(claims)
     }
 
     pub(super) fn services_not_in(&self, keep: &Names, version: Rv) -> Vec<Arc<str>> {

@@ -181,7 +181,7 @@ fn everybody_concerned_by_a_name_is_woken() {
     assert_eq!(index.apply_service(service("web-leader").version(11)), keys(&["api", "web"]));
     let ours = service("web-leader").leading("web", "uid-web").version(12);
     assert_eq!(index.apply_service(ours), keys(&["api", "web"]));
-    assert_eq!(index.apply_slice(foreign_slice("s", "web-leader")), keys(&["web"]));
+    assert_eq!(index.apply_slice(foreign_slice("s", "web-leader")), keys(&["api", "web"]));
     // The last annotation goes: there is a leader Service to take down.
     assert_eq!(index.apply_service(service("web").version(13)), keys(&["api", "web"]));
     assert_eq!(index.snapshot(&key("web")).source, SourceState::Plain { uid: "uid-web".into() });
@@ -408,17 +408,10 @@ proptest! {
     }
 }
 
-/// A snapshot without what no decision looks at: versions of pods, positions, and slices under a name
-/// that no leader Service has.
+/// A snapshot without what no decision looks at: versions of pods, and positions.
 fn relevant(snapshot: &Snapshot) -> Snapshot {
     let pods = snapshot.pods.iter().map(|p| Arc::new(Pod { version: Rv(0), ..(**p).clone() }));
-    let led = |s: &Arc<Slice>| snapshot.leaders.iter().any(|l| *l.name() == *s.service);
-    Snapshot {
-        pods: pods.collect(),
-        slices: snapshot.slices.iter().filter(|s| led(s)).cloned().collect(),
-        marks: crate::version::Marks::default(),
-        ..snapshot.clone()
-    }
+    Snapshot { pods: pods.collect(), marks: crate::version::Marks::default(), ..snapshot.clone() }
 }
 
 fn told(world: &mut World, change: &Change, index: &mut Index) -> Dirty {

@@ -1,11 +1,17 @@
 //! Black-box tests: the real binary, two replicas of it, against a real kube-apiserver.
 //!
 //! Only what runs when is said here; set-up and helpers are in `support`, what is proved in one
-//! module a subject. Run them with `make test-cluster`, or by hand inside the cluster's network:
+//! module a subject. Run them with `make test`, or by hand inside the cluster's network:
 //! `source target/cluster/env; $CLUSTER_EXEC cargo test --test cluster [-- FILTER]`.
 
 // Everything here is test code, which clippy.toml allows more; clippy does not see it in a test
 // binary without the standard harness.
+#![allow(
+    dead_code,
+    clippy::unnecessary_wraps,
+    clippy::unused_async,
+    reason = "the frame is shared with e2e/, whose world has other needs"
+)]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::missing_errors_doc)]
 
 mod admission;

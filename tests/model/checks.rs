@@ -1,6 +1,8 @@
 //! What must hold after every write, and in the end. Independent of the code under test: it reads the
 //! objects themselves and the history of the API server, and decides by rules of its own.
 
+#![allow(clippy::unused_self, reason = "the checks are methods of one family")]
+
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,6 +19,9 @@ use zen_lead::version::Marks;
 
 use crate::fixtures::api::{Server, Stored};
 use crate::replica::describe;
+
+/// How far the fastest clock of a replica is ahead, in milliseconds.
+pub const MOST_AHEAD: i64 = 1500;
 
 /// A property that does not hold: its name, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,7 +304,7 @@ impl Ledger {
             }
         }
         if is_lock && let Some(old) = old {
-            self.lock(server, old, new, follower, view, &pods, now, step)?;
+            self.lock(server, old, new, view, &pods, now, step)?;
         }
         // The two families, by what the writers had seen (design, 3a.5).
         let fit = |uid: &str| by_uid(uid).is_some_and(healthy);
@@ -336,10 +341,9 @@ impl Ledger {
     #[allow(clippy::too_many_arguments, reason = "everything a write can be judged by")]
     fn lock(
         &self,
-        _server: &Server,
+        server: &Server,
         old: &EndpointSlice,
         new: &EndpointSlice,
-        _follower: Option<&EndpointSlice>,
         view: &Snapshot,
         pods: &BTreeMap<String, Pod>,
         now: Timestamp,
@@ -383,10 +387,16 @@ impl Ledger {
         }
         let last = text(&old.metadata, status::LEADER_POD_UID);
         let next = text(&new.metadata, status::LEADER_POD_UID);
-        if last != next && sticky(source) && find(&last).is_some_and(|p| fit(p)) {
+        if last != next && sticky(source) && find(&last).is_some_and(fit) {
             return bad("a sticky leader stays while it is fit", told());
         }
-        if last != next && find(&next).is_some_and(|p| !long_enough(&p)) {
+        // By the clock that is furthest ahead: replicas follow it.
+        let latest = now.max(server.now + SignedDuration::from_millis(MOST_AHEAD));
+        let early = |p: &Pod| {
+            let asked = seconds(source, setting::MIN_READY_DURATION);
+            !asked.is_zero() && ready_since(p) + asked > latest
+        };
+        if last != next && find(&next).is_some_and(|p| !fit(p) || early(p)) {
             return bad("nobody leads before min-ready-duration", told());
         }
         Ok(())

@@ -91,6 +91,8 @@ pub enum Move {
     Lost(usize, bool),
     Crash(usize),
     Act(usize, Outcome),
+    /// Everything arrives and so many calls go well.
+    Run(usize, u8),
 }
 
 /// Which moves a walk has.
@@ -110,6 +112,8 @@ pub struct Walk {
     pub dual: bool,
     pub replicas: usize,
     pub moves: Vec<Move>,
+    /// It begins where everything was served already.
+    pub served: bool,
     /// In the end only the first replica is alive; the others wake up late.
     pub lonely: bool,
 }
@@ -128,8 +132,9 @@ impl Walk {
         let dual = !dice.one_in(3);
         let replicas = 2 + dice.below(2);
         let lonely = dice.one_in(3);
+        let served = !dice.one_in(4);
         let moves = (0..steps).map(|_| a_move(&mut dice, profile, replicas)).collect();
-        Self { seed, without, dual, replicas, moves, lonely }
+        Self { seed, without, dual, replicas, moves, served, lonely }
     }
 
     /// Runs it.
@@ -162,14 +167,17 @@ impl Walk {
         }
         let mut replicas: Vec<Replica> = (0..self.replicas)
             .map(|i| {
-                let skew = [0, 1500, -700][i % 3];
+                let skew = [0, checks::MOST_AHEAD, -700][i % 3];
                 Replica::new(format!("zen-lead-{i}"), skew, self.without)
             })
             .collect();
+        if self.served {
+            settle(&mut server, &mut replicas, ledger, &mut None)?;
+        }
         for (n, step) in self.moves.iter().enumerate() {
             if let Some(trace) = trace {
                 let doing = match step {
-                    Move::Act(r, _) => replicas[*r].describe(),
+                    Move::Act(r, _) | Move::Run(r, _) => replicas[*r].describe(),
                     _ => String::new(),
                 };
                 let _ = writeln!(trace, "{n:4} v{} {step:?} {doing}", server.version);
@@ -212,6 +220,14 @@ impl Walk {
             Move::Lost(r, lost) => replicas[r].lost = lost,
             Move::Crash(r) => replicas[r].restart(),
             Move::Act(r, outcome) => replicas[r].act(server, outcome, ledger)?,
+            Move::Run(r, calls) => {
+                for kind in KINDS {
+                    while replicas[r].deliver(server, kind) {}
+                }
+                for _ in 0..calls {
+                    replicas[r].act(server, Outcome::Answered, ledger)?;
+                }
+            }
         }
         Ok(())
     }
@@ -477,7 +493,8 @@ fn a_move(dice: &mut Dice, profile: Profile, replicas: usize) -> Move {
             let lost = dice.one_in(2);
             Move::Lost(replica, lost)
         }
-        540..550 => Move::Crash(replica),
+        540..548 => Move::Crash(replica),
+        548..610 => Move::Run(replica, u8::try_from(1 + dice.below(6)).unwrap_or(1)),
         _ => {
             let outcome = match dice.below(40) {
                 0 => Outcome::Failed,
@@ -491,8 +508,9 @@ fn a_move(dice: &mut Dice, profile: Profile, replicas: usize) -> Move {
 
 fn happening(dice: &mut Dice, profile: Profile) -> World {
     let pod = dice.of(&PODS);
-    let top = if profile == Profile::Everything { 140 } else { 100 };
-    match dice.below(top) {
+    // Two in three of everything is the protocol all the same.
+    let wild = profile == Profile::Everything && dice.one_in(3);
+    match if wild { 100 + dice.below(40) } else { dice.below(100) } {
         0..8 => World::Pod(pod, PodMove::ComeOrGo),
         8..32 => World::Pod(pod, PodMove::Ready(false)),
         32..60 => World::Pod(pod, PodMove::Ready(true)),
@@ -505,15 +523,15 @@ fn happening(dice: &mut Dice, profile: Profile) -> World {
         86..88 => World::Set(setting::FAILOVER_MIN_DELAY, dice.of(&["3s", "0s"])),
         88..90 => World::Set(setting::MIN_READY_DURATION, dice.of(&["2s", "0s"])),
         90..100 => World::Tick(dice.of(&[1, 300, 1000, 2500])),
-        100..103 => World::Set(setting::STICKY, dice.of(&["perhaps", "true"])),
-        103..108 => World::Set(setting::ENABLED, dice.of(&["true", "true", "false"])),
+        100..103 => World::Set(setting::STICKY, dice.of(&["perhaps", "true", "true"])),
+        103..108 => World::Set(setting::ENABLED, dice.of(&["true", "true", "true", "false"])),
         108..111 => World::Set(setting::LEADER_SERVICE_NAME, dice.of(&["front", "web-leader", ""])),
         111..114 => World::Families(dice.one_in(2)),
         114..116 => World::DeleteSource,
         116..120 => World::PutSource,
         120..121 => World::StripAnnotations,
-        121..123 => World::Rival(dice.one_in(2)),
-        123..126 => World::Stranger(dice.one_in(2)),
+        121..123 => World::Rival(dice.one_in(3)),
+        123..126 => World::Stranger(dice.one_in(3)),
         126..127 => World::PutSelectorOnLeader,
         127..128 => World::EditLeader,
         128..129 => World::DeleteLeader,
@@ -525,6 +543,6 @@ fn happening(dice: &mut Dice, profile: Profile) -> World {
             World::ForeignSlice(name, dice.one_in(2))
         }
         134..138 => World::CollectGarbage,
-        _ => World::Quota { slices: dice.one_in(3), services: dice.one_in(3) },
+        _ => World::Quota { slices: dice.one_in(5), services: dice.one_in(5) },
     }
 }

@@ -261,3 +261,25 @@ fn a_changed_selector_is_a_planned_switch() {
     let steps: Vec<_> = scene.settle().iter().take(3).map(written).collect();
     assert_eq!(steps, [ip("IPv6", None), ip("IPv4", Some("c")), ip("IPv6", Some("c"))]);
 }
+
+#[test]
+fn a_replica_behind_in_time_follows_what_a_timer_allowed_the_other() {
+    let source = service("web").enabled().dual_stack().set("sticky", "false");
+    let source = source.set("min-ready-duration", "60s");
+    let pods = vec![pod("a").age(20).readiness(true, at(-10)), pod("b").age(9).ready_for(100)];
+    let mut scene = Scene::with(source, pods);
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+    // The clock of one replica allows `a` already; the others are two seconds behind.
+    scene.server.now = at(51);
+    let emptied = scene.next();
+    assert_eq!(written(&emptied), ip("IPv6", None));
+    scene.perform(&emptied);
+    scene.server.now = at(49);
+    let steps: Vec<_> = scene.settle().iter().take(2).map(written).collect();
+    assert_eq!(steps, [ip("IPv4", Some("a")), ip("IPv6", Some("a"))]);
+    // A clock that is far off is not followed.
+    scene.server.now = at(-3600);
+    let step = scene.decide();
+    assert_eq!(step.action, Action::Nothing);
+}

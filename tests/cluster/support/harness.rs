@@ -35,6 +35,7 @@ impl Test {
 }
 
 /// Lists the tests of a module.
+#[allow(unused_macros, reason = "the bench shares this frame and has no tests")]
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {
         pub fn tests() -> Vec<$crate::support::harness::Test> {
@@ -42,6 +43,7 @@ macro_rules! tests {
         }
     };
 }
+#[allow(unused_imports, reason = "see above")]
 pub(crate) use tests;
 
 /// Tests that run together, or one after the other with the replicas to themselves.

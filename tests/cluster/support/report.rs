@@ -31,7 +31,10 @@ impl Case {
         for slice in &slices {
             let _ = writeln!(short, "  {}: {:?}", slice.name_any(), routed(slice));
         }
-        for event in &events {
+        // Of the pods of the end-to-end tests the kubelet tells at length: that is in the file.
+        let of_services =
+            |e: &&Event| e.regarding.as_ref().is_some_and(|r| r.kind.as_deref() == Some("Service"));
+        for event in events.iter().filter(of_services) {
             let about = event.regarding.as_ref().and_then(|r| r.name.clone()).unwrap_or_default();
             let (reason, note) = (event.reason.as_deref(), event.note.as_deref());
             let _ = writeln!(short, "  {about}: {} {}", reason.unwrap_or(""), note.unwrap_or(""));

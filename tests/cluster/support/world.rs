@@ -22,7 +22,7 @@ use super::product::{Ports, Product};
 pub const RUN_LABEL: &str = "zen-lead-tests/run";
 
 /// No test may take longer, whatever it waits for.
-pub const TEST_DEADLINE: Duration = Duration::from_secs(60);
+pub const TEST_DEADLINE: Duration = Duration::from_mins(1);
 /// Tests at the same time, unless --test-threads says otherwise: two replicas and an API server
 /// share the machine with them.
 pub const THREADS: usize = 4;

@@ -1,0 +1,74 @@
+//! Which replicas of zen-lead are ready, from the slices of its own Service. Ranking is `replica`'s.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource;
+use parking_lot::Mutex;
+use tracing::info;
+
+use crate::reconcile::Replicas;
+use crate::version::Rv;
+use crate::watch::Sink;
+
+/// Keeps the names of the ready pods behind zen-lead's own Service.
+pub struct ReplicaSink {
+    slices: Mutex<BTreeMap<String, Vec<String>>>,
+    replicas: Replicas,
+}
+
+impl ReplicaSink {
+    /// Delivers into `replicas`.
+    pub fn new(replicas: Replicas) -> Self {
+        Self { slices: Mutex::default(), replicas }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<String>>)) {
+        let mut slices = self.slices.lock();
+        change(&mut slices);
+        let mut names: Vec<String> = slices.values().flatten().cloned().collect();
+        names.sort();
+        names.dedup();
+        let mut replicas = self.replicas.write();
+        if *replicas != names {
+            info!(replicas = ?names, "ready replicas of zen-lead");
+            *replicas = names;
+        }
+    }
+}
+
+fn ready_pods(slice: &EndpointSlice) -> Vec<String> {
+    let ready = slice
+        .endpoints
+        .iter()
+        .flatten()
+        .filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false));
+    ready.filter_map(|e| e.target_ref.as_ref()?.name.clone()).collect()
+}
+
+impl Sink<EndpointSlice> for ReplicaSink {
+    type Kept = (String, Vec<String>);
+
+    fn trim(&self, object: EndpointSlice) -> Self::Kept {
+        let pods = ready_pods(&object);
+        (object.meta().name.clone().unwrap_or_default(), pods)
+    }
+
+    fn reset(&self, objects: Vec<Self::Kept>, _: Rv) {
+        self.change(|slices| *slices = objects.into_iter().collect());
+    }
+
+    fn apply(&self, (name, pods): Self::Kept, _: Rv) {
+        self.change(|slices| _ = slices.insert(name, pods));
+    }
+
+    fn delete(&self, (name, _): Self::Kept, _: Rv) {
+        self.change(|slices| _ = slices.remove(&name));
+    }
+
+    fn heard(&self, _: Rv) {}
+
+    fn live(&self) {}
+
+    fn lost(&self) {}
+}

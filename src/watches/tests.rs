@@ -1,0 +1,77 @@
+//! What the sinks queue.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::fixtures::{NAMESPACE, Object, service};
+use crate::index::Limits;
+use crate::keys::setting;
+use crate::names::NameRule;
+
+fn enabled(name: &str, namespace: &str) -> Service {
+    let mut service = service(name);
+    service.meta().namespace = Some(namespace.to_owned());
+    service
+        .meta()
+        .annotations
+        .get_or_insert_default()
+        .insert(setting::ENABLED.to_owned(), "true".to_owned());
+    service
+}
+
+fn feed() -> Feed {
+    let metrics = Arc::new(Metrics::new().expect("names of metrics are distinct"));
+    let mut index = Index::new(NameRule::Dns1123, Limits::default());
+    for (name, namespace) in [("web", NAMESPACE), ("db", NAMESPACE), ("web", "other")] {
+        index.apply_service(enabled(name, namespace));
+    }
+    Feed {
+        index: Arc::new(parking_lot::RwLock::new(index)),
+        queue: Queue::new(metrics.clone()),
+        metrics,
+        scope: Arc::default(),
+    }
+}
+
+/// Everything that is due, taken off the queue.
+async fn due(queue: &Queue<ServiceKey>) -> BTreeSet<String> {
+    let mut due = BTreeSet::new();
+    while queue.depth() > 0 {
+        let held = queue.pop().await.expect("the queue is open");
+        due.insert(held.key().to_string());
+        held.done(None);
+    }
+    due
+}
+
+fn all() -> BTreeSet<String> {
+    ["ns/web", "ns/db", "other/web"].map(str::to_owned).into()
+}
+
+// A worker may look at a Service after the list is in and before its watch says Live; it then waits.
+// In a namespace without pods no other event ever comes.
+#[tokio::test]
+async fn pods_that_become_live_make_their_namespace_due() {
+    let feed = feed();
+    let sink = PodSink { feed: feed.clone(), scope: Some(NAMESPACE.into()) };
+    sink.reset(Vec::new(), Rv::default());
+    due(&feed.queue).await;
+    sink.live();
+    assert_eq!(due(&feed.queue).await, ["ns/db", "ns/web"].map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn all_pods_that_become_live_make_everything_due() {
+    let feed = feed();
+    PodSink { feed: feed.clone(), scope: None }.live();
+    assert_eq!(due(&feed.queue).await, all());
+}
+
+#[tokio::test]
+async fn services_and_slices_that_become_live_make_everything_due() {
+    let feed = feed();
+    ServiceSink(feed.clone()).live();
+    assert_eq!(due(&feed.queue).await, all());
+    SliceSink(feed.clone()).live();
+    assert_eq!(due(&feed.queue).await, all());
+}
