@@ -11,7 +11,7 @@ use crate::support::harness::tests;
 use crate::support::kubectl::As;
 use crate::support::names;
 use crate::support::objects::{annotations, source};
-use crate::support::waiting::{check, until};
+use crate::support::waiting::{check, until, within};
 
 tests![
     opting_out_by_false_removes_exactly_ours,
@@ -249,7 +249,9 @@ async fn slice_deleted_by_hand_comes_back_with_a_higher_epoch(t: Arc<Case>) {
 
 async fn terminating_namespace_is_left_alone(t: Arc<Case>) {
     let other = t.outside().await;
-    other.ready_pods("web", &["a"]).await;
+    // The namespace controller comes back after half of the longest grace period.
+    let short = json!({"spec": {"terminationGracePeriodSeconds": 2}});
+    other.pod(crate::support::objects::hollow("a", "web").patch(&short)).await;
     other.create(&source("web", &json!({}))).await;
     other.until_led_by("web-leader", "a").await;
     // The pod has a finalizer, so the namespace stays Terminating for a while.
@@ -273,7 +275,7 @@ async fn terminating_namespace_is_left_alone(t: Arc<Case>) {
     let free = json!({"metadata": {"finalizers": null}});
     pods.patch("a", &Default::default(), &kube::api::Patch::Merge(free)).await.unwrap();
     other.vanish("a").await;
-    until("the namespace is gone", || async {
+    within(std::time::Duration::from_secs(40), "the namespace is gone", || async {
         let left = namespaces.get_opt(&other.ns).await.map_err(|e| e.to_string())?;
         check(left.is_none(), "it is there")
     })

@@ -145,8 +145,9 @@ async fn min_ready_duration_promotes_by_itself(t: Arc<Case>) {
     let conditions = pod.status.unwrap().conditions.unwrap();
     let ready = conditions.iter().find(|c| c.type_ == "Ready").unwrap();
     let ready_at = ready.last_transition_time.clone().unwrap().0;
-    let message = t.until_condition("web-leader", "False", "NoReadyPods").await;
-    assert_eq!(message, "a: Ready for less than min-ready-duration");
+    let waiting = "waiting for failover-min-delay or min-ready-duration; a: Ready for less than \
+                   min-ready-duration";
+    t.until_message("web-leader", waiting).await;
     assert_eq!(routed(&t.until_routed("web-leader", &[]).await), []);
     // Nothing happens to the pod any more.
     let slice = t.until_led_by("web-leader", "a").await;

@@ -19,6 +19,7 @@ fn service(name: &str, annotations: &Value) -> Value {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "annotations": annotations},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
     })
 }
 
@@ -58,6 +59,8 @@ fn nothing_is_added_where_nothing_is_missing_or_nothing_would_help() {
             "web",
             &json!({"zen-lead.io/enabled": "true", "zen-lead.io/leader-service-name": ""}),
         ),
+        // Wrong already: an unrelated change of it must not touch our keys.
+        service("web", &json!({"zen-lead.io/enabled": "true", "zen-lead.io/sticky": "yes"})),
         service(&"a".repeat(57), &on),
         service("1web", &on),
         deleted,
