@@ -260,7 +260,9 @@ async fn terminating_namespace_is_left_alone(t: Arc<Case>) {
     pods.patch("a", &Default::default(), &kube::api::Patch::Merge(held)).await.unwrap();
     let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(t.admin());
     namespaces.delete(&other.ns, &DeleteParams::default()).await.unwrap();
-    // Pods go first; the rest waits for them. What is there is still kept right.
+    // Pods go first (sooner or later: the namespace controller may be busy); the rest waits for
+    // them. What is there is still kept right.
+    other.terminate("a").await;
     let last = Routed { pod: "a".into(), ready: false, serving: true, terminating: true };
     let slice = other.until_routed("web-leader", &[last]).await;
     other.slices().delete(&slice.name_any(), &DeleteParams::default()).await.unwrap();
