@@ -325,7 +325,7 @@ impl Replica {
         let mut view = self.snapshot(key);
         let reach = view.marks;
         match self.without {
-            Without::FreshOrRead => view.consistent = true,
+            Without::FreshOrRead => view.consistent |= self.watches.iter().all(|w| w.listed),
             Without::MarksOverServices => {
                 let marks = view.slices.iter().map(|s| s.truth().marks.services);
                 view.marks.services = marks.max().unwrap_or_default().max(view.marks.services);
