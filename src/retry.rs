@@ -1,7 +1,7 @@
 //! The one way to call the API server: a deadline, retries, and every attempt counted.
 //!
 //! What a call means, and what follows from its failure, is the caller's business. Watches have
-//! their own endless loop (`watch`); they share only [`Delays`] and [`client`].
+//! their own endless loop (`watch`); they share only [`Delays`] and [`client()`].
 
 mod client;
 mod delays;

@@ -101,7 +101,7 @@ impl Mounted {
             .map_err(|source| ReadError::Refused { path: self.directory.clone(), source })
     }
 
-    /// Looks every [`POLL`] for ever; a failed look is logged once per cause and counted.
+    /// Looks every `POLL` for ever; a failed look is logged once per cause and counted.
     pub async fn run(mut self) {
         let mut last = String::new();
         loop {
