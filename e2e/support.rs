@@ -2,7 +2,7 @@
 //! is installed for users, apps of real pods, and traffic. Nothing is proved here.
 
 // Shared files: each suite uses another part of them.
-#![allow(dead_code)]
+#![allow(dead_code, unused_macros, unused_imports)]
 
 #[path = "../tests/cluster/support/case.rs"]
 pub mod case;

@@ -38,6 +38,8 @@ impl Case {
                         "containers": [{
                             "name": "web", "image": image, "imagePullPolicy": "Never", "args": args,
                             "ports": [{"name": "http", "containerPort": 8080}],
+                            // Without a request the kernel serves everybody else first.
+                            "resources": {"requests": {"cpu": "100m"}},
                             "readinessProbe": {
                                 "httpGet": {"path": "/healthz", "port": "http"},
                                 "periodSeconds": 1, "failureThreshold": 1,

@@ -9,13 +9,15 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::cluster::Cluster;
 use super::logs::Logs;
+use super::names::LEADER_NAME;
+use super::objects::source;
 use super::waiting::{check, within};
 
 /// Namespace of zen-lead.
@@ -108,6 +110,15 @@ impl Product {
             let mut configs =
                 v.iter().map(|w| &w.client_config).chain(m.iter().map(|w| &w.client_config));
             check(configs.all(|c| c.ca_bundle.is_some()), "one has none")
+        })
+        .await;
+        // Ready pods are reached once kube-proxy has heard of them.
+        within(PATIENCE, "the API server reaches the webhooks", || async {
+            let services: Api<Service> = Api::namespaced(self.admin.clone(), "default");
+            let dry = PostParams { dry_run: true, ..PostParams::default() };
+            let probe = services.create(&dry, &source("zen-lead-e2e-probe", &json!({}))).await;
+            let probe = probe.map_err(|e| e.to_string())?;
+            check(probe.annotations().contains_key(LEADER_NAME), "the mutating one was missed")
         })
         .await;
     }
