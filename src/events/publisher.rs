@@ -76,28 +76,37 @@ impl Writer {
     /// Writes Events until `stop` is done, then what still waits, for a short time.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
-        loop {
+        let mut begun = None;
+        while begun.is_none() {
             let note = tokio::select! {
+                biased;
                 () = &mut stop => break,
                 note = self.notes.recv() => note,
             };
             let Some(note) = note else { break };
-            let reason = note.reason.as_str();
+            let (reason, metrics) = (note.reason.as_str(), Arc::clone(&self.caller.metrics));
+            let mut write = std::pin::pin!(self.write(note));
             tokio::select! {
+                biased;
+                () = &mut write => {}
+                // What is under way may take the time that all the rest has.
                 () = &mut stop => {
-                    self.caller.metrics.event(reason, "dropped");
-                    break;
+                    let until = monotonic() + LAST_WRITES;
+                    if tokio::time::timeout_at(until, write).await.is_err() {
+                        metrics.event(reason, "dropped");
+                    }
+                    begun = Some(until);
                 }
-                () = self.write(note) => {}
             }
         }
         self.notes.close();
+        let until = begun.unwrap_or_else(|| monotonic() + LAST_WRITES);
         let rest = async {
             while let Some(note) = self.notes.recv().await {
                 self.write(note).await;
             }
         };
-        if tokio::time::timeout(LAST_WRITES, rest).await.is_err() {
+        if tokio::time::timeout_at(until, rest).await.is_err() {
             tracing::debug!("some events were not written before the end");
         }
     }
