@@ -108,7 +108,6 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let names = name_rule(&client, &caller).await;
     let limits = args.limits();
     metrics.set_cache_limit("services_per_namespace", limits.services_per_namespace);
-    metrics.set_cache_limit("pods_per_service", limits.pods_per_service);
     metrics.set_cache_limit("namespace_watches", args.max_namespace_watches);
     let index = Arc::new(RwLock::new(Index::new(names, limits)));
     let queue: Queue<ServiceKey> = Queue::new(metrics.clone());
@@ -152,6 +151,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         certificates_changed,
     )?;
 
+    let wake = queue.clone();
     let reconciler = Arc::new(Reconciler::new(
         index,
         Applier::new(client.clone(), caller.clone(), &args.pod_name, clock.now()),
@@ -162,6 +162,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         args.pod_name.clone(),
         replicas,
         Box::new(move |namespace| watches.trust(namespace)),
+        Box::new(move |key| wake.add_now(key)),
     ));
     for _ in 0..args.workers.max(1) {
         supervisor.spawn("worker", work(reconciler.clone(), queue.clone()));

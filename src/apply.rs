@@ -282,6 +282,10 @@ fn status_body(
         "metadata": {"name": target.name, "namespace": &*key.namespace, "uid": target.uid},
         "status": {"conditions": conditions},
     });
+    // As a precondition: a late copy of an older truth must not overwrite a newer one.
+    if let Some(version) = &target.version {
+        body["metadata"]["resourceVersion"] = json!(version);
+    }
     if let Some(annotations) = annotations {
         body["metadata"]["annotations"] = annotations;
     }

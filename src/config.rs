@@ -115,9 +115,6 @@ pub struct Serve {
     /// Enabled Services in one namespace, 0 for no bound.
     #[arg(long, env = "ZEN_LEAD_MAX_SERVICES_PER_NAMESPACE", default_value_t = Limits::default().services_per_namespace)]
     pub max_services_per_namespace: usize,
-    /// Pods considered for one Service, 0 for no bound.
-    #[arg(long, env = "ZEN_LEAD_MAX_PODS_PER_SERVICE", default_value_t = Limits::default().pods_per_service)]
-    pub max_pods_per_service: usize,
     /// Services reconciled at the same time.
     #[arg(long, env = "ZEN_LEAD_WORKERS", default_value_t = 16)]
     pub workers: usize,
@@ -135,10 +132,7 @@ pub struct Serve {
 impl Serve {
     /// Bounds of the index.
     pub fn limits(&self) -> Limits {
-        Limits {
-            services_per_namespace: self.max_services_per_namespace,
-            pods_per_service: self.max_pods_per_service,
-        }
+        Limits { services_per_namespace: self.max_services_per_namespace }
     }
 }
 

@@ -34,13 +34,11 @@ pub type Dirty = BTreeSet<ServiceKey>;
 pub struct Limits {
     /// Enabled source Services in one namespace.
     pub services_per_namespace: usize,
-    /// Pods considered for one Service.
-    pub pods_per_service: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { services_per_namespace: 1000, pods_per_service: 1000 }
+        Self { services_per_namespace: 1000 }
     }
 }
 

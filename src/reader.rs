@@ -76,10 +76,14 @@ impl Reader {
         let services: Api<Service> = Api::namespaced(self.client.clone(), ns);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), ns);
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), ns);
-        let (services, pods, slices) = tokio::try_join!(
+        // The slices first: a mark written while the rest is read must not lie above it, or it
+        // would look like one of another history.
+        let slices =
+            retry::call(&self.caller, Operation::ListSlices, about, || slices.list(&not_built_in))
+                .await?;
+        let (services, pods) = tokio::try_join!(
             retry::call(&self.caller, Operation::ListServices, about, || services.list(&all)),
             retry::call(&self.caller, Operation::ListPods, about, || pods.list(&all)),
-            retry::call(&self.caller, Operation::ListSlices, about, || slices.list(&not_built_in)),
         )?;
         let version = |v: &Option<String>| v.as_deref().and_then(Rv::parse).unwrap_or_default();
         let mut index = Index::new(self.names, self.limits);

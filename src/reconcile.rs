@@ -19,7 +19,7 @@ use crate::apply::{Applied, Applier};
 use crate::clock::{self, Clock};
 use crate::decide::{self, Action, Blocked, Context, Decision, Step, StepKind, Trust};
 use crate::events::{Publisher, Reason};
-use crate::index::{Index, Snapshot};
+use crate::index::{Dirty, Index, Snapshot};
 use crate::metrics::Metrics;
 use crate::names::ServiceKey;
 use crate::reader::Reader;
@@ -83,6 +83,8 @@ pub struct Reconciler {
     pub replicas: Replicas,
     /// Whether the watches behind a namespace can be trusted.
     pub trust: Box<dyn Fn(&str) -> Trust + Send + Sync>,
+    /// Has another Service looked at.
+    pub wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
     memory: Mutex<HashMap<ServiceKey, Memory>>,
 }
 
@@ -105,9 +107,10 @@ impl Reconciler {
         me: String,
         replicas: Replicas,
         trust: Box<dyn Fn(&str) -> Trust + Send + Sync>,
+        wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
     ) -> Self {
         let memory = Mutex::default();
-        Self { index, applier, reader, metrics, events, clock, me, replicas, trust, memory }
+        Self { index, applier, reader, metrics, events, clock, me, replicas, trust, wake, memory }
     }
 
     /// Brings one Service to where it should be.
@@ -201,9 +204,10 @@ impl Reconciler {
 
     /// Folds the answer to a write into the cache (read your own writes) and into what was read.
     fn absorb(&self, view: &mut View, key: &ServiceKey, applied: &Applied) {
-        let mut shared = self.index.write();
-        fold(&mut shared, key, applied);
-        drop(shared);
+        let touched = fold(&mut self.index.write(), key, applied);
+        // The watch event of our own write will change nothing any more: who else is concerned (a
+        // rival that waits for a name) has to be told now.
+        touched.into_iter().filter(|other| other != key).for_each(|other| (self.wake)(other));
         if let View::Read(index) = view {
             fold(index, key, applied);
         }
@@ -299,12 +303,12 @@ impl Reconciler {
     }
 }
 
-fn fold(index: &mut Index, key: &ServiceKey, applied: &Applied) {
+fn fold(index: &mut Index, key: &ServiceKey, applied: &Applied) -> Dirty {
     match applied {
-        Applied::Service(service) => drop(index.apply_service((**service).clone())),
-        Applied::Slice(slice) => drop(index.apply_slice((**slice).clone())),
-        Applied::ServiceGone(target) => drop(index.forget_service(key, &target.name, &target.uid)),
-        Applied::SliceGone(target) => drop(index.forget_slice(key, &target.name, &target.uid)),
+        Applied::Service(service) => index.apply_service((**service).clone()),
+        Applied::Slice(slice) => index.apply_slice((**slice).clone()),
+        Applied::ServiceGone(target) => index.forget_service(key, &target.name, &target.uid),
+        Applied::SliceGone(target) => index.forget_slice(key, &target.name, &target.uid),
     }
 }
 

@@ -226,7 +226,7 @@ fn the_oldest_claimant_of_a_name_comes_first() {
 
 #[test]
 fn beyond_the_limit_the_oldest_have_the_places_and_the_next_is_woken() {
-    let limits = Limits { services_per_namespace: 2, ..Limits::default() };
+    let limits = Limits { services_per_namespace: 2 };
     let mut index = Index::new(NameRule::default(), limits);
     for (name, age) in [("c", 10), ("a", 30), ("b", 20)] {
         index.apply_service(service(name).enabled().age(age));

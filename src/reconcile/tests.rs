@@ -37,6 +37,7 @@ fn worker(api: &FakeApi, me: &str, replicas: &[&str]) -> (Reconciler, Arc<Metric
         Arc::new(RwLock::new(replicas.iter().map(ToString::to_string).collect())),
         // Without watches every write rests on a consistent read.
         Box::new(|_| Trust::Lost),
+        Box::new(|_| {}),
     );
     (worker, metrics)
 }
@@ -245,4 +246,34 @@ async fn without_an_answer_nothing_is_promoted_and_the_error_names_the_call() {
     assert_eq!(error.category(), "timeout");
     assert!(error.to_string().starts_with("list_pods shop: no success within 10s"), "{error}");
     assert_eq!(world.writes(), before, "static for the incumbent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mirror_written_late_meets_a_conflict_and_not_a_newer_truth() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    let stale = world.worker.index.read().clone();
+    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    world.reconcile().await.unwrap();
+    let path = format!("{SERVICES}/web-leader");
+    let epoch = |service: &Value| {
+        let annotations = &service["metadata"]["annotations"];
+        annotations["zen-lead.io/leader-epoch"].as_str().unwrap().parse::<u64>().unwrap()
+    };
+    let newer = epoch(&world.api.get(&path).unwrap());
+
+    let target = crate::decide::Target {
+        name: "web-leader".into(),
+        uid: world.api.get(&path).unwrap()["metadata"]["uid"].as_str().unwrap().into(),
+        version: match stale.snapshot(&world.key).holder {
+            crate::index::snapshot::Holder::Leader(l) => l.object.metadata.resource_version.clone(),
+            other => panic!("{other:?}"),
+        },
+    };
+    let annotations = [("zen-lead.io/leader-epoch".to_owned(), "1".to_owned())].into();
+    let mirror = crate::decide::mirror::Mirror { annotations, conditions: Vec::new() };
+    let late = Step::Mirror(target, Box::new(mirror), Vec::new());
+    let error = world.worker.applier.apply(&world.key, late).await.unwrap_err();
+    assert_eq!(error.category(), "conflict", "{error}");
+    assert_eq!(epoch(&world.api.get(&path).unwrap()), newer);
 }

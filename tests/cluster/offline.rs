@@ -72,10 +72,16 @@ async fn opting_out_and_deleting_pass_while_stopped(t: Arc<Case>) {
     t.world.product.ensure_started().await;
     t.until_gone("web-leader").await;
     t.create(&source("other", &json!({}))).await;
+    t.create(&source("third", &json!({}))).await;
     t.until_condition("other-leader", "False", "NoPodsFound").await;
+    t.until_condition("third-leader", "False", "NoPodsFound").await;
     t.world.product.stop_all().await;
+    let off = json!({"metadata": {"annotations": {names::ENABLED: "false"}}});
+    t.patch_service("third", &off).await;
     t.delete_service("other").await;
     t.until_gone("other-leader").await;
+    t.world.product.ensure_started().await;
+    t.until_gone("third-leader").await;
 }
 
 async fn last_leader_stays_routed_and_is_replaced_after_the_start(t: Arc<Case>) {
