@@ -120,12 +120,28 @@ install() {
     wrong "not both replicas are ready"
   wait_for_bundle mutating
   wait_for_bundle validating
+  wait_for_answer
   run admin -n "$SYSTEM" get pods
 }
 
 wait_for_bundle() {
   admin wait "$1webhookconfiguration/zen-lead" --timeout=30s \
     --for 'jsonpath={.webhooks[0].clientConfig.caBundle}' >/dev/null || wrong "zen-lead wrote no caBundle into the $1 webhook"
+}
+
+# Ready pods are reached through a ClusterIP, which kube-proxy programs a moment later.
+wait_for_answer() {
+  local tries
+  for tries in {1..30}; do
+    if admin create service clusterip probe --tcp=80 --dry-run=client -o yaml |
+      admin annotate --local -f - zen-lead.io/enabled=false zen-lead.io/sticky=true -o yaml |
+      admin create --dry-run=server -f - >"$WORK/out" 2>&1; then
+      return
+    fi
+    sleep 1
+  done
+  show "$WORK/out"
+  wrong "the webhook gave no answer in $tries tries"
 }
 
 demo_app() {
