@@ -179,7 +179,10 @@ impl Applier {
                 let call = || api.get(&name);
                 let now = self.call(Operation::GetSlice, key, &name, call).await?;
                 let found = now.metadata.annotations.as_ref().and_then(|a| a.get(status::WRITE_ID));
-                if found == Some(&id) { Ok(Applied::Slice(Box::new(now))) } else { Err(error) }
+                let ours = found == Some(&id);
+                let outcome = if ours { "it took effect" } else { "it did not take effect" };
+                tracing::info!(%key, "{error}; settled by reading the slice: {outcome}");
+                if ours { Ok(Applied::Slice(Box::new(now))) } else { Err(error) }
             }
             Err(error) => Err(error),
         }

@@ -9,6 +9,7 @@ use crate::config::Output;
 use crate::decide::mirror;
 use crate::index::service::own_conditions;
 use crate::keys::status::SOURCE_SERVICE;
+use crate::retry::{self, Caller, Operation, Target};
 
 /// One leader Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,6 +37,7 @@ pub struct Row {
 /// When the API server cannot be read.
 pub async fn run(
     client: Client,
+    caller: &Caller,
     namespace: Option<&str>,
     output: Output,
 ) -> anyhow::Result<String> {
@@ -43,7 +45,10 @@ pub async fn run(
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    let services = api.list(&ListParams::default().labels(SOURCE_SERVICE)).await?;
+    let ours = ListParams::default().labels(SOURCE_SERVICE);
+    let about = Target::own(namespace.unwrap_or("of all namespaces"));
+    let services =
+        retry::call(caller, Operation::ListServices, about, || api.list(&ours)).await?;
     let rows: Vec<Row> = services.items.iter().map(row).collect();
     match output {
         Output::Table => Ok(table(&rows)),

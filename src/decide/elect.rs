@@ -159,8 +159,7 @@ pub fn elect(pods: &[Arc<Pod>], incumbent: Option<&Incumbent>, rules: &Rules<'_>
         (Some(pod), Some(first)) if incumbent_healthy && first.uid == pod.uid => {
             choice.endpoint = Some((pod.clone(), routed));
         }
-        (Some(pod), first) if delayed(pod, incumbent, rules, &mut choice) => {
-            let _ = first;
+        (Some(pod), _) if delayed(pod, incumbent, rules, &mut choice) => {
             choice.endpoint = Some((pod.clone(), out_of_service(pod)));
         }
         (_, Some(first)) => {

@@ -225,7 +225,10 @@ async fn a_lost_race_for_a_configuration_is_run_again_and_an_error_is_left_to_th
 
     fake.edit(VALIDATING, |c| c["webhooks"][0]["clientConfig"]["caBundle"] = json!(null));
     fake.0.lock().failures.push_back((Method::PATCH, 500));
+    assert!(replica.pass().await.published, "tried again within the pass");
 
+    fake.edit(VALIDATING, |c| c["webhooks"][0]["clientConfig"]["caBundle"] = json!(null));
+    fake.0.lock().failures.push_back((Method::PATCH, 403));
     let report = replica.authority.pass().await;
     assert_eq!(report.problems.len(), 1, "{report:?}");
     let want = "cannot write the caBundle of the ValidatingWebhookConfiguration zen-lead: ";

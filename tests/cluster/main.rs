@@ -29,6 +29,7 @@ mod observability;
 mod offline;
 mod ports;
 mod quota;
+mod retries;
 mod support;
 mod timing;
 
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
         observability::tests(),
     ];
     // Each of these ends or stops replicas, so it has the cluster to itself.
-    let alone = [offline::tests(), faults::tests()];
+    let alone = [offline::tests(), faults::tests(), retries::tests()];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },
         Phase { tests: alone.into_iter().flatten().collect(), alone: true },

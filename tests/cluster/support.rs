@@ -11,6 +11,7 @@ pub mod kubectl;
 pub mod names;
 pub mod objects;
 pub mod product;
+pub mod proxy;
 pub mod recorder;
 pub mod report;
 pub mod waiting;

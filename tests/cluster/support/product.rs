@@ -66,8 +66,18 @@ impl Product {
         }
     }
 
+    /// The credentials of zen-lead and the address of the API server.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Starts one replica with further flags; it may not be ready yet.
     pub fn spawn(&self, replica: usize, more: &[&str]) {
+        self.spawn_with(replica, &self.kubeconfig, more);
+    }
+
+    /// As [`Self::spawn`], with another kubeconfig: the way to the API server leads elsewhere.
+    pub fn spawn_with(&self, replica: usize, kubeconfig: &Path, more: &[&str]) {
         let Ports { webhook, admin } = self.ports[replica];
         // The kernel ends it with us, however we end. util-linux is on every Linux machine.
         let mut command = Command::new("setpriv");
@@ -85,7 +95,7 @@ impl Product {
             .args(["--log-format", "text", "--log-level", "info,zen_lead=debug"])
             .args(more)
             .env_clear()
-            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECONFIG", kubeconfig)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(self.log(replica))
