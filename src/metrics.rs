@@ -178,7 +178,7 @@ impl Metrics {
             timeouts: counter(
                 r,
                 "timeout_occurrences_total",
-                "Calls that ran into their deadline.",
+                "Calls and rows of calls that ran into their deadline, by operation.",
                 &["operation"],
             )?,
             cache_size: gauge(
@@ -408,7 +408,7 @@ impl Metrics {
         self.api_call_duration.with_label_values(&[operation, result]).observe(took.as_secs_f64());
     }
 
-    /// Counts a call that ran into its deadline.
+    /// Counts a call, or a row of calls, that ran into its deadline.
     pub fn timeout(&self, operation: &'static str) {
         self.timeouts.with_label_values(&[operation]).inc();
     }

@@ -199,14 +199,12 @@ pub async fn collection<T, E: From<CallError>>(
     deadline: Duration,
     future: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    match tokio::time::timeout(deadline, future).await {
-        Ok(result) => result,
-        Err(_) => {
-            metrics.timeout(operation.as_str());
-            let call = Call { operation, object: target.named() };
-            Err(CallError::Overdue { call, deadline }.into())
-        }
+    if let Ok(result) = tokio::time::timeout(deadline, future).await {
+        return result;
     }
+    metrics.timeout(operation.as_str());
+    let call = Call { operation, object: target.named() };
+    Err(CallError::Overdue { call, deadline }.into())
 }
 
 impl Attempts<'_> {

@@ -157,7 +157,10 @@ impl Supervisor {
             // The result is of no interest: faults and panics were noted by the task itself.
             if tokio::time::timeout_at(until, &mut task.handle).await.is_err() {
                 task.handle.abort();
-                self.inner.note(format!("task {} did not end within {deadline:?} and is cut off", task.name));
+                self.inner.note(format!(
+                    "task {} did not end within {deadline:?} and is cut off",
+                    task.name
+                ));
             }
         }
         let failures = self.inner.failures.lock().clone();

@@ -255,8 +255,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
     async fn list(&mut self) -> Rv {
         loop {
             let trim = |object| self.sink.trim(object);
-            let list =
-                list::all(&self.api, &self.caller, self.kind.list(), &self.selector, trim);
+            let list = list::all(&self.api, &self.caller, self.kind.list(), &self.selector, trim);
             match self.pulse.or_lose(list, || self.sink.lost()).await {
                 Ok(listed) => {
                     for error in listed.malformed {

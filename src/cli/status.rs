@@ -47,8 +47,7 @@ pub async fn run(
     };
     let ours = ListParams::default().labels(SOURCE_SERVICE);
     let about = Target::own(namespace.unwrap_or("of all namespaces"));
-    let services =
-        retry::call(caller, Operation::ListServices, about, || api.list(&ours)).await?;
+    let services = retry::call(caller, Operation::ListServices, about, || api.list(&ours)).await?;
     let rows: Vec<Row> = services.items.iter().map(row).collect();
     match output {
         Output::Table => Ok(table(&rows)),

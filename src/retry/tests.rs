@@ -124,7 +124,13 @@ async fn refusals_are_not_tried_again_and_keep_the_servers_words() {
             "conflict",
             "create_slice team/x: the object has changed since it was read: stale",
         ),
-        (409, "AlreadyExists", "there", "already_exists", "create_slice team/x: already exists: there"),
+        (
+            409,
+            "AlreadyExists",
+            "there",
+            "already_exists",
+            "create_slice team/x: already exists: there",
+        ),
         (
             410,
             "Expired",
@@ -424,12 +430,15 @@ async fn the_attempts_of_an_endless_caller_are_numbered_over_its_calls() {
     let fine = (false, true, 0);
     assert_eq!(outcomes, [passing(false, 1), passing(false, 2), passing(true, 3), fine, fine]);
     for attempt in ["1", "2", "3"] {
-        let labels = format!(r#"attempt="{attempt}",namespace="",operation="watch_pods",service="""#);
+        let labels =
+            format!(r#"attempt="{attempt}",namespace="",operation="watch_pods",service="""#);
         assert!(close(counted(&caller, &["zen_lead_retry_attempts_total", &labels]), 1.0));
     }
     assert!(close(counted(&caller, &["zen_lead_retry_success_after_retry_total"]), 1.0));
     assert!(close(counted(&caller, &["timeout_occurrences_total", "watch_pods"]), 1.0));
-    for (result, times) in [("too_many_requests", 1.0), ("connection", 1.0), ("timeout", 1.0), ("ok", 2.0)] {
+    for (result, times) in
+        [("too_many_requests", 1.0), ("connection", 1.0), ("timeout", 1.0), ("ok", 2.0)]
+    {
         let result = format!(r#"result="{result}""#);
         let timed = counted(&caller, &["api_call_duration_seconds_count", "watch_pods", &result]);
         assert!(close(timed, times), "{result}: {timed}");

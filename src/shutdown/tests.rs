@@ -99,8 +99,16 @@ async fn a_server_that_does_not_finish_is_not_waited_for() {
     let (signal, signals) = mpsc::unbounded_channel();
     signal.send("SIGINT").unwrap();
     let ended = process.run(signals).await;
-    assert_eq!(ended, Ended::Failed(Failed(vec!["task server did not end within 5s and is cut off".into()])));
+    assert_eq!(
+        ended,
+        Ended::Failed(Failed(vec!["task server did not end within 5s and is cut off".into()]))
+    );
     assert_eq!(ended.exit_code(), 1);
+    let text = String::from_utf8(process.metrics.exposition().unwrap()).unwrap();
+    for operation in ["drain_requests", "drain_workers"] {
+        let line = format!(r#"zen_lead_timeout_occurrences_total{{operation="{operation}"}} 1"#);
+        assert!(text.contains(&line), "{line} is not in {text}");
+    }
     assert_eq!(process.story.lock().last(), Some(&(8, "worker stops")));
     assert_eq!((monotonic() - process.start).as_secs(), 13);
 }

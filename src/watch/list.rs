@@ -26,7 +26,9 @@ pub(super) struct Listed<T> {
 pub(super) enum ListError {
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error("{operation}: the API server (or a proxy before it) answered something that is no list: {source}")]
+    #[error(
+        "{operation}: the API server (or a proxy before it) answered something that is no list: {source}"
+    )]
     Unreadable { operation: Operation, source: serde_json::Error },
     #[error("{operation}: the list of the API server has the version {text:?}, which is no number")]
     Version { operation: Operation, text: String },

@@ -50,7 +50,11 @@ async fn sources(t: &Case, names: &[&str]) {
 async fn until_told(t: &Case, name: &str, leader: &str) {
     let leader_service = format!("{name}-leader");
     t.until_led_by(&leader_service, leader).await;
-    t.until_condition(&leader_service, "True", "LeaderRoutingAvailable").await;
+    until(format!("{leader_service} says that {leader} leads"), || async {
+        let message = t.condition(&leader_service).await?.message;
+        check(message.starts_with(&format!("{leader} leads")), message)
+    })
+    .await;
 }
 
 /// The operation of zen-lead that a request is, by the words of docs/metrics.md.

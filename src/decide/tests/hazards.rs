@@ -388,7 +388,11 @@ fn in_a_namespace_that_ends_nothing_is_created_but_an_endpoint_is_taken_out() {
     };
     let mut scene = Scene::with(service("web").enabled(), pair());
     let ctx = Context { blocked: Some(&ends), ..scene.context() };
-    assert_eq!(decide(&scene.snapshot(), &ctx).action, Action::Nothing, "nor is a condition written");
+    assert_eq!(
+        decide(&scene.snapshot(), &ctx).action,
+        Action::Nothing,
+        "nor is a condition written"
+    );
 
     scene.settle();
     scene.server.put_pod(pod("a").age(9).unready_for(0));

@@ -29,19 +29,35 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
     let deadline = 10 * SECOND;
     let cases = [
         (
-            CallError::Conflict { call: replace(), message: words("the object has been modified"), after_lost_attempt: false },
+            CallError::Conflict {
+                call: replace(),
+                message: words("the object has been modified"),
+                after_lost_attempt: false,
+            },
             "replace_slice team/web-leader-zen-lead-ipv4: the object has changed since it was read: the object has been modified",
         ),
         (
-            CallError::Conflict { call: replace(), message: words("the object has been modified"), after_lost_attempt: true },
+            CallError::Conflict {
+                call: replace(),
+                message: words("the object has been modified"),
+                after_lost_attempt: true,
+            },
             "replace_slice team/web-leader-zen-lead-ipv4: the object has changed since it was read (perhaps by an attempt of ours whose answer was lost): the object has been modified",
         ),
         (
-            CallError::NotFound { call: of(Operation::GetService, "team/web"), message: words("services \"web\" not found"), after_lost_attempt: false },
+            CallError::NotFound {
+                call: of(Operation::GetService, "team/web"),
+                message: words("services \"web\" not found"),
+                after_lost_attempt: false,
+            },
             "get_service team/web: not found: services \"web\" not found",
         ),
         (
-            CallError::AlreadyExists { call: create(), message: words("it already exists"), after_lost_attempt: false },
+            CallError::AlreadyExists {
+                call: create(),
+                message: words("it already exists"),
+                after_lost_attempt: false,
+            },
             "create_slice team/web-leader-zen-lead-ipv4: already exists: it already exists",
         ),
         (
@@ -57,47 +73,99 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
             "create_slice team/web-leader-zen-lead-ipv4: the quota of the namespace is used up: exceeded quota: small",
         ),
         (
-            CallError::Terminating { call: create(), message: words("namespace team is being terminated") },
+            CallError::Terminating {
+                call: create(),
+                message: words("namespace team is being terminated"),
+            },
             "create_slice team/web-leader-zen-lead-ipv4: the namespace is being deleted: namespace team is being terminated",
         ),
         (
-            CallError::Invalid { call: create(), message: words("ports[0].port: Invalid value: 0") },
+            CallError::Invalid {
+                call: create(),
+                message: words("ports[0].port: Invalid value: 0"),
+            },
             "create_slice team/web-leader-zen-lead-ipv4: the API server finds the object invalid: ports[0].port: Invalid value: 0",
         ),
         (
-            CallError::Gone { call: of(Operation::ListPods, "/api/v1/pods"), message: words("the continue token is too old") },
+            CallError::Gone {
+                call: of(Operation::ListPods, "/api/v1/pods"),
+                message: words("the continue token is too old"),
+            },
             "list_pods /api/v1/pods: the version asked for is no longer kept: the continue token is too old",
         ),
         (
-            CallError::Rejected { call: create(), code: 413, reason: words("RequestEntityTooLarge"), message: words("limit is 3145728") },
+            CallError::Rejected {
+                call: create(),
+                code: 413,
+                reason: words("RequestEntityTooLarge"),
+                message: words("limit is 3145728"),
+            },
             "create_slice team/web-leader-zen-lead-ipv4: refused with HTTP 413 RequestEntityTooLarge: limit is 3145728",
         ),
         (
-            CallError::Rejected { call: create(), code: 0, reason: words("not sent"), message: words("no such header") },
+            CallError::Rejected {
+                call: create(),
+                code: 0,
+                reason: words("not sent"),
+                message: words("no such header"),
+            },
             "create_slice team/web-leader-zen-lead-ipv4: could not be sent, which is a mistake of zen-lead or of its configuration: no such header",
         ),
         (
-            CallError::TooManyRequests { call: create(), message: words("HTTP 429: slow down"), attempts: 1, retry_after: Some(3600 * SECOND), may_have_happened: false },
+            CallError::TooManyRequests {
+                call: create(),
+                message: words("HTTP 429: slow down"),
+                attempts: 1,
+                retry_after: Some(3600 * SECOND),
+                may_have_happened: false,
+            },
             "create_slice team/web-leader-zen-lead-ipv4: the API server is overloaded and turned the call away, gave up after 1 attempt (it asked for a pause of 3600s): HTTP 429: slow down",
         ),
         (
-            CallError::Unavailable { call: replace(), message: words("HTTP 503: no leader"), attempts: 2, retry_after: Some(60 * SECOND), may_have_happened: true },
+            CallError::Unavailable {
+                call: replace(),
+                message: words("HTTP 503: no leader"),
+                attempts: 2,
+                retry_after: Some(60 * SECOND),
+                may_have_happened: true,
+            },
             "replace_slice team/web-leader-zen-lead-ipv4: the API server is not available, gave up after 2 attempts (it asked for a pause of 60s) (the write may have taken effect all the same): HTTP 503: no leader",
         ),
         (
-            CallError::Timeout { call: replace(), deadline, attempts: 2, message: words("no answer within 4.9s"), may_have_happened: true },
+            CallError::Timeout {
+                call: replace(),
+                deadline,
+                attempts: 2,
+                message: words("no answer within 4.9s"),
+                may_have_happened: true,
+            },
             "replace_slice team/web-leader-zen-lead-ipv4: no success within 10s and 2 attempts (the write may have taken effect all the same); the last one: no answer within 4.9s",
         ),
         (
-            CallError::Timeout { call: of(Operation::ListPods, "team"), deadline, attempts: 7, message: words("client error (Connect): tcp connect error: Connection refused (os error 111)"), may_have_happened: false },
+            CallError::Timeout {
+                call: of(Operation::ListPods, "team"),
+                deadline,
+                attempts: 7,
+                message: words(
+                    "client error (Connect): tcp connect error: Connection refused (os error 111)",
+                ),
+                may_have_happened: false,
+            },
             "list_pods team: no success within 10s and 7 attempts; the last one: client error (Connect): tcp connect error: Connection refused (os error 111)",
         ),
         (
-            CallError::Unreadable { call: create(), message: words("expected value at line 1 column 1"), may_have_happened: true },
+            CallError::Unreadable {
+                call: create(),
+                message: words("expected value at line 1 column 1"),
+                may_have_happened: true,
+            },
             "create_slice team/web-leader-zen-lead-ipv4: the API server (or a proxy before it) answered something else than was asked for (the write may have taken effect all the same): expected value at line 1 column 1",
         ),
         (
-            CallError::Overdue { call: of(Operation::ReadNamespace, "team"), deadline: 20 * SECOND },
+            CallError::Overdue {
+                call: of(Operation::ReadNamespace, "team"),
+                deadline: 20 * SECOND,
+            },
             "read_namespace team: not finished within 20s",
         ),
     ];
@@ -111,10 +179,8 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
 
 #[test]
 fn a_failed_reconcile_says_what_happens_next() {
-    let error = CallError::Overdue {
-        call: of(Operation::ReadNamespace, "team"),
-        deadline: 20 * SECOND,
-    };
+    let error =
+        CallError::Overdue { call: of(Operation::ReadNamespace, "team"), deadline: 20 * SECOND };
     assert_eq!(
         record::failure(&error, Duration::from_nanos(61_234_567)),
         "read_namespace team: not finished within 20s; the reconcile is tried again in 61ms"

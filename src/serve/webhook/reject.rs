@@ -81,7 +81,7 @@ impl fmt::Display for Rejection {
             Self::Broken(why) => write!(f, "the body could not be read: {why}"),
             Self::Deadline(within) => {
                 write!(f, "zen-lead did not finish its review within {within:?}; try again")
-            },
+            }
             Self::Refused(refused) => f.write_str(&refused.message),
             Self::Panic => f.write_str("zen-lead failed on this review; its log says where"),
         }

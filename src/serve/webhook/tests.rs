@@ -216,7 +216,10 @@ async fn a_body_that_does_not_come_is_given_up_in_time() {
         let began = monotonic();
         let got = bench.post(target, never()).await;
         assert_eq!(began.elapsed(), Duration::from_millis(within), "{target}");
-        let text = format!("zen-lead did not finish its review within {:?}; try again", Duration::from_millis(within));
+        let text = format!(
+            "zen-lead did not finish its review within {:?}; try again",
+            Duration::from_millis(within)
+        );
         assert_eq!(got, failure(504, &text));
     }
     assert!(bench.metric("zen_lead_webhook_rejected_bodies_total{reason=\"deadline\"} 3"));
