@@ -1,5 +1,6 @@
 //! `zen-lead status`: the leader Services of the cluster, as a table or as JSON.
 
+use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -47,7 +48,9 @@ pub async fn run(
     };
     let ours = ListParams::default().labels(SOURCE_SERVICE);
     let about = Target::own(namespace.unwrap_or("of all namespaces"));
-    let services = retry::call(caller, Operation::ListServices, about, || api.list(&ours)).await?;
+    let services = retry::call(caller, Operation::ListServices, about, || api.list(&ours)).await;
+    let services =
+        services.context("cannot read the leader Services with the rights of your kubeconfig")?;
     let rows: Vec<Row> = services.items.iter().map(row).collect();
     match output {
         Output::Table => Ok(table(&rows)),
