@@ -177,7 +177,8 @@ impl Collector for ServiceCollector {
         let mut gauges = [(); GAUGES.len()].map(|()| Vec::new());
         let mut totals = [0_usize; TOTALS.len()];
         let mut families = [(); Family::ALL.len()].map(|()| Vec::new());
-        // One Service at a time is held, and the map not at all: nobody waits for a scrape.
+        // The map is held while its pointers are copied, then one Service at a time: nobody who
+        // counts waits for a scrape.
         let all: Vec<_> =
             self.services.known.read().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         for (key, known) in

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use zen_lead::metrics::{Metrics, ServiceReport};
+use zen_lead::names::ServiceKey;
 
 use crate::support::case::{Case, annotation, epoch};
 use crate::support::exposition::{Exposition, parse};
@@ -13,12 +15,14 @@ use crate::support::harness::tests;
 use crate::support::http;
 use crate::support::names;
 use crate::support::objects::source;
+use crate::support::promtool;
 use crate::support::waiting::{check, until};
 
 tests![
     every_epoch_is_told_by_one_event,
     leader_service_creation_is_told,
     settled_services_are_not_written,
+    metrics_with_any_names_pass_promtool,
     metrics_tell_of_leader_and_failovers,
     metrics_of_a_removed_service_are_gone,
     probes_answer_with_their_state,
@@ -95,6 +99,23 @@ async fn text(t: &Case, replica: usize) -> String {
 
 async fn scrape(t: &Case, replica: usize) -> Exposition {
     parse(&text(t, replica).await).unwrap()
+}
+
+/// In this process, because the API server lets no such names through.
+async fn metrics_with_any_names_pass_promtool(t: Arc<Case>) {
+    let metrics = Metrics::new().unwrap();
+    let long = "é\\\"\n".repeat(2048);
+    for name in ["web", "\"", "\\", "a\nb", "ends\\", "{}\r\t", "\"} 1\nforged 1", "snö☃", &long]
+    {
+        let key = ServiceKey::new(name, name);
+        metrics.track(&key);
+        metrics.reconciled(&key, "ok", false, Duration::from_millis(1));
+        metrics.failover(&key, "pod_gone", Some(Duration::from_millis(1)));
+        metrics.services().set(&key, ServiceReport::default());
+    }
+    let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
+    let tool = t.world.cluster.promtool.clone();
+    promtool::passes(&tool.expect("PROMTOOL is set by e2e/cluster.sh up"), &text);
 }
 
 async fn metrics_tell_of_leader_and_failovers(t: Arc<Case>) {
