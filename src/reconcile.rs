@@ -127,6 +127,7 @@ impl Reconciler {
     /// A call that failed after its retries; the queue backs off and tries again.
     pub async fn reconcile(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
         let began = clock::monotonic();
+        self.metrics.track(key);
         let result = self.run(key, noticed).await;
         let took = clock::monotonic() - began;
         let label = match &result {
