@@ -77,6 +77,7 @@ pub struct Metrics {
     events: IntCounterVec,
     started: Gauge,
     queue_latency: Histogram,
+    trace_spans: IntCounterVec,
 }
 
 const NS: [&str; 2] = ["namespace", "service"];
@@ -315,6 +316,12 @@ impl Metrics {
                 "Time a Service waited in the queue after it was due.",
                 &FAST_BUCKETS,
             )?,
+            trace_spans: counter(
+                r,
+                "trace_spans_total",
+                "Spans of traces, by what became of them.",
+                &["result"],
+            )?,
             services,
             registry,
         })
@@ -472,6 +479,11 @@ impl Metrics {
     /// Observes how long a due Service waited.
     pub fn queue_waited(&self, waited: Duration) {
         self.queue_latency.observe(waited.as_secs_f64());
+    }
+
+    /// Counts spans that were sent or lost; `result` is `sent`, `failed` or `dropped`.
+    pub fn trace_spans(&self, result: &'static str, spans: usize) {
+        self.trace_spans.with_label_values(&[result]).inc_by(spans as u64);
     }
 
     /// Records when a certificate ends (seconds since 1970).

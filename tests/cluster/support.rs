@@ -5,6 +5,7 @@
 
 pub mod case;
 pub mod cluster;
+pub mod collector;
 pub mod harness;
 pub mod http;
 pub mod kubectl;

@@ -52,6 +52,10 @@ impl Product {
         self.ports[replica].admin
     }
 
+    pub fn webhook_port(&self, replica: usize) -> u16 {
+        self.ports[replica].webhook
+    }
+
     /// Starts what does not run, and waits until both are ready.
     pub async fn ensure_started(&self) {
         let _one = self.starting.lock().await;
@@ -68,6 +72,11 @@ impl Product {
 
     /// Starts one replica with further flags; it may not be ready yet.
     pub fn spawn(&self, replica: usize, more: &[&str]) {
+        self.spawn_with(replica, more, &[]);
+    }
+
+    /// As [`Product::spawn`], with variables too.
+    pub fn spawn_with(&self, replica: usize, more: &[&str], variables: &[(&str, &str)]) {
         let Ports { webhook, admin } = self.ports[replica];
         // The kernel ends it with us, however we end. util-linux is on every Linux machine.
         let mut command = Command::new("setpriv");
@@ -82,9 +91,11 @@ impl Product {
             .args(["--mutating-webhook", &self.system])
             .args(["--username", &format!("system:serviceaccount:{}:zen-lead", self.system)])
             .args(["--drain-delay", "200ms"])
-            .args(["--log-format", "text", "--log-level", "info,zen_lead=debug"])
             .args(more)
             .env_clear()
+            .env("ZEN_LEAD_LOG_FORMAT", "text")
+            .env("ZEN_LEAD_LOG_LEVEL", "info,zen_lead=debug")
+            .envs(variables.iter().copied())
             .env("KUBECONFIG", &self.kubeconfig)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
