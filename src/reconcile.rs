@@ -148,6 +148,7 @@ impl Reconciler {
     /// A call that failed after its retries; the queue backs off and tries again.
     pub async fn reconcile(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
         let began = clock::monotonic();
+        self.metrics.track(key);
         let span = self.tracer.reconcile(key);
         let result = span.run(self.run(key, noticed)).await;
         span.reconciled(match &result {

@@ -75,6 +75,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 6] =
+        [Self::Services, Self::Pods, Self::Slices, Self::Replicas, Self::Secrets, Self::Webhooks];
+
     /// The kind as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -112,6 +116,19 @@ pub enum Restart {
 }
 
 impl Restart {
+    /// All reasons.
+    pub const ALL: [Self; 9] = [
+        Self::End,
+        Self::Gone,
+        Self::History,
+        Self::Silent,
+        Self::Connection,
+        Self::Throttled,
+        Self::Server,
+        Self::Refused,
+        Self::List,
+    ];
+
     /// The reason as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -31,6 +31,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 7] = [
+        Self::FirstLeader,
+        Self::PodGone,
+        Self::PodTerminating,
+        Self::PodFinished,
+        Self::PodNotReady,
+        Self::PodWithoutAddress,
+        Self::Preferred,
+    ];
+
     /// The reason as a metric label and annotation value.
     pub fn as_str(self) -> &'static str {
         match self {

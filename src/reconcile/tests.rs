@@ -277,3 +277,35 @@ async fn a_mirror_written_late_meets_a_conflict_and_not_a_newer_truth() {
     assert_eq!(error.category(), "conflict", "{error}");
     assert_eq!(epoch(&world.api.get(&path).unwrap()), newer);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_that_cannot_be_created_is_an_error_and_not_somebody_faster() {
+    let world = World::new();
+    world.api.fail("POST", SLICES, 99, Fault::Status(500, "InternalError", "webhook is down"));
+    let error = world.reconcile().await.unwrap_err();
+    assert_eq!(error.category(), "timeout", "{error}");
+    assert!(error.to_string().starts_with("create_slice web-leader-zen-lead-ipv4: "), "{error}");
+    let labels = r#"{namespace="shop",service="web"} 1"#;
+    assert!(world.metric(&format!("zen_lead_endpoint_write_errors_total{labels}")));
+    assert!(!world.metric(&format!("zen_lead_endpoint_write_conflicts_total{labels}")));
+    world.api.forgive();
+    world.reconcile().await.unwrap();
+    assert_eq!(world.leader().as_deref(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_gone_leaves_no_series() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    let labels = r#"{namespace="shop",service="web"}"#;
+    assert!(world.metric(&format!("zen_lead_reconciliations_total{labels} 1")));
+    assert!(world.metric(&format!("zen_lead_pods_available{labels} 2")));
+    world.api.remove(&format!("{SERVICES}/web"));
+    let mut next = Next::Idle;
+    for _ in 0..4 {
+        next = world.reconcile().await.unwrap();
+    }
+    assert_eq!(next, Next::Forget);
+    let text = String::from_utf8(world.metrics.exposition().unwrap()).unwrap();
+    assert!(!text.contains(r#"service="web""#), "{text}");
+}

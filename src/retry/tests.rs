@@ -22,7 +22,9 @@ fn map(name: &str) -> ConfigMap {
 }
 
 fn caller() -> Caller {
-    Caller::new(Arc::new(Metrics::new().unwrap()))
+    let metrics = Metrics::new().unwrap();
+    metrics.track(&key());
+    Caller::new(Arc::new(metrics))
 }
 
 fn maps(client: Client) -> Api<ConfigMap> {

@@ -5,6 +5,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use super::http;
 use super::waiting::{check, within};
@@ -101,8 +104,11 @@ impl Product {
             .stdin(Stdio::null())
             .stdout(self.log(replica))
             .stderr(self.log(replica));
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
+        // The second is where a binary built for `make coverage` writes its counters.
+        for name in ["PATH", "LLVM_PROFILE_FILE"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
         }
         let child = command.spawn().expect("setpriv (util-linux) starts the replicas");
         let before = self.running[replica].lock().unwrap().replace(child);
@@ -161,6 +167,17 @@ impl Product {
         for replica in [0, 1] {
             self.stop(replica).await;
         }
+    }
+
+    /// SIGTERM to both, and what does not end by itself is killed; panics at nothing.
+    pub async fn end_all(&self) {
+        let running = || [0, 1].into_iter().filter(|replica| self.runs(*replica));
+        running().for_each(|replica| self.signal(replica, "TERM"));
+        let started = Instant::now();
+        while running().next().is_some() && started.elapsed() < START_AND_STOP {
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.kill_all().await;
     }
 
     pub async fn kill_all(&self) {
