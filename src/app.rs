@@ -30,12 +30,14 @@ use crate::serve::{self, admin, tls, webhook};
 use crate::shutdown::{self, Shutdown, Times, UnixSignals};
 use crate::supervise::Supervisor;
 use crate::watches::Watches;
-use crate::{cli, telemetry};
+use crate::{cli, config, telemetry};
 
 /// The longest pause a Service is left alone on the API server's word.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Time for requests in flight once nothing new is accepted.
 const REQUESTS: Duration = Duration::from_secs(5);
+/// Time for the last spans, once everything else has ended.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Runs a subcommand to its end.
 ///
@@ -105,6 +107,8 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         LogFormat::Json => telemetry::Format::Json,
         LogFormat::Text => telemetry::Format::Text,
     };
+    let variables = config::traces::variables().map_err(anyhow::Error::msg)?;
+    let wanted = telemetry::settings::read(&args.traces, &variables)?;
     telemetry::init(&telemetry::Settings { format, filter: args.log_level.clone() })?;
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new()?);
@@ -117,7 +121,12 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let admin_socket = serve::Listener::bind(args.admin_bind)?;
     start_admin(admin_socket, &metrics, &health, &shutdown, &supervisor);
 
-    let (client, caller) = connect(metrics.clone()).await?;
+    let (client, mut caller) = connect(metrics.clone()).await?;
+    let sending = wanted
+        .map(|s| telemetry::otlp::start(&s, &args.pod_name, &args.namespace, metrics.clone()))
+        .transpose()?;
+    let tracer = sending.as_ref().map(telemetry::otlp::Tracing::tracer).unwrap_or_default();
+    caller.tracer = tracer.clone();
     let names = name_rule(&client, &caller).await;
     let limits = args.limits();
     metrics.set_cache_limit("services_per_namespace", limits.services_per_namespace);
@@ -165,7 +174,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     )?;
 
     let wake = queue.clone();
-    let reconciler = Arc::new(Reconciler::new(
+    let mut reconciler = Reconciler::new(
         index,
         Applier::new(client.clone(), caller.clone(), &args.pod_name, clock.now()),
         Reader::new(client.clone(), caller.clone(), names, limits),
@@ -176,7 +185,9 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         replicas,
         Box::new(move |namespace| watches.trust(namespace)),
         Box::new(move |key| wake.add_now(key)),
-    ));
+    );
+    reconciler.tracer = tracer;
+    let reconciler = Arc::new(reconciler);
     for _ in 0..args.workers.max(1) {
         supervisor.spawn("worker", work(reconciler.clone(), queue.clone()));
     }
@@ -191,6 +202,9 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     match &ended {
         shutdown::Ended::Failed(failed) => tracing::error!(%failed, "ended with a failure"),
         other => tracing::info!(?other, "ended"),
+    }
+    if let Some(sending) = sending.filter(|_| ended != shutdown::Ended::Aborted) {
+        sending.flush(LAST_SPANS).await;
     }
     Ok(ExitCode::from(ended.exit_code()))
 }
@@ -308,7 +322,7 @@ fn start_webhook(
     ownership::start(args, client, caller, shutdown, supervisor);
 
     let control = serve::Control::new();
-    let router = webhook::router(Arc::new(verdicts), metrics.clone());
+    let router = webhook::router(Arc::new(verdicts), metrics.clone(), caller.tracer.clone());
     let (running, metrics) = (control.clone(), metrics.clone());
     let serving = shutdown.serving();
     supervisor.spawn("webhook server", async move {

@@ -1,6 +1,9 @@
-//! Command line and environment: every flag is also a variable, nothing else is read.
+//! Command line and environment: every flag is also a variable, and beside them only OpenTelemetry's
+//! own variables are read (`traces`).
 //!
 //! Values only; what they mean is in docs/configuration.md and at their users.
+
+pub mod traces;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -127,6 +130,9 @@ pub struct Serve {
     /// Level of the log: a level or tracing directives, as `info,zen_lead::watch=debug`.
     #[arg(long, env = "ZEN_LEAD_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
+    /// Where traces go, and how many.
+    #[command(flatten)]
+    pub traces: traces::Traces,
 }
 
 impl Serve {

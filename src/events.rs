@@ -12,6 +12,7 @@ pub use publisher::{Publisher, Writer};
 pub use reason::Reason;
 
 use crate::names::ServiceKey;
+use crate::telemetry::spans::Cause;
 
 /// Who reports, as `kubectl describe` shows it.
 pub const CONTROLLER: &str = "zen-lead.io/zen-lead";
@@ -33,6 +34,8 @@ pub struct Note {
     /// together: see [`Note::once_an_epoch`]. Without it, repetitions within ten minutes are left
     /// out by each replica for itself.
     pub name: Option<String>,
+    /// The trace that led to it.
+    pub cause: Cause,
 }
 
 impl Note {
@@ -43,7 +46,8 @@ impl Note {
         regarding: ObjectReference,
         text: impl Into<String>,
     ) -> Self {
-        Self { reason, service, regarding, related: None, text: text.into(), name: None }
+        let (text, cause) = (text.into(), Cause::current());
+        Self { reason, service, regarding, related: None, text, name: None, cause }
     }
 
     /// Names another object.

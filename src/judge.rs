@@ -7,6 +7,7 @@ use crate::index::view::View;
 use crate::names::NameRule;
 use crate::reconcile::SharedIndex;
 use crate::serve::webhook::{Judge, Judged, Path, Refused};
+use crate::telemetry::spans::About;
 
 /// Judges reviews for the server.
 pub struct Verdicts {
@@ -58,6 +59,12 @@ impl Judge for Verdicts {
             operation: judged.verb.as_str(),
             verdict: judged.outcome.as_str(),
             rules: judged.rules.iter().map(|rule| rule.as_str()).collect(),
+            about: About {
+                uid: judged.uid,
+                service: judged.service,
+                user: judged.user,
+                dry_run: judged.dry_run,
+            },
             body: judged.body,
         })
     }

@@ -69,6 +69,7 @@ pub struct Metrics {
     events: IntCounterVec,
     started: Gauge,
     queue_latency: Histogram,
+    trace_spans: IntCounterVec,
 }
 
 impl Metrics {
@@ -233,6 +234,12 @@ impl Metrics {
                 "queue_latency_seconds",
                 "Time a Service waited in the queue after it was due.",
                 &FAST_BUCKETS,
+            )?,
+            trace_spans: counter(
+                r,
+                "trace_spans_total",
+                "Spans of traces, by what became of them.",
+                &["result"],
             )?,
             services,
             registry,
@@ -403,6 +410,11 @@ impl Metrics {
     /// Observes how long a due Service waited.
     pub fn queue_waited(&self, waited: Duration) {
         self.queue_latency.observe(waited.as_secs_f64());
+    }
+
+    /// Counts spans that were sent or lost; `result` is `sent`, `failed` or `dropped`.
+    pub fn trace_spans(&self, result: &'static str, spans: usize) {
+        self.trace_spans.with_label_values(&[result]).inc_by(spans as u64);
     }
 
     /// Records when a certificate ends (seconds since 1970).

@@ -26,6 +26,7 @@ use crate::reader::Reader;
 use crate::record;
 use crate::replica;
 use crate::retry::{CallError, Operation};
+use crate::telemetry::spans::Tracer;
 
 /// Steps of one reconcile before it lets others pass; a normal one takes at most six.
 const MAX_STEPS: usize = 24;
@@ -69,6 +70,17 @@ pub enum Next {
     Forget,
 }
 
+impl Next {
+    /// The outcome in a word.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::At(_) => "again",
+            Self::Forget => "forget",
+        }
+    }
+}
+
 /// Everything a reconcile needs.
 pub struct Reconciler {
     /// The shared cache.
@@ -91,6 +103,8 @@ pub struct Reconciler {
     pub trust: Box<dyn Fn(&str) -> Trust + Send + Sync>,
     /// Has another Service looked at.
     pub wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
+    /// Makes a span of each reconcile and its parts.
+    pub tracer: Tracer,
     memory: Mutex<HashMap<ServiceKey, Memory>>,
 }
 
@@ -115,8 +129,21 @@ impl Reconciler {
         trust: Box<dyn Fn(&str) -> Trust + Send + Sync>,
         wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
     ) -> Self {
-        let memory = Mutex::default();
-        Self { index, applier, reader, metrics, events, clock, me, replicas, trust, wake, memory }
+        let (tracer, memory) = (Tracer::off(), Mutex::default());
+        Self {
+            index,
+            applier,
+            reader,
+            metrics,
+            events,
+            clock,
+            me,
+            replicas,
+            trust,
+            wake,
+            tracer,
+            memory,
+        }
     }
 
     /// Brings one Service to where it should be.
@@ -128,7 +155,12 @@ impl Reconciler {
     pub async fn reconcile(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
         let began = clock::monotonic();
         self.metrics.track(key);
-        let result = self.run(key, noticed).await;
+        let span = self.tracer.reconcile(key);
+        let result = span.run(self.run(key, noticed)).await;
+        span.reconciled(match &result {
+            Ok(next) => Ok(next.as_str()),
+            Err(error) => Err(error.category()),
+        });
         let took = clock::monotonic() - began;
         let label = match &result {
             Ok(_) => "ok",
@@ -158,8 +190,11 @@ impl Reconciler {
                 );
                 break;
             }
+            let gathering = self.tracer.snapshot(matches!(view, View::Cache));
             let snapshot = self.snapshot(key, &view);
+            drop(gathering);
             let blocked = self.blocked(key, &snapshot);
+            let deciding = self.tracer.decide();
             let decision = decide::decide(
                 &snapshot,
                 &Context {
@@ -169,6 +204,7 @@ impl Reconciler {
                     blocked: blocked.as_ref(),
                 },
             );
+            deciding.decided(&decision);
             self.metrics.cache_lookup("services", matches!(view, View::Cache));
             self.note_loss(key, &decision, noticed);
             let step = match decision.action.clone() {

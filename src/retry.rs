@@ -28,6 +28,7 @@ pub use tokio::time::error::Elapsed;
 
 use crate::clock::monotonic;
 use crate::metrics::Metrics;
+use crate::telemetry::spans::Tracer;
 use judge::{Passing, Verdict, judge};
 
 /// How long and how often a call is tried.
@@ -62,12 +63,14 @@ pub struct Caller {
     pub metrics: Arc<Metrics>,
     /// How long and how often.
     pub policy: Policy,
+    /// Makes a span of each attempt.
+    pub tracer: Tracer,
 }
 
 impl Caller {
-    /// A caller with the default policy.
+    /// A caller with the default policy and without tracing.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, policy: Policy::default() }
+        Self { metrics, policy: Policy::default(), tracer: Tracer::off() }
     }
 }
 
@@ -114,7 +117,8 @@ where
         attempts.made += 1;
         let started = monotonic();
         let limit = caller.policy.attempt.min(attempts.deadline.duration_since(started));
-        let verdict = match tokio::time::timeout(limit, f()).await {
+        let span = caller.tracer.attempt(operation, target, attempts.made);
+        let verdict = match tokio::time::timeout(limit, span.run(f())).await {
             Ok(Ok(value)) => {
                 attempts.succeeded(started);
                 return Ok(value);
@@ -126,10 +130,12 @@ where
             Verdict::Final(refusal) => {
                 let error = refusal.into_error(attempts.call(), attempts.settles_nothing());
                 attempts.timed(error.category(), started);
+                span.failed(error.category());
                 return Err(error);
             }
             Verdict::Passing(passing) => {
                 attempts.failed(&passing, started);
+                span.failed(passing.category);
                 let wait = attempts.wait(&passing)?;
                 tokio::time::sleep(wait).await;
             }

@@ -1,10 +1,18 @@
-//! Logging set-up: one line an event, JSON or text, filtered by level and target.
+//! Logging set-up: one line an event, JSON or text, filtered by level and target; and below it
+//! tracing: what is wanted (`settings`), what spans there are (`spans`, `http`), sending (`otlp`).
 //!
 //! Settings come in as values; no environment is read here, and metrics are elsewhere.
+
+pub mod http;
+pub mod otlp;
+pub mod settings;
+pub mod spans;
 
 use std::fmt;
 use std::str::FromStr;
 
+use opentelemetry::Context;
+use opentelemetry::trace::TraceContextExt as _;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -26,8 +34,8 @@ pub const DEFAULT_FILTER: &str = "info,kube_client=error";
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Format {
-    /// One JSON object a line: `ts`, `level`, `msg`, `target`, then the fields of the event and of
-    /// the spans around it.
+    /// One JSON object a line: `ts`, `level`, `msg`, `target`, the ids of the trace and span where
+    /// one is kept, then the fields of the event and of the spans around it.
     #[default]
     Json,
     /// For people.
@@ -90,7 +98,7 @@ pub fn init(settings: &Settings) -> Result<(), TelemetryError> {
     Ok(subscriber(settings, std::io::stderr)?.try_init()?)
 }
 
-/// The layers. Traces (OTLP) are one more `.with(layer)` here.
+/// The layers.
 fn subscriber<W>(
     settings: &Settings,
     writer: W,
@@ -192,14 +200,27 @@ where
         let level = meta.level().as_str().to_ascii_lowercase();
         write!(writer, r#"{{"ts":"{:.6}","level":"{level}","#, self.clock.now())?;
         write!(writer, r#""msg":{},"target":{}"#, json(&fields.message), json(meta.target()))?;
+        if let Some((trace, span)) = trace() {
+            write!(writer, r#","trace_id":"{trace}","span_id":"{span}""#)?;
+        }
         for (name, value) in &others {
             // The names of the line itself cannot be taken.
-            let taken = matches!(name.as_str(), "ts" | "level" | "msg" | "target");
+            let taken =
+                matches!(name.as_str(), "ts" | "level" | "msg" | "target" | "trace_id" | "span_id");
             let name = if taken { format!("field.{name}") } else { name.clone() };
             write!(writer, ",{}:{value}", json(&name))?;
         }
         writeln!(writer, "}}")
     }
+}
+
+/// The ids of the span that is under way, if its trace is kept.
+fn trace() -> Option<(opentelemetry::TraceId, opentelemetry::SpanId)> {
+    Context::map_current(|current| {
+        let span = current.span();
+        let ids = span.span_context();
+        (ids.is_valid() && ids.is_sampled()).then(|| (ids.trace_id(), ids.span_id()))
+    })
 }
 
 #[cfg(test)]

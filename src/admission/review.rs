@@ -169,6 +169,8 @@ pub struct Judged {
     pub uid: String,
     /// The object: namespace and name, as far as they are known.
     pub service: ServiceKey,
+    /// Name of the user who asks, as far as it is known.
+    pub user: String,
 }
 
 /// Reads a review, judges it and writes the answer.
@@ -205,12 +207,12 @@ pub fn judge(
         dry_run: request.dry_run.unwrap_or_default(),
         uid,
         service: ServiceKey::new(namespace, request.name.unwrap_or_default()),
+        user: request.user_info.and_then(|user| user.username).unwrap_or_default(),
     };
     let is_service = request.kind.is_some_and(|kind| {
         kind.kind.as_deref() == Some("Service") && kind.group.unwrap_or_default().is_empty()
     });
-    let user = request.user_info.and_then(|user| user.username);
-    let by_zen_lead = !self_username.is_empty() && user.as_deref() == Some(self_username);
+    let by_zen_lead = !self_username.is_empty() && judged.user == self_username;
     let operation = match request.operation {
         Verb::Create => Operation::Create,
         Verb::Update => Operation::Update,

@@ -135,7 +135,8 @@ impl Writer {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         let target = Target::of(&note.service, &name);
         let create = || async { events.create(&PostParams::default(), &event).await };
-        let result = retry::call(&self.caller, Operation::CreateEvent, target, create).await;
+        let call = retry::call(&self.caller, Operation::CreateEvent, target, create);
+        let result = note.cause.run(call).await;
         let result = match result {
             Ok(_) | Err(CallError::AlreadyExists { after_lost_attempt: true, .. }) => "written",
             Err(CallError::AlreadyExists { .. }) => "exists",

@@ -69,6 +69,7 @@ fn record_everything(m: &Metrics, key: &ServiceKey) {
     m.set_watch_last_heard("pods", 1.5);
     m.set_queue_depth(4);
     m.queue_waited(took);
+    m.trace_spans("sent", 1);
     m.set_certificate_expiry("webhook", 2.5);
     m.certificate_load("ok");
     m.ca_bundle_write("mutating", "ok");

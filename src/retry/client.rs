@@ -16,7 +16,9 @@ use kube::client::{ClientBuilder, ConfigExt};
 use kube::core::Status;
 use kube::core::response::StatusDetails;
 use kube::{Client, Config};
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, ServiceBuilder, service_fn};
+
+use crate::telemetry;
 
 use crate::clock::Clock;
 
@@ -61,7 +63,7 @@ pub fn client(mut config: Config) -> kube::Result<Client> {
     tcp.set_keepalive_retries(Some(3));
     #[cfg(target_os = "linux")]
     tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
-    let http: HttpClient<_, kube::client::Body> = HttpClient::builder(TokioExecutor::new())
+    let connections: HttpClient<_, kube::client::Body> = HttpClient::builder(TokioExecutor::new())
         .pool_idle_timeout(POOL_IDLE)
         .pool_timer(TokioTimer::new())
         .build(config.rustls_https_connector_with_connector(tcp)?);
@@ -72,7 +74,17 @@ pub fn client(mut config: Config) -> kube::Result<Client> {
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
         .and_then(|answer: Response<_>| keep_retry_after(answer.map(Body::new)))
-        .service(http);
+        .service(service_fn(move |mut request| {
+            // Only a future, so that the span is the caller's: kube hands requests to a task of its
+            // own, and the caller waits for what that gives it.
+            let connections = connections.clone();
+            async move {
+                telemetry::http::sent(&mut request);
+                let answer = connections.request(request).await?;
+                telemetry::http::answered(answer.status());
+                Ok::<_, hyper_util::client::legacy::Error>(answer)
+            }
+        }));
     Ok(Client::new(service, config.default_namespace))
 }
 

@@ -24,6 +24,7 @@ use tracing::{Instrument, Span};
 use crate::clock::monotonic;
 use crate::metrics::Metrics;
 use crate::retry::Operation;
+use crate::telemetry::spans::{About, Tracer};
 use body::{Admission, Held};
 use reject::Rejection;
 
@@ -46,6 +47,14 @@ impl Path {
             Self::Mutate => "mutate",
         }
     }
+
+    /// The name of its spans and its route, as OpenTelemetry names what an HTTP server does.
+    fn traced(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Validate => ("POST /validate", "/validate"),
+            Self::Mutate => ("POST /mutate", "/mutate"),
+        }
+    }
 }
 
 /// A review that was judged.
@@ -59,6 +68,8 @@ pub struct Judged {
     pub verdict: &'static str,
     /// The rules that were violated (a closed set: it is a metric label).
     pub rules: Vec<&'static str>,
+    /// Who asked for what, for its trace.
+    pub about: About,
 }
 
 /// A body that could not be judged at all.
@@ -74,8 +85,7 @@ pub struct Refused {
 
 /// Whoever turns the body of an AdmissionReview into the body of its answer.
 ///
-/// Called inside the review's span; fields `uid`, `namespace`, `name`, `user` and `dry_run` are
-/// declared there and empty, to be filled with `tracing::Span::current().record(..)`.
+/// Called inside the review's span.
 pub trait Judge: Send + Sync + 'static {
     /// Judges one body. Must not block on input or output.
     ///
@@ -89,11 +99,12 @@ struct Webhook {
     judge: Arc<dyn Judge>,
     metrics: Arc<Metrics>,
     admission: Admission,
+    tracer: Tracer,
 }
 
 /// `POST /validate` and `POST /mutate`.
-pub fn router(judge: Arc<dyn Judge>, metrics: Arc<Metrics>) -> Router {
-    let state = Webhook { judge, metrics, admission: Admission::new() };
+pub fn router(judge: Arc<dyn Judge>, metrics: Arc<Metrics>, tracer: Tracer) -> Router {
+    let state = Webhook { judge, metrics, admission: Admission::new(), tracer };
     Router::new()
         .route("/validate", post(validate).fallback(wrong_method))
         .route("/mutate", post(mutate).fallback(wrong_method))
@@ -124,27 +135,31 @@ impl Webhook {
             "review",
             path = path.as_str(),
             bytes = Empty,
-            uid = Empty,
-            namespace = Empty,
-            name = Empty,
-            user = Empty,
-            dry_run = Empty,
             operation = Empty,
             verdict = Empty,
             rules = Empty,
             rejected = Empty,
         );
+        let (name, route) = path.traced();
+        let trace = self.tracer.review(name, route, request.headers());
         let within = deadline::of(request.uri().query());
         let judged = {
             let _in_flight = InFlight::new(&self.metrics);
             let work = self.judged(path, request).instrument(span.clone());
-            tokio::time::timeout(within, work).await.unwrap_or(Err(Rejection::Deadline(within)))
+            let work = tokio::time::timeout(within, trace.run(work));
+            work.await.unwrap_or(Err(Rejection::Deadline(within)))
         };
         let took = started.elapsed();
-        let _entered = span.enter();
+        let (_traced, _entered) = (trace.enter(), span.enter());
         match judged {
-            Ok(judged) => self.answer(path, judged, took),
-            Err(rejection) => self.reject(rejection),
+            Ok(judged) => {
+                trace.judged(&judged.about, judged.operation, judged.verdict, &judged.rules);
+                self.answer(path, judged, took)
+            }
+            Err(rejection) => {
+                trace.rejected(rejection.status(), rejection.reason());
+                self.reject(rejection)
+            }
         }
     }
 
@@ -154,7 +169,11 @@ impl Webhook {
         let judged = if held.is_large() {
             // Milliseconds of parsing: away from the threads that serve everybody else.
             let (judge, span) = (Arc::clone(&self.judge), Span::current());
-            let work = move || span.in_scope(|| judge_one(&*judge, path, &held));
+            let trace = opentelemetry::Context::current();
+            let work = move || {
+                let _traced = trace.attach();
+                span.in_scope(|| judge_one(&*judge, path, &held))
+            };
             tokio::task::spawn_blocking(work).await.unwrap_or(Err(Rejection::Panic))
         } else {
             judge_one(&*self.judge, path, &held)

@@ -33,6 +33,7 @@ mod quota;
 mod retries;
 mod support;
 mod timing;
+mod tracing;
 
 use std::process::ExitCode;
 
@@ -56,7 +57,8 @@ fn main() -> ExitCode {
         observability::tests(),
     ];
     // Each of these ends or stops replicas, so it has the cluster to itself.
-    let alone = [offline::tests(), faults::tests(), metrics::tests(), retries::tests()];
+    let alone =
+        [offline::tests(), faults::tests(), metrics::tests(), retries::tests(), tracing::tests()];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },
         Phase { tests: alone.into_iter().flatten().collect(), alone: true },

@@ -35,7 +35,7 @@ async fn start(t: &Case, proxy: &Proxy) {
     let path = t.world.dir.join("kubeconfig-proxy");
     let product = &t.world.product;
     proxy.write_kubeconfig(product.kubeconfig(), &path);
-    product.spawn_with(0, &path, &[]);
+    product.spawn_with(0, &path, &[], &[]);
     product.until_ready(0).await;
 }
 

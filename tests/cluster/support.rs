@@ -5,6 +5,7 @@
 
 pub mod case;
 pub mod cluster;
+pub mod collector;
 pub mod contract;
 pub mod exposition;
 pub mod harness;

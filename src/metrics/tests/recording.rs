@@ -154,6 +154,7 @@ fn what_is_about_calls_watches_index_and_queue() {
     moves(|m, _| m.set_queue_depth(3), &[("queue_depth", 3.0)]);
     // A histogram without labels is there from the start, so its count may be zero elsewhere.
     moves(|m, _| m.queue_waited(TOOK), &[("queue_latency_seconds_count", 1.0)]);
+    moves(|m, _| m.trace_spans("dropped", 3), &[("trace_spans_total dropped", 3.0)]);
 }
 
 #[test]

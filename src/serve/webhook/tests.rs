@@ -45,7 +45,9 @@ impl Judge for Puppet {
 }
 
 fn judged(verdict: &'static str, rules: Vec<&'static str>) -> Judged {
-    Judged { body: b"{\"answer\":1}".to_vec(), operation: "create", verdict, rules }
+    let service = crate::names::ServiceKey::new("team", "web");
+    let about = About { uid: String::new(), service, user: "alice".into(), dry_run: false };
+    Judged { body: b"{\"answer\":1}".to_vec(), operation: "create", verdict, rules, about }
 }
 
 struct Bench {
@@ -60,7 +62,7 @@ impl Bench {
         let puppet = Arc::new(Puppet::default());
         *puppet.metrics.lock() = Some(Arc::clone(&metrics));
         let judge: Arc<dyn Judge> = Arc::<Puppet>::clone(&puppet);
-        Self { router: router(judge, Arc::clone(&metrics)), puppet, metrics }
+        Self { router: router(judge, Arc::clone(&metrics), Tracer::off()), puppet, metrics }
     }
 
     async fn send(&self, request: Request<Body>) -> (u16, Value) {

@@ -80,11 +80,18 @@ impl Product {
 
     /// Starts one replica with further flags; it may not be ready yet.
     pub fn spawn(&self, replica: usize, more: &[&str]) {
-        self.spawn_with(replica, &self.kubeconfig, more);
+        self.spawn_with(replica, &self.kubeconfig, more, &[]);
     }
 
-    /// As [`Self::spawn`], with another kubeconfig: the way to the API server leads elsewhere.
-    pub fn spawn_with(&self, replica: usize, kubeconfig: &Path, more: &[&str]) {
+    /// As [`Self::spawn`], with another kubeconfig (the way to the API server leads elsewhere) and
+    /// with variables.
+    pub fn spawn_with(
+        &self,
+        replica: usize,
+        kubeconfig: &Path,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) {
         let Ports { webhook, admin } = self.ports[replica];
         // The kernel ends it with us, however we end. util-linux is on every Linux machine.
         let mut command = Command::new("setpriv");
@@ -99,9 +106,11 @@ impl Product {
             .args(["--mutating-webhook", &self.system])
             .args(["--username", &format!("system:serviceaccount:{}:zen-lead", self.system)])
             .args(["--drain-delay", "200ms"])
-            .args(["--log-format", "text", "--log-level", "info,zen_lead=debug"])
             .args(more)
             .env_clear()
+            .env("ZEN_LEAD_LOG_FORMAT", "text")
+            .env("ZEN_LEAD_LOG_LEVEL", "info,zen_lead=debug")
+            .envs(variables.iter().copied())
             .env("KUBECONFIG", kubeconfig)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
