@@ -184,10 +184,15 @@ impl Metrics {
             cache_size: gauge(
                 r,
                 "cache_size",
-                "Objects in the index, by resource.",
+                "Objects and entries held in memory, by resource.",
                 &["resource"],
             )?,
-            cache_limit: gauge(r, "cache_limit", "Configured bounds, by limit.", &["limit"])?,
+            cache_limit: gauge(
+                r,
+                "cache_limit",
+                "Configured bounds, by limit; 0 is no bound.",
+                &["limit"],
+            )?,
             cache_hits: counter(
                 r,
                 "cache_hits_total",
@@ -529,6 +534,14 @@ impl Metrics {
     /// Records the seconds from start to first readiness.
     pub fn set_ready_after(&self, took: Duration) {
         self.started.set(took.as_secs_f64());
+    }
+
+    /// Removes the series about calls for a Service, unless it is managed.
+    pub fn forget_calls_unless_managed(&self, key: &ServiceKey) {
+        if !self.services.contains(key) {
+            services::remove_series(&self.retry_attempts, &key.namespace, &key.name);
+            services::remove_series(&self.retry_successes, &key.namespace, &key.name);
+        }
     }
 
     /// Removes every series of a Service that is no longer managed.

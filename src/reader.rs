@@ -45,23 +45,37 @@ impl Reader {
     pub async fn read(&self, key: &ServiceKey) -> Result<Arc<Index>, CallError> {
         let asked = clock::monotonic();
         let slot = self.slots.lock().entry(key.namespace.clone()).or_default().clone();
-        let mut last = slot.lock().await;
-        let index = match &*last {
-            Some((began, index)) if *began >= asked => index.clone(),
-            _ => {
-                let began = clock::monotonic();
-                let index = Arc::new(self.read_now(key).await?);
-                *last = Some((began, index.clone()));
-                index
-            }
-        };
-        drop(last);
+        let read = self.shared(&slot, key, asked).await;
         // The map and this call hold it: nobody waits, so nobody needs what was read.
         let mut slots = self.slots.lock();
         if Arc::strong_count(&slot) == 2 {
             slots.remove(&key.namespace);
         }
+        read
+    }
+
+    /// What a slot holds, if it was read after `asked`; otherwise it is read now.
+    async fn shared(
+        &self,
+        slot: &Slot,
+        key: &ServiceKey,
+        asked: Instant,
+    ) -> Result<Arc<Index>, CallError> {
+        let mut last = slot.lock().await;
+        if let Some((began, index)) = &*last
+            && *began >= asked
+        {
+            return Ok(index.clone());
+        }
+        let began = clock::monotonic();
+        let index = Arc::new(self.read_now(key).await?);
+        *last = Some((began, index.clone()));
         Ok(index)
+    }
+
+    /// Namespaces that are being read.
+    pub fn reading(&self) -> usize {
+        self.slots.lock().len()
     }
 
     /// Lists without a resourceVersion are quorum reads (Kubernetes API concepts, "Semantics for

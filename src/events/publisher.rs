@@ -50,7 +50,9 @@ pub struct Writer {
     /// Name of this pod.
     instance: String,
     clock: Clock,
-    recent: HashMap<String, Instant>,
+    /// When each Event was last written, by a hash of what it says (the texts may be long).
+    recent: HashMap<u64, Instant>,
+    hashing: RandomState,
 }
 
 impl Publisher {
@@ -58,8 +60,8 @@ impl Publisher {
     pub fn new(client: Client, caller: Caller, instance: String, clock: Clock) -> (Self, Writer) {
         let (sender, notes) = mpsc::channel(QUEUE);
         let metrics = Arc::clone(&caller.metrics);
-        let recent = HashMap::new();
-        let writer = Writer { notes, client, caller, instance, clock, recent };
+        let (recent, hashing) = (HashMap::new(), RandomState::new());
+        let writer = Writer { notes, client, caller, instance, clock, recent, hashing };
         (Self { notes: sender, metrics }, writer)
     }
 
@@ -113,8 +115,8 @@ impl Writer {
 
     async fn write(&mut self, note: Note) {
         let reason = note.reason.as_str();
-        let key = identity(&note);
-        if self.is_recent(&key) {
+        let key = self.hashing.hash_one(identity(&note));
+        if self.is_recent(key) {
             self.caller.metrics.event(reason, "repeated");
             return;
         }
@@ -136,12 +138,15 @@ impl Writer {
             }
         };
         self.caller.metrics.event(reason, result);
+        // The last Events about a Service are written when it is no longer managed, and its series
+        // gone: what retries of those were counted must not stay for ever.
+        self.caller.metrics.forget_calls_unless_managed(&note.service);
     }
 
     /// Whether the same was written within the window; if not, it is remembered from now on.
-    fn is_recent(&mut self, key: &str) -> bool {
+    fn is_recent(&mut self, key: u64) -> bool {
         let now = monotonic();
-        if self.recent.get(key).is_some_and(|at| now - *at < WINDOW) {
+        if self.recent.get(&key).is_some_and(|at| now - *at < WINDOW) {
             return true;
         }
         if self.recent.len() >= REMEMBERED {
@@ -151,7 +156,7 @@ impl Writer {
         if self.recent.len() >= REMEMBERED {
             self.recent.clear();
         }
-        self.recent.insert(key.to_owned(), now);
+        self.recent.insert(key, now);
         false
     }
 

@@ -16,6 +16,7 @@
 
 mod admission;
 mod bad_services;
+mod churn;
 mod conflicts;
 mod drift;
 mod failover;
@@ -25,6 +26,7 @@ mod fields;
 mod first_leader;
 mod invalid;
 mod lifecycle;
+mod limits;
 mod observability;
 mod offline;
 mod ports;
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         observability::tests(),
     ];
     // Each of these ends or stops replicas, so it has the cluster to itself.
-    let alone = [offline::tests(), faults::tests()];
+    let alone = [offline::tests(), faults::tests(), limits::tests(), churn::tests()];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },
         Phase { tests: alone.into_iter().flatten().collect(), alone: true },

@@ -113,6 +113,12 @@ impl Product {
         running.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
+    /// Process id of a replica that runs.
+    pub fn pid(&self, replica: usize) -> u32 {
+        let running = self.running[replica].lock().unwrap();
+        running.as_ref().map(Child::id).expect("a replica that runs")
+    }
+
     /// kill -9.
     pub fn kill(&self, replica: usize) {
         if let Some(mut child) = self.running[replica].lock().unwrap().take() {
@@ -123,8 +129,7 @@ impl Product {
 
     /// Sends a signal by name, as STOP or CONT.
     pub fn signal(&self, replica: usize, name: &str) {
-        let pid = self.running[replica].lock().unwrap().as_ref().map(Child::id);
-        let pid = pid.expect("a replica that runs").to_string();
+        let pid = self.pid(replica).to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
         assert!(status.success(), "kill -s {name} {pid}");
     }
