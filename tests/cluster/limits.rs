@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::PostParams;
 use serde_json::json;
 
-use crate::support::case::{Case, Routed, epoch, refusal};
+use crate::support::case::{Case, Routed, epoch, refusal, routed};
 use crate::support::harness::tests;
 use crate::support::http;
 use crate::support::names;
@@ -142,9 +142,20 @@ async fn pods_beyond_the_bound_are_refused_told_and_the_leader_stays(t: Arc<Case
     assert!((refusals(&t, limit).await - 2.0).abs() < 0.5);
 
     // It fails over among those that are looked at, and heals when there are fewer pods.
+    t.ready_pods("web", &["c", "d"]).await;
     t.vanish("z").await;
-    t.until_led_by("web-leader", "b").await;
+    let leader = until("one of the first two leads", || async {
+        let pods = routed(&t.slice("web-leader", "IPv4").await?);
+        let found = ["a", "b"].into_iter().find(|name| pods == [Routed::ready(name)]);
+        found.ok_or_else(|| format!("{pods:?}"))
+    })
+    .await;
+    assert_eq!(t.until_condition("web", "False", "LimitReached").await, message);
+    for name in ["c", "d"] {
+        t.vanish(name).await;
+    }
     until_untold(&t, "web").await;
+    t.until_led_by("web-leader", leader).await;
 
     // What comes in while admission is off gets nothing before it fits.
     let t = t.outside().await;
@@ -194,13 +205,14 @@ async fn idle_namespaces_are_dropped_by_number_and_by_age(t: Arc<Case>) {
     let evictions = |reason: &str| format!("zen_lead_cache_evictions_total{{reason=\"{reason}\"}}");
     let idle = "zen_lead_cache_size{resource=\"idle_namespaces\"}";
     let watches = "zen_lead_cache_size{resource=\"pod_watches\"}";
-    start(&t, &["--max-idle-namespaces=1", "--namespace-idle-ttl=1h"]).await;
+    start(&t, &["--namespace-idle-ttl=0s"]).await;
     // The other tests are over, but their namespaces may still be going.
     within(PATIENCE, "no other namespace is watched", || async {
         let now = metric(&t, watches).await?;
         check(now < 0.5, now.to_string())
     })
     .await;
+    start(&t, &["--max-idle-namespaces=1", "--namespace-idle-ttl=1h"]).await;
     let other = t.outside().await;
     for t in [&*t, &other] {
         t.ready_pods("web", &["a"]).await;
