@@ -536,14 +536,6 @@ impl Metrics {
         self.started.set(took.as_secs_f64());
     }
 
-    /// Removes the series about calls for a Service, unless it is managed.
-    pub fn forget_calls_unless_managed(&self, key: &ServiceKey) {
-        if !self.services.contains(key) {
-            services::remove_series(&self.retry_attempts, &key.namespace, &key.name);
-            services::remove_series(&self.retry_successes, &key.namespace, &key.name);
-        }
-    }
-
     /// Removes every series of a Service that is no longer managed.
     pub fn forget(&self, key: &ServiceKey) {
         self.services.remove(key);

@@ -138,9 +138,6 @@ impl Writer {
             }
         };
         self.caller.metrics.event(reason, result);
-        // The last Events about a Service are written when it is no longer managed, and its series
-        // gone: what retries of those were counted must not stay for ever.
-        self.caller.metrics.forget_calls_unless_managed(&note.service);
     }
 
     /// Whether the same was written within the window; if not, it is remembered from now on.

@@ -13,7 +13,6 @@ use prometheus::{GaugeVec, Opts};
 
 use crate::clock::Clock;
 use crate::names::ServiceKey;
-use crate::shrink;
 
 /// What one reconcile found out about a managed Service.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,14 +50,7 @@ impl ServiceReports {
 
     /// Drops a Service; its series end with the next scrape.
     pub fn remove(&self, key: &ServiceKey) {
-        let mut reports = self.reports.lock();
-        reports.remove(key);
-        shrink::map(&mut reports);
-    }
-
-    /// Whether a Service is managed.
-    pub fn contains(&self, key: &ServiceKey) -> bool {
-        self.reports.lock().contains_key(key)
+        self.reports.lock().remove(key);
     }
 
     /// Number of managed Services.

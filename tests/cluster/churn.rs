@@ -21,13 +21,16 @@ use crate::support::waiting::{check, within};
 use crate::support::world::RUN_LABEL;
 
 /// How many Services a round has where nothing else is said.
-const SERVICES: usize = 1000;
-const IN_A_NAMESPACE: usize = 250;
+const SERVICES: usize = 500;
+/// What is made rests on a read of its namespace, so many small ones are quicker; but not so many that
+/// all pods are watched together.
+const NAMESPACES: usize = 40;
+const IN_A_NAMESPACE: usize = 50;
 const AT_ONCE: usize = 8;
 const LABEL: &str = "zen-lead-tests/churn";
 
 pub fn tests() -> Vec<Test> {
-    let deadline = Duration::from_secs(120 + services() as u64);
+    let deadline = 5 * patience(services());
     let test =
         Test::new(module_path!(), "memory_and_series_come_back", memory_and_series_come_back);
     vec![test.within(deadline)]
@@ -35,6 +38,11 @@ pub fn tests() -> Vec<Test> {
 
 fn services() -> usize {
     std::env::var("ZEN_LEAD_CHURN_SERVICES").map_or(SERVICES, |n| n.parse().unwrap())
+}
+
+/// How long a step may take for so many Services, on a machine that is busy with other things.
+fn patience(all: usize) -> Duration {
+    Duration::from_secs(60 + all as u64 / 2)
 }
 
 /// What the process holds.
@@ -118,14 +126,12 @@ async fn memory_and_series_come_back(t: Arc<Case>) {
         let peak = come(&t, round, all).await;
         println!("churn: round {round}: {all} there after {:?}: {}", began.elapsed(), peak.told());
         go(&t, round, all).await;
-        let patience = Duration::from_secs(60 + all as u64 / 20);
-        within(patience, "nothing is held of what went", || async {
+        within(patience(all), "nothing is held of what went", || async {
             Held::read(&t).await.is_within(&before)
         })
         .await;
         let now = Held::read(&t).await;
         println!("churn: round {round}: gone after {:?}: {}", began.elapsed(), now.told());
-        assert!(now.resident < peak.resident.max(before.resident * 2), "nothing was given back");
         after.push(now);
     }
     // What does not come back was not lost: the same room is used again.
@@ -144,7 +150,8 @@ async fn memory_and_series_come_back(t: Arc<Case>) {
 
 fn namespaces(t: &Case, round: usize, all: usize) -> Vec<String> {
     let short: String = t.ns.chars().take(40).collect();
-    (0..all.div_ceil(IN_A_NAMESPACE)).map(|n| format!("{short}-{round}-{n}")).collect()
+    let spaces = all.div_ceil(IN_A_NAMESPACE).min(NAMESPACES);
+    (0..spaces).map(|n| format!("{short}-{round}-{n}")).collect()
 }
 
 /// Makes the Services and waits until each has its leader Service.
@@ -157,7 +164,7 @@ async fn come(t: &Case, round: usize, all: usize) -> Held {
         Api::all(t.admin()).create(&PostParams::default(), &space).await.unwrap();
     }
     let made = futures::stream::iter(0..all).map(|n| {
-        let services = Api::namespaced(t.world.user.clone(), &spaces[n / IN_A_NAMESPACE]);
+        let services = Api::namespaced(t.world.user.clone(), &spaces[n % spaces.len()]);
         async move {
             // Without addresses, of which the cluster has only so many.
             let shape =
@@ -171,7 +178,7 @@ async fn come(t: &Case, round: usize, all: usize) -> Held {
     });
     let made: Vec<Service> = made.buffer_unordered(AT_ONCE).collect().await;
     assert_eq!(made.len(), all);
-    within(Duration::from_secs(60 + all as u64 / 10), "all are served", || async {
+    within(patience(all), "all are served", || async {
         let held = Held::read(t).await;
         check(held.leader_services == all as u64 + 1, format!("{}", held.leader_services))
     })

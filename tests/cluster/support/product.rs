@@ -69,10 +69,14 @@ impl Product {
     /// Starts one replica with further flags; it may not be ready yet.
     pub fn spawn(&self, replica: usize, more: &[&str]) {
         let Ports { webhook, admin } = self.ports[replica];
+        // Another one, as the static binary of the image, where one is named.
+        let binary = std::env::var_os("ZEN_LEAD_BINARY");
+        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_zen-lead").into());
         // The kernel ends it with us, however we end. util-linux is on every Linux machine.
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_zen-lead"), "serve"])
+            .args(["--pdeathsig", "KILL", "--"])
+            .args([binary, "serve".into()])
             .args(["--webhook-bind", &format!("127.0.0.1:{webhook}")])
             .args(["--admin-bind", &format!("127.0.0.1:{admin}")])
             .args(["--namespace", &self.system])
@@ -90,9 +94,8 @@ impl Product {
             .stdin(Stdio::null())
             .stdout(self.log(replica))
             .stderr(self.log(replica));
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
-        }
+        let passed = |name: &str| name == "PATH" || name.starts_with("MALLOC_");
+        command.envs(std::env::vars().filter(|(name, _)| passed(name)));
         let child = command.spawn().expect("setpriv (util-linux) starts the replicas");
         let before = self.running[replica].lock().unwrap().replace(child);
         assert!(before.is_none(), "replica {replica} was started twice");
