@@ -15,7 +15,7 @@ use crate::clock::{self, Clock};
 use crate::config::{Cli, Command, LogFormat, Serve};
 use crate::events;
 use crate::health::{Gate, Health};
-use crate::index::Index;
+use crate::index::{Index, Limit};
 use crate::judge::Verdicts;
 use crate::metrics::Metrics;
 use crate::names::{NameRule, ServiceKey};
@@ -51,10 +51,10 @@ pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(cli::lint::run(&files, NameRule::Dns1123, &mut out)?)
         }
         Command::Serve(args) => runtime.block_on(serve(*args)),
-        Command::Explain { service } => runtime.block_on(async {
+        Command::Explain { service, bounds } => runtime.block_on(async {
             let (client, caller) = connect(Arc::new(Metrics::new()?)).await?;
             let names = name_rule(&client, &caller).await;
-            let reader = Reader::new(client, caller, names, crate::index::Limits::default());
+            let reader = Reader::new(client, caller, names, bounds.limits());
             let now = Clock::system().now();
             print!("{}", cli::explain::run(&service, &reader, now).await?);
             Ok(ExitCode::SUCCESS)
@@ -128,9 +128,15 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let tracer = sending.as_ref().map(telemetry::otlp::Tracing::tracer).unwrap_or_default();
     caller.tracer = tracer.clone();
     let names = name_rule(&client, &caller).await;
-    let limits = args.limits();
-    metrics.set_cache_limit("services_per_namespace", limits.services_per_namespace);
-    metrics.set_cache_limit("namespace_watches", args.max_namespace_watches);
+    let limits = args.bounds.limits();
+    for (limit, bound) in [
+        (Limit::ServicesPerNamespace.as_str(), limits.services_per_namespace),
+        (Limit::PodsPerService.as_str(), limits.pods_per_service),
+        ("namespace_watches", args.max_namespace_watches),
+        ("idle_namespaces", args.max_idle_namespaces),
+    ] {
+        metrics.set_cache_limit(limit, bound);
+    }
     let index = Arc::new(RwLock::new(Index::new(names, limits)));
     let queue: Queue<ServiceKey> = Queue::new(metrics.clone());
     let replicas = Arc::new(RwLock::new(Vec::new()));
@@ -169,7 +175,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         &health,
         &shutdown,
         &supervisor,
-        Verdicts::new(index.clone(), synced, names, args.username.clone()),
+        Verdicts::new(index.clone(), synced, names, args.username.clone(), metrics.clone()),
         certificates_changed,
     )?;
 
@@ -188,7 +194,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     );
     reconciler.tracer = tracer;
     let reconciler = Arc::new(reconciler);
-    for _ in 0..args.workers.max(1) {
+    for _ in 0..args.workers {
         supervisor.spawn("worker", work(reconciler.clone(), queue.clone()));
     }
     let closing = (queue, shutdown.clone());

@@ -39,6 +39,9 @@ pub enum Command {
         /// The source Service, as NAMESPACE/NAME.
         #[arg(value_name = "NAMESPACE/SERVICE")]
         service: String,
+        /// The bounds that zen-lead runs with in the cluster.
+        #[command(flatten)]
+        bounds: Bounds,
     },
     /// List the leader Services of the cluster.
     Status {
@@ -109,17 +112,23 @@ pub struct Serve {
         default_value = "system:serviceaccount:zen-lead-system:zen-lead"
     )]
     pub username: String,
-    /// How long the pods of a namespace without an enabled Service are kept.
+    /// Bounds on the work for one namespace and one Service.
+    #[command(flatten)]
+    pub bounds: Bounds,
+    /// Namespaces watched for pods one by one; above it, one cluster-wide watch. 0: that one from the start.
+    #[arg(long, env = "ZEN_LEAD_MAX_NAMESPACE_WATCHES", default_value_t = 50, value_parser = count)]
+    pub max_namespace_watches: usize,
+    /// How long the pods of a namespace without an enabled Service are kept. 0s: not at all.
     #[arg(long, env = "ZEN_LEAD_NAMESPACE_IDLE_TTL", default_value = "10m", value_parser = go)]
     pub namespace_idle_ttl: Duration,
-    /// Namespaces watched for pods one by one; above it, one cluster-wide watch.
-    #[arg(long, env = "ZEN_LEAD_MAX_NAMESPACE_WATCHES", default_value_t = 50)]
-    pub max_namespace_watches: usize,
-    /// Enabled Services in one namespace, 0 for no bound.
-    #[arg(long, env = "ZEN_LEAD_MAX_SERVICES_PER_NAMESPACE", default_value_t = Limits::default().services_per_namespace)]
-    pub max_services_per_namespace: usize,
+    /// Namespaces without an enabled Service whose pods are kept; above it, the least recently used go first. 0: no bound.
+    #[arg(long, env = "ZEN_LEAD_MAX_IDLE_NAMESPACES", default_value_t = 10, value_parser = count)]
+    pub max_idle_namespaces: usize,
+    /// How often idle namespaces are cleaned up and the sizes in the metrics are renewed.
+    #[arg(long, env = "ZEN_LEAD_CLEANUP_INTERVAL", default_value = "15s", value_parser = interval)]
+    pub cleanup_interval: Duration,
     /// Services reconciled at the same time.
-    #[arg(long, env = "ZEN_LEAD_WORKERS", default_value_t = 16)]
+    #[arg(long, env = "ZEN_LEAD_WORKERS", default_value_t = 16, value_parser = at_least_one)]
     pub workers: usize,
     /// How long a stopping replica waits, unready, before it stops accepting calls.
     #[arg(long, env = "ZEN_LEAD_DRAIN_DELAY", default_value = "3s", value_parser = go)]
@@ -135,11 +144,42 @@ pub struct Serve {
     pub traces: traces::Traces,
 }
 
-impl Serve {
+/// Bounds on the work for one namespace and one Service.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Bounds {
+    /// Enabled Services in one namespace; more are refused. 0: no bound.
+    #[arg(long, env = "ZEN_LEAD_MAX_SERVICES_PER_NAMESPACE", default_value_t = Limits::default().services_per_namespace, value_parser = count)]
+    pub max_services_per_namespace: usize,
+    /// Pods that the selector of one Service matches; of more, so many are looked at, and the leader. 0: no bound.
+    #[arg(long, env = "ZEN_LEAD_MAX_PODS_PER_SERVICE", default_value_t = Limits::default().pods_per_service, value_parser = count)]
+    pub max_pods_per_service: usize,
+}
+
+impl Bounds {
     /// Bounds of the index.
     pub fn limits(&self) -> Limits {
-        Limits { services_per_namespace: self.max_services_per_namespace }
+        Limits {
+            services_per_namespace: self.max_services_per_namespace,
+            pods_per_service: self.max_pods_per_service,
+        }
     }
+}
+
+/// A number of things.
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| format!("must be a whole number from 0 to {}", usize::MAX))
+}
+
+/// A number of things of which there must be one.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    count(text).ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number from 1".to_owned())
+}
+
+/// A duration between two turns of something.
+fn interval(text: &str) -> Result<Duration, String> {
+    let shortest = Duration::from_millis(100);
+    let every = go(text)?;
+    if every < shortest { Err("must be at least 100ms".to_owned()) } else { Ok(every) }
 }
 
 /// A duration as Go writes it, not negative.

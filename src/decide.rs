@@ -20,7 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
 use crate::events::Reason as EventReason;
-use crate::index::Snapshot;
+use crate::index::{Limit, Snapshot};
 use crate::metrics::ServiceReport;
 use elect::Choice;
 use mirror::Mirror;
@@ -201,6 +201,8 @@ pub struct Decision {
     pub missing_ports: Vec<String>,
     /// A mark on the slice comes from another history (a restored cluster).
     pub history_void: bool,
+    /// The bound that keeps the source from being served as it asks.
+    pub refused_by: Option<Limit>,
 }
 
 /// Decides what comes next for one source.
@@ -231,6 +233,7 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
         choice: routing.choice,
         missing_ports: routing.missing_ports,
         history_void: behind && snapshot.consistent,
+        refused_by: routing.refused_by,
     }
 }
 

@@ -4,6 +4,7 @@
 //! again. No await, no client, no clock, no decision. Callers put it behind a lock and hold that
 //! lock for one call only.
 
+pub mod limits;
 pub mod pod;
 pub mod service;
 pub mod slice;
@@ -19,7 +20,9 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::names::{NameRule, ServiceKey};
+use crate::shrink;
 use crate::version::Rv;
+pub use limits::{Limit, Limits, Reached};
 use namespace::Namespace;
 use pod::Placed;
 use service::Entry;
@@ -28,19 +31,6 @@ pub use snapshot::{Snapshot, SourceState};
 
 /// The sources to reconcile again after a change.
 pub type Dirty = BTreeSet<ServiceKey>;
-
-/// Bounds of the index (0 is unbounded).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Enabled source Services in one namespace.
-    pub services_per_namespace: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { services_per_namespace: 1000 }
-    }
-}
 
 /// Objects held, by resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -359,28 +349,27 @@ impl Index {
         let dirty = qualify(namespace, change(ns));
         if ns.is_empty() {
             self.namespaces.remove(namespace);
+            shrink::map(&mut self.namespaces);
         }
         dirty
     }
 
     fn prune(&mut self) {
         self.namespaces.retain(|_, ns| !ns.is_empty());
+        shrink::map(&mut self.namespaces);
     }
 }
 
-/// Changes a Service; while the namespace is over its limit, a source that comes or goes concerns all
-/// of them, because the next in age takes the free place.
+/// Changes a Service. While the namespace is over its limit this may also concern the source that
+/// takes a place which becomes free.
 fn within_limit(
     ns: &mut Namespace,
     limit: usize,
     change: impl FnOnce(&mut Namespace) -> BTreeSet<Arc<str>>,
 ) -> BTreeSet<Arc<str>> {
-    let before = ns.enabled();
+    let before = ns.all_beyond(limit);
     let mut dirty = change(ns);
-    let after = ns.enabled();
-    if limit > 0 && before != after && before.max(after) > limit {
-        dirty.extend(ns.enabled_by_age().into_iter().map(|(_, name)| name));
-    }
+    dirty.extend(before.symmetric_difference(&ns.all_beyond(limit)).cloned());
     dirty
 }
 

@@ -2,11 +2,16 @@
 //!
 //! No rules (`spec`, `admission`) and no HTTP (`serve`).
 
+use std::sync::Arc;
+
 use crate::admission::review;
+use crate::index::Limit;
 use crate::index::view::View;
+use crate::metrics::Metrics;
 use crate::names::NameRule;
 use crate::reconcile::SharedIndex;
 use crate::serve::webhook::{Judge, Judged, Path, Refused};
+use crate::spec::Rule;
 use crate::telemetry::spans::About;
 
 /// Judges reviews for the server.
@@ -15,6 +20,7 @@ pub struct Verdicts {
     synced: Box<dyn Fn() -> bool + Send + Sync>,
     names: NameRule,
     username: String,
+    metrics: Arc<Metrics>,
 }
 
 impl Verdicts {
@@ -25,8 +31,9 @@ impl Verdicts {
         synced: Box<dyn Fn() -> bool + Send + Sync>,
         names: NameRule,
         username: String,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { index, synced, names, username }
+        Self { index, synced, names, username, metrics }
     }
 }
 
@@ -55,6 +62,10 @@ impl Judge for Verdicts {
                 "refused at admission"
             );
         }
+        if !judged.dry_run {
+            let refused_by = judged.rules.iter().filter_map(|rule| limit_of(*rule));
+            refused_by.for_each(|limit| self.metrics.limit_refusal(limit.as_str()));
+        }
         Ok(Judged {
             operation: judged.verb.as_str(),
             verdict: judged.outcome.as_str(),
@@ -67,5 +78,14 @@ impl Judge for Verdicts {
             },
             body: judged.body,
         })
+    }
+}
+
+/// The bound behind a rule, where it is one.
+fn limit_of(rule: Rule) -> Option<Limit> {
+    match rule {
+        Rule::NamespaceLimit => Some(Limit::ServicesPerNamespace),
+        Rule::PodLimit => Some(Limit::PodsPerService),
+        _ => None,
     }
 }

@@ -36,6 +36,7 @@ pub mod record;
 pub mod replica;
 pub mod retry;
 pub mod serve;
+pub mod shrink;
 pub mod shutdown;
 pub mod spec;
 pub mod supervise;

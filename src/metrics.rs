@@ -104,10 +104,15 @@ impl Metrics {
             cache_size: gauge(
                 r,
                 "cache_size",
-                "Objects in the index, by resource.",
+                "Objects and entries held in memory, by resource.",
                 &["resource"],
             )?,
-            cache_limit: gauge(r, "cache_limit", "Configured bounds, by limit.", &["limit"])?,
+            cache_limit: gauge(
+                r,
+                "cache_limit",
+                "Configured bounds, by limit; 0 is no bound.",
+                &["limit"],
+            )?,
             cache_hits: counter(
                 r,
                 "cache_hits_total",

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::clock::monotonic;
 use crate::metrics::Metrics;
 use crate::retry::Delays;
+use crate::shrink;
 
 /// The wait after the first failure of a key, before jitter.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
@@ -112,6 +113,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 state.promote(now);
                 if let Some((key, due)) = state.ready.pop_front() {
                     state.waiting.remove(&key);
+                    shrink::map(&mut state.waiting);
+                    shrink::queue(&mut state.ready);
                     state.held.insert(key.clone(), None);
                     let more = !state.ready.is_empty();
                     self.shared.metrics.set_queue_depth(state.ready.len());
@@ -144,6 +147,12 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         self.shared.changed.notify_waiters();
         // `notify_waiters` does not reach a pop that is between its look and its wait.
         self.shared.changed.notify_one();
+    }
+
+    /// Numbers of keys: waiting (due or not yet), in work, and with failures behind them.
+    pub fn sizes(&self) -> [usize; 3] {
+        let state = self.shared.state.lock();
+        [state.waiting.len(), state.held.len(), state.failing.len()]
     }
 
     /// Number of keys that are due and taken by nobody.
@@ -227,7 +236,11 @@ impl<K: Clone + Eq + Hash> Held<K> {
     /// (or earlier, if it was added meanwhile).
     pub fn done(mut self, again: Option<Instant>) {
         self.settled = true;
-        self.shared.state.lock().failing.remove(&self.key);
+        {
+            let failing = &mut self.shared.state.lock().failing;
+            failing.remove(&self.key);
+            shrink::map(failing);
+        }
         self.shared.release(&self.key, again);
     }
 

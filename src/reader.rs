@@ -77,6 +77,11 @@ impl Reader {
         }
     }
 
+    /// Namespaces that are being read.
+    pub fn reading(&self) -> usize {
+        self.slots.lock().len()
+    }
+
     /// Lists without a resourceVersion are quorum reads (Kubernetes API concepts, "Semantics for
     /// get and list").
     async fn read_now(&self, key: &ServiceKey) -> Result<Index, CallError> {

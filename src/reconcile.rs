@@ -26,6 +26,7 @@ use crate::reader::Reader;
 use crate::record;
 use crate::replica;
 use crate::retry::{CallError, Operation};
+use crate::shrink;
 use crate::telemetry::spans::Tracer;
 
 /// Steps of one reconcile before it lets others pass; a normal one takes at most six.
@@ -168,12 +169,21 @@ impl Reconciler {
         };
         match &result {
             Ok(Next::Forget) => {
-                self.memory.lock().remove(key);
+                let mut memory = self.memory.lock();
+                memory.remove(key);
+                shrink::map(&mut memory);
+                drop(memory);
                 self.metrics.forget(key);
             }
             _ => self.metrics.reconciled(key, label, result.is_err(), took),
         }
+        self.metrics.set_cache_size("remembered_services", self.remembered());
         result
+    }
+
+    /// Number of Services of which something is remembered.
+    pub fn remembered(&self) -> usize {
+        self.memory.lock().len()
     }
 
     async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {

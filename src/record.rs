@@ -77,7 +77,12 @@ pub fn applied(
             let leader = ServiceKey::new(key.namespace.clone(), target.name.as_str());
             tell(on, key, &leader, &target.uid, notices);
         }
-        Step::SourceConditions(target, _, notices) => tell(on, key, key, &target.uid, notices),
+        Step::SourceConditions(target, _, notices) => {
+            if let Some(limit) = decision.refused_by {
+                on.metrics.limit_refusal(limit.as_str());
+            }
+            tell(on, key, key, &target.uid, notices);
+        }
     }
 }
 

@@ -256,7 +256,7 @@ fn caller(metrics: Arc<Metrics>) -> Caller {
         first_delay: times::FIRST_DELAY,
         max_delay: times::MAX_DELAY,
     };
-    Caller { metrics, policy }
+    Caller { policy, ..Caller::new(metrics) }
 }
 
 impl<K: Watched, S: Sink<K>> Watch<K, S> {

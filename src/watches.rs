@@ -3,28 +3,25 @@
 //! Services and EndpointSlices cluster-wide; pods by namespace, only where an enabled Service needs
 //! them, or all of them above a bound. The list-and-watch loop itself is `watch`.
 
+mod pods;
 mod replicas;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
-use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
-use tracing::{debug, info};
 
 use crate::clock::{self, Clock};
 use crate::config::Serve;
 use crate::decide::Trust;
 use crate::health::{Gate, Health};
-use crate::index::pod::Placed;
 use crate::index::{Dirty, Index};
 use crate::keys::kubernetes;
 use crate::metrics::Metrics;
@@ -32,14 +29,12 @@ use crate::names::ServiceKey;
 use crate::queue::Queue;
 use crate::reconcile::{Replicas, SharedIndex};
 use crate::shutdown::Shutdown;
-use crate::supervise::{Passing, Supervisor};
+use crate::supervise::Supervisor;
 use crate::version::Rv;
 use crate::watch::{Kind, Selector, Sink, State, WatchGroup, WatchHandle, Watched};
 
+use pods::PodWatches;
 use replicas::ReplicaSink;
-
-/// How often idle namespaces and the gauges of the cache are looked at.
-const CLEAN_UP: Duration = Duration::from_secs(15);
 
 /// The running watches; clones share them.
 #[derive(Clone)]
@@ -59,24 +54,8 @@ struct Inner {
     pods: Mutex<PodWatches>,
     /// Rung when the set of namespaces whose pods are needed may have changed.
     scope: Arc<Notify>,
-    idle_ttl: Duration,
-    most: usize,
-}
-
-#[derive(Default)]
-struct PodWatches {
-    by_namespace: BTreeMap<Arc<str>, PodWatch>,
-    /// Above the bound, one for all. It stays once it runs: going back and forth would read
-    /// everything again each time.
-    all: Option<(WatchHandle, Passing)>,
-    /// The first look at what is needed is over.
-    sealed: bool,
-}
-
-struct PodWatch {
-    handle: WatchHandle,
-    _task: Passing,
-    idle_since: Option<Instant>,
+    kept: pods::Kept,
+    clean_up: Duration,
 }
 
 impl Watches {
@@ -162,8 +141,12 @@ impl Watches {
             groups: [service_group, slice_group, pod_group],
             pods: Mutex::default(),
             scope,
-            idle_ttl: args.namespace_idle_ttl,
-            most: args.max_namespace_watches,
+            kept: pods::Kept {
+                watches: args.max_namespace_watches,
+                idle_for: args.namespace_idle_ttl,
+                idle: args.max_idle_namespaces,
+            },
+            clean_up: args.cleanup_interval,
         });
         let watches = Self { inner: inner.clone() };
         let until = shutdown.clone();
@@ -179,12 +162,7 @@ impl Watches {
         // No pods are asked about where no valid source is: only its problem is to be told.
         let pods = if inner.index.read().needs_pods(namespace) {
             let watches = inner.pods.lock();
-            let all = watches.all.as_ref().map(|(handle, _)| handle.state());
-            let own = watches.by_namespace.get(namespace).map(|w| w.handle.state());
-            match (all, own) {
-                (Some(State::Live), _) | (_, Some(State::Live)) => State::Live,
-                (all, own) => own.or(all).unwrap_or(State::Starting),
-            }
+            watches.state(namespace)
         } else {
             State::Live
         };
@@ -217,78 +195,9 @@ impl Inner {
             self.publish();
             tokio::select! {
                 () = self.scope.notified() => {}
-                () = tokio::time::sleep(CLEAN_UP) => {}
+                () = tokio::time::sleep(self.clean_up) => {}
             }
         }
-    }
-
-    fn adjust(&self) {
-        let wanted = self.index.read().pod_namespaces();
-        let mut pods = self.pods.lock();
-        if pods.all.is_some() {
-            if pods.all.as_ref().is_some_and(|(h, _)| h.state() == State::Live) {
-                pods.by_namespace.clear();
-            }
-            return;
-        }
-        if wanted.len() > self.most {
-            info!(namespaces = wanted.len(), "more namespaces than watches: watching all pods");
-            pods.all = Some(self.watch_pods(None));
-        } else {
-            for namespace in &wanted {
-                if let Some(known) = pods.by_namespace.get_mut(namespace) {
-                    known.idle_since = None;
-                    continue;
-                }
-                let (handle, task) = self.watch_pods(Some(namespace.clone()));
-                let watch = PodWatch { handle, _task: task, idle_since: None };
-                pods.by_namespace.insert(namespace.clone(), watch);
-            }
-            self.end_idle(&mut pods, &wanted);
-        }
-        if !pods.sealed {
-            pods.sealed = true;
-            drop(pods);
-            self.groups[2].seal();
-        }
-    }
-
-    /// Ends the watches of namespaces that were not needed for a while.
-    fn end_idle(&self, pods: &mut PodWatches, wanted: &std::collections::BTreeSet<Arc<str>>) {
-        let now = clock::monotonic();
-        let mut ended = Vec::new();
-        for (namespace, watch) in &mut pods.by_namespace {
-            if wanted.contains(namespace) {
-                continue;
-            }
-            let since = *watch.idle_since.get_or_insert(now);
-            if now - since >= self.idle_ttl {
-                ended.push(namespace.clone());
-            }
-        }
-        for namespace in ended {
-            pods.by_namespace.remove(&namespace);
-            self.index.write().drop_pods(Some(&namespace));
-            self.metrics.cache_eviction("idle_namespace");
-            debug!(%namespace, "pods of an idle namespace dropped");
-        }
-    }
-
-    fn watch_pods(&self, namespace: Option<Arc<str>>) -> (WatchHandle, Passing) {
-        let api = match &namespace {
-            Some(namespace) => Api::<Pod>::namespaced(self.client.clone(), namespace),
-            None => Api::<Pod>::all(self.client.clone()),
-        };
-        let feed = Feed {
-            index: self.index.clone(),
-            queue: self.queue.clone(),
-            metrics: self.metrics.clone(),
-            scope: self.scope.clone(),
-        };
-        let name = format!("pods watch of {}", namespace.as_deref().unwrap_or("all namespaces"));
-        let sink = Arc::new(PodSink { feed, scope: namespace });
-        let (handle, watch) = self.groups[2].watch(api, Selector::all(), sink);
-        (handle, self.supervisor.spawn_passing(name, watch.run()))
     }
 
     fn publish(&self) {
@@ -296,7 +205,13 @@ impl Inner {
             group.publish(&Clock::system());
         }
         let sizes = self.index.read().sizes();
+        let [waiting, held, failing] = self.queue.sizes();
+        let (watches, idle) = self.pods.lock().sizes();
         for (resource, size) in [
+            ("idle_namespaces", idle),
+            ("pod_watches", watches),
+            ("queued_services", waiting + held),
+            ("failing_services", failing),
             ("services", sizes.services),
             ("sources", sizes.sources),
             ("pods", sizes.pods),
@@ -471,53 +386,6 @@ impl Sink<EndpointSlice> for SliceSink {
 
     fn live(&self) {
         self.0.look_again(None);
-    }
-
-    fn lost(&self) {}
-}
-
-struct PodSink {
-    feed: Feed,
-    scope: Option<Arc<str>>,
-}
-
-impl Sink<Pod> for PodSink {
-    type Kept = Option<Placed>;
-
-    fn trim(&self, object: Pod) -> Option<Placed> {
-        Placed::trim(&object)
-    }
-
-    fn reset(&self, objects: Vec<Option<Placed>>, version: Rv) {
-        let pods = objects.into_iter().flatten().collect();
-        let scope = self.scope.as_deref();
-        self.feed.feed("pods", |index| index.reset_trimmed_pods(scope, pods, version));
-        // With all pods known, the watches by namespace can end.
-        self.feed.scope.notify_one();
-    }
-
-    fn apply(&self, object: Option<Placed>, version: Rv) {
-        self.feed.feed("pods", |index| {
-            let dirty = object.map(|pod| index.apply_trimmed_pod(pod)).unwrap_or_default();
-            index.pods_heard(self.scope.as_deref(), version);
-            dirty
-        });
-    }
-
-    fn delete(&self, object: Option<Placed>, version: Rv) {
-        self.feed.feed("pods", |index| {
-            let dirty = object.map(|pod| index.delete_trimmed_pod(&pod)).unwrap_or_default();
-            index.pods_heard(self.scope.as_deref(), version);
-            dirty
-        });
-    }
-
-    fn heard(&self, version: Rv) {
-        self.feed.index.write().pods_heard(self.scope.as_deref(), version);
-    }
-
-    fn live(&self) {
-        self.feed.look_again(self.scope.as_deref());
     }
 
     fn lost(&self) {}

@@ -38,6 +38,7 @@ async fn review(path: &str, review: &Value, others: &[Value]) -> Value {
         Box::new(|| true),
         NameRule::Dns1123,
         ZEN_LEAD.to_owned(),
+        Arc::new(Metrics::new().unwrap()),
     );
     let router =
         webhook::router(Arc::new(verdicts), Arc::new(Metrics::new().unwrap()), Tracer::off());

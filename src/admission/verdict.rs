@@ -6,6 +6,7 @@
 
 use k8s_openapi::api::core::v1::Service;
 
+use crate::index::{Limit, Reached};
 use crate::keys::{setting, status};
 use crate::names::NameRule;
 use crate::spec::violation::{annotation_field, quoted};
@@ -55,8 +56,12 @@ pub trait Neighbours {
     fn service(&self, namespace: &str, name: &str) -> Option<Neighbour>;
     /// Names of all enabled sources in the namespace that ask for that leader name.
     fn claimants(&self, namespace: &str, leader_name: &str) -> Vec<String>;
-    /// The limit of enabled Services in the namespace, when it is reached.
-    fn limit_reached(&self, namespace: &str) -> Option<usize>;
+    /// The enabled Services in the namespace, when there is no place for one more.
+    fn services_at_limit(&self, namespace: &str) -> Option<Reached>;
+    /// The pods that the Service selects, when they are known and too many.
+    fn pods_beyond_limit(&self, _namespace: &str, _service: &Service) -> Option<Reached> {
+        None
+    }
     /// Whether all Services have been seen; before that nothing is refused for another's sake.
     fn synced(&self) -> bool;
     /// Whether a pod that the Service selects is known to share its node's address.
@@ -108,6 +113,7 @@ pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule
         violations.extend(refusals);
         warnings.extend(unsure);
     }
+    violations.extend(too_many_pods(question, old, others));
     if violations.is_empty() {
         warnings.extend(farewell(old, new, names));
     }
@@ -203,20 +209,48 @@ fn collisions(
     }
     if spec::is_enabled(new)
         && !old.is_some_and(spec::is_enabled)
-        && let Some(limit) = others.limit_reached(namespace)
+        && let Some(Reached { found, bound }) = others.services_at_limit(namespace)
     {
         out.push(Violation::plain(
             annotation_field(setting::ENABLED),
             Rule::NamespaceLimit,
             Cause::Forbidden,
             format!(
-                "namespace {} has {limit} enabled Services already, which is zen-lead's limit; \
-                 turn another one off, or ask who runs zen-lead for a higher limit",
-                quoted(namespace)
+                "namespace {} has {found} enabled Services, and zen-lead serves at most {bound} \
+                 there; turn another one off, or ask who runs zen-lead for a higher {}",
+                quoted(namespace),
+                Limit::ServicesPerNamespace.flag()
             ),
         ));
     }
     (out, None)
+}
+
+/// Refuses to select more pods than zen-lead looks at: by turning the Service on, or by another
+/// selector. Pods that come later are reconcile's to report.
+fn too_many_pods(
+    question: &Question<'_>,
+    old: Option<&Service>,
+    others: &dyn Neighbours,
+) -> Option<Violation> {
+    let Question { new, namespace, .. } = *question;
+    let selector = |service: &Service| service.spec.as_ref().and_then(|s| s.selector.clone());
+    let as_before = old.is_some_and(|old| spec::is_enabled(old) && selector(old) == selector(new));
+    if !spec::is_enabled(new) || as_before || !others.synced() {
+        return None;
+    }
+    let Reached { found, bound } = others.pods_beyond_limit(namespace, new)?;
+    Some(Violation::plain(
+        "spec.selector",
+        Rule::PodLimit,
+        Cause::TooMany,
+        format!(
+            "it matches {found} pods in namespace {}, and zen-lead takes Services of at most \
+             {bound}; narrow the selector, or ask who runs zen-lead for a higher {}",
+            quoted(namespace),
+            Limit::PodsPerService.flag()
+        ),
+    ))
 }
 
 /// Refuses a leader name that a Service has, or another source asks for.

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Service;
 use thiserror::Error;
 
 use crate::admission::verdict::{Neighbour, Neighbours, Operation, Question, verdict};
+use crate::index::Reached;
 use crate::names::NameRule;
 use crate::spec::{self, Rule, Violation};
 use documents::{Document, Unit};
@@ -225,7 +226,7 @@ impl Neighbours for Files {
         claims.into_iter().flatten().cloned().collect()
     }
 
-    fn limit_reached(&self, _: &str) -> Option<usize> {
+    fn services_at_limit(&self, _: &str) -> Option<Reached> {
         None
     }
 

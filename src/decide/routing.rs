@@ -16,9 +16,9 @@ use super::serve::Case;
 use super::slices::{self, SliceWrite};
 use super::{Context, Notice, Step, StepKind, Target, desired};
 use crate::events::Reason;
-use crate::index::Snapshot;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::snapshot::{Holder, SourceState};
+use crate::index::{Limit, Snapshot};
 use crate::keys;
 use crate::metrics::ServiceReport;
 use crate::spec::{self, Intent, LeaderSpec, LeaderType, PortsMode, Strategy, Violation};
@@ -36,12 +36,15 @@ pub(super) struct Routing {
     pub(super) report: Option<ServiceReport>,
     pub(super) choice: Option<Choice>,
     pub(super) missing_ports: Vec<String>,
+    pub(super) refused_by: Option<Limit>,
 }
 
 /// Why a source cannot be served as it asks.
 struct Problem {
     reason: Reason,
     message: String,
+    /// The bound behind it, where it is one.
+    limit: Option<Limit>,
 }
 
 /// What is done with the leader Services of a source.
@@ -138,9 +141,44 @@ fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
                     let kinds = [StepKind::CreateLeader, StepKind::CreateSlice, StepKind::Slice];
                     kinds.contains(&b.kind)
                 })
-                .map(|b| Problem { reason: b.reason, message: b.message.clone() });
-            Course::Serve { source, uid, leader, spec: spec.clone(), valid: true, problem }
+                .map(|b| Problem { reason: b.reason, message: b.message.clone(), limit: None });
+            let Some(bound) = snapshot.over_pods else {
+                return Course::Serve {
+                    source,
+                    uid,
+                    leader,
+                    spec: spec.clone(),
+                    valid: true,
+                    problem,
+                };
+            };
+            if present().is_none() {
+                return refused(too_many_pods(bound, false), None);
+            }
+            // What is served goes on being served. Which pods are looked at may change with every
+            // pod, so nobody is to be preferred to a leader that is well.
+            let spec = LeaderSpec { sticky: true, ..spec.clone() };
+            let problem = problem.or_else(|| Some(too_many_pods(bound, true)));
+            Course::Serve { source, uid, leader, spec, valid: true, problem }
         }
+    }
+}
+
+/// No number of pods is told: a message that changes with each pod would be written for each pod.
+fn too_many_pods(bound: usize, served: bool) -> Problem {
+    let what = if served {
+        format!("only the first {bound} by name and the present leader are looked at")
+    } else {
+        "no leader Service is made".to_owned()
+    };
+    let flag = Limit::PodsPerService.flag();
+    Problem {
+        reason: Reason::LimitReached,
+        message: format!(
+            "the selector matches more than {bound} pods: {what}; narrow it, run fewer pods, or \
+             raise {flag}"
+        ),
+        limit: Some(Limit::PodsPerService),
     }
 }
 
@@ -152,7 +190,8 @@ fn claim(
 ) -> Result<Option<Arc<Leader>>, Problem> {
     let name = &spec.leader_service_name;
     let key = &snapshot.key;
-    let conflict = |message: String| Problem { reason: Reason::OwnershipConflict, message };
+    let conflict =
+        |message: String| Problem { reason: Reason::OwnershipConflict, message, limit: None };
     let instead =
         format!("choose another name with the annotation {}", keys::setting::LEADER_SERVICE_NAME);
     match &snapshot.holder {
@@ -185,9 +224,11 @@ fn claim(
             (None, Some(limit)) if own(snapshot, uid).next().is_none() => Err(Problem {
                 reason: Reason::LimitReached,
                 message: format!(
-                    "the namespace has more than {limit} enabled Services; disable one or raise \
-                     --max-services-per-namespace"
+                    "the namespace has more than {limit} enabled Services: no leader Service is \
+                     made; disable one or raise {}",
+                    Limit::ServicesPerNamespace.flag()
                 ),
+                limit: Some(Limit::ServicesPerNamespace),
             }),
             _ => Ok(None),
         },
@@ -197,7 +238,7 @@ fn claim(
 fn invalid(violations: &[Violation]) -> Problem {
     let all: Vec<String> =
         violations.iter().map(|v| format!("{}: {}", v.field, v.message)).collect();
-    Problem { reason: Reason::InvalidService, message: all.join("; ") }
+    Problem { reason: Reason::InvalidService, message: all.join("; "), limit: None }
 }
 
 /// Leader Services that are ours by all three signs.
@@ -302,6 +343,7 @@ fn source_conditions(
             (vec![mirror::condition(source, &state, ctx.now)], vec![notice])
         }
     };
+    routing.refused_by = problem.and_then(|p| p.limit);
     if !mirror::same_conditions(source, &wanted) {
         routing.steps.push(Step::SourceConditions(target(source, false), wanted, notices));
     }

@@ -1,6 +1,7 @@
 //! Scenarios over a double of the API server: every invariant of the design by name.
 
 mod hazards;
+mod limits;
 mod protocol;
 
 use k8s_openapi::api::core::v1::{Pod, Service};

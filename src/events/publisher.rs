@@ -50,7 +50,9 @@ pub struct Writer {
     /// Name of this pod.
     instance: String,
     clock: Clock,
-    recent: HashMap<String, Instant>,
+    /// When each Event was last written, by a hash of what it says (the texts may be long).
+    recent: HashMap<u64, Instant>,
+    hashing: RandomState,
 }
 
 impl Publisher {
@@ -58,8 +60,8 @@ impl Publisher {
     pub fn new(client: Client, caller: Caller, instance: String, clock: Clock) -> (Self, Writer) {
         let (sender, notes) = mpsc::channel(QUEUE);
         let metrics = Arc::clone(&caller.metrics);
-        let recent = HashMap::new();
-        let writer = Writer { notes, client, caller, instance, clock, recent };
+        let (recent, hashing) = (HashMap::new(), RandomState::new());
+        let writer = Writer { notes, client, caller, instance, clock, recent, hashing };
         (Self { notes: sender, metrics }, writer)
     }
 
@@ -124,8 +126,8 @@ impl Writer {
 
     async fn write(&mut self, note: Note) {
         let reason = note.reason.as_str();
-        let key = identity(&note);
-        if self.is_recent(&key) {
+        let key = self.hashing.hash_one(identity(&note));
+        if self.is_recent(key) {
             self.caller.metrics.event(reason, "repeated");
             return;
         }
@@ -151,9 +153,9 @@ impl Writer {
     }
 
     /// Whether the same was written within the window; if not, it is remembered from now on.
-    fn is_recent(&mut self, key: &str) -> bool {
+    fn is_recent(&mut self, key: u64) -> bool {
         let now = monotonic();
-        if self.recent.get(key).is_some_and(|at| now - *at < WINDOW) {
+        if self.recent.get(&key).is_some_and(|at| now - *at < WINDOW) {
             return true;
         }
         if self.recent.len() >= REMEMBERED {
@@ -163,7 +165,7 @@ impl Writer {
         if self.recent.len() >= REMEMBERED {
             self.recent.clear();
         }
-        self.recent.insert(key.to_owned(), now);
+        self.recent.insert(key, now);
         false
     }
 

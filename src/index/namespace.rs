@@ -12,6 +12,7 @@ use super::Sizes;
 use super::pod::Pod;
 use super::service::{Entry, Role, selector};
 use super::slice::Slice;
+use crate::shrink;
 use crate::version::Rv;
 
 type Names = BTreeSet<Arc<str>>;
@@ -106,6 +107,7 @@ impl Namespace {
                 remove(&mut self.selectors, &first, name);
             }
             self.members.remove(name);
+            shrink::map(&mut self.members);
         }
     }
 
@@ -143,6 +145,7 @@ impl Namespace {
         }
         let mut dirty = Names::new();
         if let Some(old) = self.pods.remove(name) {
+            shrink::map(&mut self.pods);
             for source in self.selecting(&old) {
                 remove(&mut self.members, &source, name);
                 dirty.insert(source);
@@ -205,6 +208,7 @@ impl Namespace {
         if let Some(old) = self.slices.remove(name) {
             dirty.extend(self.sources_of_slice(&old));
             remove(&mut self.slices_of, &old.service, name);
+            shrink::map(&mut self.slices);
         }
         if let Some(new) = slice {
             dirty.extend(self.sources_of_slice(&new));
@@ -287,7 +291,18 @@ impl Namespace {
         names.filter_map(|name| self.pods.get(name))
     }
 
-    pub(super) fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+    /// Number of pods that the selector of a source matches.
+    pub(super) fn member_count(&self, source: &str) -> usize {
+        self.members.get(source).map_or(0, Names::len)
+    }
+
+    /// The pod of this name, where the selector of a source matches it.
+    pub(super) fn member(&self, source: &str, pod: &str) -> Option<&Arc<Pod>> {
+        let names = self.members.get(source)?;
+        names.contains(pod).then(|| self.pods.get(pod)).flatten()
+    }
+
+    pub(super) fn pods(&self) -> impl ExactSizeIterator<Item = &Arc<Pod>> {
         self.pods.values()
     }
 
@@ -301,12 +316,9 @@ impl Namespace {
         self.enabled
     }
 
-    /// Names of the enabled sources, oldest first.
-    pub(super) fn enabled_by_age(&self) -> Vec<(Option<Timestamp>, Arc<str>)> {
-        let on = self.services.iter().filter(|(_, e)| e.spec().is_some());
-        let mut all: Vec<_> = on.map(|(name, e)| (created(e), name.clone())).collect();
-        all.sort();
-        all
+    /// Names of the enabled sources.
+    pub(super) fn enabled_sources(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.services.iter().filter(|(_, e)| e.spec().is_some()).map(|(name, _)| name)
     }
 
     pub(super) fn count(&self, sizes: &mut Sizes) {
@@ -348,6 +360,7 @@ where
         names.remove(name);
         if names.is_empty() {
             map.remove(key);
+            shrink::map(map);
         }
     }
 }

@@ -60,7 +60,7 @@ pub struct Snapshot {
     pub rivals: Vec<ServiceKey>,
     /// True when one of the rivals is older than this source.
     pub older_rival: Option<ServiceKey>,
-    /// Pods the source's selector matches.
+    /// Pods the source's selector matches; above their bound some of them, see `over_pods`.
     pub pods: Vec<Arc<Pod>>,
     /// Pods that slices of ours name and the selector does not match (any longer).
     pub deselected: Vec<Arc<Pod>>,
@@ -68,8 +68,11 @@ pub struct Snapshot {
     pub slices: Vec<Arc<Slice>>,
     /// How far the Services and pods in here reach.
     pub marks: Marks,
-    /// The bound on enabled sources per namespace, where this one is beyond it (oldest first).
+    /// The bound on enabled sources per namespace, where this one is beyond it.
     pub over_limit: Option<usize>,
+    /// The bound on pods per source, where the selector matches more. `pods` are then so many of
+    /// them, the first by name, and the pods that lead or led last.
+    pub over_pods: Option<usize>,
     /// The pods in here are complete (their watch passed its first list, or they were just read).
     pub pods_known: bool,
     /// Everything in here was just read consistently from the API server, the slices before the
@@ -92,6 +95,7 @@ impl Index {
             slices: Vec::new(),
             marks: Marks { services: self.services_seen, pods: self.pods_seen.unwrap_or_default() },
             over_limit: None,
+            over_pods: None,
             pods_known: self.pods_seen.is_some(),
             consistent: false,
         };
@@ -125,14 +129,14 @@ impl Index {
                 rivals.first().filter(|r| Some(*r) < own_age.as_ref()).map(|r| named(r.1.clone()));
             snapshot.rivals = rivals.into_iter().map(|(_, name)| named(name)).collect();
             let limit = self.limits.services_per_namespace;
-            if limit > 0 && ns.enabled() > limit {
-                // The oldest ones have the places, whoever asks first.
-                let place = ns.enabled_by_age().iter().position(|(_, name)| *name == key.name);
-                snapshot.over_limit = place.is_some_and(|p| p >= limit).then_some(limit);
-            }
+            snapshot.over_limit = ns.beyond(&key.name, limit).then_some(limit);
         }
-        snapshot.pods = ns.members_of(&key.name).cloned().collect();
-        snapshot.slices = services.iter().flat_map(|s| ns.slices_of(s)).cloned().collect();
+        let slices: Vec<&Arc<Slice>> = services.iter().flat_map(|s| ns.slices_of(s)).collect();
+        let limit = self.limits.pods_per_service;
+        let (pods, beyond) = ns.candidates(&key.name, limit, &snapshot.leaders, &slices);
+        snapshot.pods = pods;
+        snapshot.over_pods = beyond.then_some(limit);
+        snapshot.slices = slices.into_iter().cloned().collect();
         for (name, uid) in snapshot.slices.iter().flat_map(|s| s.named_pods()) {
             let known = |pods: &[Arc<Pod>]| pods.iter().any(|p| *p.uid == *uid);
             if let Some(pod) = ns.pod(name).filter(|p| *p.uid == *uid)

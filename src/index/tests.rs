@@ -224,17 +224,91 @@ fn the_oldest_claimant_of_a_name_comes_first() {
     assert_eq!(index.snapshot(&key("b")).rivals, [key("c"), key("a")]);
 }
 
+fn bounded(services_per_namespace: usize, pods_per_service: usize) -> Index {
+    Index::new(NameRule::default(), Limits { services_per_namespace, pods_per_service })
+}
+
 #[test]
 fn beyond_the_limit_the_oldest_have_the_places_and_the_next_is_woken() {
-    let limits = Limits { services_per_namespace: 2 };
-    let mut index = Index::new(NameRule::default(), limits);
+    let mut index = bounded(2, 0);
     for (name, age) in [("c", 10), ("a", 30), ("b", 20)] {
         index.apply_service(service(name).enabled().age(age));
     }
     let over = |index: &Index| ["a", "b", "c"].map(|n| index.snapshot(&key(n)).over_limit);
     assert_eq!(over(&index), [None, None, Some(2)]);
-    assert_eq!(index.delete_service(&service("a").version(9)), keys(&["a", "b", "c"]));
+    assert_eq!(index.delete_service(&service("a").version(9)), keys(&["a", "c"]));
     assert_eq!(over(&index), [None, None, None]);
+}
+
+#[test]
+fn who_has_a_leader_service_keeps_its_place() {
+    let mut index = bounded(1, 0);
+    index.apply_service(service("young").enabled().age(1));
+    index.apply_service(service("young-leader").leading("young", "uid-young"));
+    assert_eq!(index.apply_service(service("old").enabled().age(99)), keys(&["old"]));
+    let over = |index: &Index| ["young", "old"].map(|n| index.snapshot(&key(n)).over_limit);
+    assert_eq!(over(&index), [None, Some(1)], "it came later, however old it is");
+    let gone = service("young-leader").leading("young", "uid-young").version(9);
+    assert_eq!(index.delete_service(&gone), keys(&["old", "young"]));
+    assert_eq!(over(&index), [Some(1), None]);
+}
+
+#[test]
+fn above_the_bound_the_first_pods_by_name_and_the_leader_are_looked_at() {
+    let mut index = bounded(0, 2);
+    index.reset_services(vec![service("web").enabled()], Rv(10));
+    let pods: Vec<RawPod> = ["d", "c", "b", "a"].map(pod).into();
+    index.reset_pods(Some(NAMESPACE), &pods, Rv(10));
+    let found = |index: &Index| (members(index, "web"), index.snapshot(&key("web")).over_pods);
+    assert_eq!(found(&index), (vec!["a".to_owned(), "b".to_owned()], Some(2)));
+    let led = service("web-leader").leading("web", "uid-web");
+    index.apply_service(led.annotation(crate::keys::status::LEADER_POD_NAME, "d"));
+    assert_eq!(found(&index), (["a", "b", "d"].map(str::to_owned).into(), Some(2)));
+    index.delete_pod(&pod("a").version(11));
+    assert_eq!(index.delete_pod(&pod("b").version(12)), keys(&["web"]));
+    assert_eq!(found(&index), (["c", "d"].map(str::to_owned).into(), None));
+}
+
+#[test]
+fn nothing_is_left_of_services_that_went() {
+    let mut index = empty();
+    let room = |index: &Index| index.namespaces.capacity();
+    for round in 0..2 {
+        let versions = |n: u64| round * 100_000 + n;
+        for n in 0..2_000u64 {
+            let place =
+                |object: &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
+                    object.namespace = Some(format!("ns-{}", n / 10));
+                };
+            let (name, leader) = (format!("s{n}"), format!("s{n}-leader"));
+            let mut source = service(&name).enabled().version(versions(1));
+            let mut led =
+                service(&leader).leading(&name, &format!("uid-{name}")).version(versions(2));
+            let mut slice = foreign_slice(&name, &leader).version(versions(3));
+            let mut member = pod(&name).version(versions(4));
+            place(&mut source.metadata);
+            place(&mut led.metadata);
+            place(&mut slice.metadata);
+            place(&mut member.metadata);
+            index.apply_service(source);
+            index.apply_service(led);
+            index.apply_slice(slice);
+            index.apply_pod(&member);
+            index.pods_heard(Some(&format!("ns-{}", n / 10)), Rv(versions(5)));
+        }
+        let full =
+            Sizes { services: 4_000, sources: 2_000, pods: 2_000, slices: 2_000, namespaces: 200 };
+        assert_eq!(index.sizes(), full);
+        let everything = Rv(versions(50_000));
+        index.reset_services(Vec::new(), everything);
+        index.reset_slices(Vec::new(), everything);
+        assert_eq!(index.sizes().namespaces, 200, "their pods are still watched");
+        for n in 0..200 {
+            index.drop_pods(Some(&format!("ns-{n}")));
+        }
+        assert_eq!(index.sizes(), Sizes::default());
+        assert!(room(&index) <= 64, "{}", room(&index));
+    }
 }
 
 /// One change of the world, by small numbers.
@@ -389,8 +463,12 @@ proptest! {
 proptest! {
     /// A source whose snapshot changes is woken.
     #[test]
-    fn no_change_of_a_snapshot_goes_unnoticed(changes in prop::collection::vec(change(), 0..40)) {
-        let mut index = empty();
+    fn no_change_of_a_snapshot_goes_unnoticed(
+        changes in prop::collection::vec(change(), 0..40),
+        services in 0..3usize,
+        pods in 0..3usize,
+    ) {
+        let mut index = bounded(services, pods);
         index.reset_pods(Some(NAMESPACE), &[], Rv(0));
         let mut world = World::default();
         for change in &changes {

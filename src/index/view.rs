@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::Service;
 
-use super::Index;
 use super::namespace::Namespace;
 use super::service::{Role, selector};
+use super::{Index, Reached};
 use crate::admission::verdict::{Neighbour, Neighbours};
 use crate::spec;
 
@@ -31,10 +31,23 @@ impl Neighbours for View<'_> {
         ns.into_iter().flat_map(|ns| ns.claimants(leader_name)).map(ToString::to_string).collect()
     }
 
-    fn limit_reached(&self, namespace: &str) -> Option<usize> {
-        let limit = self.index.limits.services_per_namespace;
-        let enabled = self.index.namespaces.get(namespace).map_or(0, Namespace::enabled);
-        (limit > 0 && enabled >= limit).then_some(limit)
+    fn services_at_limit(&self, namespace: &str) -> Option<Reached> {
+        let bound = self.index.limits.services_per_namespace;
+        let found = self.index.namespaces.get(namespace).map_or(0, Namespace::enabled);
+        (bound > 0 && found >= bound).then_some(Reached { found, bound })
+    }
+
+    fn pods_beyond_limit(&self, namespace: &str, service: &Service) -> Option<Reached> {
+        let bound = self.index.limits.pods_per_service;
+        let ns = self.index.namespaces.get(namespace)?;
+        let wanted: Vec<(&str, &str)> = selector(service).collect();
+        // Pods that were never listed, or are no longer watched, are not counted: reconcile will.
+        let known = self.index.pods_seen.is_some() || ns.pods_seen.is_some();
+        if bound == 0 || !known || wanted.is_empty() || ns.pods().len() <= bound {
+            return None;
+        }
+        let found = ns.pods().filter(|pod| pod.has_labels(&wanted)).count();
+        (found > bound).then_some(Reached { found, bound })
     }
 
     fn synced(&self) -> bool {

@@ -379,3 +379,39 @@ async fn a_service_that_is_gone_leaves_no_series() {
     let text = String::from_utf8(world.metrics.exposition().unwrap()).unwrap();
     assert!(!text.contains(r#"service="web""#), "{text}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_remembered_of_services_that_went() {
+    let world = World::new();
+    let key = |n: usize| ServiceKey::new("shop", format!("s{n}"));
+    for n in 0..100 {
+        let mut service = source();
+        service["metadata"]["name"] = json!(format!("s{n}"));
+        world.api.put(SERVICES, service);
+    }
+    sync(&world.worker, &world.key).await;
+    for n in 0..100 {
+        world.worker.reconcile(&key(n), clock::monotonic()).await.unwrap();
+    }
+    assert_eq!(world.worker.remembered(), 100);
+    assert_eq!(world.worker.reader.reading(), 0);
+    *world.worker.index.write() = Index::new(NameRule::Dns1123, Limits::default());
+    for n in 0..100 {
+        world.api.remove(&format!("{SERVICES}/s{n}"));
+        world.api.remove(&format!("{SERVICES}/s{n}-leader"));
+        let next = world.worker.reconcile(&key(n), clock::monotonic()).await.unwrap();
+        assert_eq!(next, Next::Forget);
+    }
+    assert_eq!(world.worker.remembered(), 0);
+    let text = String::from_utf8(world.metrics.exposition().unwrap()).unwrap();
+    let left: Vec<_> = text.lines().filter(|l| l.contains("service=\"s")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_fails_is_not_remembered() {
+    let world = World::new();
+    world.api.fail("GET", PODS, 99, Fault::Stall);
+    assert!(world.worker.reader.read(&world.key).await.is_err());
+    assert_eq!(world.worker.reader.reading(), 0);
+}

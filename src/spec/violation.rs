@@ -51,6 +51,8 @@ pub enum Rule {
     OwnNameClaimed,
     /// The namespace has as many enabled Services as zen-lead serves.
     NamespaceLimit,
+    /// The selector matches more pods than zen-lead looks at.
+    PodLimit,
     /// A value that is not a string (only in files; the API server does not let it through).
     NotAString,
     /// A document that cannot be read as a Service (only in files).
@@ -102,7 +104,7 @@ impl Cause {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::UnknownKey,
         Self::StatusKey,
         Self::Boolean,
@@ -122,6 +124,7 @@ impl Rule {
         Self::NameClaimed,
         Self::OwnNameClaimed,
         Self::NamespaceLimit,
+        Self::PodLimit,
         Self::NotAString,
         Self::Unreadable,
     ];
@@ -148,6 +151,7 @@ impl Rule {
             Self::NameClaimed => "name_claimed",
             Self::OwnNameClaimed => "own_name_claimed",
             Self::NamespaceLimit => "namespace_limit",
+            Self::PodLimit => "pod_limit",
             Self::NotAString => "not_a_string",
             Self::Unreadable => "unreadable",
         }

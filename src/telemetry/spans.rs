@@ -295,6 +295,8 @@ fn action(action: &Action) -> &'static str {
             StepKind::CreateLeader => "create_leader",
             StepKind::PatchLeader => "patch_leader",
             StepKind::DeleteLeader => "delete_leader",
+            // No step is of the kind Creation: it stands for all that create.
+            StepKind::CreateSlice | StepKind::Creation => "create_slice",
             StepKind::Slice => "slice",
             StepKind::ClearBuiltIn => "clear_built_in",
             StepKind::Mirror => "mirror",

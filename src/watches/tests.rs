@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::pods::PodSink;
 use super::*;
-use crate::fixtures::{NAMESPACE, Object, service};
+use crate::fixtures::{NAMESPACE, Object, pod, service};
 use crate::index::Limits;
+use crate::index::pod::Placed;
 use crate::keys::setting;
 use crate::names::NameRule;
 
@@ -33,6 +35,10 @@ fn feed() -> Feed {
     }
 }
 
+fn pod_sink(feed: &Feed, scope: Option<&str>) -> PodSink {
+    PodSink { feed: feed.clone(), scope: scope.map(Arc::from), ended: Arc::default() }
+}
+
 /// Everything that is due, taken off the queue.
 async fn due(queue: &Queue<ServiceKey>) -> BTreeSet<String> {
     let mut due = BTreeSet::new();
@@ -53,7 +59,7 @@ fn all() -> BTreeSet<String> {
 #[tokio::test]
 async fn pods_that_become_live_make_their_namespace_due() {
     let feed = feed();
-    let sink = PodSink { feed: feed.clone(), scope: Some(NAMESPACE.into()) };
+    let sink = pod_sink(&feed, Some(NAMESPACE));
     sink.reset(Vec::new(), Rv::default());
     due(&feed.queue).await;
     sink.live();
@@ -63,7 +69,7 @@ async fn pods_that_become_live_make_their_namespace_due() {
 #[tokio::test]
 async fn all_pods_that_become_live_make_everything_due() {
     let feed = feed();
-    PodSink { feed: feed.clone(), scope: None }.live();
+    pod_sink(&feed, None).live();
     assert_eq!(due(&feed.queue).await, all());
 }
 
@@ -74,4 +80,34 @@ async fn services_and_slices_that_become_live_make_everything_due() {
     assert_eq!(due(&feed.queue).await, all());
     SliceSink(feed.clone()).live();
     assert_eq!(due(&feed.queue).await, all());
+}
+
+// Ending a task takes effect at its next pause; until then it may deliver once more.
+#[tokio::test]
+async fn a_watch_that_was_ended_brings_nothing_back() {
+    let feed = feed();
+    let before = feed.index.read().sizes();
+    let sink = pod_sink(&feed, Some("passing"));
+    let mut object = pod("a").version(5);
+    object.metadata.namespace = Some("passing".to_owned());
+    sink.reset(vec![Placed::trim(&object)], Rv(5));
+    assert_eq!(feed.index.read().sizes().pods, before.pods + 1);
+    sink.ended.store(true, std::sync::atomic::Ordering::SeqCst);
+    feed.index.write().drop_pods(Some("passing"));
+    assert_eq!(feed.index.read().sizes(), before);
+    sink.apply(Placed::trim(&object.clone().version(6)), Rv(6));
+    sink.reset(vec![Placed::trim(&object)], Rv(7));
+    sink.heard(Rv(8));
+    assert_eq!(feed.index.read().sizes(), before);
+}
+
+#[test]
+fn going_over_to_all_pods_leaves_nothing_of_namespaces_that_end_later() {
+    let mut index = Index::new(NameRule::Dns1123, Limits::default());
+    index.reset_pods(Some(NAMESPACE), &[pod("a").version(2)], Rv(5));
+    index.reset_pods(None, &[pod("a").version(2)], Rv(9));
+    index.drop_pods(Some(NAMESPACE));
+    assert_eq!(index.sizes().pods, 1, "the other watch has them");
+    index.delete_pod(&pod("a").version(11));
+    assert_eq!(index.sizes(), crate::index::Sizes::default());
 }

@@ -16,6 +16,7 @@
 
 mod admission;
 mod bad_services;
+mod churn;
 mod conflicts;
 mod drift;
 mod failover;
@@ -25,6 +26,7 @@ mod fields;
 mod first_leader;
 mod invalid;
 mod lifecycle;
+mod limits;
 mod metrics;
 mod observability;
 mod offline;
@@ -57,8 +59,15 @@ fn main() -> ExitCode {
         observability::tests(),
     ];
     // Each of these ends or stops replicas, so it has the cluster to itself.
-    let alone =
-        [offline::tests(), faults::tests(), metrics::tests(), retries::tests(), tracing::tests()];
+    let alone = [
+        offline::tests(),
+        faults::tests(),
+        metrics::tests(),
+        retries::tests(),
+        tracing::tests(),
+        limits::tests(),
+        churn::tests(),
+    ];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },
         Phase { tests: alone.into_iter().flatten().collect(), alone: true },

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::admission::verdict::Neighbour;
+use crate::index::Reached;
 use crate::spec::LeaderOf;
 
 const SELF: &str = "system:serviceaccount:zen-lead-system:zen-lead";
@@ -34,8 +35,8 @@ impl Neighbours for Shop {
         }
     }
 
-    fn limit_reached(&self, namespace: &str) -> Option<usize> {
-        (namespace == "full").then_some(500)
+    fn services_at_limit(&self, namespace: &str) -> Option<Reached> {
+        (namespace == "full").then_some(Reached { found: 501, bound: 500 })
     }
 
     fn synced(&self) -> bool {

@@ -14,6 +14,7 @@ struct View {
     /// Leader name, and who asks for it.
     claims: Vec<(&'static str, &'static str)>,
     limit: Option<usize>,
+    pods: Option<Reached>,
     unsynced: bool,
 }
 
@@ -30,8 +31,12 @@ impl Neighbours for View {
         claims.map(|(_, source)| (*source).to_owned()).collect()
     }
 
-    fn limit_reached(&self, _: &str) -> Option<usize> {
-        self.limit
+    fn services_at_limit(&self, _: &str) -> Option<Reached> {
+        self.limit.map(|bound| Reached { found: bound + 1, bound })
+    }
+
+    fn pods_beyond_limit(&self, _: &str, _: &Service) -> Option<Reached> {
+        self.pods
     }
 
     fn synced(&self) -> bool {
@@ -232,6 +237,7 @@ fn nothing_is_refused_for_anothers_sake_from_an_incomplete_view() {
         services: vec![("web-leader", None), ("web", Some("w"))],
         claims: vec![("web-leader", "api"), ("web", "w")],
         limit: Some(3),
+        pods: Some(Reached { found: 12, bound: 10 }),
         unsynced: true,
     };
     let unsure = "zen-lead has just started and could not check for name collisions; \
@@ -249,13 +255,37 @@ fn the_limit_refuses_new_work_only() {
     let verdict = ask(None, &web(&[ON]), &full);
     assert_eq!(
         verdict.violations[0].to_string(),
-        "metadata.annotations[zen-lead.io/enabled]: Forbidden: namespace \"shop\" has 3 enabled \
-         Services already, which is zen-lead's limit; turn another one off, or ask who runs zen-lead \
-         for a higher limit"
+        "metadata.annotations[zen-lead.io/enabled]: Forbidden: namespace \"shop\" has 4 enabled \
+         Services, and zen-lead serves at most 3 there; turn another one off, or ask who runs \
+         zen-lead for a higher --max-services-per-namespace"
     );
     assert_eq!(rules(&ask(Some(&web(&[OFF])), &web(&[ON]), &full)), [Rule::NamespaceLimit]);
     assert_eq!(rules(&ask(Some(&web(&[ON])), &web(&[ON, ("sticky", "true")]), &full)), []);
     assert_eq!(rules(&ask(None, &web(&[OFF]), &full)), []);
+}
+
+#[test]
+fn too_many_pods_are_refused_where_they_are_newly_selected() {
+    let many = View { pods: Some(Reached { found: 12, bound: 10 }), ..View::default() };
+    let verdict = ask(None, &web(&[ON]), &many);
+    assert_eq!(
+        verdict.violations[0].to_string(),
+        "spec.selector: Too many: it matches 12 pods in namespace \"shop\", and zen-lead takes \
+         Services of at most 10; narrow the selector, or ask who runs zen-lead for a higher \
+         --max-pods-per-service"
+    );
+    let other = |mut service: Service| {
+        service.spec.as_mut().unwrap().selector =
+            Some([("app".to_owned(), "api".to_owned())].into());
+        service
+    };
+    let on = web(&[ON]);
+    assert_eq!(rules(&ask(Some(&web(&[OFF])), &on, &many)), [Rule::PodLimit]);
+    assert_eq!(rules(&ask(Some(&on), &other(on.clone()), &many)), [Rule::PodLimit]);
+    // What is served already, and what is not asked for, is left in peace.
+    assert_eq!(rules(&ask(Some(&on), &web(&[ON, ("sticky", "true")]), &many)), []);
+    assert_eq!(rules(&ask(Some(&on), &respecified(on.clone()), &many)), []);
+    assert_eq!(rules(&ask(None, &web(&[OFF]), &many)), []);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::panic;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
@@ -22,6 +23,7 @@ type Body = Box<dyn Fn(Arc<Case>) -> Pin<Box<dyn Future<Output = ()> + Send>> + 
 pub struct Test {
     pub name: String,
     body: Body,
+    deadline: Duration,
 }
 
 impl Test {
@@ -30,7 +32,16 @@ impl Test {
         F: Future<Output = ()> + Send + 'static,
     {
         let module = module.rsplit("::").next().unwrap_or(module);
-        Self { name: format!("{module}::{name}"), body: Box::new(move |case| Box::pin(body(case))) }
+        Self {
+            name: format!("{module}::{name}"),
+            body: Box::new(move |case| Box::pin(body(case))),
+            deadline: TEST_DEADLINE,
+        }
+    }
+
+    /// Gives it another deadline than the others have.
+    pub fn within(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
     }
 }
 
@@ -128,13 +139,13 @@ fn run(test: &Test, alone: bool, cluster: &Cluster) -> Result<(), Failed> {
     })));
     let case = outcome.map_err(|e| words(e, &name))?;
     let mut task = runtime.spawn(NAME.scope(name.clone(), (test.body)(case.clone())));
-    let outcome = runtime.block_on(async { timeout(TEST_DEADLINE, &mut task).await });
+    let outcome = runtime.block_on(async { timeout(test.deadline, &mut task).await });
     let result = match outcome {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => Err(words(e, &name)),
         Err(_) => {
             task.abort();
-            Err(format!("the test did not end within {TEST_DEADLINE:?}"))
+            Err(format!("the test did not end within {:?}", test.deadline))
         }
     };
     runtime.block_on(async {

@@ -93,10 +93,14 @@ impl Product {
         variables: &[(&str, &str)],
     ) {
         let Ports { webhook, admin } = self.ports[replica];
+        // Another one, as the static binary of the image, where one is named.
+        let binary = std::env::var_os("ZEN_LEAD_BINARY");
+        let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_zen-lead").into());
         // The kernel ends it with us, however we end. util-linux is on every Linux machine.
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_zen-lead"), "serve"])
+            .args(["--pdeathsig", "KILL", "--"])
+            .args([binary, "serve".into()])
             .args(["--webhook-bind", &format!("127.0.0.1:{webhook}")])
             .args(["--admin-bind", &format!("127.0.0.1:{admin}")])
             .args(["--namespace", &self.system])
@@ -116,12 +120,10 @@ impl Product {
             .stdin(Stdio::null())
             .stdout(self.log(replica))
             .stderr(self.log(replica));
-        // The second is where a binary built for `make coverage` writes its counters.
-        for name in ["PATH", "LLVM_PROFILE_FILE"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
+        // LLVM_PROFILE_FILE: where a binary built for `make coverage` writes its counters.
+        let passed =
+            |name: &str| ["PATH", "LLVM_PROFILE_FILE"].contains(&name) || name.starts_with("MALLOC_");
+        command.envs(std::env::vars().filter(|(name, _)| passed(name)));
         let child = command.spawn().expect("setpriv (util-linux) starts the replicas");
         let before = self.running[replica].lock().unwrap().replace(child);
         assert!(before.is_none(), "replica {replica} was started twice");
@@ -142,6 +144,12 @@ impl Product {
         running.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
+    /// Process id of a replica that runs.
+    pub fn pid(&self, replica: usize) -> u32 {
+        let running = self.running[replica].lock().unwrap();
+        running.as_ref().map(Child::id).expect("a replica that runs")
+    }
+
     /// kill -9.
     pub fn kill(&self, replica: usize) {
         if let Some(mut child) = self.running[replica].lock().unwrap().take() {
@@ -152,8 +160,7 @@ impl Product {
 
     /// Sends a signal by name, as STOP or CONT.
     pub fn signal(&self, replica: usize, name: &str) {
-        let pid = self.running[replica].lock().unwrap().as_ref().map(Child::id);
-        let pid = pid.expect("a replica that runs").to_string();
+        let pid = self.pid(replica).to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().unwrap();
         assert!(status.success(), "kill -s {name} {pid}");
     }

@@ -187,9 +187,9 @@ pub(super) fn refused() -> Vec<(Value, Vec<String>)> {
         one(
             with(on("sticky", "true"), "/metadata/namespace", "full".into()),
             format!(
-                "FieldValueForbidden | {} | Forbidden: namespace \"full\" has 500 enabled Services \
-                 already, which is zen-lead's limit; turn another one off, or ask who runs zen-lead \
-                 for a higher limit",
+                "FieldValueForbidden | {} | Forbidden: namespace \"full\" has 501 enabled Services, \
+                 and zen-lead serves at most 500 there; turn another one off, or ask who runs \
+                 zen-lead for a higher --max-services-per-namespace",
                 own("enabled")
             ),
         ),

@@ -1,0 +1,143 @@
+//! The bounds of the index: which there are, and who is within them.
+//!
+//! What a bound does to a decision is `decide::routing`'s, what it does to a change `admission`'s.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::namespace::{Namespace, created};
+use super::pod::Pod;
+use super::service::Leader;
+use super::slice::Slice;
+use crate::keys::status;
+
+/// Bounds of the index (0 is unbounded).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Enabled source Services in one namespace.
+    pub services_per_namespace: usize,
+    /// Pods that the selector of one source matches.
+    pub pods_per_service: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { services_per_namespace: 1000, pods_per_service: 1000 }
+    }
+}
+
+impl Limits {
+    /// No bounds at all.
+    pub const NONE: Self = Self { services_per_namespace: 0, pods_per_service: 0 };
+}
+
+/// A bound that can refuse work; a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// [`Limits::services_per_namespace`]
+    ServicesPerNamespace,
+    /// [`Limits::pods_per_service`]
+    PodsPerService,
+}
+
+impl Limit {
+    /// The bound as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ServicesPerNamespace => "services_per_namespace",
+            Self::PodsPerService => "pods_per_service",
+        }
+    }
+
+    /// The flag that sets it.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::ServicesPerNamespace => "--max-services-per-namespace",
+            Self::PodsPerService => "--max-pods-per-service",
+        }
+    }
+}
+
+/// A bound that is reached: what was found, and what is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// How many there are.
+    pub found: usize,
+    /// How many there may be.
+    pub bound: usize,
+}
+
+/// Who comes first when there are more than the bound.
+type Place = (bool, Option<Timestamp>, Arc<str>);
+
+impl Namespace {
+    /// True for an enabled source that has no place within the bound. Those that have a leader
+    /// Service keep their places, then the oldest come first: neither an older Service that is
+    /// enabled later nor a lower bound takes a place away, and who waits stays the same ones.
+    pub(super) fn beyond(&self, name: &str, limit: usize) -> bool {
+        if limit == 0 || self.enabled() <= limit {
+            return false;
+        }
+        let Some(own) = self.place(name) else { return false };
+        let before = self.enabled_sources().filter_map(|other| self.place(other));
+        before.filter(|place| *place < own).take(limit).count() == limit
+    }
+
+    /// The enabled sources that have no place within the bound.
+    pub(super) fn all_beyond(&self, limit: usize) -> BTreeSet<Arc<str>> {
+        if limit == 0 || self.enabled() <= limit {
+            return BTreeSet::new();
+        }
+        let mut places: Vec<Place> =
+            self.enabled_sources().filter_map(|name| self.place(name)).collect();
+        places.sort();
+        places.into_iter().skip(limit).map(|(_, _, name)| name).collect()
+    }
+
+    fn place(&self, name: &str) -> Option<Place> {
+        let entry = self.service(name)?;
+        let mut leaders = self.leaders_for(name).filter_map(|l| self.service(l)?.leader());
+        let served = leaders.any(|leader| leader.is_ours(name, &entry.uid));
+        Some((!served, created(entry), name.into()))
+    }
+
+    /// The pods of a source that a decision looks at: all of them within the bound; above it the
+    /// first by name, so that all replicas look at the same ones, and whoever leads or led last.
+    pub(super) fn candidates(
+        &self,
+        source: &str,
+        limit: usize,
+        leaders: &[Arc<Leader>],
+        slices: &[&Arc<Slice>],
+    ) -> (Vec<Arc<Pod>>, bool) {
+        let beyond = limit > 0 && self.member_count(source) > limit;
+        let most = if beyond { limit } else { usize::MAX };
+        let mut pods: Vec<Arc<Pod>> = self.members_of(source).take(most).cloned().collect();
+        if beyond {
+            for name in incumbents(leaders, slices) {
+                if let Some(pod) = self.member(source, &name)
+                    && pods.iter().all(|known| known.name != pod.name)
+                {
+                    pods.push(pod.clone());
+                }
+            }
+        }
+        (pods, beyond)
+    }
+}
+
+/// Names of the pods that lead or were the last to, as slices and leader Services say.
+fn incumbents(leaders: &[Arc<Leader>], slices: &[&Arc<Slice>]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for slice in slices {
+        names.extend(slice.named_pods().map(|(name, _)| name.to_owned()));
+        names.extend(slice.truth().pod_name);
+    }
+    for leader in leaders {
+        let annotations = leader.object.metadata.annotations.as_ref();
+        names.extend(annotations.and_then(|a| a.get(status::LEADER_POD_NAME)).cloned());
+    }
+    names
+}

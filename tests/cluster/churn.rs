@@ -1,0 +1,204 @@
+//! Thousands of Services come and go: memory and series are back where they were.
+//!
+//! `ZEN_LEAD_CHURN_SERVICES` says how many (in each of two rounds).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, PostParams};
+use serde_json::json;
+
+use crate::support::case::Case;
+use crate::support::harness::Test;
+use crate::support::http;
+use crate::support::names;
+use crate::support::objects::source;
+use crate::support::waiting::{check, within};
+use crate::support::world::RUN_LABEL;
+
+/// How many Services a round has where nothing else is said.
+const SERVICES: usize = 500;
+/// What is made rests on a read of its namespace, so many small ones are quicker; but not so many that
+/// all pods are watched together.
+const NAMESPACES: usize = 40;
+const IN_A_NAMESPACE: usize = 50;
+const AT_ONCE: usize = 8;
+const LABEL: &str = "zen-lead-tests/churn";
+
+pub fn tests() -> Vec<Test> {
+    let deadline = 5 * patience(services());
+    let test =
+        Test::new(module_path!(), "memory_and_series_come_back", memory_and_series_come_back);
+    vec![test.within(deadline)]
+}
+
+fn services() -> usize {
+    std::env::var("ZEN_LEAD_CHURN_SERVICES").map_or(SERVICES, |n| n.parse().unwrap())
+}
+
+/// How long a step may take for so many Services, on a machine that is busy with other things.
+fn patience(all: usize) -> Duration {
+    Duration::from_secs(60 + all as u64 / 2)
+}
+
+/// What the process holds.
+#[derive(Clone, Debug)]
+struct Held {
+    /// Resident memory, KiB.
+    resident: u64,
+    /// All series.
+    series: usize,
+    /// Series that name a Service, by name and labels.
+    of_services: Vec<String>,
+    /// Objects and entries, by resource.
+    sizes: Vec<(String, u64)>,
+    leader_services: u64,
+}
+
+impl Held {
+    async fn read(t: &Case) -> Self {
+        let pid = t.world.product.pid(0);
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+        let text = http::get(t.world.product.admin_port(0), "/metrics").await.unwrap().body;
+        let series = text.lines().filter(|l| !l.starts_with('#'));
+        let parts: Vec<(&str, &str)> = series.filter_map(|l| l.rsplit_once(' ')).collect();
+        let number = |value: &str| value.parse().unwrap();
+        let mut of_services: Vec<String> = Vec::new();
+        let mut sizes = Vec::new();
+        for (name, value) in &parts {
+            if name.contains("service=\"") {
+                of_services.push((*name).to_owned());
+            }
+            if let Some(rest) = name.strip_prefix("zen_lead_cache_size{resource=\"") {
+                sizes.push((rest.trim_end_matches("\"}").to_owned(), number(value)));
+            }
+        }
+        of_services.sort();
+        let leaders = parts.iter().find(|(name, _)| *name == "zen_lead_leader_services");
+        Self {
+            resident: resident.trim().trim_end_matches(" kB").parse().unwrap(),
+            series: parts.len(),
+            of_services,
+            sizes,
+            leader_services: leaders.map_or(0, |(_, value)| number(value)),
+        }
+    }
+
+    fn told(&self) -> String {
+        format!("{} KiB, {} series, {:?}", self.resident, self.series, self.sizes)
+    }
+
+    /// Nothing is held that was not held before.
+    fn is_within(&self, before: &Self) -> Result<(), String> {
+        let more: Vec<&String> =
+            self.of_services.iter().filter(|s| !before.of_services.contains(s)).collect();
+        check(more.is_empty(), format!("{} series of Services, {:?}", more.len(), more.first()))?;
+        for (resource, size) in &self.sizes {
+            let known = before.sizes.iter().find(|(name, _)| name == resource);
+            let known = known.map_or(0, |(_, size)| *size);
+            check(*size <= known, format!("{size} {resource}, {known} before"))?;
+        }
+        Ok(())
+    }
+}
+
+async fn memory_and_series_come_back(t: Arc<Case>) {
+    let all = services();
+    let flags = ["--namespace-idle-ttl=1s", "--cleanup-interval=500ms"];
+    t.world.product.spawn(0, &flags);
+    t.world.product.until_ready(0).await;
+    // One Service stays, so that everything is in use that always is.
+    t.ready_pods("web", &["a"]).await;
+    t.web(&[]).await;
+    t.until_led_by("web-leader", "a").await;
+    t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = Held::read(&t).await;
+    println!("churn: before: {}", before.told());
+    let mut after: Vec<Held> = Vec::new();
+    for round in 1..=2 {
+        let began = Instant::now();
+        let peak = come(&t, round, all).await;
+        println!("churn: round {round}: {all} there after {:?}: {}", began.elapsed(), peak.told());
+        go(&t, round, all).await;
+        within(patience(all), "nothing is held of what went", || async {
+            Held::read(&t).await.is_within(&before)
+        })
+        .await;
+        let now = Held::read(&t).await;
+        println!("churn: round {round}: gone after {:?}: {}", began.elapsed(), now.told());
+        after.push(now);
+    }
+    // What does not come back was not lost: the same room is used again.
+    let (first, second) = (after[0].resident, after[1].resident);
+    assert!(
+        second <= first + first / 10 + 4096,
+        "{second} KiB after the second round, {first} KiB after the first"
+    );
+    assert!(
+        second <= 2 * before.resident + 16 * 1024,
+        "{second} KiB in the end, {} KiB before",
+        before.resident
+    );
+    t.until_led_by("web-leader", "a").await;
+}
+
+fn namespaces(t: &Case, round: usize, all: usize) -> Vec<String> {
+    let short: String = t.ns.chars().take(40).collect();
+    let spaces = all.div_ceil(IN_A_NAMESPACE).min(NAMESPACES);
+    (0..spaces).map(|n| format!("{short}-{round}-{n}")).collect()
+}
+
+/// Makes the Services and waits until each has its leader Service.
+async fn come(t: &Case, round: usize, all: usize) -> Held {
+    let spaces = namespaces(t, round, all);
+    for name in &spaces {
+        let labels = json!({RUN_LABEL: t.world.run});
+        let space: Namespace =
+            serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap();
+        Api::all(t.admin()).create(&PostParams::default(), &space).await.unwrap();
+    }
+    let made = futures::stream::iter(0..all).map(|n| {
+        let services = Api::namespaced(t.world.user.clone(), &spaces[n % spaces.len()]);
+        async move {
+            // Without addresses, of which the cluster has only so many.
+            let shape =
+                json!({"metadata": {"labels": {LABEL: "yes"}}, "spec": {"clusterIP": "None"}});
+            let service = source(&format!("s{n}"), &shape);
+            within(Duration::from_secs(60), "a Service is made", || async {
+                services.create(&PostParams::default(), &service).await
+            })
+            .await
+        }
+    });
+    let made: Vec<Service> = made.buffer_unordered(AT_ONCE).collect().await;
+    assert_eq!(made.len(), all);
+    within(patience(all), "all are served", || async {
+        let held = Held::read(t).await;
+        check(held.leader_services == all as u64 + 1, format!("{}", held.leader_services))
+    })
+    .await;
+    Held::read(t).await
+}
+
+/// Deletes them, and what garbage collection would take a long time for.
+async fn go(t: &Case, round: usize, all: usize) {
+    let now = DeleteParams::default();
+    for name in namespaces(t, round, all) {
+        let services: Api<Service> = Api::namespaced(t.admin(), &name);
+        let slices: Api<EndpointSlice> = Api::namespaced(t.admin(), &name);
+        let labelled = |label: &str| ListParams::default().labels(label);
+        let ours = format!("{}=zen-lead", names::MANAGED_BY);
+        let slices_of_ours = format!("{}=zen-lead", names::SLICE_MANAGED_BY);
+        services.delete_collection(&now, &labelled(&format!("{LABEL}=yes"))).await.unwrap();
+        services.delete_collection(&now, &labelled(&ours)).await.unwrap();
+        slices.delete_collection(&now, &labelled(&slices_of_ours)).await.unwrap();
+        let spaces: Api<Namespace> = Api::all(t.admin());
+        spaces.delete(&name, &now).await.unwrap();
+    }
+}

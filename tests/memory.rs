@@ -1,0 +1,124 @@
+//! Ten thousand Services come and go: every byte that the index and the queue took for them is given
+//! back. Counted by the allocator, so exactly; what the whole process holds is tests/cluster/churn.rs.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test binary")]
+
+#[path = "../src/fixtures.rs"]
+mod fixtures;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fixtures::{NAMESPACE, Object, ServiceFixture, foreign_slice, pod, service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use peak_alloc::PeakAlloc;
+use zen_lead::index::{Index, Limits, Sizes};
+use zen_lead::metrics::Metrics;
+use zen_lead::names::{NameRule, ServiceKey};
+use zen_lead::queue::Queue;
+use zen_lead::version::Rv;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+const SERVICES: u64 = 10_000;
+const NAMESPACES: u64 = 50;
+/// Room that maps keep when they are empty, and what the runtime allocates in passing.
+const CRUMBS: usize = 64 * 1024;
+
+fn namespace(n: u64) -> String {
+    format!("{NAMESPACE}-{}", n % NAMESPACES)
+}
+
+/// Takes in source, leader Service, slice and pod of every Service.
+fn come(index: &mut Index, round: u64) {
+    for n in 0..SERVICES {
+        let place = |meta: &mut ObjectMeta| {
+            meta.namespace = Some(namespace(n));
+            meta.resource_version = Some((round * 1000 + 1).to_string());
+        };
+        let (name, leader) = (format!("s{n}"), format!("s{n}-leader"));
+        let mut source = service(&name).enabled().selecting("app", &name);
+        let mut led = service(&leader).leading(&name, &format!("uid-{name}"));
+        let mut slice = foreign_slice(&name, &leader);
+        let mut member = pod(&name).label("app", &name);
+        place(&mut source.metadata);
+        place(&mut led.metadata);
+        place(&mut slice.metadata);
+        place(&mut member.metadata);
+        index.apply_service(source);
+        index.apply_service(led);
+        index.apply_slice(slice);
+        index.apply_pod(&member);
+    }
+    for n in 0..NAMESPACES {
+        index.pods_heard(Some(&namespace(n)), Rv(round * 1000 + 2));
+    }
+}
+
+/// What the allocator gives back to the machine is its own affair; told, not judged (in KiB).
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|kib| kib.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+fn go(index: &mut Index, round: u64) {
+    let later = Rv(round * 1000 + 3);
+    index.reset_services(Vec::new(), later);
+    index.reset_slices(Vec::new(), later);
+    for n in 0..NAMESPACES {
+        index.drop_pods(Some(&namespace(n)));
+    }
+}
+
+/// Every key waits, fails once, waits for its turn and is done.
+async fn work(queue: &Queue<ServiceKey>) {
+    for n in 0..SERVICES {
+        queue.add_now(ServiceKey::new(namespace(n), format!("s{n}")));
+    }
+    assert_eq!(queue.sizes()[0], usize::try_from(SERVICES).unwrap());
+    for _ in 0..SERVICES {
+        queue.pop().await.unwrap().fail(None);
+    }
+    assert_eq!(queue.sizes()[2], usize::try_from(SERVICES).unwrap());
+    for _ in 0..SERVICES {
+        queue.pop().await.unwrap().done(None);
+    }
+    assert_eq!(queue.sizes(), [0, 0, 0]);
+}
+
+#[test]
+fn every_byte_of_ten_thousand_services_comes_back() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut index = Index::new(NameRule::default(), Limits::default());
+    let queue = Queue::new(Arc::new(Metrics::new().unwrap()));
+    runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
+
+    println!("resident {} KiB before", resident());
+    let before = ALLOCATOR.current_usage();
+    for round in 1..=2 {
+        come(&mut index, round);
+        let n = usize::try_from(SERVICES).unwrap();
+        let full = Sizes {
+            services: 2 * n,
+            sources: n,
+            pods: n,
+            slices: n,
+            namespaces: usize::try_from(NAMESPACES).unwrap(),
+        };
+        assert_eq!(index.sizes(), full);
+        let full_resident = resident();
+        let indexed = ALLOCATOR.current_usage() - before;
+        assert!(indexed > 1024 * n, "the allocator counts: {indexed}");
+        runtime.block_on(work(&queue));
+        go(&mut index, round);
+        assert_eq!(index.sizes(), Sizes::default());
+        let left = ALLOCATOR.current_usage().saturating_sub(before);
+        println!(
+            "round {round}: {indexed} bytes with all, {left} without; resident {full_resident} KiB \
+             with all, {} KiB without",
+            resident()
+        );
+        assert!(left < CRUMBS, "round {round}: {left} bytes of {indexed} are left");
+    }
+}
