@@ -121,8 +121,9 @@ impl Product {
             .stdout(self.log(replica))
             .stderr(self.log(replica));
         // LLVM_PROFILE_FILE: where a binary built for `make coverage` writes its counters.
-        let passed =
-            |name: &str| ["PATH", "LLVM_PROFILE_FILE"].contains(&name) || name.starts_with("MALLOC_");
+        let passed = |name: &str| {
+            ["PATH", "LLVM_PROFILE_FILE"].contains(&name) || name.starts_with("MALLOC_")
+        };
         command.envs(std::env::vars().filter(|(name, _)| passed(name)));
         let child = command.spawn().expect("setpriv (util-linux) starts the replicas");
         let before = self.running[replica].lock().unwrap().replace(child);
