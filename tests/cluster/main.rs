@@ -27,10 +27,12 @@ mod first_leader;
 mod invalid;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod observability;
 mod offline;
 mod ports;
 mod quota;
+mod retries;
 mod support;
 mod timing;
 
@@ -56,7 +58,14 @@ fn main() -> ExitCode {
         observability::tests(),
     ];
     // Each of these ends or stops replicas, so it has the cluster to itself.
-    let alone = [offline::tests(), faults::tests(), limits::tests(), churn::tests()];
+    let alone = [
+        offline::tests(),
+        faults::tests(),
+        metrics::tests(),
+        retries::tests(),
+        limits::tests(),
+        churn::tests(),
+    ];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },
         Phase { tests: alone.into_iter().flatten().collect(), alone: true },

@@ -5,6 +5,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use super::http;
 use super::waiting::{check, within};
@@ -52,6 +55,10 @@ impl Product {
         self.ports[replica].admin
     }
 
+    pub fn webhook_port(&self, replica: usize) -> u16 {
+        self.ports[replica].webhook
+    }
+
     /// Starts what does not run, and waits until both are ready.
     pub async fn ensure_started(&self) {
         let _one = self.starting.lock().await;
@@ -66,8 +73,18 @@ impl Product {
         }
     }
 
+    /// The credentials of zen-lead and the address of the API server.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Starts one replica with further flags; it may not be ready yet.
     pub fn spawn(&self, replica: usize, more: &[&str]) {
+        self.spawn_with(replica, &self.kubeconfig, more);
+    }
+
+    /// As [`Self::spawn`], with another kubeconfig: the way to the API server leads elsewhere.
+    pub fn spawn_with(&self, replica: usize, kubeconfig: &Path, more: &[&str]) {
         let Ports { webhook, admin } = self.ports[replica];
         // Another one, as the static binary of the image, where one is named.
         let binary = std::env::var_os("ZEN_LEAD_BINARY");
@@ -89,12 +106,15 @@ impl Product {
             .args(["--log-format", "text", "--log-level", "info,zen_lead=debug"])
             .args(more)
             .env_clear()
-            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECONFIG", kubeconfig)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(self.log(replica))
             .stderr(self.log(replica));
-        let passed = |name: &str| name == "PATH" || name.starts_with("MALLOC_");
+        // Beside the allocator's: where a binary built for `make coverage` writes its counters.
+        let passed = |name: &str| {
+            ["PATH", "LLVM_PROFILE_FILE"].contains(&name) || name.starts_with("MALLOC_")
+        };
         command.envs(std::env::vars().filter(|(name, _)| passed(name)));
         let child = command.spawn().expect("setpriv (util-linux) starts the replicas");
         let before = self.running[replica].lock().unwrap().replace(child);
@@ -158,6 +178,17 @@ impl Product {
         for replica in [0, 1] {
             self.stop(replica).await;
         }
+    }
+
+    /// SIGTERM to both, and what does not end by itself is killed; panics at nothing.
+    pub async fn end_all(&self) {
+        let running = || [0, 1].into_iter().filter(|replica| self.runs(*replica));
+        running().for_each(|replica| self.signal(replica, "TERM"));
+        let started = Instant::now();
+        while running().next().is_some() && started.elapsed() < START_AND_STOP {
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.kill_all().await;
     }
 
     pub async fn kill_all(&self) {
