@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn what_is_mostly_empty_is_given_back_and_nothing_is_lost() {
-        let mut known: HashMap<usize, ()> = (0..10_000).map(|n| (n, ())).collect();
+        let mut known: HashMap<usize, bool> = (0..10_000).map(|n| (n, true)).collect();
         let mut waiting: VecDeque<usize> = (0..10_000).collect();
         for n in 10..10_000 {
             known.remove(&n);

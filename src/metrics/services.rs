@@ -16,6 +16,7 @@ use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use super::series::{Family, Series, of_service};
 use crate::clock::Clock;
 use crate::names::ServiceKey;
+use crate::shrink;
 
 /// What one reconcile found out about a managed Service.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,7 +73,9 @@ impl Services {
 
     /// Drops a Service with all its series.
     pub(super) fn forget(&self, key: &ServiceKey) {
-        self.known.write().remove(key);
+        let mut known = self.known.write();
+        known.remove(key);
+        shrink::map(&mut known);
     }
 
     /// Keeps the newest report of a tracked Service.

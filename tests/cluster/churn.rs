@@ -170,7 +170,7 @@ async fn come(t: &Case, round: usize, all: usize) -> Held {
             let shape =
                 json!({"metadata": {"labels": {LABEL: "yes"}}, "spec": {"clusterIP": "None"}});
             let service = source(&format!("s{n}"), &shape);
-            within(Duration::from_secs(60), "a Service is made", || async {
+            within(Duration::from_mins(1), "a Service is made", || async {
                 services.create(&PostParams::default(), &service).await
             })
             .await

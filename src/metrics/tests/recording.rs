@@ -125,17 +125,14 @@ fn what_is_about_calls_watches_index_and_queue() {
     moves(|m, _| m.set_cache_size("pods", usize::MAX), &[("cache_size pods", largest)]);
     moves(|m, _| m.cache_lookup("services", true), &[("cache_hits_total services", 1.0)]);
     moves(|m, _| m.cache_lookup("services", false), &[("cache_misses_total services", 1.0)]);
-    moves(
-        |m, _| m.cache_eviction("idle_namespace"),
-        &[("cache_evictions_total idle_namespace", 1.0)],
-    );
+    moves(|m, _| m.cache_eviction("idle_ttl"), &[("cache_evictions_total idle_ttl", 1.0)]);
     moves(
         |m, _| m.cache_update("pods", TOOK),
         &[("cache_update_duration_seconds_count pods", 1.0)],
     );
     moves(
-        |m, _| m.limit_refusal("namespace_watches"),
-        &[("limit_refusals_total namespace_watches", 1.0)],
+        |m, _| m.limit_refusal("pods_per_service"),
+        &[("limit_refusals_total pods_per_service", 1.0)],
     );
     moves(|m, _| m.set_watch_up("pods", true), &[("watch_up pods", 1.0)]);
     moves(
