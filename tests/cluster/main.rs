@@ -26,6 +26,7 @@ mod first_leader;
 mod invalid;
 mod lifecycle;
 mod metrics;
+mod monitoring;
 mod observability;
 mod offline;
 mod ports;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         observability::tests(),
     ];
     // Each of these ends or stops replicas, so it has the cluster to itself.
-    let alone = [offline::tests(), faults::tests(), metrics::tests()];
+    let alone = [offline::tests(), faults::tests(), metrics::tests(), monitoring::tests()];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },
         Phase { tests: alone.into_iter().flatten().collect(), alone: true },

@@ -7,6 +7,7 @@ use std::panic;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
@@ -22,6 +23,8 @@ type Body = Box<dyn Fn(Arc<Case>) -> Pin<Box<dyn Future<Output = ()> + Send>> + 
 pub struct Test {
     pub name: String,
     body: Body,
+    deadline: Duration,
+    missing: Option<String>,
 }
 
 impl Test {
@@ -30,7 +33,24 @@ impl Test {
         F: Future<Output = ()> + Send + 'static,
     {
         let module = module.rsplit("::").next().unwrap_or(module);
-        Self { name: format!("{module}::{name}"), body: Box::new(move |case| Box::pin(body(case))) }
+        Self {
+            name: format!("{module}::{name}"),
+            body: Box::new(move |case| Box::pin(body(case))),
+            deadline: TEST_DEADLINE,
+            missing: None,
+        }
+    }
+
+    /// With a deadline of its own.
+    pub fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Not run where something besides the cluster is missing; in CI that is a failure.
+    pub fn needs<T>(mut self, thing: Result<T, String>) -> Self {
+        self.missing = thing.err();
+        self
     }
 }
 
@@ -108,6 +128,13 @@ pub fn main(phases: [Phase; 2]) -> ExitCode {
 
 fn trial(test: Test, alone: bool, cluster: Result<Cluster, String>) -> Trial {
     let name = test.name.clone();
+    let cluster = cluster.and_then(|c| match &test.missing {
+        Some(why) => {
+            println!("{name}: not run: {why}");
+            Err(why.clone())
+        }
+        None => Ok(c),
+    });
     match cluster {
         Ok(cluster) => Trial::test(name, move || run(&test, alone, &cluster)),
         Err(why) => Trial::test(name, move || Err(Failed::from(format!("not run: {why}"))))
@@ -128,13 +155,13 @@ fn run(test: &Test, alone: bool, cluster: &Cluster) -> Result<(), Failed> {
     })));
     let case = outcome.map_err(|e| words(e, &name))?;
     let mut task = runtime.spawn(NAME.scope(name.clone(), (test.body)(case.clone())));
-    let outcome = runtime.block_on(async { timeout(TEST_DEADLINE, &mut task).await });
+    let outcome = runtime.block_on(async { timeout(test.deadline, &mut task).await });
     let result = match outcome {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => Err(words(e, &name)),
         Err(_) => {
             task.abort();
-            Err(format!("the test did not end within {TEST_DEADLINE:?}"))
+            Err(format!("the test did not end within {:?}", test.deadline))
         }
     };
     runtime.block_on(async {
