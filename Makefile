@@ -11,7 +11,7 @@ IMAGE ?= zen-lead:dev
 
 .PHONY: help
 help: ## This list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: toolchain-all ## A cluster from nothing, zen-lead in it, and a failover before your eyes (KEEP=1 leaves it running)
@@ -31,6 +31,7 @@ lint: toolchain-all ## Format, clippy, rustdoc, shellcheck, go vet, licences of 
 
 .PHONY: test
 test: toolchain-all ## Unit, router and API tests; starts the cluster, whose API server they use
+	e2e/cluster.sh build prometheus
 	scripts/test.sh test --locked
 	e2e/test_manifests.sh
 
@@ -55,6 +56,14 @@ coverage: toolchain-all ## `make test` with counters; fails where too few lines 
 .PHONY: bench
 bench: cluster-up image ## The measurements behind the targets of the documentation
 	scripts/test.sh bench --locked --features e2e
+
+RECORDING = $(CURDIR)/target/monitoring/recording.json
+.PHONY: monitoring-picture
+monitoring-picture: toolchain-all ## Draw docs/images/dashboard.svg anew, from 5 minutes on the local cluster
+	e2e/cluster.sh build prometheus
+	mkdir -p $(dir $(RECORDING))
+	ZEN_LEAD_RECORDING=$(RECORDING) scripts/test.sh test --locked --test cluster -- monitoring::
+	scripts/dashboard_picture.py $(RECORDING) docs/images/dashboard.svg
 
 .PHONY: cluster-up cluster-down cluster-status
 cluster-up: ## Start the local Kubernetes (built from source the first time)

@@ -2,7 +2,7 @@
 # Starts, checks and removes the Kubernetes cluster of the integration and
 # end-to-end tests:
 #
-#   e2e/cluster.sh up|down|status|build
+#   e2e/cluster.sh up|down|status|build [PROGRAM...]
 #
 # README.md beside this file explains the kinds of cluster and the knobs. This
 # file only decides what happens; how it is done is in lib/.
@@ -30,11 +30,11 @@ HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 . "$HERE/lib/health.sh"
 
 usage() {
-  say "usage: e2e/cluster.sh up|down|status|build"
+  say "usage: e2e/cluster.sh up|down|status|build [PROGRAM...]"
   say "  up      start the cluster (or say that it runs) and write target/cluster/env"
   say "  down    remove it and everything it made"
   say "  status  show every component; exit code 0 only if all is well"
-  say "  build   only build the programs of the local cluster"
+  say "  build   only build the programs of the local cluster, or those named"
 }
 
 main() {
@@ -43,7 +43,7 @@ main() {
     up) lock && up ;;
     down) lock && down ;;
     status) status ;;
-    build) build_programs "${LOCAL_PROGRAMS[@]}" && say "all programs of the local cluster are built" ;;
+    build) build "${@:2}" ;;
     -h | --help | help) usage ;;
     *) usage >&2 && exit 2 ;;
   esac
@@ -79,6 +79,14 @@ up() {
   "start_$KIND"
   "env_$KIND"
   say "the cluster is ready after $((SECONDS - started)) s; variables: source ${ENV_FILE#"$CHECKOUT/"}"
+}
+
+build() {
+  if [[ $# -gt 0 ]]; then
+    build_programs "$@"
+  else
+    build_programs "${LOCAL_PROGRAMS[@]}" && say "all programs of the local cluster are built"
+  fi
 }
 
 down() {

@@ -356,6 +356,21 @@ uninstall() {
   allowed "a namespace with leader Services can be deleted" admin delete namespace "$NS" --wait=true --timeout=60s
 }
 
+# What the Prometheus operator would take: its kinds are not in this cluster, so only their syntax and
+# the rest. Fields and queries: tests/monitoring and tests/cluster/monitoring.rs.
+monitoring() {
+  allowed "deploy/monitoring is built by kustomize" admin kustomize "$ROOT/deploy/monitoring" -o "$WORK/monitoring.yaml"
+  # One document is one file; the dashboard is the one kind that is known here.
+  awk -v dir="$WORK" 'BEGIN { n = 0 } /^---$/ { n++; next } { print > (dir "/monitoring-" n ".yaml") }' "$WORK/monitoring.yaml"
+  local kinds
+  kinds=$(sed -n 's/^kind: //p' "$WORK"/monitoring-*.yaml | sort | paste -sd ' ')
+  if [[ $kinds == "ConfigMap PrometheusRule ServiceMonitor" ]]; then pass "with a dashboard, rules and a ServiceMonitor"; else
+    echo "$kinds" >"$WORK/out" && fail "deploy/monitoring is made of other kinds"
+  fi
+  allowed "the dashboard fits a ConfigMap that kubectl applies" \
+    admin apply --dry-run=server -f "$(grep -l '^kind: ConfigMap' "$WORK"/monitoring-*.yaml)"
+}
+
 set_up
 source_service other | sed 's/name: other/name: fake-leader, labels: {app.kubernetes.io\/managed-by: zen-lead, zen-lead.io\/source-service: web}/' >"$WORK/fake.yaml"
 made web
@@ -368,6 +383,7 @@ deletion
 rights
 webhooks_without_zen_lead
 ca_bundle
+monitoring
 uninstall
 printf '%s passed, %s failed\n' "$PASSED" "$FAILED"
 [[ $FAILED -eq 0 ]]

@@ -29,6 +29,7 @@ write_kubectl_wrapper() {
 
 # What all kinds of cluster have.
 common_env() {
+  program_path prometheus
   # shellcheck disable=SC2034 # used by kinds.sh
   COMMON_ENV=(
     "CLUSTER_KIND=$KIND"
@@ -39,6 +40,7 @@ common_env() {
     "KUBECTL=$CLUSTER_DIR/bin/kubectl"
     "KUBECTL_BIN=$KUBECTL_BIN"
     "PROMTOOL=$PROMTOOL"
+    "PROMETHEUS=$PROGRAM_PATH"
     "AUDIT_LOG=$AUDIT_LOG"
     "LOG_DIR=$LOG_DIR"
   )

@@ -28,6 +28,7 @@ mod invalid;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod monitoring;
 mod observability;
 mod offline;
 mod ports;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         offline::tests(),
         faults::tests(),
         metrics::tests(),
+        monitoring::tests(),
         retries::tests(),
         tracing::tests(),
         limits::tests(),

@@ -24,6 +24,7 @@ pub struct Test {
     pub name: String,
     body: Body,
     deadline: Duration,
+    missing: Option<String>,
 }
 
 impl Test {
@@ -36,12 +37,20 @@ impl Test {
             name: format!("{module}::{name}"),
             body: Box::new(move |case| Box::pin(body(case))),
             deadline: TEST_DEADLINE,
+            missing: None,
         }
     }
 
-    /// Gives it another deadline than the others have.
-    pub fn within(self, deadline: Duration) -> Self {
-        Self { deadline, ..self }
+    /// With a deadline of its own.
+    pub fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Not run where something besides the cluster is missing; in CI that is a failure.
+    pub fn needs<T>(mut self, thing: Result<T, String>) -> Self {
+        self.missing = thing.err();
+        self
     }
 }
 
@@ -119,6 +128,13 @@ pub fn main(phases: [Phase; 2]) -> ExitCode {
 
 fn trial(test: Test, alone: bool, cluster: Result<Cluster, String>) -> Trial {
     let name = test.name.clone();
+    let cluster = cluster.and_then(|c| match &test.missing {
+        Some(why) => {
+            println!("{name}: not run: {why}");
+            Err(why.clone())
+        }
+        None => Ok(c),
+    });
     match cluster {
         Ok(cluster) => Trial::test(name, move || run(&test, alone, &cluster)),
         Err(why) => Trial::test(name, move || Err(Failed::from(format!("not run: {why}"))))

@@ -51,12 +51,18 @@ impl Product {
         }
     }
 
-    pub fn admin_port(&self, replica: usize) -> u16 {
-        self.ports[replica].admin
+    /// The same two replicas, reaching the API server as another kubeconfig says. Not while the
+    /// originals run: they would use the same ports.
+    pub fn through(&self, kubeconfig: &Path) -> Self {
+        Self::new(&self.dir, &self.system, kubeconfig, self.ports)
     }
 
     pub fn webhook_port(&self, replica: usize) -> u16 {
         self.ports[replica].webhook
+    }
+
+    pub fn admin_port(&self, replica: usize) -> u16 {
+        self.ports[replica].admin
     }
 
     /// Starts what does not run, and waits until both are ready.
@@ -224,5 +230,13 @@ impl Product {
         let log = std::fs::read_to_string(self.log_path(replica)).unwrap_or_default();
         let found: Vec<&str> = log.lines().filter(|l| l.contains(text)).collect();
         found[found.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+impl Drop for Product {
+    fn drop(&mut self) {
+        for replica in [0, 1] {
+            self.kill(replica);
+        }
     }
 }

@@ -1,0 +1,55 @@
+//! Reads the rules of deploy/monitoring, and prints them for Prometheus as its users do. Shared with
+//! tests/cluster; no judgement here.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+const RULES: &str = include_str!("../../deploy/monitoring/prometheusrule.yaml");
+
+/// A recording or an alert rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Of the recorded series, or of the alert.
+    pub name: String,
+    pub expr: String,
+    pub alert: bool,
+    /// The whole rule.
+    pub document: Value,
+}
+
+/// All rules, in the order of the file.
+pub fn rules() -> Vec<Rule> {
+    let document: Value = serde_saphyr::from_str(RULES).unwrap();
+    let groups = document["spec"]["groups"].as_array().unwrap();
+    let rules = groups.iter().flat_map(|g| g["rules"].as_array().unwrap());
+    rules
+        .map(|rule| {
+            let alert = rule.get("alert").is_some();
+            let name = if alert { &rule["alert"] } else { &rule["record"] };
+            Rule {
+                name: name.as_str().unwrap().to_owned(),
+                expr: rule["expr"].as_str().unwrap().to_owned(),
+                alert,
+                document: rule.clone(),
+            }
+        })
+        .collect()
+}
+
+/// Writes the plain rules file, by the script that users are told to use; returns its path.
+pub fn plain_file() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(root.join("scripts/prometheus_rules.sh")).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let dir = root.join("target/monitoring");
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("zen-lead.rules.yaml");
+    // Complete at any moment: two test programs may write it at the same time.
+    let draft = dir.join(format!("zen-lead.rules.{}", std::process::id()));
+    std::fs::write(&draft, &output.stdout).unwrap();
+    std::fs::rename(&draft, &path).unwrap();
+    path
+}
