@@ -149,6 +149,12 @@ pub struct Context<'a> {
     pub trust: Trust,
     /// What was refused lately.
     pub blocked: Option<&'a Blocked>,
+    /// Version of the decision rules this replica follows.
+    pub version: u32,
+    /// Ready replicas of zen-lead, by pod name, as far as this one sees them.
+    pub replicas: &'a [String],
+    /// [`Decision::may_take_over`] has held for [`crate::replica::TAKEOVER`].
+    pub takes_over: bool,
 }
 
 /// What is to be done now.
@@ -179,6 +185,9 @@ pub struct Decision {
     pub missing_ports: Vec<String>,
     /// A mark on the slice comes from another history (a restored cluster).
     pub history_void: bool,
+    /// A newer version of zen-lead wrote what is there, and none of the replicas that wrote it is
+    /// ready any longer: after a while this version's rules hold again (a downgrade).
+    pub may_take_over: bool,
 }
 
 /// Decides what comes next for one source.
@@ -209,6 +218,7 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
         choice: routing.choice,
         missing_ports: routing.missing_ports,
         history_void: behind && snapshot.consistent,
+        may_take_over: routing.may_take_over,
     }
 }
 

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::names::ServiceKey;
 use crate::reader::Reader;
 use crate::record;
-use crate::replica;
+use crate::replica::{self, DECISION_VERSION, TAKEOVER};
 use crate::retry::CallError;
 
 /// Steps of one reconcile before it lets others pass; a normal one takes at most six.
@@ -50,6 +50,8 @@ struct Memory {
     blocked: Option<(Blocked, Instant, Duration)>,
     /// When the event that ended a leadership was noticed.
     lost_at: Option<Instant>,
+    /// Since when the replicas of a newer version that wrote the slices are gone.
+    newer_gone: Option<Instant>,
 }
 
 /// What a reconcile asks for next.
@@ -143,6 +145,7 @@ impl Reconciler {
         for _ in 0..MAX_STEPS {
             let snapshot = self.snapshot(key, &view);
             let blocked = self.blocked(key);
+            let replicas = self.replicas.read().clone();
             let decision = decide::decide(
                 &snapshot,
                 &Context {
@@ -150,8 +153,12 @@ impl Reconciler {
                     writer: &self.me,
                     trust: (self.trust)(&key.namespace),
                     blocked: blocked.as_ref(),
+                    version: DECISION_VERSION,
+                    replicas: &replicas,
+                    takes_over: self.takes_over_at(key).is_some_and(|at| at <= clock::monotonic()),
                 },
             );
+            self.note_newer(key, decision.may_take_over);
             self.metrics.cache_lookup("services", matches!(view, View::Cache));
             self.note_loss(key, &decision, noticed);
             let step = match decision.action.clone() {
@@ -234,11 +241,8 @@ impl Reconciler {
         self.metrics.services().set(key, report.clone());
         let timer = decision.again_at.map(|at| clock::monotonic() + until(at, self.clock.now()));
         let refusal = known.blocked.as_ref().map(|(_, until, _)| *until);
-        match (timer, refusal) {
-            (Some(a), Some(b)) => Next::At(a.min(b)),
-            (Some(a), None) | (None, Some(a)) => Next::At(a),
-            (None, None) => Next::Idle,
-        }
+        let takeover = known.newer_gone.map(|since| since + TAKEOVER);
+        [timer, refusal, takeover].into_iter().flatten().min().map_or(Next::Idle, Next::At)
     }
 
     /// Remembers when a leadership ended, for the failover latency.
@@ -248,6 +252,24 @@ impl Reconciler {
         });
         if switching {
             self.memory.lock().entry(key.clone()).or_default().lost_at.get_or_insert(noticed);
+        }
+    }
+
+    /// When this replica may take over from a newer version, as long as that one is gone.
+    fn takes_over_at(&self, key: &ServiceKey) -> Option<Instant> {
+        Some(self.memory.lock().get(key)?.newer_gone? + TAKEOVER)
+    }
+
+    fn note_newer(&self, key: &ServiceKey, gone: bool) {
+        let mut memory = self.memory.lock();
+        if gone {
+            let known = memory.entry(key.clone()).or_default();
+            if known.newer_gone.is_none() {
+                known.newer_gone = Some(clock::monotonic());
+                info!(%key, wait_seconds = TAKEOVER.as_secs(), "written by a newer zen-lead that is gone; taking over if it stays gone");
+            }
+        } else if let Some(known) = memory.get_mut(key) {
+            known.newer_gone = None;
         }
     }
 
