@@ -4,7 +4,7 @@
 #   scripts/soak.sh
 #
 # A sixth of the time for larger small worlds, two for random walks, the rest for all mutants of the
-# core. Walks go on from seed SOAK_SEED (default: the hours since 1970, so that every run is new).
+# core. Walks go on from seed SOAK_SEED (default: from the time of day, so that every run is new).
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -30,7 +30,7 @@ ZEN_LEAD_MODEL_SOAK=1 ZEN_LEAD_MODEL_REST_OF=1 ZEN_LEAD_MODEL_STATES=5000000 \
   limited $((10 * minutes)) cargo test --locked --release --test model -- --nocapture small_worlds_hold
 
 step "random walks"
-seed=${SOAK_SEED:-$(($(date +%s) / 3600 * 1000000))} rounds=0 walks_end=$((SECONDS + 20 * minutes))
+seed=${SOAK_SEED:-$(($(date +%s) * 100))} rounds=0 walks_end=$((SECONDS + 20 * minutes))
 while [[ $SECONDS -lt $walks_end ]]; do
   ZEN_LEAD_MODEL_FIRST=$((seed + 1000 * rounds)) ZEN_LEAD_MODEL_WALKS=1000 \
     cargo test --locked --release --quiet --test model -- --nocapture hold --skip small

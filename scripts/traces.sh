@@ -17,4 +17,5 @@ awk -v dir="$traces" '
   /^<!-- end -->$/ { skip = 0 }
   !skip { print }
 ' docs/reliability.md >"$traces/new" && cp "$traces/new" docs/reliability.md
-say "docs/reliability.md holds the traces of $(ls "$traces" | grep --count "\.md$") rules"
+found=("$traces"/*.md)
+say "docs/reliability.md holds the traces of ${#found[@]} rules"

@@ -47,7 +47,7 @@ struct Known {
 
 /// All Services that are tracked; clones share them.
 ///
-/// Only [`Services::track`] makes a Service's series. What is recorded for one that is not tracked
+/// Only `Services::track` makes a Service's series. What is recorded for one that is not tracked
 /// (any more) leaves nothing behind, however late it comes.
 #[derive(Clone)]
 pub struct Services {
