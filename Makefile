@@ -8,6 +8,8 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 IMAGE ?= zen-lead:dev
+# The sample of `make mutants`: one in so many.
+SHARD ?= 0/256
 
 .PHONY: help
 help: ## This list
@@ -52,6 +54,14 @@ audit: toolchain ## Known vulnerabilities in the dependencies (RustSec)
 .PHONY: coverage
 coverage: toolchain-all ## `make test` with counters; fails where too few lines are covered (target/coverage/lcov.info)
 	scripts/coverage.sh
+
+.PHONY: mutants
+mutants: toolchain ## A few mutants of the core, and which of them the tests notice (SHARD=k/n)
+	scripts/mutants.sh --shard $(SHARD)
+
+.PHONY: soak
+soak: toolchain ## What takes long: many more walks, larger small worlds, all mutants (SOAK_MINUTES, default 120)
+	scripts/soak.sh
 
 .PHONY: bench
 bench: cluster-up image ## The measurements behind the targets of the documentation

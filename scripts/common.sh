@@ -9,6 +9,7 @@ CACHE_DIR=${ZEN_LEAD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/zen-lead}
 CARGO_DENY_VERSION=0.20.2
 CARGO_AUDIT_VERSION=0.22.2
 CARGO_LLVM_COV_VERSION=0.9.1
+CARGO_MUTANTS_VERSION=27.1.0
 
 say() { printf '%s\n' "$*"; }
 have() { command -v "$1" >/dev/null 2>&1; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the path of a cargo tool at its pinned version, after installing it if need be:
 #
-#   scripts/tool.sh cargo-deny|cargo-audit|cargo-llvm-cov
+#   scripts/tool.sh cargo-deny|cargo-audit|cargo-llvm-cov|cargo-mutants
 #
 # Built from source once per version into the cache (ZEN_LEAD_CACHE, else ~/.cache/zen-lead),
 # outside the checkout and beside whatever versions the person has. Which tool is used for what is
@@ -15,6 +15,7 @@ case $name in
   cargo-deny) version=$CARGO_DENY_VERSION ;;
   cargo-audit) version=$CARGO_AUDIT_VERSION ;;
   cargo-llvm-cov) version=$CARGO_LLVM_COV_VERSION ;;
+  cargo-mutants) version=$CARGO_MUTANTS_VERSION ;;
   *) die "no version of $name is pinned" "see scripts/common.sh" ;;
 esac
 

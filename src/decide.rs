@@ -171,6 +171,12 @@ pub struct Context<'a> {
     pub trust: Trust,
     /// What was refused lately.
     pub blocked: Option<&'a Blocked>,
+    /// Version of the decision rules this replica follows.
+    pub version: u32,
+    /// Ready replicas of zen-lead, by pod name, as far as this one sees them.
+    pub replicas: &'a [String],
+    /// [`Decision::may_take_over`] has held for [`crate::replica::TAKEOVER`].
+    pub takes_over: bool,
 }
 
 /// What is to be done now.
@@ -203,6 +209,9 @@ pub struct Decision {
     pub history_void: bool,
     /// The bound that keeps the source from being served as it asks.
     pub refused_by: Option<Limit>,
+    /// A newer version of zen-lead wrote what is there, and none of the replicas that wrote it is
+    /// ready any longer: after a while this version's rules hold again (a downgrade).
+    pub may_take_over: bool,
 }
 
 /// Decides what comes next for one source.
@@ -234,6 +243,7 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
         missing_ports: routing.missing_ports,
         history_void: behind && snapshot.consistent,
         refused_by: routing.refused_by,
+        may_take_over: routing.may_take_over,
     }
 }
 

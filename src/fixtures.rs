@@ -1,6 +1,6 @@
 //! Objects for tests: pods, Services and slices in a line each, and a double of the API server.
 //!
-//! Compiled into the tests of the crate and, by path, into `tests/model.rs`: hence `zen_lead::` for
+//! Compiled into the tests of the crate and, by path, into `tests/model`: hence `zen_lead::` for
 //! the crate itself. Nothing here decides or asserts.
 #![allow(dead_code, reason = "each of the test binaries uses its part")]
 

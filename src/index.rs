@@ -115,6 +115,7 @@ impl Index {
     ///
     /// The list must be consistent (no resourceVersion asked for): one that lies behind what was seen
     /// is then the proof of another history (a restored cluster), and everything known is forgotten.
+    /// So is a single object that is known at a version which the list covers and does not show.
     pub fn reset_services(&mut self, objects: Vec<core::Service>, version: Rv) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
         let mut dirty = Dirty::new();
@@ -126,6 +127,13 @@ impl Index {
         }
         for object in objects {
             if let Some((namespace, name)) = names_of(&object.metadata) {
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.service(&name));
+                if known.is_some_and(|k| lost(k.version, Rv::of(&object.metadata), version)) {
+                    let limit = self.limits.services_per_namespace;
+                    dirty.append(&mut self.with(&namespace, |ns| {
+                        within_limit(ns, limit, |ns| ns.set_service(&name, None))
+                    }));
+                }
                 listed.entry(namespace).or_default().insert(name);
             }
             dirty.append(&mut self.apply_service(object));
@@ -191,6 +199,12 @@ impl Index {
         for placed in pods {
             let names = listed.entry(placed.namespace.clone()).or_default();
             names.insert(placed.pod.name.clone());
+            let known = self.namespaces.get(&placed.namespace);
+            let known = known.and_then(|ns| ns.pod(&placed.pod.name));
+            if known.is_some_and(|k| lost(k.version, placed.pod.version, version)) {
+                let name = placed.pod.name.clone();
+                dirty.append(&mut self.with(&placed.namespace, |ns| ns.set_pod(&name, None)));
+            }
             dirty.append(&mut self.apply_trimmed_pod(placed));
         }
         let none = BTreeSet::new();
@@ -279,6 +293,10 @@ impl Index {
         }
         for object in objects {
             if let Some((namespace, name)) = names_of(&object.metadata) {
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.slice(&name));
+                if known.is_some_and(|k| lost(k.version, Rv::of(&object.metadata), version)) {
+                    dirty.append(&mut self.with(&namespace, |ns| ns.set_slice(&name, None)));
+                }
                 listed.entry(namespace).or_default().insert(name);
             }
             dirty.append(&mut self.apply_slice(object));
@@ -371,6 +389,12 @@ fn within_limit(
     let mut dirty = change(ns);
     dirty.extend(before.symmetric_difference(&ns.all_beyond(limit)).cloned());
     dirty
+}
+
+/// True when an object is known at a version that a list covers, and the list shows an older one:
+/// what is known was lost when the cluster was restored.
+fn lost(known: Rv, listed: Rv, list: Rv) -> bool {
+    listed < known && known <= list
 }
 
 fn qualify(namespace: &Arc<str>, names: BTreeSet<Arc<str>>) -> Dirty {

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::names::ServiceKey;
 use crate::reader::Reader;
 use crate::record;
-use crate::replica;
+use crate::replica::{self, DECISION_VERSION, TAKEOVER};
 use crate::retry::{CallError, Operation};
 use crate::shrink;
 use crate::telemetry::spans::Tracer;
@@ -55,6 +55,8 @@ struct Memory {
     blocked: Option<(Blocked, Instant, Duration)>,
     /// When the event that ended a leadership was noticed.
     lost_at: Option<Instant>,
+    /// Since when the replicas of a newer version that wrote the slices are gone.
+    newer_gone: Option<Instant>,
     /// Uid of the source in a namespace that is being deleted: nothing can be created there any more.
     /// A namespace does not come back from that; a source of the same name later has another uid.
     ending: Option<String>,
@@ -204,6 +206,7 @@ impl Reconciler {
             let snapshot = self.snapshot(key, &view);
             drop(gathering);
             let blocked = self.blocked(key, &snapshot);
+            let replicas = self.replicas.read().clone();
             let deciding = self.tracer.decide();
             let decision = decide::decide(
                 &snapshot,
@@ -212,9 +215,13 @@ impl Reconciler {
                     writer: &self.me,
                     trust: (self.trust)(&key.namespace),
                     blocked: blocked.as_ref(),
+                    version: DECISION_VERSION,
+                    replicas: &replicas,
+                    takes_over: self.takes_over_at(key).is_some_and(|at| at <= clock::monotonic()),
                 },
             );
             deciding.decided(&decision);
+            self.note_newer(key, decision.may_take_over);
             self.metrics.cache_lookup("services", matches!(view, View::Cache));
             self.note_loss(key, &decision, noticed);
             let step = match decision.action.clone() {
@@ -300,11 +307,10 @@ impl Reconciler {
         self.metrics.services().set(key, report.clone());
         let timer = decision.again_at.map(|at| clock::monotonic() + until(at, self.clock.now()));
         let refusal = known.blocked.as_ref().map(|(_, until, _)| *until);
-        match (timer, refusal) {
-            (Some(a), Some(b)) => Next::At(a.min(b)),
-            (Some(a), None) | (None, Some(a)) => Next::At(a),
-            (None, None) => Next::Idle,
-        }
+        // Once it is over, the takeover is a step like any other; a time that has passed would bring
+        // the key back at once, for ever, while that step is refused.
+        let takeover = known.newer_gone.map(|since| since + TAKEOVER).filter(|at| *at > now);
+        [timer, refusal, takeover].into_iter().flatten().min().map_or(Next::Idle, Next::At)
     }
 
     /// Remembers when a leadership ended, for the failover latency.
@@ -314,6 +320,24 @@ impl Reconciler {
         });
         if switching {
             self.memory.lock().entry(key.clone()).or_default().lost_at.get_or_insert(noticed);
+        }
+    }
+
+    /// When this replica may take over from a newer version, as long as that one is gone.
+    fn takes_over_at(&self, key: &ServiceKey) -> Option<Instant> {
+        Some(self.memory.lock().get(key)?.newer_gone? + TAKEOVER)
+    }
+
+    fn note_newer(&self, key: &ServiceKey, gone: bool) {
+        let mut memory = self.memory.lock();
+        if gone {
+            let known = memory.entry(key.clone()).or_default();
+            if known.newer_gone.is_none() {
+                known.newer_gone = Some(clock::monotonic());
+                info!(%key, wait_seconds = TAKEOVER.as_secs(), "written by a newer zen-lead that is gone; taking over if it stays gone");
+            }
+        } else if let Some(known) = memory.get_mut(key) {
+            known.newer_gone = None;
         }
     }
 

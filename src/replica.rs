@@ -8,8 +8,13 @@ use std::time::Duration;
 use crate::names::ServiceKey;
 
 /// Version of the decision rules. A replica of a lower version may take an endpoint out but not
-/// otherwise rewrite what a higher one wrote: raise it with every change of what `decide` writes.
+/// otherwise rewrite what a higher one wrote while that one may live: raise it with every change of
+/// what `decide` writes.
 pub const DECISION_VERSION: u32 = 1;
+
+/// How long the replicas that wrote a newer version must be gone before a lower one takes over:
+/// longer than a rolling restart leaves a pod of the newer version out of the list.
+pub const TAKEOVER: Duration = Duration::from_secs(10);
 
 /// How much later each further rank promotes.
 pub const STAGGER: Duration = Duration::from_millis(250);

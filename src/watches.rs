@@ -107,7 +107,7 @@ impl Watches {
             &slice_group,
             Api::<EndpointSlice>::all(client.clone()),
             Selector::labels(others),
-            SliceSink(feed),
+            SliceSink(feed.clone()),
         );
         service_group.seal();
         slice_group.seal();
@@ -115,7 +115,8 @@ impl Watches {
         let own = format!("{}={}", kubernetes::SERVICE_NAME, args.service_name);
         let own_slices = Api::<EndpointSlice>::namespaced(client.clone(), &args.namespace);
         let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
-        let sink = ReplicaSink::new(replicas);
+        let on_loss = move || _ = feed.feed("services", |index| index.all_keys());
+        let sink = ReplicaSink::new(replicas, Box::new(on_loss));
         run(
             supervisor,
             shutdown,

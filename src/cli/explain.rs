@@ -12,6 +12,7 @@ use crate::decide::{self, Action, Context, Decision, Step, Trust};
 use crate::index::{Snapshot, SourceState};
 use crate::names::ServiceKey;
 use crate::reader::Reader;
+use crate::replica::DECISION_VERSION;
 use crate::spec::Intent;
 
 /// Reads the namespace and explains the Service.
@@ -27,7 +28,15 @@ pub async fn run(service: &str, reader: &Reader, now: Timestamp) -> anyhow::Resu
         format!("cannot read namespace {namespace} with the rights of your kubeconfig")
     })?;
     let snapshot = Snapshot { consistent: true, ..index.snapshot(&key) };
-    let context = Context { now, writer: "explain", trust: Trust::Live, blocked: None };
+    let context = Context {
+        now,
+        writer: "explain",
+        trust: Trust::Live,
+        blocked: None,
+        version: DECISION_VERSION,
+        replicas: &[],
+        takes_over: false,
+    };
     Ok(text(&snapshot, &decide::decide(&snapshot, &context), now))
 }
 

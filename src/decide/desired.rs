@@ -11,13 +11,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde_json::{Map, Value, json};
 
 use crate::keys::{self, status};
-use crate::replica::DECISION_VERSION;
 use crate::spec::{LeaderSpec, LeaderType};
 
 const CLUSTER_IP: &str = "ClusterIP";
 
-/// The leader Service for a source, as it is created.
-pub fn leader_service(source: &Service, spec: &LeaderSpec) -> Service {
+/// The leader Service for a source, as it is created by this version of the decision rules.
+pub fn leader_service(source: &Service, spec: &LeaderSpec, version: u32) -> Service {
     let from = source.spec.clone().unwrap_or_default();
     let type_ = service_type(&from, spec);
     let external = type_ != CLUSTER_IP;
@@ -27,7 +26,7 @@ pub fn leader_service(source: &Service, spec: &LeaderSpec) -> Service {
             name: Some(spec.leader_service_name.clone()),
             namespace: source.metadata.namespace.clone(),
             labels: Some(labels(source)),
-            annotations: Some(annotations(source, spec)),
+            annotations: Some(annotations(source, spec, version)),
             owner_references: Some(vec![owner(source)]),
             ..ObjectMeta::default()
         },
@@ -73,7 +72,7 @@ fn labels(source: &Service) -> BTreeMap<String, String> {
     labels
 }
 
-fn annotations(source: &Service, spec: &LeaderSpec) -> BTreeMap<String, String> {
+fn annotations(source: &Service, spec: &LeaderSpec, version: u32) -> BTreeMap<String, String> {
     let mut wanted = BTreeMap::new();
     let mut copied = Vec::new();
     if spec.leader_type == LeaderType::Mirror {
@@ -88,7 +87,7 @@ fn annotations(source: &Service, spec: &LeaderSpec) -> BTreeMap<String, String> 
     if !copied.is_empty() {
         wanted.insert(status::COPIED.to_owned(), copied.join(","));
     }
-    wanted.insert(status::DECISION_VERSION.to_owned(), DECISION_VERSION.to_string());
+    wanted.insert(status::DECISION_VERSION.to_owned(), version.to_string());
     wanted
 }
 

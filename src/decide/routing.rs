@@ -30,6 +30,7 @@ pub(super) struct Routing {
     pub(super) steps: Vec<Step>,
     pub(super) marks: Marks,
     pub(super) outranked: bool,
+    pub(super) may_take_over: bool,
     /// The Services seen here are ahead of the slices: read before writing.
     pub(super) doubtful: bool,
     pub(super) again_at: Option<Timestamp>,
@@ -97,7 +98,7 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             }
             let blocked = problem.is_some() || source.metadata.deletion_timestamp.is_some();
             if leader.is_none() && !blocked {
-                let service = desired::leader_service(source, &spec);
+                let service = desired::leader_service(source, &spec, ctx.version);
                 routing.steps.push(Step::CreateLeader(Box::new(service)));
                 routing.report.get_or_insert_default();
             }
@@ -279,7 +280,7 @@ fn empty_slices<'a>(
         let slices = snapshot.slices.iter();
         for slice in slices.filter(|s| *s.service == *leader.name() && s.is_ours(leader.uid())) {
             routing.marks = routing.marks.max(slice.truth().marks);
-            if let Some(emptied) = slices::emptied(slice, snapshot.marks, ctx.writer) {
+            if let Some(emptied) = slices::emptied(slice, snapshot.marks, ctx) {
                 routing.steps.push(Step::Slice(Box::new(emptied)));
             }
         }

@@ -12,7 +12,7 @@ use super::elect::{self, Choice, Incumbent, Rules, Standing};
 use super::mirror::{self, Readiness};
 use super::ports::{self, Ports};
 use super::routing::{Routing, target};
-use super::slices::{self, Present, SliceWrite};
+use super::slices::{self, Present, SliceWrite, Version};
 use super::{Blocked, Context, Step, desired};
 use crate::events::Reason;
 use crate::index::Snapshot;
@@ -21,7 +21,7 @@ use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
 use crate::keys::{self, status};
 use crate::metrics::ServiceReport;
-use crate::replica::{self, DECISION_VERSION};
+use crate::replica;
 use crate::spec::{self, LeaderSpec};
 
 /// What the leader Services of one source are served with.
@@ -49,7 +49,9 @@ impl Case<'_> {
         let truth = present.lock().map(Slice::truth);
         let mirrored = mirror::read(&leader.object);
         let incumbent = incumbent(snapshot, &present, &mirrored, leader);
-        let outranked = decision_version(leader, &present) > DECISION_VERSION;
+        let newer = newer(ctx, leader, &present);
+        let takes_over = newer == Newer::Gone && ctx.takes_over;
+        let outranked = newer != Newer::No && !takes_over;
         let now = present.moment(ctx.now);
         let rules = Rules {
             spec,
@@ -62,6 +64,7 @@ impl Case<'_> {
         let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
         routing.marks = routing.marks.max(present.marks());
         routing.outranked |= outranked;
+        routing.may_take_over |= newer == Newer::Gone;
         routing.doubtful |= truth.as_ref().is_some_and(|t| t.epoch < mirrored.epoch);
         routing.again_at = elect::earliest(routing.again_at, choice.again_at);
 
@@ -76,6 +79,11 @@ impl Case<'_> {
             marks: snapshot.marks,
             asked: asked(source),
             writer: ctx.writer,
+            version: if takes_over {
+                Version::Back(ctx.version)
+            } else {
+                Version::AtLeast(ctx.version)
+            },
             now,
             pods: &snapshot.pods,
             deselected: &snapshot.deselected,
@@ -84,7 +92,7 @@ impl Case<'_> {
         let next = if taken(families[0]) {
             // Nothing can be created under the name of somebody else's slice, and without the lock
             // nobody leads.
-            present.follower().and_then(|f| slices::emptied(f, snapshot.marks, ctx.writer))
+            present.follower().and_then(|f| slices::emptied(f, snapshot.marks, ctx))
         } else {
             slices::next(&wanted, &present)
                 .filter(|next| may_create || !matches!(next.write, SliceWrite::Create(_)))
@@ -95,7 +103,7 @@ impl Case<'_> {
         routing.steps.extend(next);
         let asked_for = leader.name() == spec.leader_service_name;
         if valid && asked_for && !leader.deleting() {
-            mend(routing, source, leader, spec);
+            mend(routing, source, leader, spec, ctx.version);
         }
         let failed = ports_failed.then_some(&missing);
         let chosen = choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
@@ -124,10 +132,30 @@ impl Case<'_> {
     }
 }
 
-/// The highest decision version that wrote the leader Service or its slices.
-fn decision_version(leader: &Leader, present: &Present<'_>) -> u32 {
-    let own = annotation(&leader.object, status::DECISION_VERSION).and_then(|v| v.parse().ok());
-    present.decision_version().max(own.unwrap_or(0))
+/// Whether a newer version of zen-lead wrote the leader Service or its slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Newer {
+    /// No.
+    No,
+    /// Yes, and one of the replicas that wrote them may be alive.
+    Alive,
+    /// Yes, and none of them is ready any longer.
+    Gone,
+}
+
+/// Looks for a newer version's work. A live replica of it puts its version and its name on a slice
+/// at once, so that one on the leader Service alone is a remainder. Only who sees itself among the
+/// ready replicas can say of others that they are gone.
+fn newer(ctx: &Context<'_>, leader: &Leader, present: &Present<'_>) -> Newer {
+    let service: u32 = annotation(&leader.object, status::DECISION_VERSION)
+        .and_then(|v| v.parse().ok())
+        .unwrap_or_default();
+    let writers = present.newer_writers(ctx.version);
+    if writers.is_empty() && service <= ctx.version {
+        return Newer::No;
+    }
+    let ready = |name: &str| ctx.replicas.iter().any(|r| r == name);
+    if ready(ctx.writer) && !writers.iter().any(|w| ready(w)) { Newer::Gone } else { Newer::Alive }
 }
 
 /// The last leader: as the lock slice says; where that is gone, as follower or mirror say, whichever
@@ -183,8 +211,8 @@ fn slice_ports(
 }
 
 /// Drift of the leader Service, and the leftovers of a selector somebody had put on it.
-fn mend(routing: &mut Routing, source: &Service, leader: &Leader, spec: &LeaderSpec) {
-    let service = desired::leader_service(source, spec);
+fn mend(routing: &mut Routing, source: &Service, leader: &Leader, spec: &LeaderSpec, version: u32) {
+    let service = desired::leader_service(source, spec, version);
     if let Some(patch) = desired::drift(&leader.object, &service) {
         routing.steps.push(Step::PatchLeader(target(&leader.object, true), patch));
     } else if annotation(&leader.object, status::CLEANUP).is_some() {

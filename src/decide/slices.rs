@@ -12,12 +12,13 @@ use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::Context;
 use super::elect::{Choice, Conditions, Incumbent, Reason};
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
 use crate::keys::{self, kubernetes, status};
-use crate::replica::{DECISION_VERSION, next_epoch};
+use crate::replica::next_epoch;
 use crate::version::Marks;
 
 /// How far the clock of another replica may be ahead to be followed.
@@ -89,12 +90,40 @@ pub struct Wanted<'a> {
     pub asked: String,
     /// Replica that writes.
     pub writer: &'a str,
+    /// Version of the decision rules the slices are to carry: this replica's, or the newer one whose
+    /// work it only takes endpoints out of.
+    pub version: Version,
     /// The present time.
     pub now: Timestamp,
     /// Every selected pod: to judge what other slices name.
     pub pods: &'a [Arc<Pod>],
     /// Pods that slices name and the selector does not match any longer.
     pub deselected: &'a [Arc<Pod>],
+}
+
+/// Which decision versions count as right, and which one is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// This one or a newer one; a newer one stays on the slice.
+    AtLeast(u32),
+    /// Only this one: the replicas of the newer one are gone.
+    Back(u32),
+}
+
+impl Version {
+    fn right(self, present: u32) -> bool {
+        match self {
+            Self::AtLeast(own) => present >= own,
+            Self::Back(own) => present == own,
+        }
+    }
+
+    fn written(self, present: u32) -> u32 {
+        match self {
+            Self::AtLeast(own) => present.max(own),
+            Self::Back(own) => own,
+        }
+    }
 }
 
 /// Name of the slice of a family.
@@ -164,10 +193,11 @@ impl<'a> Present<'a> {
         latest.filter(|t| *t <= trusted).fold(now, Timestamp::max)
     }
 
-    /// The highest decision version any of them carries.
-    pub fn decision_version(&self) -> u32 {
-        let all = self.lock.iter().chain(&self.follower);
-        all.map(|s| s.truth().decision_version).max().unwrap_or(0)
+    /// The writers of those that carry a newer decision version than `own`.
+    pub fn newer_writers(&self, own: u32) -> Vec<String> {
+        let all = self.lock.iter().chain(&self.follower).map(|s| s.truth());
+        let newer = all.filter(|t| t.decision_version > own);
+        newer.map(|t| t.writer.unwrap_or_default()).collect()
     }
 }
 
@@ -351,7 +381,7 @@ impl Wanted<'_> {
             && truth.pod_uid == content.leader_uid
             && truth.asked.as_deref() == Some(&*self.asked)
             && truth.not_ready_since.is_some() == content.not_ready_since.is_some()
-            && truth.decision_version >= DECISION_VERSION
+            && self.version.right(truth.decision_version)
             && label(status::SOURCE_SERVICE) == Some(&*self.leader.source)
             && object.endpoints.clone().unwrap_or_default() == self.endpoints(content, family)
             && object.ports.clone().unwrap_or_default() == self.ports
@@ -377,8 +407,13 @@ impl Wanted<'_> {
             labels.insert(key.to_owned(), value.to_owned());
         }
         let annotations = metadata.annotations.get_or_insert_default();
-        let version = present.map_or(0, |s| s.truth().decision_version).max(DECISION_VERSION);
-        self.annotate(annotations, content, version, self.trigger(present, content));
+        let was = present.map(Slice::truth).unwrap_or_default();
+        let version = self.version.written(was.decision_version);
+        // Whose version it is stays to be seen: the endpoint was only taken out.
+        let keeps = matches!(self.version, Version::AtLeast(own) if version > own);
+        let writer = was.writer.filter(|_| keeps).unwrap_or_else(|| self.writer.to_owned());
+        let trigger = self.trigger(present, content);
+        self.annotate(annotations, content, version, writer, trigger);
         let slice = Box::new(EndpointSlice {
             address_type: family.as_str().to_owned(),
             endpoints: Some(self.endpoints(content, family)),
@@ -393,6 +428,7 @@ impl Wanted<'_> {
         annotations: &mut BTreeMap<String, String>,
         content: &Content,
         decision_version: u32,
+        writer: String,
         trigger: Timestamp,
     ) {
         let set: [(&str, Option<String>); 11] = [
@@ -404,7 +440,7 @@ impl Wanted<'_> {
             (status::NOT_READY_SINCE, content.not_ready_since.map(|t| t.to_string())),
             (status::DECIDED_AT, Some(self.marks.to_string())),
             (status::ASKED, Some(self.asked.clone())),
-            (status::WRITER, Some(self.writer.to_owned())),
+            (status::WRITER, Some(writer)),
             (status::DECISION_VERSION, Some(decision_version.to_string())),
             (kubernetes::LAST_CHANGE_TRIGGER_TIME, Some(trigger.to_string())),
         ];
@@ -475,14 +511,17 @@ impl Wanted<'_> {
 }
 
 /// The write that takes every endpoint out of a slice of ours; `None` when it has none.
-pub fn emptied(slice: &Slice, marks: Marks, writer: &str) -> Option<Next> {
+pub fn emptied(slice: &Slice, marks: Marks, ctx: &Context<'_>) -> Option<Next> {
     let object = slice.object.as_deref()?;
     object.endpoints.as_ref().filter(|e| !e.is_empty())?;
     let mut emptied = object.clone();
     emptied.endpoints = Some(Vec::new());
     let annotations = emptied.metadata.annotations.get_or_insert_default();
     annotations.insert(status::DECIDED_AT.to_owned(), marks.to_string());
-    annotations.insert(status::WRITER.to_owned(), writer.to_owned());
+    // A newer version's slice keeps the name of its writer: whether that one lives is asked for.
+    if slice.truth().decision_version <= ctx.version {
+        annotations.insert(status::WRITER.to_owned(), ctx.writer.to_owned());
+    }
     Some(Next { write: SliceWrite::Replace(Box::new(emptied)), switch: None, urgent: true })
 }
 

@@ -52,7 +52,15 @@ impl Scene {
     }
 
     fn context(&self) -> Context<'static> {
-        Context { now: self.server.now, writer: "zen-lead-0", trust: Trust::Live, blocked: None }
+        Context {
+            now: self.server.now,
+            writer: "zen-lead-0",
+            trust: Trust::Live,
+            blocked: None,
+            version: DECISION_VERSION,
+            replicas: &[],
+            takes_over: false,
+        }
     }
 
     fn decide(&self) -> Decision {

@@ -53,6 +53,8 @@ pub struct Truth {
     pub not_ready_since: Option<Timestamp>,
     /// Version of the decision rules of the writer.
     pub decision_version: u32,
+    /// Replica that decided it.
+    pub writer: Option<String>,
 }
 
 impl Slice {
@@ -103,6 +105,7 @@ impl Slice {
             decision_version: get(status::DECISION_VERSION)
                 .and_then(|v| v.parse().ok())
                 .unwrap_or(0),
+            writer: get(status::WRITER).cloned(),
         }
     }
 

@@ -516,3 +516,31 @@ fn told(world: &mut World, change: &Change, index: &mut Index) -> Dirty {
     *index = copy;
     dirty
 }
+
+#[test]
+fn a_list_overrules_what_a_restored_cluster_has_lost() {
+    let mut index = Index::default();
+    let sticky = |v: u64, sticky| service("web").enabled().set("sticky", sticky).version(v);
+    index.reset_services(vec![sticky(5, "true")], Rv(5));
+    index.apply_service(sticky(8, "false"));
+    let seen = |index: &Index| match index.snapshot(&key("web")).source {
+        SourceState::Judged { source, .. } => Rv::of(&source.object.metadata),
+        other => panic!("it is enabled: {other:?}"),
+    };
+    // The answer to a write of our own may be ahead of a list.
+    index.reset_services(vec![sticky(5, "true")], Rv(7));
+    assert_eq!(seen(&index), Rv(8));
+    // A list that covers version 8 and does not show it is of another history.
+    index.reset_services(vec![sticky(5, "true")], Rv(9));
+    assert_eq!(seen(&index), Rv(5));
+
+    let web = |v: u64, ready: bool| pod("a").readiness(ready, at(0)).version(v);
+    index.reset_pods(Some(NAMESPACE), &[web(8, true)], Rv(8));
+    index.reset_pods(Some(NAMESPACE), &[web(6, false)], Rv(8));
+    assert_eq!(index.snapshot(&key("web")).pods[0].version, Rv(6));
+
+    let slice = |v: u64| foreign_slice("s", "web-leader").version(v);
+    index.reset_slices(vec![slice(8)], Rv(8));
+    index.reset_slices(vec![slice(6)], Rv(8));
+    assert_eq!(index.snapshot(&key("web")).slices[0].version, Rv(6));
+}

@@ -15,12 +15,14 @@ use crate::watch::Sink;
 pub struct ReplicaSink {
     slices: Mutex<BTreeMap<String, Vec<String>>>,
     replicas: Replicas,
+    on_loss: Box<dyn Fn() + Send + Sync>,
 }
 
 impl ReplicaSink {
-    /// Delivers into `replicas`.
-    pub fn new(replicas: Replicas) -> Self {
-        Self { slices: Mutex::default(), replicas }
+    /// Delivers into `replicas`. `on_loss` is called when one is gone: it may have been the last of
+    /// a newer version.
+    pub fn new(replicas: Replicas, on_loss: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { slices: Mutex::default(), replicas, on_loss }
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<String>>)) {
@@ -32,7 +34,12 @@ impl ReplicaSink {
         let mut replicas = self.replicas.write();
         if *replicas != names {
             info!(replicas = ?names, "ready replicas of zen-lead");
+            let lost = replicas.iter().any(|r| !names.contains(r));
             *replicas = names;
+            drop(replicas);
+            if lost {
+                (self.on_loss)();
+            }
         }
     }
 }

@@ -54,6 +54,23 @@ fn all() -> BTreeSet<String> {
     ["ns/web", "ns/db", "other/web"].map(str::to_owned).into()
 }
 
+#[test]
+fn a_replica_that_goes_is_told_and_one_that_comes_is_not() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (replicas, told) = (Replicas::default(), Arc::new(AtomicUsize::new(0)));
+    let on_loss = {
+        let told = told.clone();
+        move || _ = told.fetch_add(1, Ordering::Relaxed)
+    };
+    let sink = ReplicaSink::new(replicas.clone(), Box::new(on_loss));
+    let names = |all: &[&str]| all.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+    sink.apply(("s".into(), names(&["a"])), Rv::default());
+    sink.apply(("s".into(), names(&["a", "b"])), Rv::default());
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+    sink.apply(("s".into(), names(&["b"])), Rv::default());
+    assert_eq!((told.load(Ordering::Relaxed), replicas.read().clone()), (1, names(&["b"])));
+}
+
 // A worker may look at a Service after the list is in and before its watch says Live; it then waits.
 // In a namespace without pods no other event ever comes.
 #[tokio::test]

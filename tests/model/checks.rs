@@ -4,6 +4,7 @@
 #![allow(clippy::unused_self, reason = "the checks are methods of one family")]
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -18,7 +19,7 @@ use zen_lead::keys::{kubernetes, setting, status};
 use zen_lead::version::Marks;
 
 use crate::fixtures::api::{Server, Stored};
-use crate::replica::describe;
+use crate::tell::describe;
 
 /// How far the fastest clock of a replica is ahead, in milliseconds.
 pub const MOST_AHEAD: i64 = 1500;
@@ -36,8 +37,8 @@ fn bad<T>(property: &'static str, found: String) -> Result<T, Bad> {
 
 /// The objects as they were before a write.
 pub struct Before {
-    services: BTreeMap<String, Service>,
-    slices: BTreeMap<String, EndpointSlice>,
+    services: Arc<BTreeMap<String, Service>>,
+    slices: Arc<BTreeMap<String, EndpointSlice>>,
 }
 
 impl Before {
@@ -47,15 +48,17 @@ impl Before {
 }
 
 /// What is remembered of all writes.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Ledger {
     pub writes: usize,
     pub switches: usize,
     /// How far the last writer of a slice had really seen, by uid of the slice.
-    reach: HashMap<String, Marks>,
+    pub reach: HashMap<String, Marks>,
     /// Somebody removed one of our slices by hand: what the families say of each other is not
     /// certain until both were written again.
     pub by_hand: bool,
+    /// The cluster was restored: a mark above everything there is says nothing.
+    pub restored: bool,
 }
 
 // Reading objects.
@@ -160,6 +163,22 @@ fn is_slice_of(slice: &EndpointSlice, leader: &Service) -> bool {
 }
 
 impl Ledger {
+    /// Everything after a version was lost.
+    pub fn restored(&mut self) {
+        self.restored = true;
+        self.reach.clear();
+    }
+
+    /// A write that rests on what was lost when the cluster was restored: nobody could know.
+    pub fn wrote_from_other_history(&mut self, step: &Step) {
+        self.writes += 1;
+        if let Step::Slice(next) = step
+            && let SliceWrite::Create(s) | SliceWrite::Replace(s) = &next.write
+        {
+            self.reach.remove(s.metadata.uid.as_deref().unwrap_or_default());
+        }
+    }
+
     /// Judges a write that the server has just accepted.
     pub fn wrote(
         &mut self,
@@ -292,7 +311,8 @@ impl Ledger {
                 self.switches += 1;
             }
             let marks = |s: &EndpointSlice| Marks::parse(&text(&s.metadata, status::DECIDED_AT));
-            if marks(new).behind(&marks(old)) {
+            let void = self.restored && reach.behind(&marks(old));
+            if marks(new).behind(&marks(old)) && !void {
                 return bad("marks never go back", told());
             }
         } else if is_lock && !self.by_hand {
@@ -374,8 +394,12 @@ impl Ledger {
             let since = seconds(source, setting::MIN_READY_DURATION);
             fit(p) && (since.is_zero() || ready_since(p) + since <= now)
         };
+        // Rule 7: over what a newer version wrote, an older one takes out and leaves the rest to it.
+        let author = format!("{}-", text(&new.metadata, status::WRITER));
+        let outranked = !text(&new.metadata, status::WRITE_ID).starts_with(&author);
         if let Some(was) = &was
             && routed(new).is_none()
+            && !outranked
         {
             let delayed = seconds(source, setting::FAILOVER_MIN_DELAY) > SignedDuration::ZERO
                 && find(was).is_some_and(|p| {
@@ -423,7 +447,9 @@ fn siblings<'a>(
 }
 
 /// Judges the world at rest.
-pub fn at_rest(server: &Server, sources: &[&str]) -> Result<(), Bad> {
+///
+/// `version` is the highest decision version alive: from 2 on the youngest pod comes first.
+pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Bad> {
     for name in sources {
         let source = server.services.now.get(*name);
         let uid = source.map(Stored::id).unwrap_or_default();
@@ -455,7 +481,7 @@ pub fn at_rest(server: &Server, sources: &[&str]) -> Result<(), Bad> {
             );
         }
         for leader in &own {
-            served(server, source, leader, valid && mine.is_some())?;
+            served(server, source, leader, valid && mine.is_some(), version)?;
         }
     }
     for slice in server.slices.now.values() {
@@ -474,7 +500,13 @@ fn condition(service: &Service) -> String {
     ours.next().map(|c| c.status.clone()).unwrap_or_default()
 }
 
-fn served(server: &Server, source: &Service, leader: &Service, promotes: bool) -> Result<(), Bad> {
+fn served(
+    server: &Server,
+    source: &Service,
+    leader: &Service,
+    promotes: bool,
+    version: u32,
+) -> Result<(), Bad> {
     let families = leader.spec.as_ref().and_then(|s| s.ip_families.clone()).unwrap_or_default();
     let lock_name = format!("{}-zen-lead-ipv4", leader.name());
     let taken = |name: &str| server.slices.now.get(name).is_some_and(|s| !is_slice_of(s, leader));
@@ -505,7 +537,11 @@ fn served(server: &Server, source: &Service, leader: &Service, promotes: bool) -
     let incumbent = server.pods.now.values().find(|p| p.id() == last).filter(|p| fit(p));
     let mut fit_pods: Vec<&Pod> = server.pods.now.values().filter(|p| fit(p)).collect();
     fit_pods.retain(|p| long_enough(p) || p.id() == last);
-    fit_pods.sort_by_key(|p| (p.metadata.creation_timestamp.clone().map(|t| t.0), p.name()));
+    let age = |p: &Pod| {
+        let created = p.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_millisecond());
+        if version > 1 { -created } else { created }
+    };
+    fit_pods.sort_by_key(|p| (age(p), p.name()));
     let right = match (&is, promotes) {
         (Some(uid), false) => incumbent.is_some_and(|p| p.id() == *uid),
         (None, false) => incumbent.is_none(),

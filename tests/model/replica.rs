@@ -2,20 +2,21 @@
 //! steps of the worker, one API call at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use zen_lead::decide::slices::{Next, SliceWrite};
-use zen_lead::decide::{self, Action, Blocked, Context, Decision, Step, Trust};
-use zen_lead::events::Reason;
-use zen_lead::index::{Dirty, Index, Limits, Snapshot};
-use zen_lead::keys::status;
+use zen_lead::decide::{Blocked, Step};
+use zen_lead::index::{Index, Limits, Snapshot};
 use zen_lead::names::{NameRule, ServiceKey};
+use zen_lead::replica;
 use zen_lead::version::{Marks, Rv};
 
-use crate::checks::{self, Bad, Ledger};
 use crate::fixtures::NAMESPACE;
-use crate::fixtures::api::{Answer, Event, Refusal, Server};
+use crate::fixtures::api::{Event, Server};
+use crate::tell::describe;
+
+mod turn;
 
 /// A rule that is switched off, to see the model fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,10 @@ pub enum Without {
     FollowerEpoch,
     /// A consistent read lists the slices last.
     SlicesReadFirst,
+    /// A lower version rewrites what a higher one wrote.
+    VersionsInOrder,
+    /// A lower version never takes over from a higher one that is gone.
+    Takeover,
 }
 
 /// What becomes of a call.
@@ -43,6 +48,8 @@ pub enum Outcome {
     Failed,
     /// It is carried out and its answer is lost.
     AnswerLost,
+    /// It is given up and carried out later all the same.
+    Late,
 }
 
 /// The kinds that are watched.
@@ -60,31 +67,54 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, Default)]
 struct Watch {
     listed: bool,
+    /// Its position belongs to a history that was lost.
+    broken: bool,
     frozen: bool,
     next: usize,
 }
 
 /// A consistent read under way: three lists, one after the other.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Reading {
     slices: Option<(Vec<EndpointSlice>, u64)>,
     index: Option<Index>,
 }
 
 /// A step that was decided and not written yet.
-struct Pending {
-    step: Step,
+#[derive(Clone)]
+pub struct Pending {
+    pub step: Step,
     view: Snapshot,
     /// How far the view really reached, whatever it says.
-    reach: Marks,
+    pub reach: Marks,
     /// The time of day it was decided at.
     now: Timestamp,
+    /// It was decided from a history that is lost.
+    other_history: bool,
+}
+
+/// A slice write whose answer was lost, to be settled by reading.
+#[derive(Clone)]
+struct Settling {
+    slice: String,
+    id: String,
 }
 
 /// One replica.
+#[derive(Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "independent conditions it can be in")]
 pub struct Replica {
     pub name: String,
-    pub index: Index,
+    pub index: Arc<Index>,
+    /// Version of its decision rules. From 2 on the youngest pod comes first, so that the two
+    /// versions disagree.
+    pub version: u32,
+    /// The ready replicas as it sees them; nobody waits for a rank while the list is empty.
+    pub members: Vec<String>,
+    /// It does nothing until it is started again.
+    pub stopped: bool,
+    /// Never writes the mirror, and looks at this Service whenever it has nothing to do.
+    pub bare: Option<ServiceKey>,
     without: Without,
     /// How far its clock is ahead, in milliseconds.
     skew: i64,
@@ -96,16 +126,27 @@ pub struct Replica {
     blocked: BTreeMap<ServiceKey, Blocked>,
     current: Option<ServiceKey>,
     turns: usize,
-    read: Option<Index>,
+    read: Option<Arc<Index>>,
     reading: Option<Reading>,
-    pending: Option<Pending>,
+    pub pending: Option<Pending>,
+    /// A step of this turn was taken: nobody is waited for any more.
+    acting: bool,
+    settling: Option<Settling>,
+    /// Writes that were given up and are still on their way.
+    flying: Vec<Pending>,
+    wish: Option<(String, Timestamp)>,
+    newer_gone: Option<Timestamp>,
 }
 
 impl Replica {
     pub fn new(name: String, skew: i64, without: Without) -> Self {
         Self {
             name,
-            index: Index::new(NameRule::default(), Limits::default()),
+            index: Arc::new(Index::new(NameRule::default(), Limits::default())),
+            version: replica::DECISION_VERSION,
+            members: Vec::new(),
+            stopped: false,
+            bare: None,
             without,
             skew,
             watches: [Watch::default(); 3],
@@ -118,12 +159,51 @@ impl Replica {
             read: None,
             reading: None,
             pending: None,
+            acting: false,
+            settling: None,
+            flying: Vec::new(),
+            wish: None,
+            newer_gone: None,
         }
+    }
+
+    /// By these decision rules.
+    pub fn following(self, version: u32) -> Self {
+        Self { version, ..self }
     }
 
     /// The process dies and comes back: everything it knew is gone.
     pub fn restart(&mut self) {
-        *self = Self::new(self.name.clone(), self.skew, self.without);
+        *self = Self {
+            version: self.version,
+            members: self.members.clone(),
+            bare: self.bare.clone(),
+            // What is on its way arrives all the same.
+            flying: std::mem::take(&mut self.flying),
+            ..Self::new(self.name.clone(), self.skew, self.without)
+        };
+    }
+
+    /// The cluster was restored: every watch ends, and its next answer is a list.
+    pub fn history_lost(&mut self) {
+        for watch in &mut self.watches {
+            watch.broken = true;
+        }
+        if let Some(pending) = &mut self.pending {
+            pending.other_history = true;
+        }
+        if self.read.is_some()
+            && let Some(key) = self.current.clone()
+        {
+            self.again(&key);
+        }
+        // A read or a write under way ends with its connection.
+        (self.reading, self.settling) = (None, None);
+        self.flying.clear();
+    }
+
+    fn index_mut(&mut self) -> &mut Index {
+        Arc::make_mut(&mut self.index)
     }
 
     fn watch(&mut self, kind: Kind) -> &mut Watch {
@@ -141,7 +221,7 @@ impl Replica {
         if watch.frozen {
             return false;
         }
-        if !watch.listed {
+        if !watch.listed || watch.broken {
             self.list(server, kind);
             return true;
         }
@@ -150,24 +230,24 @@ impl Replica {
             Kind::Services => {
                 let Some((version, event)) = server.services.log.get(at) else { return false };
                 let dirty = match event {
-                    Event::Set(object) => self.index.apply_service(object.clone()),
-                    Event::Gone(object) => self.index.delete_service(object),
+                    Event::Set(object) => self.index_mut().apply_service(object.clone()),
+                    Event::Gone(object) => self.index_mut().delete_service(object),
                 };
                 (*version, dirty)
             }
             Kind::Pods => {
                 let Some((version, event)) = server.pods.log.get(at) else { return false };
                 let dirty = match event {
-                    Event::Set(object) => self.index.apply_pod(object),
-                    Event::Gone(object) => self.index.delete_pod(object),
+                    Event::Set(object) => self.index_mut().apply_pod(object),
+                    Event::Gone(object) => self.index_mut().delete_pod(object),
                 };
                 (*version, dirty)
             }
             Kind::Slices => {
                 let Some((version, event)) = server.slices.log.get(at) else { return false };
                 let dirty = match event {
-                    Event::Set(object) => self.index.apply_slice(object.clone()),
-                    Event::Gone(object) => self.index.delete_slice(object),
+                    Event::Set(object) => self.index_mut().apply_slice(object.clone()),
+                    Event::Gone(object) => self.index_mut().delete_slice(object),
                 };
                 (*version, dirty)
             }
@@ -186,16 +266,16 @@ impl Replica {
             Kind::Pods => server.pods.log.len(),
             Kind::Slices => server.slices.log.len(),
         };
-        if watch.listed && !watch.frozen && watch.next == end {
+        if watch.listed && !watch.broken && !watch.frozen && watch.next == end {
             self.heard(kind, server.version);
         }
     }
 
     fn heard(&mut self, kind: Kind, version: u64) {
         match kind {
-            Kind::Services => self.index.services_heard(Rv(version)),
-            Kind::Pods => self.index.pods_heard(Some(NAMESPACE), Rv(version)),
-            Kind::Slices => self.index.slices_heard(Rv(version)),
+            Kind::Services => self.index_mut().services_heard(Rv(version)),
+            Kind::Pods => self.index_mut().pods_heard(Some(NAMESPACE), Rv(version)),
+            Kind::Slices => self.index_mut().slices_heard(Rv(version)),
         }
     }
 
@@ -205,24 +285,40 @@ impl Replica {
         let (dirty, next) = match kind {
             Kind::Services => {
                 let all = server.services.now.values().cloned().collect();
-                (self.index.reset_services(all, version), server.services.log.len())
+                (self.index_mut().reset_services(all, version), server.services.log.len())
             }
             Kind::Pods => {
                 let all: Vec<_> = server.pods.now.values().cloned().collect();
-                (self.index.reset_pods(Some(NAMESPACE), &all, version), server.pods.log.len())
+                (self.index_mut().reset_pods(Some(NAMESPACE), &all, version), server.pods.log.len())
             }
             Kind::Slices => {
                 let all = server.slices.now.values().cloned().collect();
-                (self.index.reset_slices(all, version), server.slices.log.len())
+                (self.index_mut().reset_slices(all, version), server.slices.log.len())
             }
         };
         self.queue.extend(dirty);
         let watch = self.watch(kind);
-        (watch.listed, watch.next) = (true, next);
+        (watch.listed, watch.broken, watch.next) = (true, false, next);
         if self.watches.iter().all(|w| w.listed) {
             // What was put off until the watches are there.
             self.queue.extend(self.index.all_keys());
         }
+    }
+
+    /// No call and no step is half done: what arrives is looked at next.
+    pub fn between(&self) -> bool {
+        self.pending.is_none() && self.reading.is_none() && self.settling.is_none()
+    }
+
+    /// Something has happened that it has not heard of.
+    pub fn lags(&self, server: &Server, kind: Kind) -> bool {
+        let end = match kind {
+            Kind::Services => server.services.log.len(),
+            Kind::Pods => server.pods.log.len(),
+            Kind::Slices => server.slices.log.len(),
+        };
+        let watch = self.watches[kind as usize];
+        !watch.listed || watch.next < end
     }
 
     /// Everything that happened arrives.
@@ -233,6 +329,14 @@ impl Replica {
             self.bookmark(server, kind);
         }
         self.lost = false;
+    }
+
+    /// The ready replicas changed; where one is gone, everything is looked at again.
+    pub fn set_members(&mut self, names: Vec<String>) {
+        if self.members.iter().any(|known| !names.contains(known)) {
+            self.resync();
+        }
+        self.members = names;
     }
 
     /// What was refused is tried again.
@@ -256,250 +360,14 @@ impl Replica {
         self.timers.values().min().map(|at| *at - SignedDuration::from_millis(self.skew))
     }
 
-    fn now(&self, server: &Server) -> Timestamp {
-        server.now + SignedDuration::from_millis(self.skew)
-    }
-
-    /// Does what comes next: one call, or one decision.
-    pub fn act(
-        &mut self,
-        server: &mut Server,
-        outcome: Outcome,
-        ledger: &mut Ledger,
-    ) -> Result<(), Bad> {
-        if self.reading.is_some() {
-            self.read_on(server, outcome);
-            return Ok(());
-        }
-        if let Some(pending) = self.pending.take() {
-            return self.write(server, outcome, pending, ledger);
-        }
-        let now = self.now(server);
-        let due: Vec<_> =
-            self.timers.iter().filter(|(_, at)| **at <= now).map(|(k, _)| k.clone()).collect();
-        for key in due {
-            self.timers.remove(&key);
-            self.queue.insert(key);
-        }
-        let Some(key) = self.current.clone().or_else(|| self.queue.pop_first()) else {
-            return Ok(());
-        };
-        if self.current.is_none() {
-            self.current = Some(key.clone());
-            self.turns = 0;
-        }
-        self.turns += 1;
-        if self.turns > 24 {
-            self.again(&key);
-            return Ok(());
-        }
-        let (view, reach, decision) = self.decide(&key, now);
-        if let Some(at) = decision.again_at {
-            self.timers.insert(key.clone(), at.max(now + SignedDuration::from_millis(1)));
-        }
-        match decision.action {
-            Action::Nothing | Action::Wait => self.rest(),
-            Action::Read => self.reading = Some(Reading::default()),
-            Action::Do(step) => self.pending = Some(Pending { step, view, reach, now }),
-        }
-        Ok(())
-    }
-
-    fn rest(&mut self) {
-        (self.current, self.read, self.reading, self.pending) = (None, None, None, None);
-    }
-
-    fn again(&mut self, key: &ServiceKey) {
-        self.rest();
-        self.queue.insert(key.clone());
-    }
-
-    fn snapshot(&self, key: &ServiceKey) -> Snapshot {
-        match &self.read {
-            Some(index) => Snapshot { consistent: true, ..index.snapshot(key) },
-            None => self.index.snapshot(key),
-        }
-    }
-
-    fn decide(&self, key: &ServiceKey, now: Timestamp) -> (Snapshot, Marks, Decision) {
-        let mut view = self.snapshot(key);
-        let reach = view.marks;
-        match self.without {
-            Without::FreshOrRead => view.consistent |= self.watches.iter().all(|w| w.listed),
-            Without::MarksOverServices => {
-                let marks = view.slices.iter().map(|s| s.truth().marks.services);
-                view.marks.services = marks.max().unwrap_or_default().max(view.marks.services);
-            }
-            _ => {}
-        }
-        let trust = match () {
-            () if !self.watches.iter().all(|w| w.listed) => Trust::Starting,
-            () if self.lost => Trust::Lost,
-            () => Trust::Live,
-        };
-        let ctx = Context { now, writer: &self.name, trust, blocked: self.blocked.get(key) };
-        let mut decision = decide::decide(&view, &ctx);
-        if self.without == Without::FollowerEpoch
-            && let Action::Do(Step::Slice(next)) = &decision.action
-            && let Some(emptied) = emptied_follower(next)
-        {
-            // As if the follower had been emptied already.
-            for slice in &mut view.slices {
-                if *slice.name == emptied.metadata.name.clone().unwrap_or_default() {
-                    let mut object = emptied.clone();
-                    object.metadata.uid = Some(slice.uid.to_string());
-                    object.metadata.resource_version = Some(slice.version.to_string());
-                    let changed = zen_lead::index::slice::Slice::trim(object);
-                    *slice = std::sync::Arc::new(changed.expect("it was trimmed before"));
-                }
-            }
-            decision = decide::decide(&view, &ctx);
-        }
-        (view, reach, decision)
-    }
-
-    /// One list of a consistent read. The slices come first: a mark found on one of them was then
-    /// written before the Services and the pods were read.
-    fn read_on(&mut self, server: &Server, outcome: Outcome) {
-        let Some(reading) = &mut self.reading else { return };
-        if outcome == Outcome::Failed {
-            if let Some(key) = self.current.clone() {
-                self.again(&key);
-            }
-            return;
-        }
-        let version = Rv(server.version);
-        let slices = || (server.slices.now.values().cloned().collect(), server.version);
-        let first = self.without != Without::SlicesReadFirst;
-        if first && reading.slices.is_none() {
-            reading.slices = Some(slices());
-            return;
-        }
-        let Some(index) = &mut reading.index else {
-            let mut index = Index::new(NameRule::default(), Limits::default());
-            index.reset_services(server.services.now.values().cloned().collect(), version);
-            if !first {
-                let pods: Vec<_> = server.pods.now.values().cloned().collect();
-                index.reset_pods(Some(NAMESPACE), &pods, version);
-            }
-            reading.index = Some(index);
-            return;
-        };
-        if first {
-            let pods: Vec<_> = server.pods.now.values().cloned().collect();
-            index.reset_pods(Some(NAMESPACE), &pods, version);
-        }
-        let (slices, seen) = reading.slices.take().unwrap_or_else(slices);
-        index.reset_slices(slices, Rv(seen));
-        self.read = reading.index.take();
-        self.reading = None;
-    }
-
-    fn write(
-        &mut self,
-        server: &mut Server,
-        outcome: Outcome,
-        pending: Pending,
-        ledger: &mut Ledger,
-    ) -> Result<(), Bad> {
-        let Some(key) = self.current.clone() else { return Ok(()) };
-        let Pending { step, view, reach, now } = pending;
-        if outcome == Outcome::Failed {
-            self.again(&key);
-            return Ok(());
-        }
-        let before = checks::Before::of(server);
-        match server.perform(&step) {
-            Ok(answer) => {
-                ledger.wrote(server, &before, &step, &view, reach, now)?;
-                self.blocked.remove(&key);
-                if outcome == Outcome::AnswerLost {
-                    self.again(&key);
-                } else {
-                    let mut dirty = fold(&mut self.index, &key, &answer);
-                    if let Some(read) = &mut self.read {
-                        dirty.append(&mut fold(read, &key, &answer));
-                    }
-                    // The watch will tell nothing new: others concerned are woken now.
-                    dirty.remove(&key);
-                    self.queue.append(&mut dirty);
-                }
-            }
-            Err(_) if outcome == Outcome::AnswerLost => self.again(&key),
-            Err(Refusal::Quota) => {
-                let message = "exceeded quota".to_owned();
-                let reason = Reason::QuotaExceeded;
-                self.blocked.insert(key, Blocked { kind: step.kind(), reason, message });
-            }
-            Err(Refusal::Conflict | Refusal::Exists | Refusal::NotFound) => {
-                self.read = None;
-                self.reading = Some(Reading::default());
-            }
-        }
-        Ok(())
-    }
-
     /// What it is about to do, for the trace.
     pub fn describe(&self) -> String {
         match (&self.pending, &self.reading, &self.current) {
+            _ if self.settling.is_some() => "reads the slice of the lost answer".to_owned(),
             (Some(p), _, _) => format!("writes {}", describe(&p.step)),
             (_, Some(_), _) => "reads".to_owned(),
             (_, _, Some(key)) => format!("decides {key}"),
             _ => format!("takes up {:?}", self.queue.first()),
         }
-    }
-}
-
-/// The emptied follower, if that is what the step writes: an epoch ahead and nobody in it.
-fn emptied_follower(next: &Next) -> Option<EndpointSlice> {
-    match &next.write {
-        SliceWrite::Create(s) | SliceWrite::Replace(s) => {
-            let nobody = s.endpoints.as_ref().is_none_or(Vec::is_empty);
-            (s.address_type == "IPv6" && nobody && next.switch.is_none()).then(|| (**s).clone())
-        }
-        SliceWrite::Delete { .. } => None,
-    }
-}
-
-fn fold(index: &mut Index, key: &ServiceKey, answer: &Answer) -> Dirty {
-    use crate::fixtures::api::Stored;
-    match answer {
-        Answer::Service(service) => index.apply_service((**service).clone()),
-        Answer::Slice(slice) => index.apply_slice((**slice).clone()),
-        Answer::ServiceGone(gone) => index.forget_service(key, &gone.name(), &gone.id()),
-        Answer::SliceGone(gone) => index.forget_slice(key, &gone.name(), &gone.id()),
-    }
-}
-
-/// A step in one line.
-pub fn describe(step: &Step) -> String {
-    match step {
-        Step::Slice(next) => match &next.write {
-            SliceWrite::Create(s) | SliceWrite::Replace(s) => {
-                let a = s.metadata.annotations.clone().unwrap_or_default();
-                let get = |k: &str| a.get(k).cloned().unwrap_or_default();
-                let ends: Vec<_> = s
-                    .endpoints
-                    .iter()
-                    .flatten()
-                    .map(|e| {
-                        let name = e.target_ref.as_ref().and_then(|t| t.name.clone());
-                        let ready = e.conditions.as_ref().and_then(|c| c.ready);
-                        format!("{} ready={}", name.unwrap_or_default(), ready.unwrap_or(true))
-                    })
-                    .collect();
-                format!(
-                    "slice {} {} over {} := [{}] epoch {} at {}",
-                    s.metadata.name.clone().unwrap_or_default(),
-                    get(status::LEADER_POD_NAME),
-                    s.metadata.resource_version.clone().unwrap_or_else(|| "nothing".into()),
-                    ends.join(", "),
-                    get(status::LEADER_EPOCH),
-                    get(status::DECIDED_AT),
-                )
-            }
-            SliceWrite::Delete { name, .. } => format!("slice {name} := deleted"),
-        },
-        other => format!("{:?}", other.kind()),
     }
 }

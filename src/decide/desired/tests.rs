@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::fixtures::{Object, ServiceFixture, port, service};
+use crate::replica::DECISION_VERSION;
 use crate::spec::{PortsMode, Strategy};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -48,7 +49,7 @@ fn rich() -> Service {
 
 #[test]
 fn only_what_is_on_the_allow_list_is_taken_over() {
-    let made = leader_service(&rich(), &spec(LeaderType::ClusterIp, &[]));
+    let made = leader_service(&rich(), &spec(LeaderType::ClusterIp, &[]), DECISION_VERSION);
     let labels: Vec<_> = made.metadata.labels.iter().flatten().map(|(k, v)| (&**k, &**v)).collect();
     assert_eq!(
         labels,
@@ -77,7 +78,11 @@ fn only_what_is_on_the_allow_list_is_taken_over() {
 
 #[test]
 fn a_mirrored_type_brings_what_belongs_to_it_and_the_named_annotations() {
-    let made = leader_service(&rich(), &spec(LeaderType::Mirror, &["lb.example/internal"]));
+    let made = leader_service(
+        &rich(),
+        &spec(LeaderType::Mirror, &["lb.example/internal"]),
+        DECISION_VERSION,
+    );
     let annotations = made.metadata.annotations.unwrap();
     assert_eq!(annotations["lb.example/internal"], "true");
     assert_eq!(annotations["zen-lead.io/copied-annotations"], "lb.example/internal");
@@ -99,7 +104,7 @@ fn a_mirrored_type_brings_what_belongs_to_it_and_the_named_annotations() {
 fn headless_becomes_cluster_ip_and_the_proxy_name_is_taken_over() {
     let mut source = service("web").label("service.kubernetes.io/service-proxy-name", "other");
     source.spec().cluster_ip = Some("None".into());
-    let made = leader_service(&source, &spec(LeaderType::Mirror, &[]));
+    let made = leader_service(&source, &spec(LeaderType::Mirror, &[]), DECISION_VERSION);
     let labels = made.metadata.labels.unwrap();
     assert_eq!(labels["service.kubernetes.io/service-proxy-name"], "other");
     let got = made.spec.unwrap();
@@ -108,7 +113,7 @@ fn headless_becomes_cluster_ip_and_the_proxy_name_is_taken_over() {
 
 /// The leader Service as the API server stores it.
 fn stored(source: &Service, spec: &LeaderSpec) -> Service {
-    let mut made = leader_service(source, spec).uid("u1").version(5);
+    let mut made = leader_service(source, spec, DECISION_VERSION).uid("u1").version(5);
     let s = made.spec.as_mut().unwrap();
     s.cluster_ip = Some("10.0.0.20".into());
     for (i, p) in s.ports.iter_mut().flatten().enumerate() {
@@ -123,7 +128,7 @@ fn stored(source: &Service, spec: &LeaderSpec) -> Service {
 }
 
 fn patch(present: &Service, source: &Service, spec: &LeaderSpec) -> Option<Value> {
-    drift(present, &leader_service(source, spec))
+    drift(present, &leader_service(source, spec, DECISION_VERSION))
 }
 
 #[test]

@@ -208,6 +208,69 @@ fn a_lower_version_takes_out_and_does_nothing_else() {
     assert_eq!(mark(&scene.lock(), status::DECISION_VERSION), newer);
 }
 
+/// Served by a newer version, whose writer is `newer`; then its leader is lost.
+fn written_by_a_newer_version() -> Scene {
+    let version = (DECISION_VERSION + 1).to_string();
+    let mut scene = Scene::served(pair());
+    let lock = scene.lock().annotation(status::DECISION_VERSION, &version);
+    scene.server.put_slice(lock.annotation(status::WRITER, "newer"));
+    scene.server.put_service(scene.leader().annotation(status::DECISION_VERSION, &version));
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    scene
+}
+
+#[test]
+fn a_lower_version_takes_over_only_from_writers_that_are_gone() {
+    let names = |all: &[&str]| all.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+    let scene = written_by_a_newer_version();
+    for (replicas, may) in [
+        (names(&[]), false),
+        (names(&["other"]), false),
+        (names(&["newer", "zen-lead-0"]), false),
+        (names(&["zen-lead-0"]), true),
+        (names(&["other", "zen-lead-0"]), true),
+    ] {
+        for takes_over in [false, true] {
+            let ctx = Context { replicas: &replicas, takes_over, ..scene.context() };
+            let decision = decide(&scene.snapshot(), &ctx);
+            assert_eq!(decision.may_take_over, may, "{replicas:?}");
+            let Action::Do(Step::Slice(next)) = &decision.action else {
+                panic!("{replicas:?}: {:?}", decision.action)
+            };
+            assert_eq!(next.switch.is_some(), may && takes_over, "{replicas:?}");
+            assert_eq!(next.urgent, !(may && takes_over), "{replicas:?}");
+        }
+    }
+}
+
+#[test]
+fn who_took_an_endpoint_out_does_not_hold_itself_back() {
+    let mut scene = written_by_a_newer_version();
+    scene.settle();
+    assert_eq!(scene.routed(), None);
+    assert_eq!(mark(&scene.lock(), status::WRITER), "newer");
+}
+
+#[test]
+fn taking_over_leaves_nothing_of_the_newer_version() {
+    let mut scene = written_by_a_newer_version();
+    let replicas = vec!["zen-lead-0".to_owned()];
+    loop {
+        let ctx = Context { replicas: &replicas, takes_over: true, ..scene.context() };
+        match decide(&scene.snapshot(), &ctx).action {
+            Action::Do(step) => _ = scene.perform(&step),
+            Action::Nothing => break,
+            other => panic!("a consistent snapshot is enough, not {other:?}"),
+        }
+    }
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+    let own = DECISION_VERSION.to_string();
+    assert_eq!(mark(&scene.lock(), status::DECISION_VERSION), own);
+    assert_eq!(mark(&scene.lock(), status::WRITER), "zen-lead-0");
+    assert_eq!(scene.leader().metadata.annotations.unwrap()[status::DECISION_VERSION], own);
+    assert!(!scene.decide().may_take_over);
+}
+
 #[test]
 fn the_leader_service_of_a_newer_version_is_not_patched_back() {
     let newer = (DECISION_VERSION + 1).to_string();

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Writes the traces of the model without its rules into docs/reliability.md:
+#
+#   scripts/traces.sh
+#
+# tests/model compares the two; run this where a change of the decisions or of the model changed them.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+cd "$ROOT"
+
+traces=target/model-traces
+rm -rf "$traces" && mkdir -p "$traces"
+ZEN_LEAD_MODEL_TRACES=$PWD/$traces cargo test --locked --quiet --test model -- caught
+awk -v dir="$traces" '
+  /^<!-- trace / { print; file = dir "/" $3 ".md"; while ((getline line < file) > 0) print line; skip = 1; next }
+  /^<!-- end -->$/ { skip = 0 }
+  !skip { print }
+' docs/reliability.md >"$traces/new" && cp "$traces/new" docs/reliability.md
+found=("$traces"/*.md)
+say "docs/reliability.md holds the traces of ${#found[@]} rules"

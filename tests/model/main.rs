@@ -1,0 +1,192 @@
+//! A model of the whole without a cluster: a double of the API server, replicas that run the real
+//! index and the real decision behind lagging watches, and a world that does its worst.
+//!
+//! Seeds are printed with a failure, with the shortened walk. `ZEN_LEAD_MODEL_SEED=n` runs one seed,
+//! `ZEN_LEAD_MODEL_WALKS=n` so many walks of each profile from `ZEN_LEAD_MODEL_FIRST` on,
+//! `ZEN_LEAD_MODEL_STATES=n` searches so many states of each small world. More: scripts/soak.sh.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test binary")]
+
+#[path = "../../src/fixtures.rs"]
+mod fixtures;
+
+mod checks;
+mod digest;
+mod replica;
+mod small;
+mod tell;
+mod traces;
+mod walk;
+mod world;
+
+use replica::Without;
+use small::Small;
+use walk::{Done, Profile, Walk};
+use world::{PodMove, World};
+
+const STEPS: usize = 300;
+
+fn setting(name: &str) -> Option<u64> {
+    #[allow(clippy::disallowed_methods, reason = "how a test is told what to replay")]
+    std::env::var(name).ok().map(|v| v.parse().unwrap())
+}
+
+/// Runs so many walks; panics with the shortened one that fails.
+fn walks(profile: Profile, walks: u64) {
+    let first = setting("ZEN_LEAD_MODEL_FIRST").unwrap_or(0);
+    let number = setting("ZEN_LEAD_MODEL_WALKS").unwrap_or(walks);
+    let seeds: Vec<u64> = setting("ZEN_LEAD_MODEL_SEED")
+        .map_or_else(|| (first..first + number).collect(), |s| vec![s]);
+    let mut all = Done::default();
+    for &seed in &seeds {
+        let walk = Walk::new(seed, STEPS, profile, Without::Nothing);
+        match walk.run() {
+            Ok(done) => {
+                all.moves += done.moves;
+                all.writes += done.writes;
+                all.switches += done.switches;
+            }
+            Err(bad) => {
+                let short = walk.shortened(&bad);
+                let bad = short.run().err().unwrap_or(bad);
+                panic!(
+                    "seed {seed} ({profile:?}): {} does not hold: {}\n{} moves are enough:\n{}",
+                    bad.property,
+                    bad.found,
+                    short.moves.len(),
+                    short.trace()
+                );
+            }
+        }
+    }
+    println!(
+        "{} walks: {} moves, {} writes, {} switches",
+        seeds.len(),
+        all.moves,
+        all.writes,
+        all.switches
+    );
+    assert!(
+        seeds.len() < 100 || 2 * all.switches > seeds.len(),
+        "walks that switch nothing show nothing: {all:?}"
+    );
+}
+
+#[test]
+fn the_protocol_holds() {
+    walks(Profile::Protocol, 250);
+}
+
+#[test]
+fn everything_holds() {
+    walks(Profile::Everything, 250);
+}
+
+#[test]
+fn two_versions_side_by_side_hold() {
+    walks(Profile::Versions, 150);
+}
+
+#[test]
+fn a_restored_cluster_holds() {
+    walks(Profile::Restored, 150);
+}
+
+const PODS_COME_AND_GO: &[World] = &[
+    World::Pod("a", PodMove::Ready(false)),
+    World::Pod("a", PodMove::Ready(true)),
+    World::Pod("b", PodMove::Ready(false)),
+    World::Pod("b", PodMove::Ready(true)),
+    World::Pod("a", PodMove::ComeOrGo),
+    World::Set("zen-lead.io/sticky", "false"),
+];
+
+fn small(dual: bool, events: u8, faults: u8) -> Small {
+    Small {
+        dual,
+        pods: &["a", "b"],
+        happenings: PODS_COME_AND_GO,
+        events,
+        faults,
+        without: Without::Nothing,
+        rest_of: setting("ZEN_LEAD_MODEL_REST_OF").unwrap_or(16),
+        most: usize::try_from(setting("ZEN_LEAD_MODEL_STATES").unwrap_or(12_000)).unwrap(),
+    }
+}
+
+#[test]
+fn small_worlds_hold_exhaustively() {
+    let mut all = vec![(false, 1, 1), (true, 1, 0), (true, 1, 1)];
+    if setting("ZEN_LEAD_MODEL_SOAK").is_some() {
+        all.extend([(false, 2, 0), (true, 2, 0), (false, 2, 1), (true, 2, 1)]);
+    }
+    for (dual, events, faults) in all {
+        small(dual, events, faults)
+            .holds(&format!("dual {dual}, {events} events, {faults} faults"));
+    }
+}
+
+/// Walks without a rule until one fails; the shortened walk is the one in docs/reliability.md.
+fn caught(without: Without, profile: Profile, within: u64) {
+    for seed in 0..within {
+        let walk = Walk::new(seed, STEPS, profile, without);
+        let Err(bad) = walk.run() else { continue };
+        let short = walk.shortened(&bad);
+        let bad = short.run().err().unwrap_or(bad);
+        let text = format!(
+            "Walk {} (seed {seed}) fails, {} of its {STEPS} moves are enough. *{}*:\n\n```\n{}=> {}\n```\n",
+            seed + 1,
+            short.moves.len(),
+            bad.property,
+            short.trace(),
+            bad.found
+        );
+        traces::documented(&format!("{without:?}"), &text);
+        return;
+    }
+    panic!("{within} walks without {without:?} found nothing");
+}
+
+#[test]
+fn writing_without_compare_and_swap_is_caught() {
+    caught(Without::CompareAndSwap, Profile::Protocol, 50);
+}
+
+#[test]
+fn deciding_from_a_stale_cache_is_caught() {
+    caught(Without::FreshOrRead, Profile::Protocol, 50);
+}
+
+#[test]
+fn marks_over_pods_only_are_caught() {
+    caught(Without::MarksOverServices, Profile::Protocol, 200);
+}
+
+#[test]
+fn a_follower_without_the_epoch_to_come_is_caught() {
+    caught(Without::FollowerEpoch, Profile::Protocol, 200);
+}
+
+#[test]
+fn reading_the_slices_last_is_caught() {
+    caught(Without::SlicesReadFirst, Profile::Protocol, 300);
+}
+
+#[test]
+fn versions_that_overwrite_each_other_are_caught() {
+    caught(Without::VersionsInOrder, Profile::Versions, 50);
+}
+
+#[test]
+fn a_downgrade_without_takeover_is_caught() {
+    caught(Without::Takeover, Profile::Versions, 50);
+}
+
+/// Every order of moves finds what the walks find, in a world with two pods and two families.
+#[test]
+fn small_worlds_without_a_rule_fail() {
+    for without in [Without::CompareAndSwap, Without::FreshOrRead] {
+        let found = Small { without, ..small(true, 2, 0) }.search();
+        let (bad, path) = found.expect_err("it must fail without the rule");
+        println!("{without:?}: {} after {} moves: {}", bad.property, path.len(), bad.found);
+    }
+}
