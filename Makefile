@@ -8,6 +8,8 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 IMAGE ?= zen-lead:dev
+# Names of measurements, none for all.
+BENCH ?=
 
 .PHONY: help
 help: ## This list
@@ -53,8 +55,8 @@ coverage: toolchain-all ## Covered lines of `make test` (target/coverage/lcov.in
 	scripts/coverage.sh
 
 .PHONY: bench
-bench: cluster-up image ## The measurements behind the targets of the documentation
-	scripts/test.sh bench --locked --features e2e
+bench: cluster-up image ## The measurements of docs/performance-tuning.md (BENCH=burst: one of them)
+	scripts/test.sh bench --locked --profile dev --features e2e --bench bench -- $(BENCH)
 
 .PHONY: cluster-up cluster-down cluster-status
 cluster-up: ## Start the local Kubernetes (built from source the first time)
