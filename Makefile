@@ -51,7 +51,7 @@ audit: toolchain ## Known vulnerabilities in the dependencies (RustSec)
 	scripts/audit.sh
 
 .PHONY: coverage
-coverage: toolchain-all ## Covered lines of `make test` (target/coverage/lcov.info)
+coverage: toolchain-all ## `make test` with counters; fails where too few lines are covered (target/coverage/lcov.info)
 	scripts/coverage.sh
 
 .PHONY: bench

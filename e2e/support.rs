@@ -8,6 +8,8 @@
 pub mod case;
 #[path = "../tests/cluster/support/cluster.rs"]
 pub mod cluster;
+#[path = "../tests/cluster/support/exposition.rs"]
+pub mod exposition;
 #[path = "../tests/cluster/support/harness.rs"]
 pub mod harness;
 #[path = "../tests/cluster/support/kubectl.rs"]
@@ -16,6 +18,8 @@ pub mod kubectl;
 pub mod names;
 #[path = "../tests/cluster/support/objects.rs"]
 pub mod objects;
+#[path = "../tests/cluster/support/promtool.rs"]
+pub mod promtool;
 #[path = "../tests/cluster/support/recorder.rs"]
 pub mod recorder;
 #[path = "../tests/cluster/support/report.rs"]

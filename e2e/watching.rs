@@ -1,9 +1,8 @@
 //! What others see: kubectl wait, events, metrics, probes.
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::events::v1::Event;
@@ -12,8 +11,10 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::support::case::{Case, epoch};
+use crate::support::exposition::parse;
 use crate::support::harness::tests;
 use crate::support::kubectl::As;
+use crate::support::promtool;
 use crate::support::traffic::ask;
 use crate::support::waiting::{check, until};
 
@@ -103,30 +104,15 @@ async fn metrics_pass_promtool(t: Arc<Case>) {
     for at in replicas(&t).await {
         let text = ask(at, "GET", "/metrics").await.unwrap();
         let promtool = std::env::var("PROMTOOL").expect("the cluster brings promtool");
-        let mut child = Command::new(promtool)
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(format!("{text}\n").as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let said = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert!(output.status.success() && said.trim().is_empty(), "{at}: {said}");
-        let about = format!("namespace=\"{}\"", t.ns);
-        let counted = text
-            .lines()
-            .filter(|l| l.starts_with("zen_lead_failover_count_total{") && l.contains(&about));
-        switches +=
-            counted.map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>();
+        // `ask` leaves the end of the last line out.
+        let text = format!("{text}\n");
+        promtool::passes(Path::new(&promtool), &text);
+        let found = parse(&text).unwrap();
+        let about = [("namespace", t.ns.as_str())];
+        switches += found.value("zen_lead_failover_count_total", &about).unwrap_or_default();
         // Both replicas know the Service, whoever writes.
-        let epoch = format!("zen_lead_leader_epoch{{namespace=\"{}\",service=\"web\"}}", t.ns);
-        assert!(text.contains(&epoch), "{at} has no {epoch}");
+        let epoch = found.value("zen_lead_leader_epoch", &[about[0], ("service", "web")]);
+        assert!(epoch.is_some(), "{at} has no epoch of it");
     }
     assert!((switches - 1.0).abs() < f64::EPSILON, "one replica made the one switch: {switches}");
 }

@@ -1,11 +1,20 @@
 #!/usr/bin/env bash
-# Runs `make test` once more with counters and prints the covered lines by file:
+# Runs cargo's tests of `make test` once more with counters, prints the covered lines by file, and
+# fails where they are too few:
 #
 #   scripts/coverage.sh        also writes target/coverage/lcov.info
+#
+# Counted is src/ without its tests. Replicas that the tests start write their counters when they end
+# by themselves; those that are killed count for nothing.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
+
+# At least so many per cent of the lines.
+METRICS=95
+CRATE=85
+NOT_COUNTED='/src/(.*/)?(tests|testing|fixtures)(/|\.rs$)'
 
 if ! [[ -x $(rustc --print target-libdir)/../bin/llvm-profdata ]]; then
   rustup component add llvm-tools >&2 || die "the component llvm-tools is missing" "rustup component add llvm-tools"
@@ -13,7 +22,32 @@ fi
 tool=$(scripts/tool.sh cargo-llvm-cov)
 PATH=$(dirname -- "$tool"):$PATH
 export PATH
+# Without debug information everything is built and linked sooner; counters do not need it.
+export CARGO_PROFILE_DEV_DEBUG=0
 mkdir -p target/coverage
 scripts/test.sh llvm-cov --locked --no-report
-cargo llvm-cov report --lcov --output-path target/coverage/lcov.info
-cargo llvm-cov report --summary-only
+cargo llvm-cov report --ignore-filename-regex "$NOT_COUNTED" --lcov --output-path target/coverage/lcov.info
+
+awk -F: -v root="$ROOT/" -v metrics_bound="$METRICS" -v crate_bound="$CRATE" '
+  function percent(hit, all) { return all ? 100 * hit / all : 0 }
+  function judge(what, hit, all, bound, share) {
+    share = percent(hit, all)
+    printf "%-24s %6.2f %%  %5d of %5d lines  (at least %d %%)\n", what, share, hit, all, bound
+    if (share < bound) failed = 1
+  }
+  /^SF:/ { file = substr($0, 4); sub(root, "", file) }
+  /^LF:/ { found = $2 }
+  /^LH:/ { hit = $2 }
+  /^end_of_record/ && file ~ /^src\// {
+    printf "%-40s %6.2f %%  %5d of %5d lines\n", file, percent(hit, found), hit, found
+    all_found += found; all_hit += hit
+    if (file ~ /^src\/metrics(\.rs|\/)/) { metrics_found += found; metrics_hit += hit }
+  }
+  END {
+    print ""
+    judge("covered in src/metrics*:", metrics_hit, metrics_found, metrics_bound)
+    judge("covered in the crate:", all_hit, all_found, crate_bound)
+    exit failed
+  }
+' target/coverage/lcov.info || die "too few lines are covered" \
+  "the tests of what is new belong to the same change; lines without a hit: DA:LINE,0 in target/coverage/lcov.info"

@@ -24,6 +24,7 @@ use crate::pki;
 use crate::queue::Queue;
 use crate::reader::Reader;
 use crate::reconcile::{Next, Reconciler};
+use crate::record;
 use crate::retry::{self, Caller, Operation, Target};
 use crate::serve::{self, admin, tls, webhook};
 use crate::shutdown::{self, Shutdown, Times, UnixSignals};
@@ -31,6 +32,8 @@ use crate::supervise::Supervisor;
 use crate::watches::Watches;
 use crate::{cli, telemetry};
 
+/// The longest pause a Service is left alone on the API server's word.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Time for requests in flight once nothing new is accepted.
 const REQUESTS: Duration = Duration::from_secs(5);
 
@@ -55,8 +58,9 @@ pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }),
         Command::Status { output, namespace } => runtime.block_on(async {
-            let (client, _) = connect(Arc::new(Metrics::new()?)).await?;
-            print!("{}", cli::status::run(client, namespace.as_deref(), output).await?);
+            let (client, caller) = connect(Arc::new(Metrics::new()?)).await?;
+            let text = cli::status::run(client, &caller, namespace.as_deref(), output).await?;
+            print!("{text}");
             Ok(ExitCode::SUCCESS)
         }),
     }
@@ -74,8 +78,17 @@ async fn connect(metrics: Arc<Metrics>) -> anyhow::Result<(Client, Caller)> {
 /// where it does not say.
 async fn name_rule(client: &Client, caller: &Caller) -> NameRule {
     let version = || client.apiserver_version();
-    let asked = retry::call(caller, Operation::GetVersion, Target::cluster("version"), version);
-    let Ok(info) = asked.await else { return NameRule::Dns1035 };
+    let asked = retry::call(caller, Operation::GetVersion, Target::own("/version"), version);
+    let info = match asked.await {
+        Ok(info) => info,
+        Err(error) => {
+            tracing::warn!(
+                "{error}; until zen-lead is started again it takes no leader-service-name that \
+                 begins with a digit, which Kubernetes allows from 1.36 on"
+            );
+            return NameRule::Dns1035;
+        }
+    };
     let number = |text: &str| {
         let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
         digits.parse::<u32>().unwrap_or(0)
@@ -156,7 +169,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         index,
         Applier::new(client.clone(), caller.clone(), &args.pod_name, clock.now()),
         Reader::new(client.clone(), caller.clone(), names, limits),
-        metrics,
+        metrics.clone(),
         publisher,
         clock,
         args.pod_name.clone(),
@@ -174,7 +187,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     });
 
     let times = Times { propagation: args.drain_delay, requests: REQUESTS, ..Times::default() };
-    let ended = shutdown::run(&shutdown, &supervisor, &health, &times, signals).await;
+    let ended = shutdown::run(&shutdown, &supervisor, &health, &times, &metrics, signals).await;
     match &ended {
         shutdown::Ended::Failed(failed) => tracing::error!(%failed, "ended with a failure"),
         other => tracing::info!(?other, "ended"),
@@ -191,8 +204,9 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
             Ok(Next::Idle | Next::Forget) => held.done(None),
             Ok(Next::At(at)) => held.done(Some(at)),
             Err(error) => {
-                let wait = held.fail(None);
-                tracing::warn!(%key, %error, wait_ms = wait.as_millis(), "reconcile failed");
+                let asked = error.retry_after().map(|pause| pause.min(MAX_RETRY_AFTER));
+                let wait = held.fail(asked.map(|pause| clock::monotonic() + pause));
+                tracing::warn!(%key, "{}", record::failure(&error, wait));
             }
         }
     }
@@ -223,7 +237,7 @@ fn start_admin(
 ) {
     let control = serve::Control::new();
     let router = admin::router(metrics.clone(), Arc::new(Gates(health.clone())));
-    let (running, until) = (control.clone(), shutdown.clone());
+    let running = control.clone();
     supervisor.spawn("admin server", async move {
         serve::http(socket, router, running, &serve::Limits::default()).await
     });
@@ -235,7 +249,6 @@ fn start_admin(
         ending.stopping().await;
         control.stop(Duration::from_millis(200));
     });
-    drop(until);
 }
 
 #[allow(clippy::too_many_arguments, reason = "the wiring, called once")]

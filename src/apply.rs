@@ -175,11 +175,21 @@ impl Applier {
         match written {
             Ok(slice) => Ok(Applied::Slice(Box::new(slice))),
             Err(error) if error.may_have_happened() || error.after_lost_attempt() => {
-                // Our write id on it: we won.
                 let call = || api.get(&name);
-                let now = self.call(Operation::GetSlice, key, &name, call).await?;
-                let found = now.metadata.annotations.as_ref().and_then(|a| a.get(status::WRITE_ID));
-                if found == Some(&id) { Ok(Applied::Slice(Box::new(now))) } else { Err(error) }
+                let outcome = match self.call(Operation::GetSlice, key, &name, call).await {
+                    // Our write id on it: we won.
+                    Ok(now) if carries(&now, &id) => Ok(Applied::Slice(Box::new(now))),
+                    // No slice: nothing of ours happened, and nobody was faster either.
+                    Ok(_) | Err(CallError::NotFound { .. }) => Err(error.clone()),
+                    Err(unknown) => Err(unknown),
+                };
+                let found = match &outcome {
+                    Ok(_) => "it took effect",
+                    Err(same) if *same == error => "it did not take effect",
+                    Err(_) => "it could not be read either",
+                };
+                tracing::info!(%key, "{error}; settled by reading the slice: {found}");
+                outcome
             }
             Err(error) => Err(error),
         }
@@ -254,6 +264,11 @@ impl Applier {
             Err(error) => Err(error),
         }
     }
+}
+
+fn carries(slice: &EndpointSlice, write_id: &str) -> bool {
+    let annotations = slice.metadata.annotations.as_ref();
+    annotations.and_then(|a| a.get(status::WRITE_ID)).is_some_and(|found| found == write_id)
 }
 
 fn manager() -> String {

@@ -76,8 +76,13 @@ pub enum StepKind {
     PatchLeader,
     /// [`Step::DeleteLeader`]
     DeleteLeader,
-    /// [`Step::Slice`]
+    /// [`Step::Slice`] that replaces or deletes one.
     Slice,
+    /// [`Step::Slice`] that creates one: what refuses that (a quota) must not keep a lost leader in
+    /// the slices there are, for example in those of the old name.
+    CreateSlice,
+    /// Every step that creates something: refused in a namespace that is being deleted.
+    Creation,
     /// [`Step::ClearBuiltIn`]
     ClearBuiltIn,
     /// [`Step::Mirror`]
@@ -93,10 +98,20 @@ impl Step {
             Self::CreateLeader(_) => StepKind::CreateLeader,
             Self::PatchLeader(..) => StepKind::PatchLeader,
             Self::DeleteLeader(_) => StepKind::DeleteLeader,
+            Self::Slice(_) if self.creates() => StepKind::CreateSlice,
             Self::Slice(_) => StepKind::Slice,
             Self::ClearBuiltIn(_) => StepKind::ClearBuiltIn,
             Self::Mirror(..) => StepKind::Mirror,
             Self::SourceConditions(..) => StepKind::SourceConditions,
+        }
+    }
+
+    /// It makes an object that was not there.
+    pub fn creates(&self) -> bool {
+        match self {
+            Self::CreateLeader(_) => true,
+            Self::Slice(next) => matches!(next.write, slices::SliceWrite::Create(_)),
+            _ => false,
         }
     }
 
@@ -136,6 +151,13 @@ pub struct Blocked {
     pub reason: EventReason,
     /// The server's words.
     pub message: String,
+}
+
+impl Blocked {
+    /// Whether this step would meet the same refusal.
+    pub fn refuses(&self, step: &Step) -> bool {
+        self.kind == step.kind() || (self.kind == StepKind::Creation && step.creates())
+    }
 }
 
 /// What a decision needs beside the snapshot.
@@ -186,7 +208,7 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
     let routing = routing::route(snapshot, ctx);
     let behind = snapshot.marks.behind(&routing.marks);
     let step = routing.steps.into_iter().find(|step| {
-        let refused = ctx.blocked.is_some_and(|b| b.kind == step.kind());
+        let refused = ctx.blocked.is_some_and(|b| b.refuses(step));
         // A newer version of zen-lead wrote the slice: only what takes an endpoint out is ours.
         let outranked = routing.outranked && !step.urgent();
         !refused && !outranked

@@ -4,7 +4,10 @@
 //! closed enums of the callers (`&'static str`). No statics, no decisions, no HTTP.
 
 mod register;
+mod series;
 mod services;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -13,13 +16,15 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
-pub use services::{ServiceReport, ServiceReports};
+pub use services::{ServiceReport, Services};
 
+use crate::clock::Clock;
 use crate::names::ServiceKey;
 use register::{
     build_info, counter, float_gauge, gauge, histogram, plain_float_gauge, plain_gauge,
     plain_histogram,
 };
+use series::Family;
 
 /// Buckets of everything that is one API call or less, in seconds.
 pub const FAST_BUCKETS: [f64; 13] =
@@ -28,27 +33,14 @@ pub const FAST_BUCKETS: [f64; 13] =
 pub const FAILOVER_BUCKETS: [f64; 12] =
     [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
-/// Highest attempt counted by number; what is above is `10+`.
-const MAX_ATTEMPT_LABEL: u32 = 9;
+/// Labels of the attempts of a call; the last one is for all above too.
+const ATTEMPTS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10+"];
 
 /// All metric handles of the process.
 pub struct Metrics {
     registry: Registry,
-    services: ServiceReports,
+    services: Services,
 
-    failovers: IntCounterVec,
-    reconcile_duration: HistogramVec,
-    reconciliations: IntCounterVec,
-    reconcile_errors: IntCounterVec,
-    selection_attempts: IntCounterVec,
-    sticky_hits: IntCounterVec,
-    sticky_misses: IntCounterVec,
-    port_failures: IntCounterVec,
-    write_errors: IntCounterVec,
-    write_conflicts: IntCounterVec,
-    retry_attempts: IntCounterVec,
-    retry_successes: IntCounterVec,
-    failover_latency: HistogramVec,
     api_call_duration: HistogramVec,
     timeouts: IntCounterVec,
 
@@ -79,95 +71,22 @@ pub struct Metrics {
     queue_latency: Histogram,
 }
 
-const NS: [&str; 2] = ["namespace", "service"];
-
 impl Metrics {
     /// Creates every handle and registers it with a registry of its own.
     ///
     /// # Errors
     /// Fails only when two metrics share a name: a mistake of the programmer that a test finds.
     pub fn new() -> prometheus::Result<Self> {
+        Self::with_clock(Clock::system())
+    }
+
+    fn with_clock(clock: Clock) -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("zen_lead".into()), None)?;
         let r = &registry;
-        let services = ServiceReports::default();
+        let services = Services::new(clock);
         registry.register(Box::new(services.collector()?))?;
         build_info(r)?;
         Ok(Self {
-            failovers: counter(
-                r,
-                "failover_count_total",
-                "Switches of the leader written by this replica, by reason.",
-                &["namespace", "service", "reason"],
-            )?,
-            reconcile_duration: histogram(
-                r,
-                "reconciliation_duration_seconds",
-                "Duration of one reconcile of a Service.",
-                &["namespace", "service", "result"],
-                &FAST_BUCKETS,
-            )?,
-            reconciliations: counter(r, "reconciliations_total", "Reconciles of a Service.", &NS)?,
-            reconcile_errors: counter(
-                r,
-                "reconciliation_errors_total",
-                "Reconciles of a Service that ended with an error.",
-                &NS,
-            )?,
-            selection_attempts: counter(
-                r,
-                "leader_selection_attempts_total",
-                "Decisions in which a leader had to be chosen.",
-                &NS,
-            )?,
-            sticky_hits: counter(
-                r,
-                "sticky_leader_hits_total",
-                "Decisions in which an eligible incumbent stayed.",
-                &NS,
-            )?,
-            sticky_misses: counter(
-                r,
-                "sticky_leader_misses_total",
-                "Decisions in which the incumbent could not stay.",
-                &NS,
-            )?,
-            port_failures: counter(
-                r,
-                "port_resolution_failures_total",
-                "Decisions in which a named port was not found on the leader.",
-                &NS,
-            )?,
-            write_errors: counter(
-                r,
-                "endpoint_write_errors_total",
-                "Slice writes that failed for another reason than a conflict.",
-                &NS,
-            )?,
-            write_conflicts: counter(
-                r,
-                "endpoint_write_conflicts_total",
-                "Slice writes that met a newer version of the slice.",
-                &NS,
-            )?,
-            retry_attempts: counter(
-                r,
-                "retry_attempts_total",
-                "Attempts of API calls that failed for a passing reason, by attempt (10+ is the last).",
-                &["namespace", "service", "operation", "attempt"],
-            )?,
-            retry_successes: counter(
-                r,
-                "retry_success_after_retry_total",
-                "API calls that succeeded after at least one retry.",
-                &["namespace", "service", "operation"],
-            )?,
-            failover_latency: histogram(
-                r,
-                "failover_latency_seconds",
-                "Time from the event that ended a leadership to the slice write that named the next leader.",
-                &NS,
-                &FAILOVER_BUCKETS,
-            )?,
             api_call_duration: histogram(
                 r,
                 "api_call_duration_seconds",
@@ -178,7 +97,7 @@ impl Metrics {
             timeouts: counter(
                 r,
                 "timeout_occurrences_total",
-                "Calls that ran into their deadline.",
+                "Calls and rows of calls that ran into their deadline, by operation.",
                 &["operation"],
             )?,
             cache_size: gauge(
@@ -321,7 +240,7 @@ impl Metrics {
     }
 
     /// The state of each managed Service as the last reconcile reported it; gauges are computed from it at scrape.
-    pub fn services(&self) -> &ServiceReports {
+    pub fn services(&self) -> &Services {
         &self.services
     }
 
@@ -335,26 +254,31 @@ impl Metrics {
         Ok(out)
     }
 
+    /// Keeps series of a Service from now on, until [`Metrics::forget`]. A Service that is not
+    /// tracked has none, whatever is recorded for it: what ends late brings nothing back.
+    pub fn track(&self, key: &ServiceKey) {
+        self.services.track(key);
+    }
+
     /// Counts a switch of the leader and the seconds it took, when the time of its cause is known.
     pub fn failover(&self, key: &ServiceKey, reason: &'static str, latency: Option<Duration>) {
-        self.failovers.with_label_values(&[&key.namespace, &key.name, reason]).inc();
-        if let Some(latency) = latency {
-            self.failover_latency
-                .with_label_values(&[&*key.namespace, &*key.name])
-                .observe(latency.as_secs_f64());
-        }
+        self.services.record(key, |series| {
+            series.inc(Family::Failovers, &[reason]);
+            if let Some(latency) = latency {
+                series.observe(Family::FailoverLatency, &[], latency);
+            }
+        });
     }
 
     /// Counts a finished reconcile; `result` is from a closed enum.
     pub fn reconciled(&self, key: &ServiceKey, result: &'static str, error: bool, took: Duration) {
-        let ns = [&*key.namespace, &*key.name];
-        self.reconciliations.with_label_values(&ns).inc();
-        if error {
-            self.reconcile_errors.with_label_values(&ns).inc();
-        }
-        self.reconcile_duration
-            .with_label_values(&[ns[0], ns[1], result])
-            .observe(took.as_secs_f64());
+        self.services.record(key, |series| {
+            series.inc(Family::Reconciliations, &[]);
+            if error {
+                series.inc(Family::ReconcileErrors, &[]);
+            }
+            series.observe(Family::ReconcileDuration, &[result], took);
+        });
     }
 
     /// Counts a decision: whether a leader had to be chosen, and what became of the incumbent.
@@ -365,27 +289,29 @@ impl Metrics {
         incumbent_stayed: Option<bool>,
         ports_failed: bool,
     ) {
-        let ns = [&*key.namespace, &*key.name];
-        if chosen {
-            self.selection_attempts.with_label_values(&ns).inc();
-        }
-        match incumbent_stayed {
-            Some(true) => self.sticky_hits.with_label_values(&ns).inc(),
-            Some(false) => self.sticky_misses.with_label_values(&ns).inc(),
-            None => {}
-        }
-        if ports_failed {
-            self.port_failures.with_label_values(&ns).inc();
-        }
+        self.services.record(key, |series| {
+            if chosen {
+                series.inc(Family::SelectionAttempts, &[]);
+            }
+            match incumbent_stayed {
+                Some(true) => series.inc(Family::StickyHits, &[]),
+                Some(false) => series.inc(Family::StickyMisses, &[]),
+                None => {}
+            }
+            if ports_failed {
+                series.inc(Family::PortFailures, &[]);
+            }
+        });
     }
 
     /// Counts a slice write that failed.
     pub fn slice_write_failed(&self, key: &ServiceKey, conflict: bool) {
-        let counter = if conflict { &self.write_conflicts } else { &self.write_errors };
-        counter.with_label_values(&[&*key.namespace, &*key.name]).inc();
+        let family = if conflict { Family::WriteConflicts } else { Family::WriteErrors };
+        self.services.record(key, |series| series.inc(family, &[]));
     }
 
-    /// Counts attempt number `attempt` (from 1) of a call that failed for a passing reason.
+    /// Counts attempt number `attempt` (from 1) of a call that failed for a passing reason. Both
+    /// labels are empty where the call is about no tracked Service.
     pub fn retry_attempt(
         &self,
         namespace: &str,
@@ -393,14 +319,19 @@ impl Metrics {
         operation: &'static str,
         attempt: u32,
     ) {
-        let label =
-            if attempt > MAX_ATTEMPT_LABEL { "10+".to_owned() } else { attempt.to_string() };
-        self.retry_attempts.with_label_values(&[namespace, service, operation, &label]).inc();
+        let last = ATTEMPTS.len() - 1;
+        let attempt = usize::try_from(attempt).unwrap_or(usize::MAX).saturating_sub(1).min(last);
+        self.services.record_always(&ServiceKey::new(namespace, service), |series| {
+            series.inc(Family::RetryAttempts, &[operation, ATTEMPTS[attempt]]);
+        });
     }
 
-    /// Counts a call that succeeded after at least one retry.
+    /// Counts a call that succeeded after at least one retry; labels as in
+    /// [`Metrics::retry_attempt`].
     pub fn retry_success(&self, namespace: &str, service: &str, operation: &'static str) {
-        self.retry_successes.with_label_values(&[namespace, service, operation]).inc();
+        self.services.record_always(&ServiceKey::new(namespace, service), |series| {
+            series.inc(Family::RetrySuccesses, &[operation]);
+        });
     }
 
     /// Observes one attempt of an API call.
@@ -408,7 +339,7 @@ impl Metrics {
         self.api_call_duration.with_label_values(&[operation, result]).observe(took.as_secs_f64());
     }
 
-    /// Counts a call that ran into its deadline.
+    /// Counts a call, or a row of calls, that ran into its deadline.
     pub fn timeout(&self, operation: &'static str) {
         self.timeouts.with_label_values(&[operation]).inc();
     }
@@ -533,25 +464,7 @@ impl Metrics {
 
     /// Removes every series of a Service that is no longer managed.
     pub fn forget(&self, key: &ServiceKey) {
-        self.services.remove(key);
-        let (ns, name) = (&*key.namespace, &*key.name);
-        for vec in [
-            &self.failovers,
-            &self.reconciliations,
-            &self.reconcile_errors,
-            &self.selection_attempts,
-            &self.sticky_hits,
-            &self.sticky_misses,
-            &self.port_failures,
-            &self.write_errors,
-            &self.write_conflicts,
-            &self.retry_attempts,
-            &self.retry_successes,
-        ] {
-            services::remove_series(vec, ns, name);
-        }
-        services::remove_series(&self.reconcile_duration, ns, name);
-        services::remove_series(&self.failover_latency, ns, name);
+        self.services.forget(key);
     }
 }
 

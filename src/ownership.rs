@@ -22,6 +22,8 @@ use crate::supervise::Supervisor;
 
 /// Field manager of the owner references.
 const FIELD_MANAGER: &str = "zen-lead-ownership";
+/// Longest pass: up to five calls, each with its own deadline.
+const PASS: Duration = Duration::from_secs(30);
 /// Pause before it is tried again after a failure, and between checks.
 const AGAIN: Duration = Duration::from_mins(1);
 
@@ -39,8 +41,13 @@ pub fn start(
     supervisor.spawn("ownership", async move {
         loop {
             let pass = own(&client, &caller, &namespace, &validating, &mutating);
+            let (operation, about) = (Operation::OwnershipPass, Target::own(&namespace));
+            let pass = retry::collection(&caller.metrics, operation, about, PASS, pass);
             if let Err(error) = pass.await {
-                tracing::warn!(%error, "webhook configurations do not belong to the Namespace yet");
+                tracing::warn!(
+                    "the webhook configurations are not made to go with the Namespace {namespace}: \
+                     {error}; tried again in {AGAIN:?}"
+                );
             }
             tokio::select! {
                 () = tokio::time::sleep(AGAIN) => {}
@@ -58,7 +65,7 @@ async fn own(
     mutating: &str,
 ) -> Result<(), CallError> {
     let api: Api<Namespace> = Api::all(client.clone());
-    let about = Target::cluster(namespace);
+    let about = Target::own(namespace);
     let found = retry::call(caller, Operation::GetNamespace, about, || api.get(namespace)).await?;
     let uid = found.metadata.uid.unwrap_or_default();
     set::<ValidatingWebhookConfiguration>(client, caller, validating, namespace, &uid).await?;
@@ -79,7 +86,7 @@ where
         + DeserializeOwned,
 {
     let api: Api<K> = Api::all(client.clone());
-    let about = Target::cluster(name);
+    let about = Target::own(name);
     let Some(now) = retry::call(caller, Operation::GetWebhook, about, || api.get_opt(name)).await?
     else {
         return Ok(());

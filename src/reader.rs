@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -20,8 +21,12 @@ use crate::names::{NameRule, ServiceKey};
 use crate::retry::{self, CallError, Caller, Operation, Target};
 use crate::version::Rv;
 
-/// The last read of a namespace and when it began.
-type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Arc<Index>)>>>;
+/// The outcome of the last read of a namespace and when it began.
+type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Result<Arc<Index>, CallError>)>>>;
+
+/// For a whole read, the waiting for the one under way included: two lists after each other, each a
+/// call with its own deadline.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Reads namespaces consistently.
 pub struct Reader {
@@ -43,32 +48,40 @@ impl Reader {
     /// # Errors
     /// What the API server answered, after the retries that make sense.
     pub async fn read(&self, key: &ServiceKey) -> Result<Arc<Index>, CallError> {
-        let asked = clock::monotonic();
         let slot = self.slots.lock().entry(key.namespace.clone()).or_default().clone();
-        let mut last = slot.lock().await;
-        let index = match &*last {
-            Some((began, index)) if *began >= asked => index.clone(),
-            _ => {
-                let began = clock::monotonic();
-                let index = Arc::new(self.read_now(key).await?);
-                *last = Some((began, index.clone()));
-                index
-            }
-        };
-        drop(last);
+        let (operation, about) = (Operation::ReadNamespace, Target::of(key, ""));
+        let shared = self.shared(key, &slot);
+        let read =
+            retry::collection(&self.caller.metrics, operation, about, DEADLINE, shared).await;
         // The map and this call hold it: nobody waits, so nobody needs what was read.
         let mut slots = self.slots.lock();
         if Arc::strong_count(&slot) == 2 {
             slots.remove(&key.namespace);
         }
-        Ok(index)
+        read
+    }
+
+    /// Takes part in a read that begins from now on. Its failure is shared too: the next in line
+    /// would only meet it again, one deadline later than the one before.
+    async fn shared(&self, key: &ServiceKey, slot: &Slot) -> Result<Arc<Index>, CallError> {
+        let asked = clock::monotonic();
+        let mut last = slot.lock().await;
+        match &*last {
+            Some((began, read)) if *began >= asked => read.clone(),
+            _ => {
+                let began = clock::monotonic();
+                let read = self.read_now(key).await.map(Arc::new);
+                *last = Some((began, read.clone()));
+                read
+            }
+        }
     }
 
     /// Lists without a resourceVersion are quorum reads (Kubernetes API concepts, "Semantics for
     /// get and list").
     async fn read_now(&self, key: &ServiceKey) -> Result<Index, CallError> {
         let ns = &key.namespace;
-        let about = Target::of(key, ns);
+        let about = Target::of(key, "");
         let all = ListParams::default();
         let selector =
             format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);

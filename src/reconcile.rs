@@ -25,7 +25,7 @@ use crate::names::ServiceKey;
 use crate::reader::Reader;
 use crate::record;
 use crate::replica;
-use crate::retry::CallError;
+use crate::retry::{CallError, Operation};
 
 /// Steps of one reconcile before it lets others pass; a normal one takes at most six.
 const MAX_STEPS: usize = 24;
@@ -33,6 +33,9 @@ const MAX_STEPS: usize = 24;
 /// time up to [`LAST_REFUSAL_WAIT`].
 const FIRST_REFUSAL_WAIT: Duration = Duration::from_secs(15);
 const LAST_REFUSAL_WAIT: Duration = Duration::from_mins(5);
+/// Longest reconcile before it lets others pass; looked at between two steps, each of which has
+/// deadlines of its own.
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// The index behind its lock.
 pub type SharedIndex = Arc<RwLock<Index>>;
@@ -50,6 +53,9 @@ struct Memory {
     blocked: Option<(Blocked, Instant, Duration)>,
     /// When the event that ended a leadership was noticed.
     lost_at: Option<Instant>,
+    /// Uid of the source in a namespace that is being deleted: nothing can be created there any more.
+    /// A namespace does not come back from that; a source of the same name later has another uid.
+    ending: Option<String>,
 }
 
 /// What a reconcile asks for next.
@@ -121,6 +127,7 @@ impl Reconciler {
     /// A call that failed after its retries; the queue backs off and tries again.
     pub async fn reconcile(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
         let began = clock::monotonic();
+        self.metrics.track(key);
         let result = self.run(key, noticed).await;
         let took = clock::monotonic() - began;
         let label = match &result {
@@ -140,9 +147,19 @@ impl Reconciler {
     async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
         let mut view = View::Cache;
         let mut acting = false;
+        let began = clock::monotonic();
         for _ in 0..MAX_STEPS {
+            if clock::monotonic() - began >= DEADLINE {
+                let operation = Operation::Reconcile;
+                self.metrics.timeout(operation.as_str());
+                warn!(
+                    "{operation} {key}: not finished within {DEADLINE:?}, the API server is slow; \
+                     what is done stays, and it goes on after the other Services"
+                );
+                break;
+            }
             let snapshot = self.snapshot(key, &view);
-            let blocked = self.blocked(key);
+            let blocked = self.blocked(key, &snapshot);
             let decision = decide::decide(
                 &snapshot,
                 &Context {
@@ -175,14 +192,16 @@ impl Reconciler {
             match self.applier.apply(key, step.clone()).await {
                 Ok(applied) => {
                     let lost_at = self.memory.lock().get_mut(key).and_then(|m| m.lost_at);
-                    record::applied(self, key, &snapshot, &decision, &step, &applied, lost_at);
+                    record::applied(self, key, &snapshot, &decision, &step, lost_at);
                     self.absorb(&mut view, key, &applied);
                 }
                 Err(error) => {
                     record::failed(self, key, &step, &error);
                     if record::overtaken(&error) {
-                        debug!(%key, step = ?step.kind(), %error, "somebody was faster: reading again");
+                        debug!(%key, step = ?step.kind(), "{error}; somebody was faster: reading again");
                         view = View::Read(Box::new((*self.reader.read(key).await?).clone()));
+                    } else if let CallError::Terminating { .. } = error {
+                        self.ends(key, &snapshot, &error);
                     } else if let Some(reason) = record::refusal(&error) {
                         self.block(key, step.kind(), reason, &error);
                     } else {
@@ -226,6 +245,7 @@ impl Reconciler {
             if known.blocked.is_none() {
                 return Next::Forget;
             }
+            known.ending = None;
             return known.blocked.as_ref().map_or(Next::Idle, |(_, until, _)| Next::At(*until));
         };
         if report.endpoints > 0 {
@@ -272,10 +292,22 @@ impl Reconciler {
         (at > now).then_some(at)
     }
 
-    fn blocked(&self, key: &ServiceKey) -> Option<Blocked> {
+    fn blocked(&self, key: &ServiceKey, snapshot: &Snapshot) -> Option<Blocked> {
         let memory = self.memory.lock();
-        let (blocked, until, _) = memory.get(key)?.blocked.as_ref()?;
+        let known = memory.get(key)?;
+        if known.ending.is_some() && known.ending == record::uid(snapshot) {
+            let message = "the namespace is being deleted".to_owned();
+            return Some(Blocked { kind: StepKind::Creation, reason: Reason::Forbidden, message });
+        }
+        let (blocked, until, _) = known.blocked.as_ref()?;
         (*until > clock::monotonic()).then(|| blocked.clone())
+    }
+
+    /// The namespace is being deleted: as it should be, and nothing to repeat.
+    fn ends(&self, key: &ServiceKey, snapshot: &Snapshot, error: &CallError) {
+        let mut memory = self.memory.lock();
+        memory.entry(key.clone()).or_default().ending = record::uid(snapshot);
+        info!(%key, "{error}; nothing is created there any more");
     }
 
     /// Keeps a refused kind of step back for a while: no retry storm against a quota.
@@ -286,8 +318,9 @@ impl Reconciler {
             Some((before, _, wait)) if before.kind == kind => (*wait * 2).min(LAST_REFUSAL_WAIT),
             _ => FIRST_REFUSAL_WAIT,
         };
-        let message = error.to_string();
-        warn!(%key, ?kind, %error, wait_seconds = wait.as_secs(), "refused; trying again later");
+        // The same each time: a condition that counted down would be written for ever.
+        let message = format!("{error}; tried again by itself within {LAST_REFUSAL_WAIT:?}");
+        warn!(%key, "{error}; tried again in {wait:?}");
         let blocked = Blocked { kind, reason, message };
         known.blocked = Some((blocked, clock::monotonic() + wait, wait));
     }

@@ -1,10 +1,11 @@
 //! What is told about a step: metrics, events and one log line. Nothing here changes anything.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::time::Instant;
 use tracing::info;
 
-use crate::apply::Applied;
 use crate::clock;
 use crate::decide::slices::SliceWrite;
 use crate::decide::{Decision, Notice, Step};
@@ -12,7 +13,7 @@ use crate::events::{Note, Reason};
 use crate::index::Snapshot;
 use crate::names::ServiceKey;
 use crate::reconcile::Reconciler;
-use crate::retry::CallError;
+use crate::retry::{self, CallError};
 
 /// Records a step that succeeded.
 pub fn applied(
@@ -21,7 +22,6 @@ pub fn applied(
     snapshot: &Snapshot,
     decision: &Decision,
     step: &Step,
-    applied: &Applied,
     lost_at: Option<Instant>,
 ) {
     on.unblock(key, step.kind());
@@ -79,7 +79,6 @@ pub fn applied(
         }
         Step::SourceConditions(target, _, notices) => tell(on, key, key, &target.uid, notices),
     }
-    let _ = applied;
 }
 
 /// Records a step that failed.
@@ -101,11 +100,15 @@ pub fn overtaken(error: &CallError) -> bool {
 pub fn refusal(error: &CallError) -> Option<Reason> {
     match error {
         CallError::Quota { .. } => Some(Reason::QuotaExceeded),
-        CallError::Forbidden { .. } | CallError::Invalid { .. } | CallError::Terminating { .. } => {
-            Some(Reason::Forbidden)
-        }
+        CallError::Forbidden { .. } | CallError::Invalid { .. } => Some(Reason::Forbidden),
         _ => None,
     }
+}
+
+/// A reconcile that failed, and what happens next, for the log.
+pub fn failure(error: &CallError, wait: Duration) -> String {
+    let again = retry::whole_ms(wait);
+    format!("{error}; the reconcile is tried again in {again:?}")
 }
 
 /// What a step wants, in words that stay the same while it waits for its turn.
@@ -159,7 +162,8 @@ fn tell(on: &Reconciler, key: &ServiceKey, about: &ServiceKey, uid: &str, notice
     }
 }
 
-fn uid(snapshot: &Snapshot) -> Option<String> {
+/// Uid of the source.
+pub fn uid(snapshot: &Snapshot) -> Option<String> {
     use crate::index::SourceState;
     match &snapshot.source {
         SourceState::Absent => None,

@@ -1,7 +1,8 @@
 //! The one way to call the API server: a deadline, retries, and every attempt counted.
 //!
-//! What a call means, and what follows from its failure, is the caller's business. Watches have
-//! their own endless loop (`watch`); they share only [`Delays`] and [`client()`].
+//! [`call`] is one call with its retries, [`attempt`] one attempt of a caller that repeats it for as
+//! long as it lives (a watch), [`collection`] several calls under a deadline of their own. What a call
+//! means, and what follows from its failure, is the caller's business.
 
 mod client;
 mod delays;
@@ -21,8 +22,9 @@ pub(crate) use client::keep_retry_after;
 pub use client::{USER_AGENT, client};
 pub use delays::Delays;
 pub use error::{Call, CallError};
-pub use judge::{retry_after, with_causes};
+pub use judge::{retry_after, whole_ms, with_causes};
 pub use operation::{Operation, Target};
+pub use tokio::time::error::Elapsed;
 
 use crate::clock::monotonic;
 use crate::metrics::Metrics;
@@ -117,7 +119,7 @@ where
                 attempts.succeeded(started);
                 return Ok(value);
             }
-            Ok(Err(error)) => judge(error),
+            Ok(Err(error)) => judge(&error),
             Err(_) => Verdict::Passing(Passing::no_answer(limit)),
         };
         match verdict {
@@ -135,9 +137,79 @@ where
     }
 }
 
+/// One attempt of a call that its caller repeats for as long as it lives, timed and counted as those
+/// of [`call`] are. `failed` is the caller's number of attempts in a row that failed for a passing
+/// reason; it is kept up to date here.
+///
+/// # Errors
+/// [`Elapsed`] when there was no answer within `limit`.
+pub async fn attempt<T>(
+    caller: &Caller,
+    operation: Operation,
+    target: Target<'_>,
+    failed: &mut u32,
+    limit: Duration,
+    future: impl Future<Output = kube::Result<T>>,
+) -> Result<kube::Result<T>, Elapsed> {
+    let started = monotonic();
+    let mut attempts = Attempts {
+        caller,
+        operation,
+        target,
+        deadline: started + limit,
+        delays: Delays::new(caller.policy.first_delay, caller.policy.max_delay),
+        made: *failed + 1,
+        lost: false,
+    };
+    let outcome = tokio::time::timeout(limit, future).await;
+    let verdict = match &outcome {
+        Ok(Ok(_)) => {
+            attempts.succeeded(started);
+            *failed = 0;
+            return outcome;
+        }
+        Ok(Err(error)) => judge(error),
+        Err(_) => {
+            caller.metrics.timeout(operation.as_str());
+            Verdict::Passing(Passing::no_answer(limit))
+        }
+    };
+    match verdict {
+        Verdict::Final(refusal) => {
+            attempts.timed(refusal.category(), started);
+            *failed = 0;
+        }
+        Verdict::Passing(passing) => {
+            attempts.failed(&passing, started);
+            *failed = attempts.made;
+        }
+    }
+    outcome
+}
+
+/// Runs several calls that belong together under a deadline of their own: each has its own deadline,
+/// but a row of slow ones must not hold up whoever waits for all of them.
+///
+/// # Errors
+/// What `future` says, or [`CallError::Overdue`].
+pub async fn collection<T, E: From<CallError>>(
+    metrics: &Metrics,
+    operation: Operation,
+    target: Target<'_>,
+    deadline: Duration,
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    if let Ok(result) = tokio::time::timeout(deadline, future).await {
+        return result;
+    }
+    metrics.timeout(operation.as_str());
+    let call = Call { operation, object: target.named() };
+    Err(CallError::Overdue { call, deadline }.into())
+}
+
 impl Attempts<'_> {
     fn call(&self) -> Call {
-        Call { operation: self.operation, object: self.target.object.into() }
+        Call { operation: self.operation, object: self.target.named() }
     }
 
     fn settles_nothing(&self) -> bool {
@@ -160,10 +232,11 @@ impl Attempts<'_> {
     fn failed(&mut self, passing: &Passing, started: Instant) {
         self.timed(passing.category, started);
         self.lost |= passing.lost;
-        let Target { namespace, service, object } = self.target;
+        let Target { namespace, service, .. } = self.target;
         let operation = self.operation.as_str();
         self.caller.metrics.retry_attempt(namespace, service, operation, self.made);
-        tracing::debug!(operation, object, attempt = self.made, "{}", passing.message);
+        let object = self.target.named();
+        tracing::debug!(operation, %object, attempt = self.made, "{}", passing.message);
     }
 
     /// How long to wait before the next attempt, or the error when none fits before the deadline.

@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 use crate::clock::monotonic;
 use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::retry::Operation;
 use crate::supervise::{Failed, Supervisor};
 
 /// How far a shutdown has come.
@@ -206,6 +208,7 @@ pub async fn run(
     supervisor: &Supervisor,
     health: &Health,
     times: &Times,
+    metrics: &Metrics,
     mut signals: impl Signals,
 ) -> Ended {
     tokio::select! {
@@ -213,7 +216,7 @@ pub async fn run(
         () = shutdown.draining() => {}
     }
     tokio::select! {
-        ended = phases(shutdown, supervisor, health, times) => ended,
+        ended = phases(shutdown, supervisor, health, times, metrics) => ended,
         signal = signals.next() => {
             tracing::error!(signal, "second signal, ending at once");
             Ended::Aborted
@@ -226,6 +229,7 @@ async fn phases(
     supervisor: &Supervisor,
     health: &Health,
     times: &Times,
+    metrics: &Metrics,
 ) -> Ended {
     let begun = monotonic();
     health.drain();
@@ -237,17 +241,24 @@ async fn phases(
     let mut in_flight = shutdown.in_flight.subscribe();
     let finished = tokio::time::timeout(times.requests, in_flight.wait_for(|n| *n == 0)).await;
     let finished = finished.is_ok();
+    if !finished {
+        metrics.timeout(Operation::DrainRequests.as_str());
+    }
     log("requests", closing, finished);
 
     let stopping = monotonic();
     shutdown.advance(Phase::Stopping);
     let joined = supervisor.join(times.workers).await;
+    if monotonic() - stopping >= times.workers {
+        metrics.timeout(Operation::DrainWorkers.as_str());
+    }
     log("workers", stopping, joined.is_ok());
     match joined {
         Err(failed) => Ended::Failed(failed),
         Ok(()) if finished => Ended::Clean,
         Ok(()) => Ended::Failed(Failed(vec![format!(
-            "requests were still in flight after {:?}",
+            "drain_requests: admission reviews were still in flight after {:?}; they are cut off, \
+             and the API server does with them what failurePolicy says",
             times.requests
         )])),
     }

@@ -157,7 +157,10 @@ impl Supervisor {
             // The result is of no interest: faults and panics were noted by the task itself.
             if tokio::time::timeout_at(until, &mut task.handle).await.is_err() {
                 task.handle.abort();
-                self.inner.note(format!("task {} did not end within {deadline:?}", task.name));
+                self.inner.note(format!(
+                    "task {} did not end within {deadline:?} and is cut off",
+                    task.name
+                ));
             }
         }
         let failures = self.inner.failures.lock().clone();
@@ -245,7 +248,7 @@ mod tests {
             std::future::pending::<()>().await;
         });
         let failed = supervisor.join(SOON).await.unwrap_err();
-        assert_eq!(failed.to_string(), "task stuck did not end within 1s");
+        assert_eq!(failed.to_string(), "task stuck did not end within 1s and is cut off");
         tokio::task::yield_now().await;
         assert!(*ended.lock());
     }

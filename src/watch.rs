@@ -22,7 +22,7 @@ pub use group::WatchGroup;
 pub use handle::{State, WatchHandle};
 
 use crate::metrics::Metrics;
-use crate::retry::Delays;
+use crate::retry::{Caller, Delays, Operation, Policy, whole_ms};
 use crate::version::Rv;
 use follow::End;
 use handle::Pulse;
@@ -75,6 +75,10 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 6] =
+        [Self::Services, Self::Pods, Self::Slices, Self::Replicas, Self::Secrets, Self::Webhooks];
+
     /// The kind as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -84,6 +88,28 @@ impl Kind {
             Self::Replicas => "replicas",
             Self::Secrets => "secrets",
             Self::Webhooks => "webhooks",
+        }
+    }
+
+    /// The call that lists it.
+    fn list(self) -> Operation {
+        match self {
+            Self::Services => Operation::ListServices,
+            Self::Pods => Operation::ListPods,
+            Self::Slices | Self::Replicas => Operation::ListSlices,
+            Self::Secrets => Operation::ListSecrets,
+            Self::Webhooks => Operation::ListWebhooks,
+        }
+    }
+
+    /// The call that watches it.
+    fn watch(self) -> Operation {
+        match self {
+            Self::Services => Operation::WatchServices,
+            Self::Pods => Operation::WatchPods,
+            Self::Slices | Self::Replicas => Operation::WatchSlices,
+            Self::Secrets => Operation::WatchSecrets,
+            Self::Webhooks => Operation::WatchWebhooks,
         }
     }
 }
@@ -112,6 +138,19 @@ pub enum Restart {
 }
 
 impl Restart {
+    /// All reasons.
+    pub const ALL: [Self; 9] = [
+        Self::End,
+        Self::Gone,
+        Self::History,
+        Self::Silent,
+        Self::Connection,
+        Self::Throttled,
+        Self::Server,
+        Self::Refused,
+        Self::List,
+    ];
+
     /// The reason as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -165,8 +204,11 @@ mod times {
     pub(super) const GRACE: Duration = Duration::from_secs(5);
     /// For the answer to a watch request; the server sends its headers at once.
     pub(super) const OPEN: Duration = Duration::from_secs(10);
-    /// For one page of a list.
+    /// For one page of a list, repetitions included.
     pub(super) const PAGE: Duration = Duration::from_secs(30);
+    /// For a whole list. The token that asks for the next page is good for about five minutes (until
+    /// etcd is compacted), so a slower list could not be finished anyway.
+    pub(super) const LIST: Duration = Duration::from_mins(4);
     /// A watch without news that has stayed open this long is taken to have sent what was due: the
     /// server starts with the backlog.
     pub(super) const SETTLED: Duration = Duration::from_secs(1);
@@ -200,8 +242,21 @@ pub struct Watch<K, S> {
     selector: Selector,
     sink: Arc<S>,
     pulse: Pulse,
-    metrics: Arc<Metrics>,
+    caller: Caller,
     delays: Delays,
+    /// Openings in a row that failed for a passing reason.
+    failed: u32,
+}
+
+/// How the pages of a list are called.
+fn caller(metrics: Arc<Metrics>) -> Caller {
+    let policy = Policy {
+        deadline: times::PAGE,
+        attempt: times::PAGE,
+        first_delay: times::FIRST_DELAY,
+        max_delay: times::MAX_DELAY,
+    };
+    Caller { metrics, policy }
 }
 
 impl<K: Watched, S: Sink<K>> Watch<K, S> {
@@ -217,7 +272,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
     async fn list(&mut self) -> Rv {
         loop {
             let trim = |object| self.sink.trim(object);
-            let list = list::all(&self.api, &self.selector, trim);
+            let list = list::all(&self.api, &self.caller, self.kind.list(), &self.selector, trim);
             match self.pulse.or_lose(list, || self.sink.lost()).await {
                 Ok(listed) => {
                     for error in listed.malformed {
@@ -276,21 +331,22 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
         let asked = retry_after.unwrap_or_default().min(times::MAX_RETRY_AFTER);
         let wait = asked + self.delays.next_delay();
         let (kind, reason) = (self.kind.as_str(), reason.as_str());
+        let again = whole_ms(wait);
         if first {
-            tracing::warn!(kind, reason, ?wait, "watch failed: {message}");
+            tracing::warn!(kind, reason, "{message}; tried again in {again:?}");
         } else {
-            tracing::debug!(kind, reason, ?wait, "watch failed again: {message}");
+            tracing::debug!(kind, reason, "{message}; tried again in {again:?}");
         }
         self.pulse.or_lose(tokio::time::sleep(wait), || self.sink.lost()).await;
     }
 
     fn count(&self, reason: Restart) {
-        self.metrics.watch_restart(self.kind.as_str(), reason.as_str());
+        self.caller.metrics.watch_restart(self.kind.as_str(), reason.as_str());
     }
 
     /// Counts an object that cannot be read; the rest goes on without it.
     fn malformed(&self, error: &str) {
-        self.metrics.watch_malformed(self.kind.as_str());
+        self.caller.metrics.watch_malformed(self.kind.as_str());
         tracing::error!(
             kind = self.kind.as_str(),
             "skipped an object that cannot be read: {error}"
@@ -301,7 +357,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
 impl ListError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Kube(kube::Error::Api(status)) => crate::retry::retry_after(status),
+            Self::Call(error) => error.retry_after(),
             _ => None,
         }
     }

@@ -168,3 +168,162 @@ fn every_test_that_the_documents_name_exists() {
     assert!(named.len() > 40, "the table names only {} tests", named.len());
     assert!(gone.is_empty(), "docs/hazards.md names tests that do not exist: {gone:?}");
 }
+
+/// Methods of kube's `Api` and `Client` that talk to the API server.
+const CALLS: [&str; 17] = [
+    "get",
+    "get_opt",
+    "get_metadata",
+    "list",
+    "list_metadata",
+    "create",
+    "replace",
+    "replace_status",
+    "patch",
+    "patch_metadata",
+    "patch_status",
+    "delete",
+    "delete_collection",
+    "watch",
+    "request",
+    "request_text",
+    "apiserver_version",
+];
+
+/// Names of a file that are an `Api` or a `Client`: what is declared or bound as one, and functions
+/// that return one.
+fn callers(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| -> String {
+        let tail = text.trim_end().trim_end_matches(':').trim_end();
+        let start = tail.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |i| i + 1);
+        tail[start..].to_owned()
+    };
+    let mut found = BTreeSet::from(["client".to_owned()]);
+    for line in code.lines() {
+        for kind in ["Api<", "&Api<", "Client", "&Client"] {
+            for (at, _) in line.match_indices(&format!(": {kind}")) {
+                found.insert(word(&line[..at]));
+            }
+        }
+        if let Some((function, returned)) = line.split_once("->")
+            && (returned.trim_start().starts_with("Api<"))
+            && let Some((name, _)) = function.split_once('(')
+        {
+            found.insert(word(name));
+        }
+        if let Some((name, value)) = line.trim_start().trim_start_matches("let ").split_once('=')
+            && value.trim_start().starts_with("Api::")
+        {
+            found.insert(word(name));
+        }
+    }
+    // What is bound to the result of such a function.
+    let functions = found.clone();
+    for line in code.lines() {
+        if let Some((name, value)) = line.trim_start().trim_start_matches("let ").split_once('=')
+            && functions.iter().any(|f| value.contains(&format!("self.{f}(")))
+        {
+            found.extend(
+                name.split([',', '(', ')']).map(str::trim).filter(|n| !n.is_empty()).map(word),
+            );
+        }
+    }
+    found.remove("");
+    found
+}
+
+/// The text before the arguments in parentheses that it ends with, if it does.
+fn without_arguments(text: &str) -> &str {
+    if !text.ends_with(')') {
+        return text;
+    }
+    let mut depth = 0;
+    for (at, c) in text.char_indices().rev() {
+        match c {
+            ')' => depth += 1,
+            '(' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return &text[..at];
+        }
+    }
+    text
+}
+
+/// The calls of a file that are not given to the retry module as a closure, or as the future of
+/// `retry::attempt`.
+fn direct_calls(code: &str) -> Vec<String> {
+    let callers = callers(code);
+    // A call over several lines is one line here.
+    let flat = code.split_whitespace().collect::<Vec<_>>().join(" ").replace(" .", ".");
+    let mut faults = Vec::new();
+    for call in CALLS {
+        for (at, _) in flat.match_indices(&format!(".{call}(")) {
+            let before = &flat[..at];
+            let receiver = without_arguments(before);
+            let part = |c: char| c.is_alphanumeric() || "_.:<>".contains(c);
+            let start = receiver.rfind(|c: char| !part(c)).map_or(0, |i| i + 1);
+            let path = &receiver[start..];
+            let name = path.rsplit('.').next().unwrap_or_default();
+            if !path.starts_with("Api::") && !callers.contains(name) {
+                continue;
+            }
+            let lead = receiver[..start].trim_end();
+            let closure = lead.ends_with("||") || lead.ends_with("|| async {");
+            let attempt =
+                lead.rfind("retry::attempt(").is_some_and(|from| !lead[from..].contains(';'));
+            if !closure && !attempt {
+                faults.push(format!("{path}.{call}("));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn the_api_server_is_called_through_the_retry_module_alone() {
+    for (code, wrong) in [
+        ("let api: Api<Pod> = x; let p = api.get(\"a\").await?;", true),
+        ("let pods: Api<Pod> = x;\nlet p = pods\n    .list(&all)\n    .await?;", true),
+        ("let api = Api::<Pod>::all(c);\nlet p = timeout(T, api.get_opt(\"a\")).await;", true),
+        ("fn secrets(&self) -> Api<Secret> {}\nself.secrets().create(&p, &s).await", true),
+        (
+            "fn secrets(&self) -> Api<Secret> {}\nlet held = self.secrets();\nheld.create(&p, &s).await",
+            true,
+        ),
+        ("fn services(&self, k: &K) -> Api<S> {}\nself.services(key).get(\"a\").await", true),
+        ("Api::<Pod>::namespaced(client.clone(), ns).list(&all).await", true),
+        ("self.client.apiserver_version().await", true),
+        (
+            "let api: Api<Pod> = x;\nlet f = || api.get(\"a\");\nretry::call(c, o, t, f).await",
+            false,
+        ),
+        (
+            "let api: Api<Pod> = x;\nretry::call(c, o, t, || async { api.get(\"a\").await }).await",
+            false,
+        ),
+        ("fn f(map: &HashMap<String, String>) { map.get(\"a\"); }", false),
+    ] {
+        assert_eq!(!direct_calls(code).is_empty(), wrong, "{code}");
+    }
+    let mut faults = Vec::new();
+    let mut files = 0;
+    for path in rust_files("src") {
+        let name = shown(&path);
+        // `page` is what the closure given to retry::call calls; nothing else there does.
+        let exempt = ["src/pki/fake.rs", "src/watch/list.rs"].contains(&name.as_str());
+        let code = code(&path);
+        if exempt || is_test(&path) || !code.contains("kube::") {
+            continue;
+        }
+        files += 1;
+        faults.extend(direct_calls(&code).into_iter().map(|call| format!("{name}: {call}")));
+    }
+    assert!(files > 10, "only {files} files speak of kube");
+    assert!(faults.is_empty(), "called past src/retry:\n{}", faults.join("\n"));
+    let list = code(&root().join("src/watch/list.rs"));
+    assert_eq!(list.matches("request_text(").count(), 1);
+    assert_eq!(list.matches("page(&client").count(), 1);
+    assert!(list.contains("|| page(&client"), "a page is called past src/retry");
+}

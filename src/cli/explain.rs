@@ -23,8 +23,9 @@ pub async fn run(service: &str, reader: &Reader, now: Timestamp) -> anyhow::Resu
         bail!("{service:?} is not NAMESPACE/SERVICE; write for example default/web");
     };
     let key = ServiceKey::new(namespace, name);
-    let index =
-        reader.read(&key).await.with_context(|| format!("reading namespace {namespace}"))?;
+    let index = reader.read(&key).await.with_context(|| {
+        format!("cannot read namespace {namespace} with the rights of your kubeconfig")
+    })?;
     let snapshot = Snapshot { consistent: true, ..index.snapshot(&key) };
     let context = Context { now, writer: "explain", trust: Trust::Live, blocked: None };
     Ok(text(&snapshot, &decide::decide(&snapshot, &context), now))

@@ -1,5 +1,6 @@
 //! `zen-lead status`: the leader Services of the cluster, as a table or as JSON.
 
+use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -9,6 +10,7 @@ use crate::config::Output;
 use crate::decide::mirror;
 use crate::index::service::own_conditions;
 use crate::keys::status::SOURCE_SERVICE;
+use crate::retry::{self, Caller, Operation, Target};
 
 /// One leader Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -36,6 +38,7 @@ pub struct Row {
 /// When the API server cannot be read.
 pub async fn run(
     client: Client,
+    caller: &Caller,
     namespace: Option<&str>,
     output: Output,
 ) -> anyhow::Result<String> {
@@ -43,7 +46,11 @@ pub async fn run(
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    let services = api.list(&ListParams::default().labels(SOURCE_SERVICE)).await?;
+    let ours = ListParams::default().labels(SOURCE_SERVICE);
+    let about = Target::own(namespace.unwrap_or("of all namespaces"));
+    let services = retry::call(caller, Operation::ListServices, about, || api.list(&ours)).await;
+    let services =
+        services.context("cannot read the leader Services with the rights of your kubeconfig")?;
     let rows: Vec<Row> = services.items.iter().map(row).collect();
     match output {
         Output::Table => Ok(table(&rows)),

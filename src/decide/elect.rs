@@ -31,6 +31,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 7] = [
+        Self::FirstLeader,
+        Self::PodGone,
+        Self::PodTerminating,
+        Self::PodFinished,
+        Self::PodNotReady,
+        Self::PodWithoutAddress,
+        Self::Preferred,
+    ];
+
     /// The reason as a metric label and annotation value.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -159,8 +170,7 @@ pub fn elect(pods: &[Arc<Pod>], incumbent: Option<&Incumbent>, rules: &Rules<'_>
         (Some(pod), Some(first)) if incumbent_healthy && first.uid == pod.uid => {
             choice.endpoint = Some((pod.clone(), routed));
         }
-        (Some(pod), first) if delayed(pod, incumbent, rules, &mut choice) => {
-            let _ = first;
+        (Some(pod), _) if delayed(pod, incumbent, rules, &mut choice) => {
             choice.endpoint = Some((pod.clone(), out_of_service(pod)));
         }
         (_, Some(first)) => {

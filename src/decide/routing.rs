@@ -79,7 +79,7 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             if let Some(leader) = &leader {
                 case.serve(&mut routing, leader);
             }
-            let served = routing.steps.iter().all(|s| s.kind() != StepKind::Slice);
+            let served = routing.steps.iter().all(|s| !matches!(s, Step::Slice(_)));
             match &leader {
                 Some(leader) if valid && served => {
                     remove_others(&mut routing, snapshot, Some(leader), uid);
@@ -133,7 +133,11 @@ fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
         Ok(leader) => {
             let problem = ctx
                 .blocked
-                .filter(|b| matches!(b.kind, StepKind::CreateLeader | StepKind::Slice))
+                // A namespace that is being deleted is nobody's problem.
+                .filter(|b| {
+                    let kinds = [StepKind::CreateLeader, StepKind::CreateSlice, StepKind::Slice];
+                    kinds.contains(&b.kind)
+                })
                 .map(|b| Problem { reason: b.reason, message: b.message.clone() });
             Course::Serve { source, uid, leader, spec: spec.clone(), valid: true, problem }
         }

@@ -13,7 +13,7 @@ use super::mirror::{self, Readiness};
 use super::ports::{self, Ports};
 use super::routing::{Routing, target};
 use super::slices::{self, Present, SliceWrite};
-use super::{Blocked, Context, Step, StepKind, desired};
+use super::{Blocked, Context, Step, desired};
 use crate::events::Reason;
 use crate::index::Snapshot;
 use crate::index::pod::Family;
@@ -89,10 +89,10 @@ impl Case<'_> {
             slices::next(&wanted, &present)
                 .filter(|next| may_create || !matches!(next.write, SliceWrite::Create(_)))
         };
+        let next = next.map(|next| Step::Slice(Box::new(next)));
         let lagging = next.is_some();
-        if let Some(next) = next {
-            routing.steps.push(Step::Slice(Box::new(next)));
-        }
+        let refused = ctx.blocked.filter(|b| next.as_ref().is_some_and(|step| b.refuses(step)));
+        routing.steps.extend(next);
         let asked_for = leader.name() == spec.leader_service_name;
         if valid && asked_for && !leader.deleting() {
             mend(routing, source, leader, spec);
@@ -100,7 +100,7 @@ impl Case<'_> {
         let failed = ports_failed.then_some(&missing);
         let chosen = choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
         let routed = present.lock().is_some_and(|s| s.routed_pods().any(|u| Some(u) == chosen));
-        let refused = ctx.blocked.filter(|b| b.kind == StepKind::Slice && lagging && !routed);
+        let refused = refused.filter(|_| !routed);
         // What is chosen is told as done only where it is, or is about to be.
         let done = routed || ports_failed || (lagging && refused.is_none());
         let state = readiness(&choice, done, &foreign, failed, refused, valid);

@@ -151,7 +151,7 @@ fn a_leader_service_is_made_and_routes() {
         vec![pod("a").age(9).ready_for(5), pod("b").age(20).ready_for(5)],
     );
     let steps = scene.settle();
-    assert_eq!(kinds(&steps), [StepKind::CreateLeader, StepKind::Slice, StepKind::Mirror]);
+    assert_eq!(kinds(&steps), [StepKind::CreateLeader, StepKind::CreateSlice, StepKind::Mirror]);
     assert_eq!(scene.routed().as_deref(), Some("b"));
     assert_eq!(conditions(&scene.lock()), [true, true, false]);
     let endpoint = scene.lock().endpoints.unwrap()[0].clone();

@@ -77,6 +77,7 @@ impl Writer {
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         let mut begun = None;
+        let mut left_out = 0_u32;
         while begun.is_none() {
             let note = tokio::select! {
                 biased;
@@ -94,6 +95,7 @@ impl Writer {
                     let until = monotonic() + LAST_WRITES;
                     if tokio::time::timeout_at(until, write).await.is_err() {
                         metrics.event(reason, "dropped");
+                        left_out += 1;
                     }
                     begun = Some(until);
                 }
@@ -101,13 +103,22 @@ impl Writer {
         }
         self.notes.close();
         let until = begun.unwrap_or_else(|| monotonic() + LAST_WRITES);
-        let rest = async {
-            while let Some(note) = self.notes.recv().await {
-                self.write(note).await;
+        // Closed: what comes now is what waits.
+        while let Some(note) = self.notes.recv().await {
+            let reason = note.reason.as_str();
+            let late = left_out > 0;
+            if late || tokio::time::timeout_at(until, self.write(note)).await.is_err() {
+                self.caller.metrics.event(reason, "dropped");
+                left_out += 1;
             }
-        };
-        if tokio::time::timeout_at(until, rest).await.is_err() {
-            tracing::debug!("some events were not written before the end");
+        }
+        if left_out > 0 {
+            let operation = Operation::FlushEvents;
+            self.caller.metrics.timeout(operation.as_str());
+            tracing::warn!(
+                "{operation}: not finished within {LAST_WRITES:?} of the end of the process; \
+                 {left_out} Events are not written, conditions and logs say the same"
+            );
         }
     }
 
@@ -129,7 +140,7 @@ impl Writer {
             Ok(_) | Err(CallError::AlreadyExists { after_lost_attempt: true, .. }) => "written",
             Err(CallError::AlreadyExists { .. }) => "exists",
             Err(error) => {
-                tracing::debug!(reason, "event not written: {error}");
+                tracing::debug!(reason, "{error}; this Event is left out");
                 // It did not get out, so the next one is not a repetition.
                 self.recent.remove(&key);
                 "failed"

@@ -1,9 +1,22 @@
 //! Makes one metric and registers it; only the shapes, no names.
+//!
+//! The errors name the metric, which those of the prometheus crate do not always do.
 
+use prometheus::core::Collector;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry,
+    Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
+
+fn registered<C: Collector + Clone + 'static>(
+    r: &Registry,
+    name: &str,
+    metric: C,
+) -> prometheus::Result<C> {
+    let named = |e| Error::Msg(format!("the metric {name} cannot be registered: {e}"));
+    r.register(Box::new(metric.clone())).map_err(named)?;
+    Ok(metric)
+}
 
 pub(super) fn counter(
     r: &Registry,
@@ -12,8 +25,7 @@ pub(super) fn counter(
     labels: &[&str],
 ) -> prometheus::Result<IntCounterVec> {
     let v = IntCounterVec::new(Opts::new(name, help), labels)?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
+    registered(r, name, v)
 }
 
 pub(super) fn gauge(
@@ -23,8 +35,7 @@ pub(super) fn gauge(
     labels: &[&str],
 ) -> prometheus::Result<IntGaugeVec> {
     let v = IntGaugeVec::new(Opts::new(name, help), labels)?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
+    registered(r, name, v)
 }
 
 pub(super) fn float_gauge(
@@ -34,14 +45,12 @@ pub(super) fn float_gauge(
     labels: &[&str],
 ) -> prometheus::Result<GaugeVec> {
     let v = GaugeVec::new(Opts::new(name, help), labels)?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
+    registered(r, name, v)
 }
 
 pub(super) fn plain_gauge(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
     let v = IntGauge::with_opts(Opts::new(name, help))?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
+    registered(r, name, v)
 }
 
 pub(super) fn histogram(
@@ -52,8 +61,7 @@ pub(super) fn histogram(
     buckets: &[f64],
 ) -> prometheus::Result<HistogramVec> {
     let v = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
+    registered(r, name, v)
 }
 
 pub(super) fn build_info(r: &Registry) -> prometheus::Result<()> {
@@ -62,13 +70,12 @@ pub(super) fn build_info(r: &Registry) -> prometheus::Result<()> {
         &["version"],
     )?;
     v.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    r.register(Box::new(v))
+    registered(r, "build_info", v).map(drop)
 }
 
 pub(super) fn plain_float_gauge(r: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
     let v = Gauge::with_opts(Opts::new(name, help))?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
+    registered(r, name, v)
 }
 
 pub(super) fn plain_histogram(
@@ -78,6 +85,5 @@ pub(super) fn plain_histogram(
     buckets: &[f64],
 ) -> prometheus::Result<Histogram> {
     let v = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?;
-    r.register(Box::new(v.clone()))?;
-    Ok(v)
+    registered(r, name, v)
 }

@@ -26,6 +26,7 @@ use super::state::{self, Facts, State};
 use crate::clock::{Clock, monotonic};
 use crate::keys::{FIELD_MANAGER, FIELD_MANAGER_CA, MANAGER, kubernetes};
 use crate::metrics::Metrics;
+use crate::retry::{self, CallError, Caller, Operation, Target};
 use crate::serve::tls::{CertificateError, CertificateSource};
 
 /// Time between two passes when nothing wakes the loop.
@@ -33,8 +34,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// Shortest time between two passes; it doubles up to [`INTERVAL`] while each pass finds something
 /// to put right, so that two writers who disagree do not flood the API server.
 const SHORTEST: Duration = Duration::from_millis(200);
-/// Longest single API call.
-const CALL: Duration = Duration::from_secs(10);
+/// Longest pass. Each call has a deadline of its own; a pass is about ten of them.
+const PASS: Duration = Duration::from_secs(45);
 /// Lost races for the Secret in one pass before the next pass takes over.
 const RACES: usize = 5;
 
@@ -43,26 +44,37 @@ const RACES: usize = 5;
 pub enum AuthorityError {
     /// An API call failed.
     #[error("cannot {what}: {source}")]
-    Api {
+    Call {
         /// What was tried, with the object's name.
         what: String,
-        /// What the API server or the connection says.
-        source: Box<kube::Error>,
+        /// Why not.
+        source: CallError,
     },
-    /// An API call took too long.
-    #[error("cannot {what}: no answer within {CALL:?}")]
-    Timeout {
-        /// What was tried.
-        what: String,
+    /// The namespace in which the Secret is to be made does not exist.
+    #[error(
+        "cannot create the Secret {secret}: there is no namespace {namespace}; create it, or set \
+         --namespace (POD_NAMESPACE) to the one zen-lead runs in"
+    )]
+    NoNamespace {
+        /// Name of the Secret.
+        secret: String,
+        /// Name of the namespace.
+        namespace: String,
     },
+    /// The pass took too long.
+    #[error("the certificates could not be looked at to the end: {0}")]
+    Overdue(#[from] CallError),
     /// A certificate could not be made.
     #[error(transparent)]
     Material(#[from] MaterialError),
     /// The TLS server refused our own certificate.
-    #[error("own certificate refused: {0}")]
+    #[error("the certificate zen-lead made for itself was refused: {0}")]
     Certificate(#[from] CertificateError),
-    /// Other replicas changed the Secret again and again.
-    #[error("the Secret {0} changed under every one of {RACES} attempts to write it")]
+    /// Others changed the Secret again and again.
+    #[error(
+        "the Secret {0} was changed by others between reading and writing it, {RACES} times in a \
+         row; if more than the replicas of zen-lead write it, stop that"
+    )]
     Contended(String),
 }
 
@@ -87,7 +99,7 @@ pub struct Authority {
     settings: Settings,
     source: Arc<CertificateSource>,
     clock: Clock,
-    metrics: Arc<Metrics>,
+    caller: Caller,
     /// The last state read from or written to the Secret.
     pub(super) known: Option<State>,
     /// Since when `known` has been what it is.
@@ -109,7 +121,7 @@ impl Authority {
             settings,
             source,
             clock,
-            metrics,
+            caller: Caller::new(metrics),
             known: None,
             known_since: None,
             leaf: None,
@@ -122,12 +134,12 @@ impl Authority {
         let mut pause = SHORTEST;
         loop {
             let pass = self.pass().await;
-            for problem in &pass.problems {
-                tracing::warn!(problem, "certificates are not as they should be");
-            }
             report(&pass);
             let disturbed = pass.wrote || !pass.problems.is_empty();
             pause = if disturbed { (pause * 2).min(INTERVAL) } else { SHORTEST };
+            for problem in &pass.problems {
+                tracing::warn!("{problem}; looked at again in {pause:?}");
+            }
             tokio::time::sleep(pause).await;
             // After a write or a problem the next pass follows; otherwise there is time until
             // something happens.
@@ -138,8 +150,30 @@ impl Authority {
         }
     }
 
-    /// Looks at everything once and puts right what is not.
+    /// Looks at everything once and puts right what is not. A pass that takes too long is cut off;
+    /// what it had learnt stays, and the next one begins with what the API server says then.
     pub async fn pass(&mut self) -> Report {
+        let metrics = Arc::clone(&self.caller.metrics);
+        let object = format!("{}/{}", self.settings.namespace, self.settings.secret);
+        let (operation, about) = (Operation::CertificatePass, Target::own(&object));
+        let pass = async { Ok::<_, AuthorityError>(self.whole_pass().await) };
+        match retry::collection(&metrics, operation, about, PASS, pass).await {
+            Ok(report) => report,
+            Err(error) => Report {
+                serving: self.serves(),
+                problems: vec![error.to_string()],
+                ..Report::default()
+            },
+        }
+    }
+
+    /// Whether the certificate that is shown is signed by the CA that is known.
+    fn serves(&self) -> bool {
+        let known = self.known.as_ref().map(|state| &state.current);
+        self.leaf.as_ref().is_some_and(|(ca, _)| Some(ca) == known)
+    }
+
+    async fn whole_pass(&mut self) -> Report {
         let mut report = Report::default();
         if let Err(error) = self.settle_secret(&mut report).await {
             report.problems.push(error.to_string());
@@ -150,7 +184,7 @@ impl Authority {
         if let Err(error) = self.renew_leaf(&state) {
             report.problems.push(error.to_string());
         }
-        report.serving = self.leaf.as_ref().is_some_and(|(ca, _)| *ca == state.current);
+        report.serving = self.serves();
         let published = self.publish(&state, &mut report).await;
 
         if let Err(error) = self.advance(&state, published, &mut report).await {
@@ -238,7 +272,8 @@ impl Authority {
 
     fn learn(&mut self, state: State) {
         #[allow(clippy::cast_precision_loss, reason = "seconds since 1970 fit 52 bits")]
-        self.metrics
+        self.caller
+            .metrics
             .set_certificate_expiry("ca", state.current.certificate.ends.as_second() as f64);
         if self.known.as_ref() != Some(&state) {
             tracing::info!(phase = state.phase.as_str(), ca = ?state.current.certificate, "CA read");
@@ -299,10 +334,13 @@ impl Authority {
     ) -> Result<Option<String>, AuthorityError> {
         let api: Api<C> = Api::all(self.client.clone());
         let params = PatchParams::apply(FIELD_MANAGER_CA).force();
+        let about = Target::own(name);
         let mut races = 0;
         loop {
-            let what = format!("read the {} {name}", C::kind(&()));
-            let Some(found) = called(what, api.get_opt(name)).await? else {
+            let get = || api.get_opt(name);
+            let found = retry::call(&self.caller, Operation::GetWebhook, about, get).await;
+            let found = found.map_err(cannot(format!("read the {} {name}", C::kind(&()))))?;
+            let Some(found) = found else {
                 report.missing.push(format!("{} {name}", C::kind(&())));
                 return Ok(None);
             };
@@ -312,19 +350,23 @@ impl Authority {
             };
             let Some(patch) = bundle::patch(&found, bundle) else { return Ok(Some(carried)) };
 
-            let what = format!("write the caBundle of the {} {name}", C::kind(&()));
-            let written = called(what, api.patch(name, &params, &Patch::Apply(&patch))).await;
+            let patch = Patch::Apply(&patch);
+            let apply = || api.patch(name, &params, &patch);
+            let written = retry::call(&self.caller, Operation::ApplyWebhook, about, apply).await;
             let result = match &written {
                 Ok(_) => "ok",
-                Err(error) if error.is_conflict() => "conflict",
+                Err(error) if lost_race(error) => "conflict",
                 Err(_) => "error",
             };
-            self.metrics.ca_bundle_write(C::LABEL, result);
+            self.caller.metrics.ca_bundle_write(C::LABEL, result);
             races += 1;
             match written {
                 // Another replica, most likely, and with the very same bundle: look again.
-                Err(error) if error.is_conflict() && races < RACES => {}
-                Err(error) => return Err(error),
+                Err(error) if lost_race(&error) && races < RACES => {}
+                Err(error) => {
+                    let what = format!("write the caBundle of the {} {name}", C::kind(&()));
+                    return Err(cannot(what)(error));
+                }
                 Ok(written) => {
                     report.wrote = true;
                     tracing::info!(kind = C::LABEL, name, "caBundle written");
@@ -335,8 +377,11 @@ impl Authority {
     }
 
     async fn read_secret(&self) -> Result<Option<Secret>, AuthorityError> {
-        let what = format!("read the Secret {}", self.settings.secret);
-        called(what, self.secrets().get_opt(&self.settings.secret)).await
+        let name = &self.settings.secret;
+        let (api, about) = (self.secrets(), Target::own(name));
+        let get = || api.get_opt(name);
+        let found = retry::call(&self.caller, Operation::GetSecret, about, get).await;
+        found.map_err(cannot(format!("read the Secret {name}")))
     }
 
     /// Writes `state` over `held` (or creates the Secret); `false` when somebody was faster.
@@ -348,11 +393,13 @@ impl Authority {
         let name = &self.settings.secret;
         let params =
             PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let api = self.secrets();
-        let written = if let Some(mut secret) = held {
+        let (api, about) = (self.secrets(), Target::own(name));
+        let (what, written) = if let Some(mut secret) = held {
             // The resourceVersion that was read goes along: a PUT on anything else is a conflict.
             secret.data = Some(secret::encode(state, secret.data.take().unwrap_or_default()));
-            called(format!("write the Secret {name}"), api.replace(name, &params, &secret)).await
+            let replace = || api.replace(name, &params, &secret);
+            let operation = Operation::ReplaceSecret;
+            ("write", retry::call(&self.caller, operation, about, replace).await)
         } else {
             let secret = Secret {
                 metadata: ObjectMeta {
@@ -363,12 +410,18 @@ impl Authority {
                 data: Some(secret::encode(state, secret::Data::new())),
                 ..Secret::default()
             };
-            called(format!("create the Secret {name}"), api.create(&params, &secret)).await
+            let create = || api.create(&params, &secret);
+            let written = retry::call(&self.caller, Operation::CreateSecret, about, create).await;
+            if let Err(CallError::NotFound { .. }) = written {
+                let (secret, namespace) = (name.clone(), self.settings.namespace.clone());
+                return Err(AuthorityError::NoNamespace { secret, namespace });
+            }
+            ("create", written)
         };
         match written {
             Ok(_) => Ok(true),
-            Err(error) if error.is_conflict() => Ok(false),
-            Err(error) => Err(error),
+            Err(error) if lost_race(&error) => Ok(false),
+            Err(error) => Err(cannot(format!("{what} the Secret {name}"))(error)),
         }
     }
 
@@ -377,23 +430,16 @@ impl Authority {
     }
 }
 
-impl AuthorityError {
-    /// Whether somebody else wrote first: 409 for a stale version or a name that exists by now, and
-    /// 404 for an object that was deleted since it was read.
-    fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api { source, .. }
-            if matches!(&**source, kube::Error::Api(status) if matches!(status.code, 404 | 409)))
-    }
+/// Whether somebody else wrote first: a stale version, a name that exists by now, or an object that
+/// was deleted since it was read. An attempt of ours whose answer was lost may look the same; reading
+/// again settles both.
+fn lost_race(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::Conflict { .. } | CallError::AlreadyExists { .. } | CallError::NotFound { .. }
+    )
 }
 
-/// One API call with a deadline.
-async fn called<T>(
-    what: String,
-    call: impl Future<Output = kube::Result<T>>,
-) -> Result<T, AuthorityError> {
-    match tokio::time::timeout(CALL, call).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(source)) => Err(AuthorityError::Api { what, source: Box::new(source) }),
-        Err(_) => Err(AuthorityError::Timeout { what }),
-    }
+fn cannot(what: String) -> impl FnOnce(CallError) -> AuthorityError {
+    move |source| AuthorityError::Call { what, source }
 }

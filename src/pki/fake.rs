@@ -29,6 +29,8 @@ pub(super) struct World {
     pub(super) nexts: std::collections::BTreeSet<String>,
     /// Status codes to answer the next calls of a method with.
     pub(super) failures: VecDeque<(Method, u16)>,
+    /// Nothing is answered any more.
+    pub(super) silent: bool,
 }
 
 #[derive(Clone, Default)]
@@ -52,6 +54,9 @@ impl Fake {
             async move {
                 // Let the other replicas in between a read and the write that follows.
                 tokio::task::yield_now().await;
+                if world.lock().silent {
+                    std::future::pending::<()>().await;
+                }
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
                 let (status, answer) = world.lock().handle(&head.method, &head.uri, &body);

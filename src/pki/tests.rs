@@ -225,7 +225,10 @@ async fn a_lost_race_for_a_configuration_is_run_again_and_an_error_is_left_to_th
 
     fake.edit(VALIDATING, |c| c["webhooks"][0]["clientConfig"]["caBundle"] = json!(null));
     fake.0.lock().failures.push_back((Method::PATCH, 500));
+    assert!(replica.pass().await.published, "tried again within the pass");
 
+    fake.edit(VALIDATING, |c| c["webhooks"][0]["clientConfig"]["caBundle"] = json!(null));
+    fake.0.lock().failures.push_back((Method::PATCH, 403));
     let report = replica.authority.pass().await;
     assert_eq!(report.problems.len(), 1, "{report:?}");
     let want = "cannot write the caBundle of the ValidatingWebhookConfiguration zen-lead: ";
@@ -470,4 +473,46 @@ async fn the_loop_heals_on_a_wake_and_on_its_own() {
 
 fn tokio_now() -> tokio::time::Instant {
     crate::clock::monotonic()
+}
+
+#[tokio::test]
+async fn a_missing_namespace_is_told_as_that_and_not_as_a_race() {
+    let fake = Fake::installed();
+    fake.remove(SECRET);
+    fake.0.lock().failures.push_back((Method::POST, 404));
+    let report = Replica::new(&fake, t0()).authority.pass().await;
+    assert_eq!(
+        report.problems,
+        ["cannot create the Secret zen-lead-ca: there is no namespace zen; create it, or set \
+          --namespace (POD_NAMESPACE) to the one zen-lead runs in"]
+    );
+    assert_eq!(fake.writes().len(), 1, "not tried five times: {:?}", fake.writes());
+}
+
+#[tokio::test]
+async fn a_secret_that_others_change_all_the_time_is_given_up_for_this_pass() {
+    let fake = Fake::installed();
+    fake.0.lock().failures.extend((0..9).map(|_| (Method::PUT, 409)));
+    let report = Replica::new(&fake, t0()).authority.pass().await;
+    assert_eq!(fake.writes().len(), 5, "{:?}", fake.writes());
+    assert!(report.problems[0].starts_with("the Secret zen-lead-ca was changed by others "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_that_hangs_is_cut_off_and_what_is_shown_stays() {
+    let fake = Fake::installed();
+    let mut replica = Replica::new(&fake, t0());
+    replica.pass().await;
+    fake.0.lock().silent = true;
+    let began = tokio_now();
+    let report = replica.authority.pass().await;
+    // Each call gives up by itself long before: that too is an end.
+    assert!(tokio_now() - began <= Duration::from_secs(45), "{:?}", tokio_now() - began);
+    assert!(report.serving && !report.published, "{report:?}");
+    assert!(
+        report.problems.iter().any(|p| p.contains("get_secret zen-lead-ca: no success within 10s")),
+        "{report:?}"
+    );
+    fake.0.lock().silent = false;
+    assert!(replica.pass().await.published);
 }

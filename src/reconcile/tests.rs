@@ -277,3 +277,105 @@ async fn a_mirror_written_late_meets_a_conflict_and_not_a_newer_truth() {
     assert_eq!(error.category(), "conflict", "{error}");
     assert_eq!(epoch(&world.api.get(&path).unwrap()), newer);
 }
+
+const ENDING: &str = r#"{
+    "kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden",
+    "message": "services \"web-leader\" is forbidden: namespace shop is being terminated",
+    "details": {"causes": [{"reason": "NamespaceTerminating"}]}
+}"#;
+
+#[tokio::test(start_paused = true)]
+async fn in_a_namespace_that_is_being_deleted_a_creation_is_tried_once_and_told_nobody() {
+    let world = World::new();
+    world.api.fail("POST", SERVICES, 99, Fault::Body(403, ENDING));
+    for _ in 0..5 {
+        assert_eq!(world.reconcile().await.unwrap(), Next::Idle);
+        tokio::time::advance(Duration::from_hours(1)).await;
+    }
+    assert_eq!(world.writes(), 1, "neither again, nor a condition");
+
+    // The name comes back in a new namespace: another Service, and no memory of the old one.
+    world.api.forgive();
+    world.api.remove(&format!("{SERVICES}/web"));
+    world.api.put(SERVICES, source());
+    world.reconcile().await.unwrap();
+    assert_eq!(world.leader().as_deref(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_wait_for_each_other_share_a_failure_and_one_deadline() {
+    let world = World::new();
+    world.api.fail("GET", SLICES, usize::MAX, Fault::Stall);
+    let began = clock::monotonic();
+    let reads = (0..20).map(|_| world.worker.reader.read(&world.key));
+    let outcomes = futures::future::join_all(reads).await;
+    let took = clock::monotonic() - began;
+    assert!(took <= Duration::from_secs(20), "{took:?}: not one deadline after the other");
+    let mut told: Vec<String> =
+        outcomes.into_iter().map(|o| o.map(|_| ()).unwrap_err().to_string()).collect();
+    told.sort();
+    told.dedup();
+    assert!(
+        told.iter().any(|t| t.starts_with("list_slices shop: no success within 10s")),
+        "{told:?}"
+    );
+    assert!(told.len() <= 2, "{told:?}");
+    // Nothing is left that the next read would meet.
+    world.api.forgive();
+    world.worker.reader.read(&world.key).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reconcile_that_takes_too_long_lets_others_pass_and_is_counted() {
+    let world = World::new();
+    sync(&world.worker, &world.key).await;
+    // Each write is answered after its first attempt has timed out, by a conflict: it is read and
+    // decided again, and no call runs into its own deadline.
+    for verb in ["POST", "PUT", "PATCH"] {
+        for _ in 0..50 {
+            world.api.fail(verb, "shop", 1, Fault::Stall);
+            world.api.fail(verb, "shop", 1, Fault::Status(409, "Conflict", "stale"));
+        }
+    }
+    let began = clock::monotonic();
+    let next = world.worker.reconcile(&world.key, began).await.unwrap();
+    let took = clock::monotonic() - began;
+    assert!(matches!(next, Next::At(_)), "{next:?}");
+    assert!(took >= DEADLINE && took < DEADLINE + Duration::from_secs(30), "{took:?}");
+    assert!(world.metric(r#"zen_lead_timeout_occurrences_total{operation="reconcile"} 1"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_that_cannot_be_created_is_an_error_and_not_somebody_faster() {
+    let world = World::new();
+    world.api.fail("POST", SLICES, 99, Fault::Status(500, "InternalError", "webhook is down"));
+    let error = world.reconcile().await.unwrap_err();
+    assert_eq!(error.category(), "timeout", "{error}");
+    assert!(
+        error.to_string().starts_with("create_slice shop/web-leader-zen-lead-ipv4: "),
+        "{error}"
+    );
+    let labels = r#"{namespace="shop",service="web"} 1"#;
+    assert!(world.metric(&format!("zen_lead_endpoint_write_errors_total{labels}")));
+    assert!(!world.metric(&format!("zen_lead_endpoint_write_conflicts_total{labels}")));
+    world.api.forgive();
+    world.reconcile().await.unwrap();
+    assert_eq!(world.leader().as_deref(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_gone_leaves_no_series() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    let labels = r#"{namespace="shop",service="web"}"#;
+    assert!(world.metric(&format!("zen_lead_reconciliations_total{labels} 1")));
+    assert!(world.metric(&format!("zen_lead_pods_available{labels} 2")));
+    world.api.remove(&format!("{SERVICES}/web"));
+    let mut next = Next::Idle;
+    for _ in 0..4 {
+        next = world.reconcile().await.unwrap();
+    }
+    assert_eq!(next, Next::Forget);
+    let text = String::from_utf8(world.metrics.exposition().unwrap()).unwrap();
+    assert!(!text.contains(r#"service="web""#), "{text}");
+}

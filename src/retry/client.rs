@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use http::header::{CONTENT_LENGTH, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, DATE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -17,6 +17,8 @@ use kube::core::Status;
 use kube::core::response::StatusDetails;
 use kube::{Client, Config};
 use tower::{BoxError, ServiceBuilder};
+
+use crate::clock::Clock;
 
 /// How zen-lead names itself to the API server.
 pub const USER_AGENT: &str = concat!("zen-lead/", env!("CARGO_PKG_VERSION"));
@@ -100,18 +102,26 @@ pub(crate) async fn keep_retry_after(answer: Response<Body>) -> Result<Response<
     Ok(Response::from_parts(parts, Body::from(serde_json::to_vec(&status)?)))
 }
 
-/// The seconds a failed answer asks for; a date (RFC 9110 allows one) is not understood, the API
-/// server never sends it.
+/// The seconds a failed answer asks for: as a number, or as a date (RFC 9110, 10.2.3), which the
+/// API server never sends but a proxy may. What is neither asks for nothing.
 fn asked_pause(answer: &Response<Body>) -> Option<u32> {
     if !(answer.status().is_client_error() || answer.status().is_server_error()) {
         return None;
     }
-    let text = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if text.is_empty() || !text.bytes().all(|c| c.is_ascii_digit()) {
-        return None;
+    let header = |name| answer.headers().get(name)?.to_str().ok().map(str::trim);
+    let text = header(RETRY_AFTER)?;
+    if !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit()) {
+        // Digits that do not fit are still a wish for a very long pause.
+        return Some(text.parse().unwrap_or(u32::MAX));
     }
-    // Digits that do not fit are still a wish for a very long pause.
-    Some(text.parse().unwrap_or(u32::MAX))
+    let until = httpdate::parse_http_date(text).ok()?;
+    // By the clock of whoever wrote the date, where it says what that shows.
+    let now = header(DATE).and_then(|text| httpdate::parse_http_date(text).ok());
+    let now = now.unwrap_or_else(|| Clock::system().now().into());
+    // A date that is past asks for no pause; parts of a second are waited out.
+    let pause = until.duration_since(now).unwrap_or_default();
+    let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+    Some(seconds.try_into().unwrap_or(u32::MAX))
 }
 
 fn reason(status: StatusCode) -> &'static str {

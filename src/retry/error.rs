@@ -26,7 +26,7 @@ impl fmt::Display for Call {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The object has changed since the version the write was made for (409).
-    #[error("{call}: the object has changed meanwhile{}: {message}", lost_note(*after_lost_attempt))]
+    #[error("{call}: the object has changed since it was read{}: {message}", lost_note(*after_lost_attempt))]
     Conflict {
         /// The call.
         call: Call,
@@ -65,7 +65,8 @@ pub enum CallError {
     },
     /// RBAC or an admission plug-in refuses (403).
     #[error(
-        "{call}: not allowed (check the ClusterRole of zen-lead and admission policies): {message}"
+        "{call}: not allowed; check that the ClusterRole and Role of zen-lead are those of this \
+         version, and what other admission policies say: {message}"
     )]
     Forbidden {
         /// The call.
@@ -106,7 +107,7 @@ pub enum CallError {
         message: String,
     },
     /// Another refusal that a repetition would meet again.
-    #[error("{call}: refused with HTTP {code} {reason}: {message}")]
+    #[error("{call}: {}: {message}", answered(*code, reason))]
     Rejected {
         /// The call.
         call: Call,
@@ -118,7 +119,7 @@ pub enum CallError {
         message: String,
     },
     /// The server asks us to stay away for longer than the deadline allows, or did so to the end (429).
-    #[error("{call}: the API server is throttling us, gave up after attempt {attempts}{}: {message}", asked(*retry_after))]
+    #[error("{call}: the API server is overloaded and turned the call away, gave up after {}{}: {message}", tries(*attempts), asked(*retry_after))]
     TooManyRequests {
         /// The call.
         call: Call,
@@ -132,7 +133,7 @@ pub enum CallError {
         may_have_happened: bool,
     },
     /// The server is not able to answer and asks us to wait for longer than the deadline (5xx).
-    #[error("{call}: the API server is unavailable, gave up after attempt {attempts}{}: {message}", asked(*retry_after))]
+    #[error("{call}: the API server is not available, gave up after {}{}{}: {message}", tries(*attempts), asked(*retry_after), happened(*may_have_happened))]
     Unavailable {
         /// The call.
         call: Call,
@@ -146,7 +147,7 @@ pub enum CallError {
         may_have_happened: bool,
     },
     /// No attempt succeeded before the deadline.
-    #[error("{call}: no success within {deadline:?} ({attempts} attempts){}; last: {message}", happened(*may_have_happened))]
+    #[error("{call}: no success within {deadline:?} and {}{}; the last one: {message}", tries(*attempts), happened(*may_have_happened))]
     Timeout {
         /// The call.
         call: Call,
@@ -160,7 +161,7 @@ pub enum CallError {
         may_have_happened: bool,
     },
     /// The server answered with success, but with something we cannot read.
-    #[error("{call}: the answer cannot be read{}: {message}", happened(*may_have_happened))]
+    #[error("{call}: the API server (or a proxy before it) answered something else than was asked for{}: {message}", happened(*may_have_happened))]
     Unreadable {
         /// The call.
         call: Call,
@@ -169,6 +170,26 @@ pub enum CallError {
         /// The call has probably taken effect.
         may_have_happened: bool,
     },
+    /// Several calls that belong together did not end before their common deadline.
+    #[error("{call}: not finished within {deadline:?}")]
+    Overdue {
+        /// What was collected.
+        call: Call,
+        /// The deadline of all of it.
+        deadline: Duration,
+    },
+}
+
+fn tries(attempts: u32) -> String {
+    if attempts == 1 { "1 attempt".to_owned() } else { format!("{attempts} attempts") }
+}
+
+fn answered(code: u16, reason: &str) -> String {
+    if code == 0 {
+        "could not be sent, which is a mistake of zen-lead or of its configuration".to_owned()
+    } else {
+        format!("refused with HTTP {code} {reason}").trim_end().to_owned()
+    }
 }
 
 fn lost_note(after_lost_attempt: bool) -> &'static str {
@@ -176,7 +197,7 @@ fn lost_note(after_lost_attempt: bool) -> &'static str {
 }
 
 fn happened(may_have_happened: bool) -> &'static str {
-    if may_have_happened { "; it may have happened nevertheless" } else { "" }
+    if may_have_happened { " (the write may have taken effect all the same)" } else { "" }
 }
 
 fn asked(retry_after: Option<Duration>) -> String {
@@ -199,7 +220,7 @@ impl CallError {
             Self::Rejected { .. } => "rejected",
             Self::TooManyRequests { .. } => "too_many_requests",
             Self::Unavailable { .. } => "unavailable",
-            Self::Timeout { .. } => "timeout",
+            Self::Timeout { .. } | Self::Overdue { .. } => "timeout",
             Self::Unreadable { .. } => "unreadable",
         }
     }
@@ -230,7 +251,10 @@ impl CallError {
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::TooManyRequests { .. } | Self::Unavailable { .. } | Self::Timeout { .. }
+            Self::TooManyRequests { .. }
+                | Self::Unavailable { .. }
+                | Self::Timeout { .. }
+                | Self::Overdue { .. }
         )
     }
 

@@ -46,6 +46,23 @@ pub(super) struct Passing {
 }
 
 impl Refusal {
+    /// The cause as a metric label.
+    pub(super) fn category(&self) -> &'static str {
+        match self.kind {
+            RefusalKind::Conflict => "conflict",
+            RefusalKind::NotFound => "not_found",
+            RefusalKind::AlreadyExists => "already_exists",
+            RefusalKind::Unauthorized => "unauthorized",
+            RefusalKind::Forbidden => "forbidden",
+            RefusalKind::Quota => "quota",
+            RefusalKind::Terminating => "terminating",
+            RefusalKind::Invalid => "invalid",
+            RefusalKind::Gone => "gone",
+            RefusalKind::Rejected { .. } => "rejected",
+            RefusalKind::Unreadable => "unreadable",
+        }
+    }
+
     pub(super) fn into_error(self, call: Call, after_lost_attempt: bool) -> CallError {
         let message = self.message;
         match self.kind {
@@ -76,7 +93,7 @@ impl Passing {
     pub(super) fn no_answer(limit: Duration) -> Self {
         Self {
             category: "timeout",
-            message: format!("no answer within {limit:?}"),
+            message: format!("no answer within {:?}", whole_ms(limit)),
             retry_after: None,
             lost: true,
         }
@@ -110,32 +127,32 @@ impl Passing {
 }
 
 /// Sorts the outcome of one attempt.
-pub(super) fn judge(error: kube::Error) -> Verdict {
+pub(super) fn judge(error: &kube::Error) -> Verdict {
     let refused = |kind, message| Verdict::Final(Refusal { kind, message });
     match error {
-        kube::Error::Api(status) => judge_status(*status),
+        kube::Error::Api(status) => judge_status(status),
         kube::Error::SerdeError(e) => refused(RefusalKind::Unreadable, e.to_string()),
         kube::Error::FromUtf8(e) => refused(RefusalKind::Unreadable, e.to_string()),
         error @ (kube::Error::HyperError(_)
         | kube::Error::Service(_)
         | kube::Error::ReadEvents(_)) => Verdict::Passing(Passing {
             category: "connection",
-            lost: !never_sent(&error),
-            message: with_causes(&error),
+            lost: !never_sent(error),
+            message: with_causes(error),
             retry_after: None,
         }),
         // What is left is about building requests and configuration: nothing was sent.
         other => {
             let reason = "not sent".to_owned();
-            refused(RefusalKind::Rejected { code: 0, reason }, with_causes(&other))
+            refused(RefusalKind::Rejected { code: 0, reason }, with_causes(other))
         }
     }
 }
 
-fn judge_status(status: Status) -> Verdict {
+fn judge_status(status: &Status) -> Verdict {
     let kind = match status.code {
         401 => RefusalKind::Unauthorized,
-        403 if has_cause(&status, "NamespaceTerminating") => RefusalKind::Terminating,
+        403 if has_cause(status, "NamespaceTerminating") => RefusalKind::Terminating,
         // The quota plug-in gives no cause of its own, only this wording:
         // k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go.
         403 if status.message.contains("exceeded quota") => RefusalKind::Quota,
@@ -145,13 +162,13 @@ fn judge_status(status: Status) -> Verdict {
         409 => RefusalKind::Conflict,
         410 => RefusalKind::Gone,
         422 => RefusalKind::Invalid,
-        429 => return passing("too_many_requests", &status, false),
+        429 => return passing("too_many_requests", status, false),
         // The write may have reached etcd: "etcdserver: request timed out" is a 500, a change of
         // etcd's leader a 503, and a proxy answers 502 when the API server's answer is lost.
-        500 | 502 | 503 | 504 => return passing("unavailable", &status, true),
-        code => RefusalKind::Rejected { code, reason: status.reason },
+        500 | 502 | 503 | 504 => return passing("unavailable", status, true),
+        code => RefusalKind::Rejected { code, reason: status.reason.clone() },
     };
-    Verdict::Final(Refusal { kind, message: status.message })
+    Verdict::Final(Refusal { kind, message: status.message.clone() })
 }
 
 fn passing(category: &'static str, status: &Status, lost: bool) -> Verdict {
@@ -167,6 +184,11 @@ fn passing(category: &'static str, status: &Status, lost: bool) -> Verdict {
 pub fn retry_after(status: &Status) -> Option<Duration> {
     let seconds = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     (seconds > 0).then(|| Duration::from_secs(seconds.into()))
+}
+
+/// The time for people: what is left of a deadline has digits down to the nanosecond.
+pub fn whole_ms(time: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn has_cause(status: &Status, reason: &str) -> bool {

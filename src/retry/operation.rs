@@ -1,4 +1,5 @@
-//! The closed list of API calls zen-lead makes, and what a call is about.
+//! The closed list of API calls zen-lead makes and of what it collects by them, and what a call is
+//! about.
 //!
 //! Only names: they are metric labels and words of messages.
 
@@ -80,6 +81,36 @@ operations! {
     ApplyWebhook = "apply_webhook", true;
     /// Asks for the version of the server.
     GetVersion = "get_version", false;
+    /// Reads Secrets: the one with the CA.
+    ListSecrets = "list_secrets", false;
+    /// Reads webhook configurations: zen-lead's own.
+    ListWebhooks = "list_webhooks", false;
+    /// Opens a watch of Services.
+    WatchServices = "watch_services", false;
+    /// Opens a watch of pods.
+    WatchPods = "watch_pods", false;
+    /// Opens a watch of EndpointSlices.
+    WatchSlices = "watch_slices", false;
+    /// Opens a watch of the Secret with the CA.
+    WatchSecrets = "watch_secrets", false;
+    /// Opens a watch of a webhook configuration.
+    WatchWebhooks = "watch_webhooks", false;
+    /// Collection: all steps of one reconcile.
+    Reconcile = "reconcile", true;
+    /// Collection: everything a decision about a namespace needs, read consistently.
+    ReadNamespace = "read_namespace", false;
+    /// Collection: one look at CA, certificate and caBundles.
+    CertificatePass = "certificate_pass", true;
+    /// Collection: the owner references of the webhook configurations.
+    OwnershipPass = "ownership_pass", true;
+    /// Collection: the Events that wait when the process ends.
+    FlushEvents = "flush_events", true;
+    /// Collection: one admission review, the reading of its body included.
+    AdmissionReview = "admission_review", true;
+    /// Collection: the admission reviews in flight when the process ends.
+    DrainRequests = "drain_requests", true;
+    /// Collection: the tasks of the process when it ends.
+    DrainWorkers = "drain_workers", true;
 }
 
 impl fmt::Display for Operation {
@@ -91,11 +122,11 @@ impl fmt::Display for Operation {
 /// What a call is about: the object for messages, the Service for metric labels.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// Namespace, empty for what has none.
+    /// Namespace of the source Service, empty when there is none.
     pub namespace: &'a str,
     /// Source Service on whose behalf the call is made, empty when there is none.
     pub service: &'a str,
-    /// Name of the object, for messages.
+    /// Name of the object, for messages; empty for all of the namespace.
     pub object: &'a str,
 }
 
@@ -105,14 +136,19 @@ impl<'a> Target<'a> {
         Self { namespace: &key.namespace, service: &key.name, object }
     }
 
-    /// An object of a namespace that belongs to no single Service.
-    pub fn namespaced(namespace: &'a str, object: &'a str) -> Self {
-        Self { namespace, service: "", object }
+    /// An object that concerns no single Service: zen-lead's own, or all of a kind. Its labels are
+    /// empty, so that such calls cannot make more series than there are operations and attempts.
+    pub fn own(object: &'a str) -> Self {
+        Self { namespace: "", service: "", object }
     }
 
-    /// An object without a namespace.
-    pub fn cluster(object: &'a str) -> Self {
-        Self { namespace: "", service: "", object }
+    /// The object in words.
+    pub(super) fn named(&self) -> Box<str> {
+        match (self.namespace, self.object) {
+            ("", object) => object.into(),
+            (namespace, "") => namespace.into(),
+            (namespace, object) => format!("{namespace}/{object}").into(),
+        }
     }
 }
 
@@ -132,7 +168,8 @@ mod tests {
             Operation::ALL.iter().map(|o| o.as_str()).collect();
         assert_eq!(labels.len(), Operation::ALL.len());
         for operation in Operation::ALL {
-            let read = ["get_", "list_"].iter().any(|verb| operation.as_str().starts_with(verb));
+            let reads = ["get_", "list_", "watch_", "read_"];
+            let read = reads.iter().any(|verb| operation.as_str().starts_with(verb));
             assert_eq!(operation.is_write(), !read, "{operation}");
         }
     }

@@ -1,5 +1,7 @@
 //! Tests of calls against the fake API server; two of them over a real connection.
 
+mod messages;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, Config};
@@ -22,7 +24,9 @@ fn map(name: &str) -> ConfigMap {
 }
 
 fn caller() -> Caller {
-    Caller::new(Arc::new(Metrics::new().unwrap()))
+    let metrics = Metrics::new().unwrap();
+    metrics.track(&key());
+    Caller::new(Arc::new(metrics))
 }
 
 fn maps(client: Client) -> Api<ConfigMap> {
@@ -91,51 +95,57 @@ async fn refusals_are_not_tried_again_and_keep_the_servers_words() {
             "BadRequest",
             "bad",
             "rejected",
-            "create_slice x: refused with HTTP 400 BadRequest: bad",
+            "create_slice team/x: refused with HTTP 400 BadRequest: bad",
         ),
         (
             401,
             "Unauthorized",
             "no",
             "unauthorized",
-            "create_slice x: the API server does not accept our credentials: no",
+            "create_slice team/x: the API server does not accept our credentials: no",
         ),
         (
             403,
             "Forbidden",
             "rbac",
             "forbidden",
-            "create_slice x: not allowed (check the ClusterRole of zen-lead and admission policies): rbac",
+            "create_slice team/x: not allowed; check that the ClusterRole and Role of zen-lead are those of this version, and what other admission policies say: rbac",
         ),
         (
             403,
             "Forbidden",
             quota,
             "quota",
-            "create_slice x: the quota of the namespace is used up: slices \"x\" is forbidden: exceeded quota: count, requested: 1",
+            "create_slice team/x: the quota of the namespace is used up: slices \"x\" is forbidden: exceeded quota: count, requested: 1",
         ),
-        (404, "NotFound", "gone", "not_found", "create_slice x: not found: gone"),
+        (404, "NotFound", "gone", "not_found", "create_slice team/x: not found: gone"),
         (
             409,
             "Conflict",
             "stale",
             "conflict",
-            "create_slice x: the object has changed meanwhile: stale",
+            "create_slice team/x: the object has changed since it was read: stale",
         ),
-        (409, "AlreadyExists", "there", "already_exists", "create_slice x: already exists: there"),
+        (
+            409,
+            "AlreadyExists",
+            "there",
+            "already_exists",
+            "create_slice team/x: already exists: there",
+        ),
         (
             410,
             "Expired",
             "old",
             "gone",
-            "create_slice x: the version asked for is no longer kept: old",
+            "create_slice team/x: the version asked for is no longer kept: old",
         ),
         (
             422,
             "Invalid",
             "port 0",
             "invalid",
-            "create_slice x: the API server finds the object invalid: port 0",
+            "create_slice team/x: the API server finds the object invalid: port 0",
         ),
     ] {
         let (api, caller) = (FakeApi::new(), caller());
@@ -156,7 +166,7 @@ fn a_terminating_namespace_is_told_from_missing_rights() {
         "code": 403, "reason": "Forbidden", "message": "it is being terminated",
         "details": {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]},
     }));
-    let Verdict::Final(refusal) = judge(kube::Error::Api(status.unwrap())) else {
+    let Verdict::Final(refusal) = judge(&kube::Error::Api(status.unwrap())) else {
         panic!("not final")
     };
     let call = Call { operation: Operation::CreateSlice, object: "x".into() };
@@ -230,7 +240,7 @@ async fn a_stalled_server_meets_the_deadline_and_the_caller_learns_it_may_have_h
     let CallError::Timeout { attempts, deadline, .. } = &error else { panic!("{error}") };
     assert_eq!((*attempts, *deadline), (2, Duration::from_secs(10)));
     let text = error.to_string();
-    assert!(text.starts_with("create_slice x: no success within 10s (2 attempts); it may have happened nevertheless; last: no answer within "), "{text}");
+    assert!(text.starts_with("create_slice team/x: no success within 10s and 2 attempts (the write may have taken effect all the same); the last one: no answer within "), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -253,7 +263,7 @@ async fn a_refusal_after_a_lost_attempt_says_so() {
         assert!(error.after_lost_attempt() && error.may_have_happened());
         assert!(
             error.to_string().starts_with(
-                "create_slice x: already exists (perhaps by an attempt of ours whose answer was lost): "
+                "create_slice team/x: already exists (perhaps by an attempt of ours whose answer was lost): "
             ),
             "{error}"
         );
@@ -329,4 +339,141 @@ async fn a_connection_that_was_never_made_cannot_have_happened() {
     let refused = call(&caller, Operation::CreateSlice, target, make).await.unwrap_err();
     assert_eq!((refused.category(), refused.may_have_happened()), ("timeout", false), "{refused}");
     assert!(refused.to_string().contains("refused"), "{refused}");
+}
+
+/// What is left of a `Retry-After` header beside a `Date` header, in seconds.
+async fn pause(retry_after: &str, date: Option<&str>) -> Option<u64> {
+    let mut answer = http::Response::builder().status(503).header("Retry-After", retry_after);
+    if let Some(date) = date {
+        answer = answer.header("Date", date);
+    }
+    let answer = answer.body(axum::body::Body::from("try later")).unwrap();
+    let answer = keep_retry_after(answer).await.unwrap();
+    let body = axum::body::to_bytes(answer.into_body(), 4096).await.unwrap();
+    let status: kube::core::Status = serde_json::from_slice(&body).ok()?;
+    assert_eq!((status.code, status.message.as_str()), (503, "try later"));
+    Some(status.details.unwrap().retry_after_seconds.into())
+}
+
+#[tokio::test]
+async fn retry_after_is_read_as_a_number_and_as_a_date() {
+    let now = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+    for (text, date, seconds) in [
+        ("7", None, Some(7)),
+        (" 7 ", None, Some(7)),
+        ("0", None, Some(0)),
+        ("4294967296", None, Some(u64::from(u32::MAX))),
+        ("99999999999999999999", None, Some(u64::from(u32::MAX))),
+        // All three forms that RFC 9110 makes a receiver understand, by the sender's own clock.
+        ("Sun, 06 Nov 1994 08:49:40 GMT", now, Some(3)),
+        ("Sunday, 06-Nov-94 08:50:37 GMT", now, Some(60)),
+        ("Sun Nov  6 09:49:37 1994", now, Some(3600)),
+        ("Sun, 06 Nov 1994 08:49:30 GMT", now, Some(0)),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", now, Some(u64::from(u32::MAX))),
+        // Without the sender's clock by ours, for which this is long past.
+        ("Sun, 06 Nov 1994 08:49:40 GMT", None, Some(0)),
+        ("Sun, 06 Nov 1994 08:49:40 GMT", Some("yesterday"), Some(0)),
+        ("-5", None, None),
+        ("1e9", None, None),
+        ("2.5", None, None),
+        ("soon", None, None),
+        ("", None, None),
+        ("Sun, 99 Nov 1994 08:49:40 GMT", now, None),
+    ] {
+        assert_eq!(pause(text, date).await, seconds, "{text:?} at {date:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_retry_after_holds_a_call_beyond_its_deadline() {
+    for (text, waits) in [
+        ("0", true),
+        ("-5", true),
+        ("1e9", true),
+        ("soon", true),
+        ("Sun, 06 Nov 1994 08:49:40 GMT", true),
+        ("1000000000", false),
+        ("99999999999999", false),
+        ("99999999999999999999999999", false),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", false),
+    ] {
+        let (api, caller) = (FakeApi::new(), caller());
+        api.fail("POST", MAPS, 2, Fault::Plain(503, Some(text)));
+        let started = monotonic();
+        let made = create(&caller, &api).await;
+        assert!(monotonic() - started < Duration::from_secs(1), "{text}");
+        if waits {
+            assert_eq!((made.is_ok(), api.count("POST")), (true, 3), "{text}: own back-off");
+        } else {
+            let error = made.unwrap_err();
+            assert_eq!((error.category(), api.count("POST")), ("unavailable", 1), "{text}");
+            assert!(error.retry_after() > Some(Duration::from_hours(24 * 365)), "{text}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_attempts_of_an_endless_caller_are_numbered_over_its_calls() {
+    let (api, caller) = (FakeApi::new(), caller());
+    let maps = maps(api.client());
+    api.put(MAPS, json!({"metadata": {"name": "x"}}));
+    api.fail("GET", MAPS, 1, Fault::Plain(429, Some("1")));
+    api.fail("GET", MAPS, 1, Fault::Reset);
+    api.fail("GET", MAPS, 1, Fault::Stall);
+    let mut failed = 0;
+    let mut outcomes = Vec::new();
+    for _ in 0..5 {
+        let (operation, about) = (Operation::WatchPods, Target::own("/api/v1/pods"));
+        let limit = Duration::from_secs(10);
+        let outcome = attempt(&caller, operation, about, &mut failed, limit, maps.get("x")).await;
+        outcomes.push((outcome.is_err(), matches!(outcome, Ok(Ok(_))), failed));
+    }
+    let passing = |elapsed, number| (elapsed, false, number);
+    let fine = (false, true, 0);
+    assert_eq!(outcomes, [passing(false, 1), passing(false, 2), passing(true, 3), fine, fine]);
+    for attempt in ["1", "2", "3"] {
+        let labels =
+            format!(r#"attempt="{attempt}",namespace="",operation="watch_pods",service="""#);
+        assert!(close(counted(&caller, &["zen_lead_retry_attempts_total", &labels]), 1.0));
+    }
+    assert!(close(counted(&caller, &["zen_lead_retry_success_after_retry_total"]), 1.0));
+    assert!(close(counted(&caller, &["timeout_occurrences_total", "watch_pods"]), 1.0));
+    for (result, times) in
+        [("too_many_requests", 1.0), ("connection", 1.0), ("timeout", 1.0), ("ok", 2.0)]
+    {
+        let result = format!(r#"result="{result}""#);
+        let timed = counted(&caller, &["api_call_duration_seconds_count", "watch_pods", &result]);
+        assert!(close(timed, times), "{result}: {timed}");
+    }
+
+    // What cannot succeed is no attempt that failed for a passing reason.
+    api.fail("GET", MAPS, 1, Fault::Status(403, "Forbidden", "no"));
+    failed = 2;
+    let (operation, about) = (Operation::WatchPods, Target::own("/api/v1/pods"));
+    let limit = Duration::from_secs(10);
+    let refused = attempt(&caller, operation, about, &mut failed, limit, maps.get("x")).await;
+    assert!(matches!(refused, Ok(Err(_))));
+    assert_eq!(failed, 0);
+    assert!(close(counted(&caller, &["zen_lead_retry_attempts_total"]), 3.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collection_that_is_not_finished_is_cut_off_counted_and_named() {
+    let caller = caller();
+    let (key, deadline) = (key(), Duration::from_secs(20));
+    let collect = |seconds| {
+        let work = async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            Ok::<_, CallError>(seconds)
+        };
+        let about = Target::of(&key, "");
+        collection(&caller.metrics, Operation::ReadNamespace, about, deadline, work)
+    };
+    assert_eq!(collect(19).await, Ok(19));
+    assert!(close(counted(&caller, &["zen_lead_timeout_occurrences_total"]), 0.0));
+    let error = collect(21).await.unwrap_err();
+    assert_eq!(error.to_string(), "read_namespace team: not finished within 20s");
+    assert_eq!((error.category(), error.is_passing()), ("timeout", true));
+    let line = r#"zen_lead_timeout_occurrences_total{operation="read_namespace"}"#;
+    assert!(close(counted(&caller, &[line]), 1.0));
 }

@@ -23,6 +23,7 @@ use tracing::{Instrument, Span};
 
 use crate::clock::monotonic;
 use crate::metrics::Metrics;
+use crate::retry::Operation;
 use body::{Admission, Held};
 use reject::Rejection;
 
@@ -182,6 +183,9 @@ impl Webhook {
         let reason = rejection.reason();
         Span::current().record("rejected", reason);
         self.metrics.webhook_rejected_body(reason);
+        if matches!(rejection, Rejection::Deadline(_)) {
+            self.metrics.timeout(Operation::AdmissionReview.as_str());
+        }
         if rejection.status().is_server_error() {
             tracing::warn!(reason, %rejection, "review not judged");
         } else {

@@ -19,6 +19,7 @@ struct Process {
     shutdown: Shutdown,
     supervisor: Supervisor,
     health: Health,
+    metrics: Arc<Metrics>,
     /// What happened, with the second in which it did.
     story: Arc<Mutex<Vec<(u64, &'static str)>>>,
     start: tokio::time::Instant,
@@ -27,10 +28,12 @@ struct Process {
 impl Process {
     fn new() -> Self {
         let shutdown = Shutdown::new();
+        let metrics = Arc::new(Metrics::new().unwrap());
         Self {
             supervisor: Supervisor::new(shutdown.clone()),
             shutdown,
-            health: Health::new(&[], Arc::new(Metrics::new().unwrap())),
+            health: Health::new(&[], metrics.clone()),
+            metrics,
             story: Arc::default(),
             start: monotonic(),
         }
@@ -67,7 +70,7 @@ impl Process {
 
     async fn run(&self, signals: mpsc::UnboundedReceiver<&'static str>) -> Ended {
         let times = Times::default();
-        run(&self.shutdown, &self.supervisor, &self.health, &times, signals).await
+        run(&self.shutdown, &self.supervisor, &self.health, &times, &self.metrics, signals).await
     }
 }
 
@@ -96,8 +99,16 @@ async fn a_server_that_does_not_finish_is_not_waited_for() {
     let (signal, signals) = mpsc::unbounded_channel();
     signal.send("SIGINT").unwrap();
     let ended = process.run(signals).await;
-    assert_eq!(ended, Ended::Failed(Failed(vec!["task server did not end within 5s".into()])));
+    assert_eq!(
+        ended,
+        Ended::Failed(Failed(vec!["task server did not end within 5s and is cut off".into()]))
+    );
     assert_eq!(ended.exit_code(), 1);
+    let text = String::from_utf8(process.metrics.exposition().unwrap()).unwrap();
+    for operation in ["drain_requests", "drain_workers"] {
+        let line = format!(r#"zen_lead_timeout_occurrences_total{{operation="{operation}"}} 1"#);
+        assert!(text.contains(&line), "{line} is not in {text}");
+    }
     assert_eq!(process.story.lock().last(), Some(&(8, "worker stops")));
     assert_eq!((monotonic() - process.start).as_secs(), 13);
 }

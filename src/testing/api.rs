@@ -39,6 +39,10 @@ pub enum Fault {
     StallAfter,
     /// HTTP 200 with this body.
     Garbage(&'static str),
+    /// The right answer, this much later.
+    Late(Duration),
+    /// This HTTP status with this body.
+    Body(u16, &'static str),
 }
 
 /// A request the server has seen.
@@ -287,6 +291,13 @@ impl FakeApi {
             Some(Fault::StallAfter) => {
                 run();
                 std::future::pending().await
+            }
+            Some(Fault::Late(time)) => {
+                tokio::time::sleep(time).await;
+                Ok(run())
+            }
+            Some(Fault::Body(code, body)) => {
+                Ok(Response::builder().status(code).body(Body::from(body)).unwrap())
             }
             Some(Fault::Garbage(body)) => Ok(Response::new(Body::from(body))),
         }

@@ -12,7 +12,7 @@ use kube::core::Status;
 
 use super::{Restart, Sink, Watch, Watched, times};
 use crate::clock::monotonic;
-use crate::retry::{retry_after, with_causes};
+use crate::retry::{self, Operation, Target, retry_after, whole_ms, with_causes};
 use crate::version::Rv;
 
 /// How a watch ended.
@@ -39,10 +39,19 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
         let opened = monotonic();
         let deadline = opened + Duration::from_secs(seconds.into()) + times::GRACE;
         let from = version.to_string();
-        let open = tokio::time::timeout_at(opened + times::OPEN, self.api.watch(&params, &from));
+        let (operation, url) = (self.kind.watch(), self.api.resource_url().to_owned());
+        let open = retry::attempt(
+            &self.caller,
+            operation,
+            Target::own(&url),
+            &mut self.failed,
+            times::OPEN,
+            self.api.watch(&params, &from),
+        );
+        let call = (operation, url.as_str());
         let events = match self.pulse.or_lose(open, || self.sink.lost()).await {
-            Err(_) => return silent(times::OPEN),
-            Ok(Err(error)) => return failed(error),
+            Err(_) => return silent(call, times::OPEN),
+            Ok(Err(error)) => return failed(call, error),
             Ok(Ok(events)) => events,
         };
         let mut events = pin!(events);
@@ -53,10 +62,13 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
             let next = tokio::time::timeout_at(until, events.next());
             match self.pulse.or_lose(next, || self.sink.lost()).await {
                 Err(_) if settles.take().is_some() => self.heard(*version),
-                Err(_) => return silent(monotonic() - opened),
+                Err(_) => {
+                    self.caller.metrics.timeout(operation.as_str());
+                    return silent(call, monotonic() - opened);
+                }
                 Ok(None) if settles.is_none() => return End::Planned,
                 // Ended at once and without news: not a planned end, whatever it looks like.
-                Ok(None) => return broken("the watch ended as soon as it began".into()),
+                Ok(None) => return broken(call, "ended as soon as it began"),
                 Ok(Some(Ok(event))) => {
                     if let Some(end) = self.deliver(event, version) {
                         return end;
@@ -67,7 +79,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
                 Ok(Some(Err(kube::Error::Api(status)))) if is_no_status(&status) => {
                     self.malformed("an event that is not of the watched type");
                 }
-                Ok(Some(Err(error))) => return failed(error),
+                Ok(Some(Err(error))) => return failed(call, error),
             }
         }
     }
@@ -90,7 +102,10 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
                 self.heard(marked);
                 return None;
             }
-            WatchEvent::Error(status) => return Some(refused(&status)),
+            WatchEvent::Error(status) => {
+                let call = (self.kind.watch(), self.api.resource_url());
+                return Some(refused(call, &status));
+            }
         };
         let Some(written) = object.meta().resource_version.as_deref().and_then(Rv::parse) else {
             let name = object.meta().name.as_deref().unwrap_or_default();
@@ -114,24 +129,31 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
     }
 }
 
-fn failed(error: kube::Error) -> End {
+/// What was watched, for messages.
+pub(super) type Call<'a> = (Operation, &'a str);
+
+fn failed(call: Call<'_>, error: kube::Error) -> End {
     match error {
-        kube::Error::Api(status) => refused(&status),
-        error => broken(with_causes(&error)),
+        kube::Error::Api(status) => refused(call, &status),
+        error => broken(call, &with_causes(&error)),
     }
 }
 
-fn refused(status: &Status) -> End {
+pub(super) fn refused((operation, url): Call<'_>, status: &Status) -> End {
     // "Expired" is what the watch cache says, "Gone" the storage behind it.
     if status.code == 410 || status.reason == "Expired" || status.reason == "Gone" {
         return End::Relist(Restart::Gone);
     }
-    let reason = match status.code {
-        429 => Restart::Throttled,
-        400..=499 => Restart::Refused,
-        _ => Restart::Server,
+    let (reason, advice) = match status.code {
+        429 => (Restart::Throttled, ""),
+        401 | 403 => {
+            (Restart::Refused, " (is the ClusterRole of zen-lead the one of this version?)")
+        }
+        400..=499 => (Restart::Refused, ""),
+        _ => (Restart::Server, ""),
     };
-    let message = format!("HTTP {} {}: {}", status.code, status.reason, status.message);
+    let Status { code, reason: word, message, .. } = status;
+    let message = format!("{operation} {url}: refused with HTTP {code} {word}{advice}: {message}");
     End::Failed { reason, message, retry_after: retry_after(status) }
 }
 
@@ -142,12 +164,14 @@ fn is_no_status(status: &Status) -> bool {
     status.code == 0 && status.status.is_none() && status.reason.is_empty()
 }
 
-fn broken(message: String) -> End {
+pub(super) fn broken((operation, url): Call<'_>, message: &str) -> End {
+    let message = format!("{operation} {url}: the connection broke: {message}");
     End::Failed { reason: Restart::Connection, message, retry_after: None }
 }
 
-fn silent(after: Duration) -> End {
-    let message = format!("nothing was heard for {after:?}");
+pub(super) fn silent((operation, url): Call<'_>, after: Duration) -> End {
+    let after = whole_ms(after);
+    let message = format!("{operation} {url}: nothing was heard from the API server for {after:?}");
     End::Failed { reason: Restart::Silent, message, retry_after: None }
 }
 

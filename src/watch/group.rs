@@ -67,8 +67,9 @@ impl WatchGroup {
             selector,
             sink,
             pulse,
-            metrics: Arc::clone(&self.inner.metrics),
+            caller: super::caller(Arc::clone(&self.inner.metrics)),
             delays: Delays::new(times::FIRST_DELAY, times::MAX_DELAY),
+            failed: 0,
         };
         (handle, watch)
     }

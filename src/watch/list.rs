@@ -1,13 +1,13 @@
-//! A whole list, page by page, each page with its deadline.
+//! A whole list, page by page: each page is a call with its retries and deadline, and so is the list.
 //!
-//! No retries (`watch`): a list that fails on the way is begun again.
+//! What fails beyond that is begun again by the loop (`watch`).
 
 use kube::api::ListParams;
 use kube::core::{DeserializeGuard, ObjectList, Request};
 use kube::{Api, Client};
 
 use super::{Selector, Watched, times};
-use crate::retry::with_causes;
+use crate::retry::{self, CallError, Caller, Operation, Target};
 use crate::version::Rv;
 
 /// Objects a page.
@@ -24,25 +24,40 @@ pub(super) struct Listed<T> {
 /// Why a list failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListError {
-    #[error("cannot list: {}", with_causes(.0))]
-    Kube(kube::Error),
-    #[error("cannot list: no answer within {:?}", times::PAGE)]
-    Deadline,
-    #[error("cannot list: the answer cannot be read: {0}")]
-    Unreadable(#[from] serde_json::Error),
-    #[error("cannot list: {0:?} is not a version")]
-    Version(String),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(
+        "{operation}: the API server (or a proxy before it) answered something that is no list: {source}"
+    )]
+    Unreadable { operation: Operation, source: serde_json::Error },
+    #[error("{operation}: the list of the API server has the version {text:?}, which is no number")]
+    Version { operation: Operation, text: String },
 }
 
 /// Reads all pages. The first is a consistent read (no resourceVersion), so nothing that was
 /// written before the call is missed; `resourceVersion=0` could be served from a lagging cache.
 pub(super) async fn all<K: Watched, T>(
     api: &Api<K>,
+    caller: &Caller,
+    operation: Operation,
+    selector: &Selector,
+    trim: impl Fn(K) -> T,
+) -> Result<Listed<T>, ListError> {
+    let about = Target::own(api.resource_url());
+    let pages = pages(api, caller, operation, selector, trim);
+    retry::collection(&caller.metrics, operation, about, times::LIST, pages).await
+}
+
+async fn pages<K: Watched, T>(
+    api: &Api<K>,
+    caller: &Caller,
+    operation: Operation,
     selector: &Selector,
     trim: impl Fn(K) -> T,
 ) -> Result<Listed<T>, ListError> {
     let client = api.clone().into_client();
     let request = Request::new(api.resource_url());
+    let about = Target::own(api.resource_url());
     let mut params = ListParams {
         label_selector: selector.labels.clone(),
         field_selector: selector.fields.clone(),
@@ -51,16 +66,15 @@ pub(super) async fn all<K: Watched, T>(
     };
     let mut listed = Listed { objects: Vec::new(), version: Rv::NONE, malformed: Vec::new() };
     loop {
-        let text = tokio::time::timeout(times::PAGE, page(&client, &request, &params))
-            .await
-            .map_err(|_| ListError::Deadline)?
-            .map_err(ListError::Kube)?;
-        let page = read::<K>(&text, &mut listed.malformed)?;
+        let text =
+            retry::call(caller, operation, about, || page(&client, &request, &params)).await?;
+        let page = read::<K>(&text, &mut listed.malformed)
+            .map_err(|source| ListError::Unreadable { operation, source })?;
         drop(text);
         if listed.version == Rv::NONE {
             // All pages are of the version of the first one.
             let text = page.metadata.resource_version.unwrap_or_default();
-            listed.version = Rv::parse(&text).ok_or(ListError::Version(text))?;
+            listed.version = Rv::parse(&text).ok_or(ListError::Version { operation, text })?;
         }
         listed.objects.extend(page.items.into_iter().map(&trim));
         params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());

@@ -1,5 +1,6 @@
 //! Tests of the loop against the fake API server: one thing that happens a test.
 
+mod messages;
 mod random;
 
 use std::collections::BTreeMap;
@@ -519,4 +520,43 @@ async fn a_group_is_up_once_all_that_were_there_at_the_start_are_synced() {
     // A namespace that is deleted before its first list must not close the gate for ever.
     drop(watch);
     assert!(group.is_up());
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_pages_and_openings_are_counted_under_their_attempt() {
+    let api = FakeApi::new();
+    api.fail("GET", MAPS, 2, Fault::Plain(503, None));
+    api.fail("WATCH", MAPS, 2, Fault::Reset);
+    let scene = Scene::new(&api);
+    seconds(5).await;
+    assert_eq!((scene.handle.state(), api.count("GET")), (State::Live, 3));
+    for operation in ["list_services", "watch_services"] {
+        for attempt in [1, 2] {
+            let labels =
+                format!(r#"attempt="{attempt}",namespace="",operation="{operation}",service="""#);
+            assert!(scene.counted(&format!("zen_lead_retry_attempts_total{{{labels}}} 1")));
+        }
+        let labels = format!(r#"namespace="",operation="{operation}",service="""#);
+        assert!(scene.counted(&format!("zen_lead_retry_success_after_retry_total{{{labels}}} 1")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_slow_pages_ends_at_its_deadline_and_is_begun_again() {
+    let api = FakeApi::new();
+    for n in 0..5001 {
+        put(&api, &format!("m{n:04}"), "x");
+    }
+    // Ten pages, each of which loses 29 s and then comes.
+    for _ in 0..11 {
+        api.fail("GET", MAPS, 1, Fault::Late(Duration::from_secs(29)));
+    }
+    let scene = Scene::new(&api);
+    seconds(230).await;
+    assert_eq!((scene.handle.state(), api.count("GET")), (State::Starting, 8));
+    seconds(240).await;
+    assert!(scene.restarts("list", 1));
+    let name = "zen_lead_timeout_occurrences_total";
+    assert!(scene.counted(&format!(r#"{name}{{operation="list_services"}} 1"#)));
+    assert_eq!((scene.handle.state(), scene.notes.maps().len()), (State::Live, 5001));
 }

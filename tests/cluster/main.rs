@@ -25,10 +25,12 @@ mod fields;
 mod first_leader;
 mod invalid;
 mod lifecycle;
+mod metrics;
 mod observability;
 mod offline;
 mod ports;
 mod quota;
+mod retries;
 mod support;
 mod timing;
 
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         observability::tests(),
     ];
     // Each of these ends or stops replicas, so it has the cluster to itself.
-    let alone = [offline::tests(), faults::tests()];
+    let alone = [offline::tests(), faults::tests(), metrics::tests(), retries::tests()];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },
         Phase { tests: alone.into_iter().flatten().collect(), alone: true },

@@ -5,12 +5,16 @@
 
 pub mod case;
 pub mod cluster;
+pub mod contract;
+pub mod exposition;
 pub mod harness;
 pub mod http;
 pub mod kubectl;
 pub mod names;
 pub mod objects;
 pub mod product;
+pub mod promtool;
+pub mod proxy;
 pub mod recorder;
 pub mod report;
 pub mod waiting;

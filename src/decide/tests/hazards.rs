@@ -331,11 +331,11 @@ fn a_renamed_leader_service_serves_on_until_its_successor_does() {
 
 #[test]
 fn the_old_name_is_kept_up_to_date_while_the_new_one_is_refused() {
-    for kind in [StepKind::CreateLeader, StepKind::Slice] {
+    for kind in [StepKind::CreateLeader, StepKind::CreateSlice] {
         let mut scene = Scene::served(pair());
         scene.server.put_service(scene.source().set("leader-service-name", "front"));
         let refusal = blocked(kind);
-        if kind == StepKind::Slice {
+        if kind == StepKind::CreateSlice {
             scene.server.slice_quota = true;
             while let Action::Do(step) = scene.decide().action {
                 if scene.server.perform(&step).is_err() {
@@ -353,8 +353,8 @@ fn the_old_name_is_kept_up_to_date_while_the_new_one_is_refused() {
             }
         }
         assert!(scene.server.services.now.contains_key("web-leader"), "{kind:?}");
+        assert_eq!(scene.routed().as_deref(), Some("b"), "{kind:?}");
         if kind == StepKind::CreateLeader {
-            assert_eq!(scene.routed().as_deref(), Some("b"));
             let (state, _, message) = condition(&scene.source());
             assert_eq!((state.as_str(), message.as_str()), ("False", "exceeded quota: small"));
         }
@@ -368,7 +368,7 @@ fn a_refused_slice_is_reported_and_not_as_a_routed_leader() {
     let create = scene.next();
     scene.perform(&create);
     assert!(scene.server.perform(&scene.next()).is_err());
-    let refusal = blocked(StepKind::Slice);
+    let refusal = blocked(StepKind::CreateSlice);
     let ctx = Context { blocked: Some(&refusal), ..scene.context() };
     while let Action::Do(step) = decide(&scene.snapshot(), &ctx).action {
         scene.perform(&step);
@@ -377,6 +377,45 @@ fn a_refused_slice_is_reported_and_not_as_a_routed_leader() {
     assert_eq!(state, "False");
     assert!(message.starts_with("exceeded quota: small; "), "{message}");
     assert_eq!(scene.leader().metadata.annotations.unwrap()[status::CURRENT_LEADER], "");
+}
+
+#[test]
+fn in_a_namespace_that_ends_nothing_is_created_but_an_endpoint_is_taken_out() {
+    let ends = Blocked {
+        kind: StepKind::Creation,
+        reason: EventReason::Forbidden,
+        message: "the namespace is being deleted".into(),
+    };
+    let mut scene = Scene::with(service("web").enabled(), pair());
+    let ctx = Context { blocked: Some(&ends), ..scene.context() };
+    assert_eq!(
+        decide(&scene.snapshot(), &ctx).action,
+        Action::Nothing,
+        "nor is a condition written"
+    );
+
+    scene.settle();
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    for _ in 0..9 {
+        let ctx = Context { blocked: Some(&ends), ..scene.context() };
+        match decide(&scene.snapshot(), &ctx).action {
+            Action::Do(step) => _ = scene.perform(&step),
+            _ => break,
+        }
+    }
+    assert_eq!(scene.routed().as_deref(), Some("b"), "what exists is kept right");
+    scene.server.remove_slice("web-leader-zen-lead-ipv4");
+    for _ in 0..9 {
+        let ctx = Context { blocked: Some(&ends), ..scene.context() };
+        match decide(&scene.snapshot(), &ctx).action {
+            Action::Do(step) => _ = scene.perform(&step),
+            _ => break,
+        }
+    }
+    assert!(scene.server.slices.now.is_empty());
+    let (state, reason, message) = scene.condition();
+    assert_eq!((state.as_str(), reason.as_str()), ("False", "Forbidden"));
+    assert!(message.starts_with("the namespace is being deleted; "), "{message}");
 }
 
 #[test]
@@ -447,7 +486,7 @@ fn a_foreign_slice_under_our_name_is_reported_and_not_fought() {
     let mut scene = Scene::with(service("web").enabled(), pair());
     scene.server.put_slice(foreign_slice("web-leader-zen-lead-ipv4", "web-leader"));
     let steps = scene.settle();
-    assert!(!kinds(&steps).contains(&StepKind::Slice));
+    assert!(!steps.iter().any(|step| matches!(step, Step::Slice(_))));
     assert!(scene.condition().2.contains("web-leader-zen-lead-ipv4"));
 }
 

@@ -138,6 +138,10 @@ async fn a_server_that_does_not_answer_holds_up_nobody() {
     scene.stop.send_replace(true);
     scene.tasks.join_next().await.unwrap().unwrap();
     assert_eq!(monotonic() - start, LAST_WRITES);
+    // One was under way and as many waited as fit: none is lost without a count.
+    assert_eq!(scene.counted("NoReadyPods", "dropped"), 100 + u32::try_from(QUEUE).unwrap());
+    let text = String::from_utf8(scene.metrics.exposition().unwrap()).unwrap();
+    assert!(text.contains(r#"zen_lead_timeout_occurrences_total{operation="flush_events"} 1"#));
 }
 
 #[tokio::test(start_paused = true)]

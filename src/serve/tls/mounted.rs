@@ -117,7 +117,10 @@ impl Mounted {
                     }
                     let text = error.to_string();
                     if text != last {
-                        tracing::error!(error = %text, "certificate not loaded, the old one stays");
+                        tracing::error!(
+                            "certificate not loaded, the old one stays: {text}; looked at again every \
+                             {POLL:?}"
+                        );
                         last = text;
                     }
                 }

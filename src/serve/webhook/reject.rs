@@ -79,7 +79,9 @@ impl fmt::Display for Rejection {
             }
             Self::TooLarge(None) => write!(f, "the body has more than {MAX_BODY} bytes"),
             Self::Broken(why) => write!(f, "the body could not be read: {why}"),
-            Self::Deadline(within) => write!(f, "not judged within {within:?}"),
+            Self::Deadline(within) => {
+                write!(f, "zen-lead did not finish its review within {within:?}; try again")
+            }
             Self::Refused(refused) => f.write_str(&refused.message),
             Self::Panic => f.write_str("zen-lead failed on this review; its log says where"),
         }

@@ -216,10 +216,14 @@ async fn a_body_that_does_not_come_is_given_up_in_time() {
         let began = monotonic();
         let got = bench.post(target, never()).await;
         assert_eq!(began.elapsed(), Duration::from_millis(within), "{target}");
-        let text = format!("not judged within {:?}", Duration::from_millis(within));
+        let text = format!(
+            "zen-lead did not finish its review within {:?}; try again",
+            Duration::from_millis(within)
+        );
         assert_eq!(got, failure(504, &text));
     }
     assert!(bench.metric("zen_lead_webhook_rejected_bodies_total{reason=\"deadline\"} 3"));
+    assert!(bench.metric("zen_lead_timeout_occurrences_total{operation=\"admission_review\"} 3"));
     assert!(bench.metric("zen_lead_webhook_in_flight 0"));
 }
 
@@ -227,7 +231,7 @@ async fn a_body_that_does_not_come_is_given_up_in_time() {
 async fn an_answer_that_comes_too_late_is_not_given() {
     let bench = Bench::new();
     let got = bench.post("/validate?timeout=100ms", "slow").await;
-    assert_eq!(got, failure(504, "not judged within 90ms"));
+    assert_eq!(got, failure(504, "zen-lead did not finish its review within 90ms; try again"));
 }
 
 #[tokio::test]
@@ -260,7 +264,7 @@ async fn large_bodies_wait_for_memory_and_small_ones_pass_them() {
     let mut small = request("/validate?timeout=1s", "{}");
     small.headers_mut().insert(header::CONTENT_LENGTH, 2.into());
     assert_eq!(bench.send(small).await.0, 200);
-    let text = "not judged within 900ms";
+    let text = "zen-lead did not finish its review within 900ms; try again";
     assert_eq!(bench.post("/validate?timeout=1s", "{}").await, failure(504, text), "no length");
 
     for answer in large.await {

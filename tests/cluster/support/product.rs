@@ -5,6 +5,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use super::http;
 use super::waiting::{check, within};
@@ -52,6 +55,10 @@ impl Product {
         self.ports[replica].admin
     }
 
+    pub fn webhook_port(&self, replica: usize) -> u16 {
+        self.ports[replica].webhook
+    }
+
     /// Starts what does not run, and waits until both are ready.
     pub async fn ensure_started(&self) {
         let _one = self.starting.lock().await;
@@ -66,8 +73,18 @@ impl Product {
         }
     }
 
+    /// The credentials of zen-lead and the address of the API server.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// Starts one replica with further flags; it may not be ready yet.
     pub fn spawn(&self, replica: usize, more: &[&str]) {
+        self.spawn_with(replica, &self.kubeconfig, more);
+    }
+
+    /// As [`Self::spawn`], with another kubeconfig: the way to the API server leads elsewhere.
+    pub fn spawn_with(&self, replica: usize, kubeconfig: &Path, more: &[&str]) {
         let Ports { webhook, admin } = self.ports[replica];
         // The kernel ends it with us, however we end. util-linux is on every Linux machine.
         let mut command = Command::new("setpriv");
@@ -85,13 +102,16 @@ impl Product {
             .args(["--log-format", "text", "--log-level", "info,zen_lead=debug"])
             .args(more)
             .env_clear()
-            .env("KUBECONFIG", &self.kubeconfig)
+            .env("KUBECONFIG", kubeconfig)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(self.log(replica))
             .stderr(self.log(replica));
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
+        // The second is where a binary built for `make coverage` writes its counters.
+        for name in ["PATH", "LLVM_PROFILE_FILE"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
         }
         let child = command.spawn().expect("setpriv (util-linux) starts the replicas");
         let before = self.running[replica].lock().unwrap().replace(child);
@@ -150,6 +170,17 @@ impl Product {
         for replica in [0, 1] {
             self.stop(replica).await;
         }
+    }
+
+    /// SIGTERM to both, and what does not end by itself is killed; panics at nothing.
+    pub async fn end_all(&self) {
+        let running = || [0, 1].into_iter().filter(|replica| self.runs(*replica));
+        running().for_each(|replica| self.signal(replica, "TERM"));
+        let started = Instant::now();
+        while running().next().is_some() && started.elapsed() < START_AND_STOP {
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.kill_all().await;
     }
 
     pub async fn kill_all(&self) {

@@ -109,7 +109,8 @@ impl World {
     }
 
     pub async fn tear_down(self: Arc<Self>) {
-        self.product.kill_all().await;
+        // Not killed: counters of `make coverage` are written at the end of a process.
+        self.product.end_all().await;
         remove(&self.admin, &self.cluster, &self.run, &self.system).await;
         println!("logs of the replicas: {}", self.dir.display());
     }

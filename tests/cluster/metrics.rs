@@ -1,0 +1,229 @@
+//! The documented metrics, all of them, as the running binary exports them: what makes each appear is
+//! done to it, and then the scrapes of both replicas are compared with docs/metrics.md.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::case::{Case, Routed, refusal};
+use crate::support::contract::Contract;
+use crate::support::exposition::{Exposition, parse};
+use crate::support::harness::tests;
+use crate::support::http;
+use crate::support::kubectl::As;
+use crate::support::names;
+use crate::support::objects::{source, source_set};
+use crate::support::promtool;
+use crate::support::waiting::{check, until, within};
+
+tests![live_scrapes_are_as_documented];
+
+/// What no scrape here can have. The comparison of src/metrics/tests/documented.rs has no exceptions.
+const ABSENT: [&str; 1] = [
+    // The bounds of a replica are far above what these tests make.
+    "zen_lead_limit_refusals_total",
+];
+
+/// Nothing is waited for here but for a watch to reach its planned end, 25 to 30 s after it began.
+const ALL_THERE: Duration = Duration::from_secs(45);
+
+async fn text(t: &Case, replica: usize) -> Result<String, String> {
+    let answer = http::get(t.world.product.admin_port(replica), "/metrics").await?;
+    check(answer.code == 200, format!("{answer:?}"))?;
+    Ok(answer.body)
+}
+
+async fn scrapes(t: &Case) -> Result<[Exposition; 2], String> {
+    Ok([parse(&text(t, 0).await?)?, parse(&text(t, 1).await?)?])
+}
+
+/// The value over both replicas.
+async fn sum(t: &Case, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let both = scrapes(t).await.unwrap();
+    both.iter().filter_map(|s| s.value(name, labels)).sum()
+}
+
+/// Waits until a counter is above a value, on both replicas together.
+async fn until_above(t: &Case, name: &str, labels: &[(&str, &str)], bound: f64) {
+    until(format!("{name} {labels:?} is above {bound}"), || async {
+        let now = sum(t, name, labels).await;
+        check(now > bound, now.to_string())
+    })
+    .await;
+}
+
+async fn live_scrapes_are_as_documented(t: Arc<Case>) {
+    let product = &t.world.product;
+    for replica in [0, 1] {
+        product.spawn(replica, &["--namespace-idle-ttl", "0s"]);
+    }
+    for replica in [0, 1] {
+        product.until_ready(replica).await;
+    }
+    lost_ca_bundle(&t).await;
+    let outside = t.outside().await;
+    let (.., before_the_end) =
+        tokio::join!(leaders(&t), conflicts(&t), admission(&t), strangers(&t), async {
+            refused_writes(&outside).await;
+            unreadable_pod(&outside).await;
+            // What was counted for this Service ends with it.
+            let found = scrapes(&t).await.unwrap();
+            idle_namespace(&outside).await;
+            found
+        });
+    let contract = Contract::read();
+    within(ALL_THERE, "the scrapes are as docs/metrics.md says", || async {
+        let all = [before_the_end.clone(), scrapes(&t).await?].concat();
+        let faults = contract.differences(&all, &ABSENT);
+        check(faults.is_empty(), faults.join("\n"))
+    })
+    .await;
+    let tool = t.world.cluster.promtool.clone();
+    let tool = tool.expect("PROMTOOL is set by e2e/cluster.sh up, which builds it");
+    for replica in [0, 1] {
+        promtool::passes(&tool, &text(&t, replica).await.unwrap());
+    }
+}
+
+/// Leaders that change, that stay, and that lack a port.
+async fn leaders(t: &Case) {
+    t.ready_pods("web", &["a", "b"]).await;
+    t.web(&[]).await;
+    t.until_led_by("web-leader", "a").await;
+    t.set_ready("a", false).await;
+    t.until_led_by("web-leader", "b").await;
+    until_above(t, "zen_lead_failover_latency_seconds_count", &[("service", "web")], 0.0).await;
+    let moved = json!([{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8081}]);
+    t.patch_service("web", &json!({"spec": {"ports": moved}})).await;
+    until_above(t, "zen_lead_sticky_leader_hits_total", &[("service", "web")], 0.0).await;
+    let unknown = json!([{"name": "grpc", "port": 90, "protocol": "TCP", "targetPort": "grpc"}]);
+    let spec = json!({"spec": {"ports": unknown, "selector": {"app": "web"}}});
+    t.create(&source("ports", &spec)).await;
+    until_above(t, "zen_lead_port_resolution_failures_total", &[("service", "ports")], 0.0).await;
+}
+
+/// A leader without a successor: both replicas take it out at once, and one of them comes second.
+async fn conflicts(t: &Case) {
+    t.ready_pods("alone", &["x"]).await;
+    t.create(&source("alone", &json!({}))).await;
+    for _ in 0..50 {
+        t.until_led_by("alone-leader", "x").await;
+        t.set_ready("x", false).await;
+        t.until_routed("alone-leader", &[Routed::not_ready("x")]).await;
+        t.set_ready("x", true).await;
+        let labels = [("service", "alone")];
+        if sum(t, "zen_lead_endpoint_write_conflicts_total", &labels).await > 0.0 {
+            return;
+        }
+    }
+    panic!("two replicas never wrote the same slice at once");
+}
+
+async fn admission(t: &Case) {
+    let bad = source_set("bad", &[(names::STICKY, "perhaps")]);
+    let refused = t.user_services().create(&PostParams::default(), &bad).await;
+    assert_eq!(refusal(refused).code, 422);
+}
+
+/// Who does not speak TLS, and who asks for what is not there.
+async fn strangers(t: &Case) {
+    let port = t.world.product.webhook_port(0);
+    let mut plain = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    let curl = move || {
+        Command::new("curl")
+            .args(["--silent", "--insecure", "--max-time", "10", "--write-out", "%{http_code}"])
+            .args(["--output", "/dev/null", &format!("https://127.0.0.1:{port}/nothing")])
+            .output()
+            .expect("curl, which make test asks for")
+    };
+    let said = tokio::task::spawn_blocking(curl).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "404", "{said:?}");
+}
+
+/// The caBundle is taken away, and put back by zen-lead.
+async fn lost_ca_bundle(t: &Case) {
+    let hooks: Api<ValidatingWebhookConfiguration> = Api::all(t.admin());
+    let name = &t.world.system;
+    let bundles = |hooks: &ValidatingWebhookConfiguration| {
+        let items = hooks.webhooks.iter().flatten();
+        items.filter(|h| h.client_config.ca_bundle.is_some()).count()
+    };
+    until("the caBundle is gone", || async {
+        let mut found = hooks.get(name).await.map_err(|e| e.to_string())?;
+        for hook in found.webhooks.iter_mut().flatten() {
+            hook.client_config.ca_bundle = None;
+        }
+        let written = hooks.replace(name, &PostParams::default(), &found).await;
+        written.map(drop).map_err(|e| e.to_string())
+    })
+    .await;
+    until("the caBundle is back", || async {
+        let found = hooks.get(name).await.map_err(|e| e.to_string())?;
+        check(bundles(&found) > 0, "it is not there")
+    })
+    .await;
+    until_above(t, "zen_lead_ca_bundle_writes_total", &[("kind", "validating")], 0.0).await;
+}
+
+/// Slices cannot be written for longer than a call may take; then they can, in the middle of one.
+async fn refused_writes(t: &Case) {
+    let hooks: Api<ValidatingWebhookConfiguration> = Api::all(t.admin());
+    let broken = json!({
+        "metadata": {"name": t.ns},
+        "webhooks": [{
+            "name": "nobody.zen-lead.test", "admissionReviewVersions": ["v1"],
+            "sideEffects": "None", "failurePolicy": "Fail", "timeoutSeconds": 1,
+            "clientConfig": {"url": "https://127.0.0.1:1/"},
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": t.ns}},
+            "rules": [{
+                "apiGroups": ["discovery.k8s.io"], "apiVersions": ["v1"],
+                "resources": ["endpointslices"], "operations": ["CREATE", "UPDATE"],
+            }],
+        }],
+    });
+    let broken = serde_json::from_value(broken).unwrap();
+    hooks.create(&PostParams::default(), &broken).await.unwrap();
+    t.ready_pods("web", &["a"]).await;
+    t.web(&[]).await;
+    let ns = [("namespace", t.ns.as_str())];
+    until_above(t, "zen_lead_timeout_occurrences_total", &[("operation", "create_slice")], 0.0)
+        .await;
+    until_above(t, "zen_lead_endpoint_write_errors_total", &ns, 0.0).await;
+    // A call that has just begun to fail has ten seconds left to succeed in.
+    let first = [ns[0], ("operation", "create_slice"), ("attempt", "1")];
+    let before = sum(t, "zen_lead_retry_attempts_total", &first).await;
+    until_above(t, "zen_lead_retry_attempts_total", &first, before).await;
+    hooks.delete(&t.ns, &DeleteParams::default()).await.unwrap();
+    t.until_led_by("web-leader", "a").await;
+    until_above(t, "zen_lead_retry_success_after_retry_total", &ns, 0.0).await;
+}
+
+/// A time that Kubernetes takes and that is beyond what this process can hold.
+async fn unreadable_pod(t: &Case) {
+    let condition = json!({
+        "type": "Ready", "status": "True", "lastTransitionTime": "9999-12-31T23:59:59Z",
+    });
+    let patch = json!({"status": {"conditions": [condition]}}).to_string();
+    let args = ["patch", "pod", "a", "--subresource=status", "--type=merge", "--patch", &patch];
+    let said = t.kubectl(As::Admin, &args, None).await;
+    assert_eq!(said.code, 0, "{said:?}");
+    until_above(t, "zen_lead_watch_malformed_objects_total", &[("resource", "pods")], 0.0).await;
+    let said =
+        t.kubectl(As::Admin, &["delete", "pod", "a", "--grace-period=0", "--force"], None).await;
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+/// The last Service of a namespace goes: its pods are not kept (the replicas keep them for 0 s).
+async fn idle_namespace(t: &Case) {
+    t.delete_service("web").await;
+    t.until_gone("web-leader").await;
+    until_above(t, "zen_lead_cache_evictions_total", &[], 0.0).await;
+}
