@@ -10,6 +10,8 @@ SHELL := /bin/bash
 IMAGE ?= zen-lead:dev
 # The sample of `make mutants`: one in so many.
 SHARD ?= 0/256
+# Names of measurements, none for all.
+BENCH ?=
 
 .PHONY: help
 help: ## This list
@@ -64,8 +66,8 @@ soak: toolchain ## What takes long: many more walks, larger small worlds, all mu
 	scripts/soak.sh
 
 .PHONY: bench
-bench: cluster-up image ## The measurements behind the targets of the documentation
-	scripts/test.sh bench --locked --features e2e
+bench: cluster-up image ## The measurements of docs/performance-tuning.md (BENCH=burst: one of them)
+	scripts/test.sh bench --locked --profile dev --features e2e --bench bench -- $(BENCH)
 
 RECORDING = $(CURDIR)/target/monitoring/recording.json
 .PHONY: monitoring-picture

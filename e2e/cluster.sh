@@ -39,6 +39,8 @@ usage() {
 
 main() {
   NODE_LIFECYCLE=${ZEN_LEAD_NODE_LIFECYCLE:-0}
+  # Kubernetes' own defaults, but for the mode (iptables).
+  PROXY_MODE=${ZEN_LEAD_PROXY_MODE:-nftables} PROXY_MIN_SYNC=${ZEN_LEAD_PROXY_MIN_SYNC:-1s}
   case ${1:-} in
     up) lock && up ;;
     down) lock && down ;;
@@ -96,7 +98,8 @@ down() {
 
 # Everything a running cluster depends on: a change of it means a new cluster.
 settings() {
-  printf 'kind=%s node_lifecycle=%s id=%s\n' "$KIND" "$NODE_LIFECYCLE" "$CLUSTER_ID"
+  printf 'kind=%s node_lifecycle=%s id=%s proxy=%s,%s\n' "$KIND" "$NODE_LIFECYCLE" "$CLUSTER_ID" \
+    "$PROXY_MODE" "$PROXY_MIN_SYNC"
   "programs_$KIND"
 }
 

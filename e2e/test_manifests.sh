@@ -344,6 +344,22 @@ unchanged_bundles() {
 
 no_webhooks() { [[ -z $(admin get mutatingwebhookconfiguration,validatingwebhookconfiguration zen-lead --ignore-not-found -o name) ]]; }
 
+# flow_schema USER...: the uid of the FlowSchema by which the API server sorted a call of that user.
+flow_schema() { "$@" -n "$NS" get services -o name -v=8 2>&1 | sed -n 's/.*X-Kubernetes-Pf-Flowschema-Uid: //Ip' | tr -d '\r' | head -n 1; }
+flow_schema_uid() { admin get flowschema "$1" -o jsonpath='{.metadata.uid}'; }
+# sorted_by FLOWSCHEMA USER...
+sorted_by() { [[ -n $(flow_schema_uid "$1") && $(flow_schema "${@:2}") == "$(flow_schema_uid "$1")" ]]; }
+
+# A leader's replacement must not queue behind everybody's batch work.
+priority() {
+  eventually 30 "zen-lead's calls are sorted by its own FlowSchema" sorted_by zen-lead zen_lead
+  eventually 10 "those of its namespace's other service accounts are not" sorted_by service-accounts \
+    admin --as=system:serviceaccount:zen-lead-system:other --as-group=system:serviceaccounts
+  eventually 10 "its level is that of the controllers in kube-system" level_of zen-lead kube-system-service-accounts
+}
+level_of() { [[ $(level "$1") == workload-high && $(level "$1") == "$(level "$2")" ]]; }
+level() { admin get flowschema "$1" -o jsonpath='{.spec.priorityLevelConfiguration.name}'; }
+
 uninstall() {
   made last
   S=last-leader
@@ -381,6 +397,7 @@ many_annotations
 slices
 deletion
 rights
+priority
 webhooks_without_zen_lead
 ca_bundle
 monitoring

@@ -191,7 +191,9 @@ kube_proxy_config() {
   cat <<EOF
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
-mode: nftables
+mode: $PROXY_MODE
+nftables: {minSyncPeriod: $PROXY_MIN_SYNC}
+iptables: {minSyncPeriod: $PROXY_MIN_SYNC}
 hostnameOverride: $NODE_NAME
 clusterCIDR: "$POD_RANGE4,$POD_RANGE6"
 clientConnection: {kubeconfig: $NODE_DIR/run/kube-proxy.kubeconfig}

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::case::{Case, routed};
 use super::product::is_ready;
@@ -25,6 +25,23 @@ impl Case {
     /// Creates the app as alice and waits until its pods are ready. `args` tell the demo app how it
     /// dies (e2e/tools/demo-app).
     pub async fn app(&self, name: &str, replicas: usize, args: &[&str]) -> Vec<Pod> {
+        let probe = json!({
+            "httpGet": {"path": "/healthz", "port": "http"},
+            "periodSeconds": 1, "failureThreshold": 1,
+            // "No" is said at once; a busy machine is not a "no".
+            "timeoutSeconds": 10,
+        });
+        self.app_probed(name, replicas, args, &probe).await
+    }
+
+    /// As [`Case::app`], with this readiness probe.
+    pub async fn app_probed(
+        &self,
+        name: &str,
+        replicas: usize,
+        args: &[&str],
+        probe: &Value,
+    ) -> Vec<Pod> {
         let image = std::env::var("DEMO_IMAGE").unwrap();
         let deployment = json!({
             "metadata": {"name": name},
@@ -40,12 +57,7 @@ impl Case {
                             "ports": [{"name": "http", "containerPort": 8080}],
                             // Without a request the kernel serves everybody else first.
                             "resources": {"requests": {"cpu": "100m"}},
-                            "readinessProbe": {
-                                "httpGet": {"path": "/healthz", "port": "http"},
-                                "periodSeconds": 1, "failureThreshold": 1,
-                                // "No" is said at once; a busy machine is not a "no".
-                                "timeoutSeconds": 10,
-                            },
+                            "readinessProbe": probe,
                         }],
                     },
                 },

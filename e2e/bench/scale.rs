@@ -1,0 +1,180 @@
+//! Memory, connections and the time to be ready, by the number of Services and pods.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::fill::Fill;
+use super::installed::{Replica, restart_with};
+use super::measure::{Sample, ms, n, row, setting, settings, table};
+use super::raw;
+use crate::support::case::Case;
+
+/// After a start: first lists are folded in, and freed what was only needed for them.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// ZEN_LEAD_BENCH_SIZES: Services x pods of each x namespaces.
+pub async fn memory(t: Arc<Case>) {
+    let defaults = ["1x1x1", "500x3x10", "500x12x10", "2000x12x40"].map(str::to_owned);
+    let mut fill = Fill::new(t.world.clone(), "memory");
+    let (mut rows, mut points) = (Vec::new(), Vec::new());
+    for size in settings("SIZES", &defaults) {
+        let [services, pods, namespaces] = parse(&size);
+        let rate = fill.grow(services, pods, namespaces).await;
+        println!("{size}: {rate:.0} writes a second");
+        for most in [50, 0] {
+            let replicas =
+                restart_with(&t.world, &[format!("--max-namespace-watches={most}")]).await;
+            fill.until_led().await;
+            sleep(SETTLE).await;
+            for replica in &replicas {
+                let led = replica.metric("zen_lead_leader_services").await;
+                assert!(led >= count(services), "{led} leader Services of {services}");
+            }
+            let (now, most_ever) = largest(&replicas);
+            let connections = replicas.iter().map(Replica::connections).max().unwrap();
+            if most == 0 {
+                points.push((count(fill.services()), count(fill.pods()), now));
+            }
+            rows.push(row(&[
+                &fill.services(),
+                &fill.pods(),
+                &fill.namespaces(),
+                &if most == 0 { "one cluster-wide" } else { "one a namespace" },
+                &n(now, 1),
+                &n(most_ever, 1),
+                &connections,
+            ]));
+        }
+    }
+    restart_with(&t.world, &[]).await;
+    table(
+        &format!("memory of the larger of two replicas, MB, {SETTLE:?} after a restart"),
+        &["Services", "pods", "namespaces", "pod watches", "now", "peak", "connections"],
+        &rows,
+    );
+    if let Some([base, service, pod]) = fit(&points) {
+        println!(
+            "least squares over the cluster-wide rows: {base:.1} MB + {:.2} KB a Service + {:.2} KB \
+             a pod; carried on to 10,000 Services with 100,000 pods: {:.0} MB (extrapolated, not \
+             measured)",
+            service * 1024.0,
+            pod * 1024.0,
+            base + 10_000.0 * service + 100_000.0 * pod
+        );
+    }
+}
+
+/// ZEN_LEAD_BENCH_STARTS: numbers of Services, with three pods each at first.
+pub async fn start(t: Arc<Case>) {
+    let mut fill = Fill::new(t.world.clone(), "start");
+    let rounds = setting("START_ROUNDS", 3);
+    let mut rows = Vec::new();
+    for size in settings("STARTS", &["1x2x1", "1000x2x10", "5000x2x40"].map(str::to_owned)) {
+        let [services, pods, namespaces] = parse(&size);
+        fill.grow(services, pods, namespaces).await;
+        let (mut ready, mut lists) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let replicas = restart_with(&t.world, &[]).await;
+            for replica in &replicas {
+                ready.push(1000.0 * replica.metric("zen_lead_process_ready_seconds").await);
+                let led = replica.metric("zen_lead_leader_services").await;
+                assert!(led >= count(services), "{led} leader Services of {services}");
+            }
+            lists.push(plain_lists(&t, namespaces).await);
+        }
+        let (ready, lists) = (Sample::of(ready), Sample::of(lists));
+        rows.push(row(&[
+            &fill.services(),
+            &fill.pods(),
+            &fill.namespaces(),
+            &ready.len(),
+            &n(ready.median(), 0),
+            &n(ready.max(), 0),
+            &n(lists.median(), 0),
+            &n(ready.median() - lists.median(), 0),
+        ]));
+    }
+    table(
+        "start: ms from the start of a process until it is ready",
+        &[
+            "Services",
+            "pods",
+            "namespaces",
+            "starts",
+            "median",
+            "max",
+            "plain lists of the same, unread",
+            "ready after them",
+        ],
+        &rows,
+    );
+}
+
+/// The lists zen-lead begins with, one after the other as bytes: what no client can be faster than.
+async fn plain_lists(t: &Case, namespaces: usize) -> f64 {
+    let others =
+        "labelSelector=endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io";
+    let began = Instant::now();
+    let client = t.admin();
+    let mut paths = vec![
+        "/api/v1/services?resourceVersion=0".to_owned(),
+        format!("/apis/discovery.k8s.io/v1/endpointslices?resourceVersion=0&{others}"),
+    ];
+    paths.extend(
+        (0..namespaces).map(|n| {
+            format!("/api/v1/namespaces/start-{}-{n}/pods?resourceVersion=0", t.world.run)
+        }),
+    );
+    for path in paths {
+        raw::get(&client, &path).await.unwrap();
+    }
+    ms(began.elapsed())
+}
+
+fn parse(size: &str) -> [usize; 3] {
+    let parts: Vec<usize> = size.split('x').filter_map(|p| p.parse().ok()).collect();
+    parts.try_into().unwrap_or_else(|_| panic!("{size} is not SERVICESxPODSxNAMESPACES"))
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+fn largest(replicas: &[Replica]) -> (f64, f64) {
+    let all = replicas.iter().map(Replica::memory);
+    all.fold((0.0, 0.0), |(a, b), (now, most)| (a.max(now), b.max(most)))
+}
+
+/// MB at rest, for each Service and for each pod; none without three different sizes.
+fn fit(points: &[(f64, f64, f64)]) -> Option<[f64; 3]> {
+    let mut m = [[0.0; 4]; 3];
+    for (services, pods, mb) in points {
+        let x = [1.0, *services, *pods];
+        for (i, line) in m.iter_mut().enumerate() {
+            for j in 0..3 {
+                line[j] += x[i] * x[j];
+            }
+            line[3] += x[i] * mb;
+        }
+    }
+    for i in 0..3 {
+        let pivot = (i..3).max_by(|a, b| m[*a][i].abs().total_cmp(&m[*b][i].abs()))?;
+        m.swap(i, pivot);
+        let own = m[i];
+        if own[i].abs() < 1e-6 {
+            return None;
+        }
+        for (k, line) in m.iter_mut().enumerate() {
+            if k != i {
+                let share = line[i] / own[i];
+                for j in 0..4 {
+                    line[j] -= share * own[j];
+                }
+            }
+        }
+    }
+    Some([m[0][3] / m[0][0], m[1][3] / m[1][1], m[2][3] / m[2][2]])
+}
