@@ -60,7 +60,7 @@ fn record_everything(m: &Metrics, key: &ServiceKey) {
     m.set_cache_limit("namespace_watches", 50);
     m.cache_lookup("services", true);
     m.cache_lookup("services", false);
-    m.cache_eviction("idle_namespace");
+    m.cache_eviction("idle_ttl");
     m.cache_update("pods", took);
     m.limit_refusal("services_per_namespace");
     m.set_watch_up("pods", true);
