@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::json;
 
 use crate::support::case::{Case, Routed, annotation, epoch};
@@ -90,7 +91,9 @@ async fn killed_replica_1_during_a_switch(t: Arc<Case>) {
 async fn both_killed_and_started_again_change_nothing(t: Arc<Case>) {
     six_led_services(&t).await;
     let versions = async || {
-        let slices = t.slices().list(&Default::default()).await.unwrap();
+        // Those of the built-in controller come when it likes.
+        let ours = ListParams::default().labels(&format!("{}=zen-lead", names::SLICE_MANAGED_BY));
+        let slices = t.slices().list(&ours).await.unwrap();
         let services = t.services().list(&Default::default()).await.unwrap();
         let mut all: Vec<(String, String)> = slices
             .iter()

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -120,18 +121,27 @@ impl Case {
     pub async fn close(&self) {
         let more = std::mem::take(&mut *self.more.lock().unwrap());
         for ns in more.iter().chain([&self.ns]) {
-            let pods: Api<Pod> = Api::namespaced(self.admin(), ns);
-            for pod in pods.list(&ListParams::default()).await.map(|l| l.items).unwrap_or_default()
-            {
-                let name = pod.name_any();
-                if !pod.finalizers().is_empty() {
-                    let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-                    let _ = pods.patch(&name, &PatchParams::default(), &patch).await;
-                }
-                let _ = pods.delete(&name, &DeleteParams::default().grace_period(0)).await;
-            }
+            // First, so that no controller makes new pods for those that go; then every one at once,
+            // since no kubelet will confirm their end.
             let namespaces: Api<Namespace> = Api::all(self.admin());
             let _ = namespaces.delete(ns, &DeleteParams::default()).await;
+            let pods: Api<Pod> = Api::namespaced(self.admin(), ns);
+            for _ in 0..50 {
+                let left = pods.list(&ListParams::default()).await.map(|l| l.items);
+                let left = left.unwrap_or_default();
+                if left.is_empty() {
+                    break;
+                }
+                for pod in left {
+                    let name = pod.name_any();
+                    if !pod.finalizers().is_empty() {
+                        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+                        let _ = pods.patch(&name, &PatchParams::default(), &patch).await;
+                    }
+                    let _ = pods.delete(&name, &DeleteParams::default().grace_period(0)).await;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
     }
 
