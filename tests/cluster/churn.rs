@@ -21,7 +21,7 @@ use crate::support::waiting::{check, within};
 use crate::support::world::RUN_LABEL;
 
 /// How many Services a round has where nothing else is said.
-const SERVICES: usize = 2000;
+const SERVICES: usize = 500;
 /// What is made rests on a read of its namespace, so many small ones are quicker; but not so many that
 /// all pods are watched together.
 const NAMESPACES: usize = 40;
@@ -131,16 +131,12 @@ async fn memory_and_series_come_back(t: Arc<Case>) {
         println!("churn: round {round}: gone after {:?}: {}", began.elapsed(), now.told());
         after.push(now);
     }
-    // What does not come back was not lost: the same room is used again.
+    // Not compared with before: what is free in the process goes back to the system as the allocator
+    // likes (tests/memory.rs counts the bytes themselves). But it is used again, so nothing was lost.
     let (first, second) = (after[0].resident, after[1].resident);
     assert!(
         second <= first + first / 10 + 4096,
         "{second} KiB after the second round, {first} KiB after the first"
-    );
-    assert!(
-        second <= 2 * before.resident + 16 * 1024,
-        "{second} KiB in the end, {} KiB before",
-        before.resident
     );
     t.until_led_by("web-leader", "a").await;
 }
