@@ -176,19 +176,20 @@ impl Applier {
             Ok(slice) => Ok(Applied::Slice(Box::new(slice))),
             Err(error) if error.may_have_happened() || error.after_lost_attempt() => {
                 let call = || api.get(&name);
-                let outcome = match self.call(Operation::GetSlice, key, &name, call).await {
+                let failed = error.to_string();
+                let (found, outcome) = match self.call(Operation::GetSlice, key, &name, call).await
+                {
                     // Our write id on it: we won.
-                    Ok(now) if carries(&now, &id) => Ok(Applied::Slice(Box::new(now))),
+                    Ok(now) if carries(&now, &id) => {
+                        ("it took effect", Ok(Applied::Slice(Box::new(now))))
+                    }
                     // No slice: nothing of ours happened, and nobody was faster either.
-                    Ok(_) | Err(CallError::NotFound { .. }) => Err(error.clone()),
-                    Err(unknown) => Err(unknown),
+                    Ok(_) | Err(CallError::NotFound { .. }) => {
+                        ("it did not take effect", Err(error))
+                    }
+                    Err(unknown) => ("it could not be read either", Err(unknown)),
                 };
-                let found = match &outcome {
-                    Ok(_) => "it took effect",
-                    Err(same) if *same == error => "it did not take effect",
-                    Err(_) => "it could not be read either",
-                };
-                tracing::info!(%key, "{error}; settled by reading the slice: {found}");
+                tracing::info!(%key, "{failed}; settled by reading the slice: {found}");
                 outcome
             }
             Err(error) => Err(error),

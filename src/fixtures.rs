@@ -59,6 +59,12 @@ pub trait Object: Sized {
         self
     }
 
+    /// Puts it into another namespace than [`NAMESPACE`].
+    fn within(mut self, namespace: &str) -> Self {
+        self.meta().namespace = Some(namespace.to_owned());
+        self
+    }
+
     /// Sets a label.
     fn label(mut self, key: &str, value: &str) -> Self {
         self.meta().labels.get_or_insert_default().insert(key.into(), value.into());

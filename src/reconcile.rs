@@ -206,21 +206,7 @@ impl Reconciler {
             let snapshot = self.snapshot(key, &view);
             drop(gathering);
             let blocked = self.blocked(key, &snapshot);
-            let replicas = self.replicas.read().clone();
-            let deciding = self.tracer.decide();
-            let decision = decide::decide(
-                &snapshot,
-                &Context {
-                    now: self.clock.now(),
-                    writer: &self.me,
-                    trust: (self.trust)(&key.namespace),
-                    blocked: blocked.as_ref(),
-                    version: DECISION_VERSION,
-                    replicas: &replicas,
-                    takes_over: self.takes_over_at(key).is_some_and(|at| at <= clock::monotonic()),
-                },
-            );
-            deciding.decided(&decision);
+            let decision = self.decide(key, &snapshot, blocked.as_ref());
             self.note_newer(key, decision.may_take_over);
             self.metrics.cache_lookup("services", matches!(view, View::Cache));
             self.note_loss(key, &decision, noticed);
@@ -265,6 +251,24 @@ impl Reconciler {
         }
         // More to do than one turn allows: others first.
         Ok(Next::At(clock::monotonic() + Duration::from_millis(100)))
+    }
+
+    fn decide(&self, key: &ServiceKey, snapshot: &Snapshot, blocked: Option<&Blocked>) -> Decision {
+        let deciding = self.tracer.decide();
+        let decision = decide::decide(
+            snapshot,
+            &Context {
+                now: self.clock.now(),
+                writer: &self.me,
+                trust: (self.trust)(&key.namespace),
+                blocked,
+                version: DECISION_VERSION,
+                replicas: &self.replicas.read(),
+                takes_over: self.takes_over_at(key).is_some_and(|at| at <= clock::monotonic()),
+            },
+        );
+        deciding.decided(&decision);
+        decision
     }
 
     fn snapshot(&self, key: &ServiceKey, view: &View) -> Snapshot {

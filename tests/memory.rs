@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fixtures::{NAMESPACE, Object, ServiceFixture, foreign_slice, pod, service};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use peak_alloc::PeakAlloc;
 use zen_lead::index::{Index, Limits, Sizes};
 use zen_lead::metrics::Metrics;
@@ -32,23 +31,14 @@ fn namespace(n: u64) -> String {
 /// Takes in source, leader Service, slice and pod of every Service.
 fn come(index: &mut Index, round: u64) {
     for n in 0..SERVICES {
-        let place = |meta: &mut ObjectMeta| {
-            meta.namespace = Some(namespace(n));
-            meta.resource_version = Some((round * 1000 + 1).to_string());
-        };
+        let (ns, version) = (namespace(n), round * 1000 + 1);
         let (name, leader) = (format!("s{n}"), format!("s{n}-leader"));
-        let mut source = service(&name).enabled().selecting("app", &name);
-        let mut led = service(&leader).leading(&name, &format!("uid-{name}"));
-        let mut slice = foreign_slice(&name, &leader);
-        let mut member = pod(&name).label("app", &name);
-        place(&mut source.metadata);
-        place(&mut led.metadata);
-        place(&mut slice.metadata);
-        place(&mut member.metadata);
-        index.apply_service(source);
-        index.apply_service(led);
-        index.apply_slice(slice);
-        index.apply_pod(&member);
+        let source = service(&name).enabled().selecting("app", &name);
+        let led = service(&leader).leading(&name, &format!("uid-{name}"));
+        index.apply_service(source.within(&ns).version(version));
+        index.apply_service(led.within(&ns).version(version));
+        index.apply_slice(foreign_slice(&name, &leader).within(&ns).version(version));
+        index.apply_pod(&pod(&name).label("app", &name).within(&ns).version(version));
     }
     for n in 0..NAMESPACES {
         index.pods_heard(Some(&namespace(n)), Rv(round * 1000 + 2));

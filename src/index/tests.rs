@@ -276,25 +276,14 @@ fn nothing_is_left_of_services_that_went() {
     for round in 0..2 {
         let versions = |n: u64| round * 100_000 + n;
         for n in 0..2_000u64 {
-            let place =
-                |object: &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta| {
-                    object.namespace = Some(format!("ns-{}", n / 10));
-                };
-            let (name, leader) = (format!("s{n}"), format!("s{n}-leader"));
-            let mut source = service(&name).enabled().version(versions(1));
-            let mut led =
-                service(&leader).leading(&name, &format!("uid-{name}")).version(versions(2));
-            let mut slice = foreign_slice(&name, &leader).version(versions(3));
-            let mut member = pod(&name).version(versions(4));
-            place(&mut source.metadata);
-            place(&mut led.metadata);
-            place(&mut slice.metadata);
-            place(&mut member.metadata);
-            index.apply_service(source);
-            index.apply_service(led);
-            index.apply_slice(slice);
-            index.apply_pod(&member);
-            index.pods_heard(Some(&format!("ns-{}", n / 10)), Rv(versions(5)));
+            let (ns, name, leader) =
+                (format!("ns-{}", n / 10), format!("s{n}"), format!("s{n}-leader"));
+            let led = service(&leader).leading(&name, &format!("uid-{name}"));
+            index.apply_service(service(&name).enabled().within(&ns).version(versions(1)));
+            index.apply_service(led.within(&ns).version(versions(2)));
+            index.apply_slice(foreign_slice(&name, &leader).within(&ns).version(versions(3)));
+            index.apply_pod(&pod(&name).within(&ns).version(versions(4)));
+            index.pods_heard(Some(&ns), Rv(versions(5)));
         }
         let full =
             Sizes { services: 4_000, sources: 2_000, pods: 2_000, slices: 2_000, namespaces: 200 };

@@ -2,6 +2,7 @@
 //!
 //! `ZEN_LEAD_CHURN_SERVICES` says how many (in each of two rounds).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,6 @@ use serde_json::json;
 
 use crate::support::case::Case;
 use crate::support::harness::Test;
-use crate::support::http;
 use crate::support::names;
 use crate::support::objects::source;
 use crate::support::waiting::{check, within};
@@ -53,9 +53,9 @@ struct Held {
     /// All series.
     series: usize,
     /// Series that name a Service, by name and labels.
-    of_services: Vec<String>,
+    of_services: BTreeSet<(String, BTreeMap<String, String>)>,
     /// Objects and entries, by resource.
-    sizes: Vec<(String, u64)>,
+    sizes: BTreeMap<String, f64>,
 }
 
 impl Held {
@@ -63,26 +63,14 @@ impl Held {
         let pid = t.world.product.pid(0);
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-        let text = http::get(t.world.product.admin_port(0), "/metrics").await.unwrap().body;
-        let series = text.lines().filter(|l| !l.starts_with('#'));
-        let parts: Vec<(&str, &str)> = series.filter_map(|l| l.rsplit_once(' ')).collect();
-        let number = |value: &str| value.parse().unwrap();
-        let mut of_services: Vec<String> = Vec::new();
-        let mut sizes = Vec::new();
-        for (name, value) in &parts {
-            if name.contains("service=\"") {
-                of_services.push((*name).to_owned());
-            }
-            if let Some(rest) = name.strip_prefix("zen_lead_cache_size{resource=\"") {
-                sizes.push((rest.trim_end_matches("\"}").to_owned(), number(value)));
-            }
-        }
-        of_services.sort();
+        let scrape = t.world.product.scrape(0).await.unwrap();
+        let series = scrape.series();
+        let sizes = &scrape.families["zen_lead_cache_size"].samples;
         Self {
             resident: resident.trim().trim_end_matches(" kB").parse().unwrap(),
-            series: parts.len(),
-            of_services,
-            sizes,
+            series: series.len(),
+            sizes: sizes.iter().map(|s| (s.labels["resource"].clone(), s.value)).collect(),
+            of_services: series.into_iter().filter(|(_, l)| l.contains_key("service")).collect(),
         }
     }
 
@@ -92,12 +80,10 @@ impl Held {
 
     /// Nothing is held that was not held before.
     fn is_within(&self, before: &Self) -> Result<(), String> {
-        let more: Vec<&String> =
-            self.of_services.iter().filter(|s| !before.of_services.contains(s)).collect();
+        let more: Vec<_> = self.of_services.difference(&before.of_services).collect();
         check(more.is_empty(), format!("{} series of Services, {:?}", more.len(), more.first()))?;
         for (resource, size) in &self.sizes {
-            let known = before.sizes.iter().find(|(name, _)| name == resource);
-            let known = known.map_or(0, |(_, size)| *size);
+            let known = before.sizes.get(resource).copied().unwrap_or_default();
             check(*size <= known, format!("{size} {resource}, {known} before"))?;
         }
         Ok(())
@@ -173,8 +159,8 @@ async fn come(t: &Case, round: usize, all: usize) -> Held {
     assert_eq!(made.len(), all);
     within(patience(all), "all are served", || async {
         let held = Held::read(t).await;
-        let served = held.of_services.iter().filter(|name| {
-            name.starts_with("zen_lead_leader_epoch{") && spaces.iter().any(|ns| name.contains(ns))
+        let served = held.of_services.iter().filter(|(name, labels)| {
+            name == "zen_lead_leader_epoch" && spaces.contains(&labels["namespace"])
         });
         let served = served.count();
         check(served == all, format!("{served} are"))

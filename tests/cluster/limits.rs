@@ -10,7 +10,6 @@ use serde_json::json;
 
 use crate::support::case::{Case, Routed, epoch, refusal, routed};
 use crate::support::harness::tests;
-use crate::support::http;
 use crate::support::names;
 use crate::support::objects::{annotations, source};
 use crate::support::waiting::{check, until, within};
@@ -32,19 +31,28 @@ async fn start(t: &Case, flags: &[&str]) {
     t.world.product.until_ready(0).await;
 }
 
+/// A metric, and the label that says which of its series.
+type Series<'a> = (&'a str, [(&'a str, &'a str); 1]);
+
+fn size(resource: &str) -> Series<'_> {
+    ("zen_lead_cache_size", [("resource", resource)])
+}
+
+fn evictions(reason: &str) -> Series<'_> {
+    ("zen_lead_cache_evictions_total", [("reason", reason)])
+}
+
 /// The value of a series of the first replica, 0 where there is none yet.
-async fn metric(t: &Case, series: &str) -> Result<f64, String> {
-    let text = http::get(t.world.product.admin_port(0), "/metrics").await?.body;
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.map_or(Ok(0.0), |value| value.parse().map_err(|_| value.to_owned()))
+async fn metric(t: &Case, (name, labels): Series<'_>) -> Result<f64, String> {
+    Ok(t.world.product.scrape(0).await?.value(name, &labels).unwrap_or(0.0))
 }
 
 async fn until_refusals(t: &Case, limit: &str, wanted: f64) {
-    until_metric(t, &format!("zen_lead_limit_refusals_total{{limit=\"{limit}\"}}"), wanted).await;
+    until_metric(t, ("zen_lead_limit_refusals_total", [("limit", limit)]), wanted).await;
 }
 
-async fn until_metric(t: &Case, series: &str, wanted: f64) {
-    until(format!("{series} is {wanted}"), || async {
+async fn until_metric(t: &Case, series: Series<'_>, wanted: f64) {
+    until(format!("{series:?} is {wanted}"), || async {
         let now = metric(t, series).await?;
         check((now - wanted).abs() < 0.5, now.to_string())
     })
@@ -63,7 +71,7 @@ async fn until_untold(t: &Case, service: &str) {
 async fn services_beyond_the_bound_are_refused_told_and_served_later(t: Arc<Case>) {
     start(&t, &["--max-services-per-namespace=2"]).await;
     let limit = "services_per_namespace";
-    until_metric(&t, "zen_lead_cache_limit{limit=\"services_per_namespace\"}", 2.0).await;
+    until_metric(&t, ("zen_lead_cache_limit", [("limit", limit)]), 2.0).await;
     for name in ["s1", "s2"] {
         t.create(&source(name, &json!({}))).await;
         t.until_condition(&format!("{name}-leader"), "False", "NoPodsFound").await;
@@ -201,9 +209,7 @@ async fn lower_bounds_after_a_restart_take_no_leader(t: Arc<Case>) {
 }
 
 async fn idle_namespaces_are_dropped_by_number_and_by_age(t: Arc<Case>) {
-    let evictions = |reason: &str| format!("zen_lead_cache_evictions_total{{reason=\"{reason}\"}}");
-    let idle = "zen_lead_cache_size{resource=\"idle_namespaces\"}";
-    let watches = "zen_lead_cache_size{resource=\"pod_watches\"}";
+    let [idle, watches, pods] = ["idle_namespaces", "pod_watches", "pods"].map(size);
     start(&t, &["--namespace-idle-ttl=0s"]).await;
     // The other tests are over, but their namespaces may still be going.
     within(PATIENCE, "no other namespace is watched", || async {
@@ -221,11 +227,11 @@ async fn idle_namespaces_are_dropped_by_number_and_by_age(t: Arc<Case>) {
     until_metric(&t, watches, 2.0).await;
     t.delete_service("web").await;
     until_metric(&t, idle, 1.0).await;
-    until_metric(&t, &evictions("idle_limit"), 0.0).await;
+    until_metric(&t, evictions("idle_limit"), 0.0).await;
     other.delete_service("web").await;
-    until_metric(&t, &evictions("idle_limit"), 1.0).await;
+    until_metric(&t, evictions("idle_limit"), 1.0).await;
     until_metric(&t, watches, 1.0).await;
-    until_metric(&t, "zen_lead_cache_size{resource=\"pods\"}", 1.0).await;
+    until_metric(&t, pods, 1.0).await;
     // The one that was used last is the one that is kept, and of use again at once.
     assert!(other.services().get("web").await.is_err());
     other.web(&[]).await;
@@ -236,7 +242,7 @@ async fn idle_namespaces_are_dropped_by_number_and_by_age(t: Arc<Case>) {
     until_metric(&t, watches, 1.0).await;
     assert!(other.services().get("web").await.unwrap().uid().is_some());
     other.delete_service("web").await;
-    until_metric(&t, &evictions("idle_ttl"), 1.0).await;
+    until_metric(&t, evictions("idle_ttl"), 1.0).await;
     until_metric(&t, watches, 0.0).await;
-    until_metric(&t, "zen_lead_cache_size{resource=\"pods\"}", 0.0).await;
+    until_metric(&t, pods, 0.0).await;
 }

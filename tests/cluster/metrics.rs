@@ -14,9 +14,8 @@ use tokio::net::TcpStream;
 
 use crate::support::case::{Case, Routed, refusal};
 use crate::support::contract::Contract;
-use crate::support::exposition::{Exposition, parse};
+use crate::support::exposition::Exposition;
 use crate::support::harness::tests;
-use crate::support::http;
 use crate::support::kubectl::As;
 use crate::support::names;
 use crate::support::objects::{source, source_set};
@@ -36,14 +35,9 @@ const ABSENT: [&str; 2] = [
 /// Nothing is waited for here but for a watch to reach its planned end, 25 to 30 s after it began.
 const ALL_THERE: Duration = Duration::from_secs(45);
 
-async fn text(t: &Case, replica: usize) -> Result<String, String> {
-    let answer = http::get(t.world.product.admin_port(replica), "/metrics").await?;
-    check(answer.code == 200, format!("{answer:?}"))?;
-    Ok(answer.body)
-}
-
 async fn scrapes(t: &Case) -> Result<[Exposition; 2], String> {
-    Ok([parse(&text(t, 0).await?)?, parse(&text(t, 1).await?)?])
+    let product = &t.world.product;
+    Ok([product.scrape(0).await?, product.scrape(1).await?])
 }
 
 /// The value over both replicas.
@@ -90,7 +84,7 @@ async fn live_scrapes_are_as_documented(t: Arc<Case>) {
     let tool = t.world.cluster.promtool.clone();
     let tool = tool.expect("PROMTOOL is set by e2e/cluster.sh up, which builds it");
     for replica in [0, 1] {
-        promtool::passes(&tool, &text(&t, replica).await.unwrap());
+        promtool::passes(&tool, &t.world.product.metrics(replica).await.unwrap());
     }
 }
 

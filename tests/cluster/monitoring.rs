@@ -24,7 +24,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::support::case::{Case, refusal, routed};
 use crate::support::harness::Test;
-use crate::support::http;
 use crate::support::names;
 use crate::support::objects::{annotations, hollow, source, source_set};
 use crate::support::product::Product;
@@ -318,8 +317,7 @@ impl Shop<'_> {
                 self.t.set_ready(&pod, true).await;
             }
             for replica in [0, 1] {
-                let text = http::get(self.product.admin_port(replica), "/metrics").await?.body;
-                if text.contains(metric) {
+                if self.product.metrics(replica).await?.contains(metric) {
                     return Ok(());
                 }
             }

@@ -10,7 +10,6 @@ use zen_lead::metrics::{Metrics, ServiceReport};
 use zen_lead::names::ServiceKey;
 
 use crate::support::case::{Case, annotation, epoch};
-use crate::support::exposition::{Exposition, parse};
 use crate::support::harness::tests;
 use crate::support::http;
 use crate::support::names;
@@ -91,16 +90,6 @@ async fn settled_services_are_not_written(t: Arc<Case>) {
     assert_eq!(shown, [""; 0], "written although everything was right");
 }
 
-async fn text(t: &Case, replica: usize) -> String {
-    let answer = http::get(t.world.product.admin_port(replica), "/metrics").await.unwrap();
-    assert_eq!(answer.code, 200);
-    answer.body
-}
-
-async fn scrape(t: &Case, replica: usize) -> Exposition {
-    parse(&text(t, replica).await).unwrap()
-}
-
 /// In this process, because the API server lets no such names through.
 async fn metrics_with_any_names_pass_promtool(t: Arc<Case>) {
     let metrics = Metrics::new().unwrap();
@@ -129,7 +118,8 @@ async fn metrics_tell_of_leader_and_failovers(t: Arc<Case>) {
     let ns = t.ns.clone();
     let web = [("namespace", ns.as_str()), ("service", "web")];
     until("gauges agree on both replicas, counters add up", || async {
-        let both = [scrape(&t, 0).await, scrape(&t, 1).await];
+        let product = &t.world.product;
+        let both = [product.scrape(0).await.unwrap(), product.scrape(1).await.unwrap()];
         for found in &both {
             let gauge = |name: &str| found.value(name, &web);
             #[allow(clippy::cast_precision_loss)] // Milliseconds since 1970 fit.
@@ -167,7 +157,7 @@ async fn metrics_of_a_removed_service_are_gone(t: Arc<Case>) {
     let own = format!("namespace=\"{}\"", t.ns);
     for replica in [0, 1] {
         until("there are series of the Service", || async {
-            check(text(&t, replica).await.contains(&own), "none")
+            check(t.world.product.metrics(replica).await?.contains(&own), "none")
         })
         .await;
     }
@@ -175,7 +165,7 @@ async fn metrics_of_a_removed_service_are_gone(t: Arc<Case>) {
     t.until_gone("web-leader").await;
     for replica in [0, 1] {
         until("no series of the Service is left", || async {
-            let text = text(&t, replica).await;
+            let text = t.world.product.metrics(replica).await.unwrap();
             let left: Vec<&str> = text.lines().filter(|l| l.contains(&own)).collect();
             check(left.is_empty(), left.join("\n"))
         })

@@ -11,7 +11,6 @@ use serde_json::json;
 
 use crate::support::case::{Case, epoch};
 use crate::support::harness::tests;
-use crate::support::http;
 use crate::support::objects::source;
 use crate::support::proxy::{Done, Fault, Proxy, Seen};
 use crate::support::waiting::{check, until, within};
@@ -113,21 +112,12 @@ fn passing(done: &Done) -> Option<&'static str> {
 
 type Labels = BTreeMap<String, String>;
 
-/// The samples of a metric.
+/// The samples of a counter.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small counts")]
 async fn samples(t: &Case, name: &str) -> Vec<(Labels, u64)> {
-    let answer = http::get(t.world.product.admin_port(0), "/metrics").await.unwrap();
-    let prefix = format!("{name}{{");
-    let lines = answer.body.lines().filter_map(|line| line.strip_prefix(&prefix));
-    lines
-        .map(|line| {
-            let (labels, value) = line.split_once("} ").unwrap();
-            let labels = labels.split(',').map(|pair| {
-                let (key, value) = pair.split_once('=').unwrap();
-                (key.to_owned(), value.trim_matches('"').to_owned())
-            });
-            (labels.collect(), value.parse().unwrap())
-        })
-        .collect()
+    let scrape = t.world.product.scrape(0).await.unwrap();
+    let all = scrape.families.into_values().flat_map(|family| family.samples);
+    all.filter(|s| s.name == name).map(|s| (s.labels, s.value as u64)).collect()
 }
 
 /// The attempts of a Service's calls that the metrics count, by their number.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::exposition::{Exposition, parse};
 use super::http;
 use super::waiting::{check, within};
 use super::world::START_AND_STOP;
@@ -143,6 +144,18 @@ impl Product {
             check(answer.code == 200, format!("{answer:?}"))
         })
         .await;
+    }
+
+    /// What a replica answers to a scrape, as it is.
+    pub async fn metrics(&self, replica: usize) -> Result<String, String> {
+        let answer = http::get(self.admin_port(replica), "/metrics").await?;
+        check(answer.code == 200, format!("{answer:?}"))?;
+        Ok(answer.body)
+    }
+
+    /// What a replica answers to a scrape.
+    pub async fn scrape(&self, replica: usize) -> Result<Exposition, String> {
+        parse(&self.metrics(replica).await?)
     }
 
     /// True while the process lives.
