@@ -30,7 +30,8 @@ type Named = (&'static str, fn() -> Outcome);
 
 fn main() -> ExitCode {
     let args = Arguments::from_args();
-    let plain: [Named; 7] = [
+    let plain: [Named; 8] = [
+        ("groups_are_evaluated_in_the_order_of_the_file", order_is_given),
         ("every_alert_has_a_case_for_and_one_against_it", both_cases),
         ("every_alert_tells_what_to_do", alerts_are_complete),
         ("queries_use_documented_metrics_and_labels", documented),
@@ -111,6 +112,17 @@ fn both_cases() -> Outcome {
         faults.extend(cases.difference(&known).map(|a| format!("{a}: a case, but no such alert")));
     }
     none(faults)
+}
+
+/// promtool takes groups in any order unless it is told one, so what an alert reads of a recorded
+/// series would be of this minute or of the last, as luck has it.
+fn order_is_given() -> Outcome {
+    let groups = Value::from(rules::groups());
+    let wrong = case_files().into_iter().filter(|file| {
+        let cases: Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        cases["group_eval_order"] != groups
+    });
+    none(wrong.map(|f| format!("{}: group_eval_order is not {groups}", f.display())).collect())
 }
 
 /// The anchors of a document's headings, as the usual Markdown renderers make them.

@@ -19,10 +19,19 @@ pub struct Rule {
     pub document: Value,
 }
 
+fn documents() -> Vec<Value> {
+    let document: Value = serde_saphyr::from_str(RULES).unwrap();
+    document["spec"]["groups"].as_array().unwrap().clone()
+}
+
+/// The names of all groups, in the order of the file.
+pub fn groups() -> Vec<String> {
+    documents().iter().map(|g| g["name"].as_str().unwrap().to_owned()).collect()
+}
+
 /// All rules, in the order of the file.
 pub fn rules() -> Vec<Rule> {
-    let document: Value = serde_saphyr::from_str(RULES).unwrap();
-    let groups = document["spec"]["groups"].as_array().unwrap();
+    let groups = documents();
     let rules = groups.iter().flat_map(|g| g["rules"].as_array().unwrap());
     rules
         .map(|rule| {
