@@ -3,9 +3,9 @@
 #
 #   scripts/tool.sh cargo-deny|cargo-audit|cargo-llvm-cov|cargo-mutants
 #
-# Built from source once per version into the cache (ZEN_LEAD_CACHE, else ~/.cache/zen-lead),
-# outside the checkout and beside whatever versions the person has. Which tool is used for what is
-# the Makefile's business.
+# Fetched from PyPI where scripts/common.sh knows the hash, otherwise built from source: once per
+# version into the cache (ZEN_LEAD_CACHE, else ~/.cache/zen-lead), outside the checkout and beside
+# whatever versions the person has. Which tool is used for what is the Makefile's business.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -20,17 +20,33 @@ case $name in
 esac
 
 dir=$CACHE_DIR/tools/$name-$version
-if [[ ! -x $dir/bin/$name ]]; then
-  mkdir -p "$CACHE_DIR/tools"
-  exec {lock}>"$CACHE_DIR/tools/$name.lock"
-  flock -n "$lock" || { say "$name is being built by another process, waiting" >&2 && flock "$lock"; }
-fi
-if [[ ! -x $dir/bin/$name ]]; then
+
+# A wheel of exactly the pinned hash, or nothing (docs/decisions/prebuilt-tools.md).
+fetch() {
+  local hash=${WHEEL_SHA256[$name-$version]:-}
+  [[ -n $hash && $(uname -sm) == "Linux x86_64" ]] && have python3 || return
+  python3 -m pip --version >/dev/null 2>&1 || return
+  say "fetching $name $version from PyPI into $dir" >&2
+  python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+    --prefix "$dir" --requirement <(say "astral-dev-toolchain-$name==$version --hash=sha256:$hash") >&2 &&
+    "$dir/bin/$name" "${name#cargo-}" --version >/dev/null
+}
+
+build() {
+  local started=$SECONDS
   say "building $name $version into $dir (once; about 4 minutes on two cores)" >&2
-  started=$SECONDS
   # A target directory of its own: the project's may be shared and locked.
   (cd "$ROOT" && env -u CARGO_TARGET_DIR nice cargo install --locked --quiet --root "$dir" "$name@$version") >&2 ||
     die "building $name $version failed (see above)"
   say "$name $version is built after $((SECONDS - started)) s" >&2
+}
+
+if [[ ! -x $dir/bin/$name ]]; then
+  mkdir -p "$CACHE_DIR/tools"
+  exec {lock}>"$CACHE_DIR/tools/$name.lock"
+  flock -n "$lock" || { say "$name is being made by another process, waiting" >&2 && flock "$lock"; }
+fi
+if [[ ! -x $dir/bin/$name ]]; then
+  fetch || { rm -rf "$dir" && build; }
 fi
 say "$dir/bin/$name"
