@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::state::Step;
+use super::super::state::{Facts, Step};
 use super::*;
 
 const YEAR: Duration = Duration::from_hours(365 * 24);
@@ -18,10 +18,11 @@ fn ca() -> Ca {
 }
 
 fn states() -> Vec<State> {
-    let steady = State::first(ca(), t0());
-    let introducing = steady.after(Step::Introduce, t0(), Some(ca()));
-    let introduced = introducing.after(Step::Carried, t0(), None);
-    let retiring = introduced.after(Step::Switch, t0(), None);
+    let steady = State::first(ca(), t0(), None);
+    let asked = Facts { asked: Some("2026-01-01, key may have leaked".into()), ..Facts::default() };
+    let introducing = steady.after(Step::Introduce, t0(), &asked, Some(ca()));
+    let introduced = introducing.after(Step::Carried, t0(), &Facts::default(), None);
+    let retiring = introduced.after(Step::Switch, t0(), &Facts::default(), None);
     vec![steady, introducing, introduced, retiring]
 }
 
@@ -103,7 +104,7 @@ fn rubbish_is_told_apart_from_empty_and_from_what_can_be_mended() {
 
 #[test]
 fn nothing_that_is_printed_shows_a_key() {
-    let state = State::first(ca(), t0());
+    let state = State::first(ca(), t0(), None);
     let pem = state.current.key_pem();
     let secret = pem.lines().nth(1).unwrap();
     let printed = format!("{state:?} {:#?}", state.current);
