@@ -16,6 +16,7 @@
 
 mod admission;
 mod bad_services;
+mod certificates;
 mod churn;
 mod conflicts;
 mod drift;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     let alone = [
         offline::tests(),
         faults::tests(),
+        certificates::tests(),
         metrics::tests(),
         monitoring::tests(),
         retries::tests(),
