@@ -38,6 +38,7 @@ mod retries;
 mod support;
 mod timing;
 mod tracing;
+mod unreachable;
 
 use std::process::ExitCode;
 
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         offline::tests(),
         faults::tests(),
         certificates::tests(),
+        unreachable::tests(),
         metrics::tests(),
         monitoring::tests(),
         retries::tests(),

@@ -12,7 +12,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, HOST};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -60,6 +60,24 @@ impl Hook {
         let text = found.data["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap_or("");
         let bytes = BASE64_STANDARD.decode(text).map_err(|e| e.to_string())?;
         String::from_utf8(bytes).map_err(|e| e.to_string())
+    }
+
+    /// Takes the bundle out, as a `kubectl replace` of the manifest does.
+    pub async fn wipe(self, client: &Client, name: &str) {
+        let configurations = self.configurations(client);
+        let params =
+            PostParams { field_manager: Some("gitops".to_owned()), ..PostParams::default() };
+        loop {
+            let mut object = configurations.get(name).await.unwrap();
+            let config = &mut object.data["webhooks"][0]["clientConfig"];
+            config.as_object_mut().unwrap().remove("caBundle");
+            match configurations.replace(name, &params, &object).await {
+                Ok(_) => return,
+                // zen-lead wrote in between.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     /// Applies a few fields of its item, as a second field manager that insists.
