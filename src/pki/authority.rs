@@ -236,10 +236,10 @@ impl Authority {
             let data = held.as_ref().and_then(|s| s.data.clone()).unwrap_or_default();
             let wanted = match secret::decode(&data, now) {
                 Found::State { state, mended: false } => {
-                    self.learn(state);
+                    self.learn(*state);
                     return Ok(());
                 }
-                Found::State { state, mended: true } => state,
+                Found::State { state, mended: true } => *state,
                 Found::Empty => self.fresh_state(now)?,
                 Found::Rubbish(error) => {
                     tracing::error!(
@@ -294,7 +294,7 @@ impl Authority {
         let data = held.as_ref().and_then(|s| s.data.clone()).unwrap_or_default();
         let unchanged = matches!(
             secret::decode(&data, now),
-            Found::State { state: found, .. } if found == *state
+            Found::State { state: found, .. } if *found == *state
         );
         if unchanged && self.write_secret(held, &after).await? {
             tracing::info!(?step, phase = after.phase.as_str(), "CA rotation went on");

@@ -51,7 +51,7 @@ pub(super) enum Found {
     /// A CA that can sign.
     State {
         /// What it says.
-        state: State,
+        state: Box<State>,
         /// Whether something in it was unusable and left out, so that it should be written again.
         mended: bool,
     },
@@ -92,7 +92,8 @@ pub(super) fn decode(data: &Data, now: Timestamp) -> Found {
     let since = since.unwrap_or(now);
     let answered = std::str::from_utf8(get(ANSWERED)).ok().filter(|a| !a.is_empty());
     let answered = answered.map(str::to_owned);
-    Found::State { state: State { current, next, previous, phase, since, answered }, mended }
+    let state = State { current, next, previous, phase, since, answered };
+    Found::State { state: Box::new(state), mended }
 }
 
 /// Writes `state` over what a Secret held; keys that are not ours stay.

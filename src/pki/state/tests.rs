@@ -154,7 +154,7 @@ fn a_wait_ends_when_the_step_is_due() {
     let seconds = |n| Some(Duration::from_secs(n));
     let none = Facts::default();
     let steady = State::first(ca(t0()), t0(), None);
-    assert_eq!(left(&steady, t0(), 0), Some(YEAR - YEAR / 3));
+    assert_eq!(left(&steady, t0(), 0), Some(2 * (YEAR / 3)));
     assert_eq!(left(&steady, t0() + YEAR, 0), seconds(0));
     let introducing = steady.after(Step::Introduce, t0(), &none, Some(ca(t0())));
     assert_eq!(left(&introducing, t0(), 5), None);
