@@ -89,6 +89,8 @@ pub struct Report {
     pub missing: Vec<String>,
     /// Whether this pass wrote anything.
     pub wrote: bool,
+    /// Whether it took a rotation one step further.
+    pub advanced: bool,
     /// What went wrong, in words.
     pub problems: Vec<String>,
 }
@@ -149,7 +151,9 @@ impl Authority {
             let pass = self.pass().await;
             report(&pass);
             let disturbed = pass.wrote || !pass.problems.is_empty();
-            pause = if disturbed { (pause * 2).min(INTERVAL) } else { SHORTEST };
+            // The steps of a rotation are our own doing, and nobody's to be patient with.
+            let fight = disturbed && !pass.advanced;
+            pause = if fight { (pause * 2).min(INTERVAL) } else { SHORTEST };
             for problem in &pass.problems {
                 tracing::warn!("{problem}; looked at again in {pause:?}");
             }
@@ -298,7 +302,7 @@ impl Authority {
         );
         if unchanged && self.write_secret(held, &after).await? {
             tracing::info!(?step, phase = after.phase.as_str(), "CA rotation went on");
-            report.wrote = true;
+            (report.wrote, report.advanced) = (true, true);
             self.learn(after);
             // The bundle and the leaf follow in the next pass, which a write brings on soon.
         }

@@ -119,3 +119,32 @@ async fn the_loop_looks_again_when_something_is_due() {
         () = watch => {}
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_steps_of_a_rotation_are_no_fight_and_bring_no_long_pauses() {
+    let fake = Fake::installed();
+    let mut replica = Replica::new(&fake, t0());
+    let settings = &mut replica.authority.settings;
+    settings.margins = state::Margins { carried: Duration::ZERO, switched: Duration::ZERO };
+    let clock = replica.clock.clone();
+    let wake = Arc::new(tokio::sync::Notify::new());
+    let run = replica.authority.run(wake.clone(), |_| {});
+    let watch = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        for round in 1..=5 {
+            // Past the end of the CA every call fails until the new one is believed.
+            clock.set(t0() + DAY * 400 * round);
+            let (before, began) = (bundle_of(&fake), tokio_now());
+            wake.notify_one();
+            let is_new = |bundle: &str| bundle != before && bundle.matches("BEGIN").count() == 1;
+            while !is_new(&fake.bundle(MUTATING, 0)) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(tokio_now() - began < Duration::from_secs(3), "{:?}", tokio_now() - began);
+        }
+    };
+    tokio::select! {
+        () = run => unreachable!("the loop never ends"),
+        () = watch => {}
+    }
+}

@@ -73,7 +73,9 @@ async fn wiped_or_foreign_bundle_is_put_right(t: Arc<Case>) {
     let foreign = Ca::generate(Timestamp::now(), DAY, None).unwrap().certificate.to_pem();
     let foreign = json!({"clientConfig": {"caBundle": k8s_openapi::ByteString(foreign.into())}});
     let mut times = Vec::new();
-    for round in 0..6 {
+    for round in 0..4 {
+        // One accident, and not the next blow of a fight.
+        sleep(Duration::from_secs(1)).await;
         for hook in Hook::BOTH {
             let began = Instant::now();
             if round % 2 == 0 {
@@ -116,8 +118,8 @@ async fn who_wipes_the_bundle_is_not_fought_all_the_time(t: Arc<Case>) {
         ended.elapsed()
     );
     // Two replicas, each with pauses of 0.4, 0.8, 1.6 ... seconds. Either may look just when it is
-    // right and begin with short pauses again. Without pauses it would be hundreds.
-    assert!((2..=40).contains(&wiped), "zen-lead wrote {wiped} times");
+    // right and begin with short pauses again. Without pauses it would be dozens.
+    assert!((2..=25).contains(&wiped), "zen-lead wrote {wiped} times");
 }
 
 /// zen-lead's certificates and webhook in this process, where the clock can be moved.
