@@ -62,7 +62,7 @@ mutants: toolchain ## A few mutants of the core, and which of them the tests not
 	scripts/mutants.sh --shard $(SHARD)
 
 .PHONY: soak
-soak: toolchain ## What takes long: many more walks, larger small worlds, all mutants (SOAK_MINUTES, default 120)
+soak: toolchain-all ## What takes long: many more walks, larger small worlds, certificates, all mutants (SOAK_MINUTES, default 120)
 	scripts/soak.sh
 
 .PHONY: bench

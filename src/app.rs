@@ -109,6 +109,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     };
     let variables = config::traces::variables().map_err(anyhow::Error::msg)?;
     let wanted = telemetry::settings::read(&args.traces, &variables)?;
+    args.certificates.judge().map_err(anyhow::Error::msg)?;
     telemetry::init(&telemetry::Settings { format, filter: args.log_level.clone() })?;
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new()?);
@@ -309,6 +310,12 @@ fn start_webhook(
             extra_names: args.extra_san.clone(),
             validating: args.validating_webhook.clone(),
             mutating: args.mutating_webhook.clone(),
+            ca_lifetime: args.certificates.ca_lifetime,
+            leaf_lifetime: args.certificates.leaf_lifetime,
+            margins: pki::state::Margins {
+                carried: args.certificates.ca_introduce_wait,
+                switched: args.certificates.ca_retire_wait,
+            },
             ..pki::Settings::new(args.namespace.clone())
         };
         let authority =

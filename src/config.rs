@@ -3,6 +3,7 @@
 //!
 //! Values only; what they mean is in docs/configuration.md and at their users.
 
+pub mod certificates;
 pub mod traces;
 
 use std::net::SocketAddr;
@@ -105,6 +106,9 @@ pub struct Serve {
     /// Further names or IP addresses in the self-made certificate.
     #[arg(long, env = "ZEN_LEAD_EXTRA_SAN", value_delimiter = ',')]
     pub extra_san: Vec<String>,
+    /// Lives and waits of the self-made certificates.
+    #[command(flatten)]
+    pub certificates: certificates::Certificates,
     /// User name zen-lead acts as: its own writes are not judged.
     #[arg(
         long,

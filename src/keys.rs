@@ -40,6 +40,14 @@ pub mod setting {
     ];
 }
 
+/// Requests that an admin writes on the Secret with the CA. Any text that was not there before counts.
+pub mod request {
+    /// Annotation: makes a new CA, with a new key, and rotates to it.
+    pub const ROTATE_CA: &str = "zen-lead.io/rotate-ca";
+    /// Annotation: makes every replica sign a new certificate, with a new key.
+    pub const ROTATE_LEAF: &str = "zen-lead.io/rotate-leaf";
+}
+
 /// Keys that only zen-lead writes; refused when a user sets them.
 pub mod status {
     /// Annotation, leader Service: namespace/name of the pod that leads, empty when none does.

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use clap::{Arg, Command, CommandFactory, Parser};
-use zen_lead::config::Cli;
+use clap::{Arg, CommandFactory, Parser};
+use zen_lead::config::{Cli, Command};
 
 /// The rows of the tables, below each heading that names a command.
 fn documented() -> BTreeSet<String> {
@@ -33,7 +33,7 @@ fn row(arg: &Arg) -> String {
     format!("| {short}`--{long}` | {}| {}| {help} |", code(variable), code(&default.join(",")))
 }
 
-fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
+fn flags(command: &clap::Command) -> impl Iterator<Item = &Arg> {
     command
         .get_arguments()
         .filter(|arg| arg.get_long().is_some_and(|long| long != "help" && long != "version"))
@@ -72,6 +72,8 @@ fn values_that_cannot_be_are_refused_with_what_is_allowed() {
         ("--cleanup-interval=10ms", "must be at least 100ms"),
         ("--namespace-idle-ttl=-1s", "must not be negative"),
         ("--namespace-idle-ttl=10", "missing unit"),
+        ("--ca-lifetime=1y", "unknown unit"),
+        ("--leaf-lifetime=10s", "must be at least 15s"),
     ] {
         let refused = Cli::try_parse_from(["zen-lead", "serve", flag]).unwrap_err().to_string();
         assert!(refused.contains(words), "{flag}: {refused}");
@@ -80,4 +82,19 @@ fn values_that_cannot_be_are_refused_with_what_is_allowed() {
     for flag in ["--max-pods-per-service=0", "--namespace-idle-ttl=0s", "--workers=1"] {
         assert!(Cli::try_parse_from(["zen-lead", "serve", flag]).is_ok(), "{flag}");
     }
+}
+
+#[test]
+fn waits_that_a_ca_would_not_outlive_are_refused_with_the_shortest_life() {
+    let judged = |flags: &[&str]| {
+        let all = ["zen-lead", "serve"].iter().chain(flags);
+        match Cli::try_parse_from(all).unwrap().command {
+            Command::Serve(args) => args.certificates.judge(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(judged(&[]), Ok(()));
+    assert_eq!(judged(&["--ca-lifetime=66m"]), Ok(()));
+    let refused = judged(&["--ca-lifetime=65m"]).unwrap_err();
+    assert!(refused.contains("it must be at least 3960s, six times their sum"), "{refused}");
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::Settings;
 use super::bundle::{self, Configuration};
 use super::material::{Ca, Leaf, MaterialError};
-use super::secret::{self, Found};
+use super::secret::{self, Found, Requests};
 use super::state::{self, Facts, State};
 use crate::clock::{Clock, monotonic};
 use crate::keys::{FIELD_MANAGER, FIELD_MANAGER_CA, MANAGER, kubernetes};
@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::retry::{self, CallError, Caller, Operation, Target};
 use crate::serve::tls::{CertificateError, CertificateSource};
 
-/// Time between two passes when nothing wakes the loop.
+/// Longest time between two passes when nothing wakes the loop.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Shortest time between two passes; it doubles up to [`INTERVAL`] while each pass finds something
 /// to put right, so that two writers who disagree do not flood the API server.
@@ -89,6 +89,8 @@ pub struct Report {
     pub missing: Vec<String>,
     /// Whether this pass wrote anything.
     pub wrote: bool,
+    /// Whether it took a rotation one step further.
+    pub advanced: bool,
     /// What went wrong, in words.
     pub problems: Vec<String>,
 }
@@ -96,7 +98,7 @@ pub struct Report {
 /// The certificate authority of this replica.
 pub struct Authority {
     client: Client,
-    settings: Settings,
+    pub(super) settings: Settings,
     source: Arc<CertificateSource>,
     clock: Clock,
     caller: Caller,
@@ -104,7 +106,18 @@ pub struct Authority {
     pub(super) known: Option<State>,
     /// Since when `known` has been what it is.
     known_since: Option<Instant>,
-    leaf: Option<(Ca, Leaf)>,
+    /// What stood on the Secret when it was last read.
+    asked: Requests,
+    leaf: Option<Shown>,
+}
+
+/// The leaf in use.
+struct Shown {
+    leaf: Leaf,
+    /// Who signed it.
+    ca: Ca,
+    /// The request it answers.
+    asked: Option<String>,
 }
 
 impl Authority {
@@ -124,19 +137,23 @@ impl Authority {
             caller: Caller::new(metrics),
             known: None,
             known_since: None,
+            asked: Requests::default(),
             leaf: None,
         }
     }
 
     /// Runs for ever: a pass at once, on every `wake` (a change of the Secret or of a
-    /// configuration), and every 30 seconds, which is how a jump of the wall clock is noticed.
+    /// configuration), when something is due, and every 30 seconds, which is how a jump of the wall
+    /// clock is noticed.
     pub async fn run(mut self, wake: Arc<Notify>, report: impl Fn(&Report) + Send) {
         let mut pause = SHORTEST;
         loop {
             let pass = self.pass().await;
             report(&pass);
             let disturbed = pass.wrote || !pass.problems.is_empty();
-            pause = if disturbed { (pause * 2).min(INTERVAL) } else { SHORTEST };
+            // The steps of a rotation are our own doing, and nobody's to be patient with.
+            let fight = disturbed && !pass.advanced;
+            pause = if fight { (pause * 2).min(INTERVAL) } else { SHORTEST };
             for problem in &pass.problems {
                 tracing::warn!("{problem}; looked at again in {pause:?}");
             }
@@ -144,10 +161,31 @@ impl Authority {
             // After a write or a problem the next pass follows; otherwise there is time until
             // something happens.
             if !disturbed {
-                let rest = INTERVAL.saturating_sub(pause);
+                let rest = self.idle().saturating_sub(pause);
                 let _elapsed_or_woken = tokio::time::timeout(rest, wake.notified()).await;
             }
         }
+    }
+
+    /// How long nothing is due by time alone.
+    fn idle(&self) -> Duration {
+        let now = self.clock.now();
+        let leaf = self.leaf.as_ref().filter(|shown| !shown.ends_with_ca());
+        let leaf = leaf.map(|shown| {
+            let left = shown.leaf.due_at().duration_since(now);
+            left.try_into().unwrap_or_default()
+        });
+        let step = self.known.as_ref().and_then(|state| {
+            let (margins, lifetime) = (&self.settings.margins, self.settings.ca_lifetime);
+            state::wait(state, now, &self.facts(None), margins, lifetime)
+        });
+        [leaf, step].into_iter().flatten().fold(INTERVAL, Duration::min)
+    }
+
+    /// What is known about the world besides what the bundles carry.
+    fn facts(&self, published: Option<Vec<String>>) -> Facts {
+        let observed = self.known_since.map(|at| monotonic() - at).unwrap_or_default();
+        Facts { published, observed, asked: self.asked.ca.clone() }
     }
 
     /// Looks at everything once and puts right what is not. A pass that takes too long is cut off;
@@ -170,7 +208,7 @@ impl Authority {
     /// Whether the certificate that is shown is signed by the CA that is known.
     fn serves(&self) -> bool {
         let known = self.known.as_ref().map(|state| &state.current);
-        self.leaf.as_ref().is_some_and(|(ca, _)| Some(ca) == known)
+        self.leaf.as_ref().is_some_and(|shown| Some(&shown.ca) == known)
     }
 
     async fn whole_pass(&mut self) -> Report {
@@ -198,13 +236,14 @@ impl Authority {
         for _ in 0..RACES {
             let now = self.clock.now();
             let held = self.read_secret().await?;
+            self.asked = held.as_ref().map(|s| Requests::of(&s.metadata)).unwrap_or_default();
             let data = held.as_ref().and_then(|s| s.data.clone()).unwrap_or_default();
             let wanted = match secret::decode(&data, now) {
                 Found::State { state, mended: false } => {
-                    self.learn(state);
+                    self.learn(*state);
                     return Ok(());
                 }
-                Found::State { state, mended: true } => state,
+                Found::State { state, mended: true } => *state,
                 Found::Empty => self.fresh_state(now)?,
                 Found::Rubbish(error) => {
                     tracing::error!(
@@ -227,9 +266,10 @@ impl Authority {
     fn fresh_state(&self, now: Timestamp) -> Result<State, MaterialError> {
         let predecessor = self.known.as_ref().map(|s| &s.current.certificate);
         let ca = Ca::generate(now, self.settings.ca_lifetime, predecessor)?;
+        let asked = self.asked.ca.clone();
         Ok(match &self.known {
-            Some(known) => known.succeed(ca, now),
-            None => State::first(ca, now),
+            Some(known) => known.succeed(ca, now, asked),
+            None => State::first(ca, now, asked),
         })
     }
 
@@ -241,8 +281,7 @@ impl Authority {
         report: &mut Report,
     ) -> Result<(), AuthorityError> {
         let now = self.clock.now();
-        let observed = self.known_since.map(|at| monotonic() - at).unwrap_or_default();
-        let facts = Facts { published, observed };
+        let facts = self.facts(published);
         let lifetime = self.settings.ca_lifetime;
         let Some(step) = state::step(state, now, &facts, &self.settings.margins, lifetime) else {
             return Ok(());
@@ -252,18 +291,18 @@ impl Authority {
         } else {
             None
         };
-        let after = state.after(step, now, fresh);
+        let after = state.after(step, now, &facts, fresh);
 
         // Written only over the very state that was judged.
         let held = self.read_secret().await?;
         let data = held.as_ref().and_then(|s| s.data.clone()).unwrap_or_default();
         let unchanged = matches!(
             secret::decode(&data, now),
-            Found::State { state: found, .. } if found == *state
+            Found::State { state: found, .. } if *found == *state
         );
         if unchanged && self.write_secret(held, &after).await? {
             tracing::info!(?step, phase = after.phase.as_str(), "CA rotation went on");
-            report.wrote = true;
+            (report.wrote, report.advanced) = (true, true);
             self.learn(after);
             // The bundle and the leaf follow in the next pass, which a write brings on soon.
         }
@@ -282,13 +321,14 @@ impl Authority {
         }
     }
 
-    /// Signs a new leaf when there is none, when the CA changed, or when it is time.
+    /// Signs a new leaf when there is none, when the CA changed, when it is time, or on request.
     fn renew_leaf(&mut self, state: &State) -> Result<(), AuthorityError> {
         let now = self.clock.now();
-        let good = self.leaf.as_ref().is_some_and(|(ca, leaf)| {
-            // With a CA that is about to end no later leaf can be had: do not sign one each pass.
-            let last = leaf.ends >= state.current.certificate.ends;
-            *ca == state.current && (last || !leaf.is_due(now))
+        let asked = &self.asked.leaf;
+        let good = self.leaf.as_ref().is_some_and(|shown| {
+            let due = !shown.ends_with_ca() && now >= shown.leaf.due_at();
+            let asked = asked.is_some() && *asked != shown.asked;
+            shown.ca == state.current && !due && !asked
         });
         if good {
             return Ok(());
@@ -297,7 +337,7 @@ impl Authority {
         let leaf = state.current.sign(&names, now, self.settings.leaf_lifetime)?;
         self.source.swap(leaf.chain(), leaf.key(), now)?;
         tracing::info!(ends = %leaf.ends, "new certificate in use");
-        self.leaf = Some((state.current.clone(), leaf));
+        self.leaf = Some(Shown { leaf, ca: state.current.clone(), asked: asked.clone() });
         Ok(())
     }
 
@@ -427,6 +467,13 @@ impl Authority {
 
     fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &self.settings.namespace)
+    }
+}
+
+impl Shown {
+    /// With a CA that is about to end no later leaf can be had: do not sign one each pass.
+    fn ends_with_ca(&self) -> bool {
+        self.leaf.ends >= self.ca.certificate.ends
     }
 }
 

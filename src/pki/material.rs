@@ -258,13 +258,13 @@ impl Leaf {
         self.key.to_der()
     }
 
-    /// Whether two thirds of its life are over.
+    /// When two thirds of its life are over: time for the next one.
     ///
     /// A clock that was set back does not make it due: either the clock was wrong before, then the
     /// leaf ends late, which harms nobody; or it is wrong now, then a new leaf would end early.
-    pub fn is_due(&self, now: Timestamp) -> bool {
+    pub fn due_at(&self) -> Timestamp {
         let third = self.ends.duration_since(self.made) / 3;
-        now >= self.ends.checked_sub(third).unwrap_or(self.made)
+        self.ends.checked_sub(third).unwrap_or(self.made)
     }
 }
 

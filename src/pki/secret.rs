@@ -1,15 +1,17 @@
 //! The Secret's data as a [`State`], and back.
 //!
-//! Pure. Everything is in `data`, nothing in annotations: one object, one compare-and-swap, and a
-//! tool that rewrites metadata cannot split a phase from its keys.
+//! Pure. Everything is in `data`, nothing in annotations: a tool that rewrites metadata cannot split
+//! a phase from its keys. Annotations hold only what an admin asks for.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::material::{Ca, CaCertificate, MaterialError};
 use super::state::{Phase, State};
+use crate::keys::request;
 
 const CERT: &str = "ca.crt";
 const KEY: &str = "ca.key";
@@ -18,10 +20,28 @@ const NEXT_KEY: &str = "next-ca.key";
 const OLD_CERT: &str = "old-ca.crt";
 const PHASE: &str = "phase";
 const SINCE: &str = "phase-since";
-const OURS: [&str; 7] = [CERT, KEY, NEXT_CERT, NEXT_KEY, OLD_CERT, PHASE, SINCE];
+const ANSWERED: &str = "rotate-ca-answered";
+const OURS: [&str; 8] = [CERT, KEY, NEXT_CERT, NEXT_KEY, OLD_CERT, PHASE, SINCE, ANSWERED];
 
 /// The data of a Secret.
 pub(super) type Data = BTreeMap<String, ByteString>;
+
+/// What an admin asks for by annotations of the Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Requests {
+    /// A new CA.
+    pub(super) ca: Option<String>,
+    /// New leaves.
+    pub(super) leaf: Option<String>,
+}
+
+impl Requests {
+    pub(super) fn of(meta: &ObjectMeta) -> Self {
+        let get =
+            |key: &str| meta.annotations.as_ref()?.get(key).filter(|v| !v.is_empty()).cloned();
+        Self { ca: get(request::ROTATE_CA), leaf: get(request::ROTATE_LEAF) }
+    }
+}
 
 /// What was found in the Secret.
 #[derive(Debug)]
@@ -31,7 +51,7 @@ pub(super) enum Found {
     /// A CA that can sign.
     State {
         /// What it says.
-        state: State,
+        state: Box<State>,
         /// Whether something in it was unusable and left out, so that it should be written again.
         mended: bool,
     },
@@ -70,7 +90,10 @@ pub(super) fn decode(data: &Data, now: Timestamp) -> Found {
     let since = std::str::from_utf8(get(SINCE)).ok().and_then(|t| t.parse::<Timestamp>().ok());
     mended |= written != Some(phase) || since.is_none();
     let since = since.unwrap_or(now);
-    Found::State { state: State { current, next, previous, phase, since }, mended }
+    let answered = std::str::from_utf8(get(ANSWERED)).ok().filter(|a| !a.is_empty());
+    let answered = answered.map(str::to_owned);
+    let state = State { current, next, previous, phase, since, answered };
+    Found::State { state: Box::new(state), mended }
 }
 
 /// Writes `state` over what a Secret held; keys that are not ours stay.
@@ -90,6 +113,9 @@ pub(super) fn encode(state: &State, mut data: Data) -> Data {
     }
     put(PHASE, state.phase.as_str().into());
     put(SINCE, state.since.to_string());
+    if let Some(answered) = &state.answered {
+        put(ANSWERED, answered.clone());
+    }
     data
 }
 

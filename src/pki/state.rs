@@ -77,6 +77,8 @@ pub struct State {
     /// When this phase was entered, by the clock of whoever entered it: for readers of the Secret.
     /// Waits do not start from it, see [`Facts::observed`].
     pub since: Timestamp,
+    /// The last request for a new CA that was answered.
+    pub answered: Option<String>,
 }
 
 /// What is known about the world.
@@ -88,6 +90,8 @@ pub struct Facts {
     /// from a written time would be cut short, or never end, by one replica with a wrong clock; the
     /// price is that a replica started in the middle of a wait begins it anew.
     pub observed: Duration,
+    /// The request for a new CA that stands on the Secret, if any.
+    pub asked: Option<String>,
 }
 
 /// One step of a rotation.
@@ -131,7 +135,11 @@ pub fn step(
     }
     match state.phase {
         Phase::Steady => {
-            due(&state.current.certificate, now, ca_lifetime).then_some(Step::Introduce)
+            // A request that comes in the middle of a rotation is answered by the next one: nobody
+            // can say whether it was made for a key that is already on its way out.
+            let asked = facts.asked.is_some() && facts.asked != state.answered;
+            (asked || now >= renew_at(&state.current.certificate, ca_lifetime))
+                .then_some(Step::Introduce)
         }
         Phase::Introducing => {
             let next = state.next.as_ref()?.certificate.to_pem();
@@ -143,41 +151,65 @@ pub fn step(
     }
 }
 
-fn due(ca: &CaCertificate, now: Timestamp, lifetime: Duration) -> bool {
+/// How long until time alone brings the next step; `None` when something has to be seen first.
+pub fn wait(
+    state: &State,
+    now: Timestamp,
+    facts: &Facts,
+    margins: &Margins,
+    ca_lifetime: Duration,
+) -> Option<Duration> {
+    let rest = |margin: Duration| Some(margin.saturating_sub(facts.observed));
+    match state.phase {
+        Phase::Steady => {
+            let at = renew_at(&state.current.certificate, ca_lifetime);
+            Some(at.duration_since(now).try_into().unwrap_or_default())
+        }
+        Phase::Introducing => None,
+        Phase::Introduced => rest(margins.carried),
+        Phase::Retiring => rest(margins.switched),
+    }
+}
+
+fn renew_at(ca: &CaCertificate, lifetime: Duration) -> Timestamp {
     // From the end, not from the begin: the begin is dated back to that of the first CA.
-    ca.ends.checked_sub(lifetime / 3).map_or(true, |renew_at| now >= renew_at)
+    ca.ends.checked_sub(lifetime / 3).unwrap_or(Timestamp::MIN)
 }
 
 impl State {
-    /// The state of a cluster that has no CA yet.
-    pub fn first(ca: Ca, now: Timestamp) -> Self {
-        Self { current: ca, next: None, previous: None, phase: Phase::Steady, since: now }
+    /// The state of a cluster that has no CA yet. `asked` is what stands on the Secret already: a
+    /// first CA answers it.
+    pub fn first(ca: Ca, now: Timestamp, asked: Option<String>) -> Self {
+        let (phase, answered) = (Phase::Steady, asked);
+        Self { current: ca, next: None, previous: None, phase, since: now, answered }
     }
 
     /// What to write when the Secret was lost but this replica still knows what was in it: the old
     /// CA goes on signing while a new one is introduced, so that no call fails, and a Secret deleted
     /// because its key leaked gets a new key all the same.
     #[must_use]
-    pub fn succeed(&self, fresh: Ca, now: Timestamp) -> Self {
+    pub fn succeed(&self, fresh: Ca, now: Timestamp, asked: Option<String>) -> Self {
         Self {
             current: self.current.clone(),
             next: Some(fresh),
             previous: self.previous.clone(),
             phase: Phase::Introducing,
             since: now,
+            answered: asked,
         }
     }
 
-    /// The state after a step. `fresh` is used where [`Step::needs_ca`] says so; without it such a
-    /// step changes nothing.
+    /// The state after a step that was judged on `facts`. `fresh` is used where [`Step::needs_ca`]
+    /// says so; without it such a step changes nothing.
     #[must_use]
-    pub fn after(&self, step: Step, now: Timestamp, fresh: Option<Ca>) -> Self {
+    pub fn after(&self, step: Step, now: Timestamp, facts: &Facts, fresh: Option<Ca>) -> Self {
         let mut after = Self { since: now, ..self.clone() };
         match step {
             Step::Introduce => {
                 let Some(ca) = fresh else { return self.clone() };
                 after.next = Some(ca);
                 after.phase = Phase::Introducing;
+                after.answered.clone_from(&facts.asked);
             }
             Step::Carried => after.phase = Phase::Introduced,
             Step::Switch | Step::Replace => {

@@ -16,6 +16,7 @@
 
 mod admission;
 mod bad_services;
+mod certificates;
 mod churn;
 mod conflicts;
 mod drift;
@@ -37,6 +38,7 @@ mod retries;
 mod support;
 mod timing;
 mod tracing;
+mod unreachable;
 
 use std::process::ExitCode;
 
@@ -63,6 +65,8 @@ fn main() -> ExitCode {
     let alone = [
         offline::tests(),
         faults::tests(),
+        certificates::tests(),
+        unreachable::tests(),
         metrics::tests(),
         monitoring::tests(),
         retries::tests(),

@@ -21,4 +21,5 @@ pub mod recorder;
 pub mod report;
 pub mod tcp_proxy;
 pub mod waiting;
+pub mod webhook;
 pub mod world;

@@ -8,10 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
-use kube::Api;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -20,6 +17,7 @@ use crate::support::collector::{Collector, Seen};
 use crate::support::harness::tests;
 use crate::support::objects::source_set;
 use crate::support::waiting::{check, until};
+use crate::support::webhook::{Hook, connector};
 
 tests![
     failover_is_traced_as_documented_by_grpc,
@@ -200,24 +198,11 @@ async fn failover_is_traced_as_documented_by_http(t: Arc<Case>) {
 
 /// POSTs to the webhook of the replica as the API server does, and returns the whole answer.
 async fn post(t: &Case, path: &str, headers: &str, body: &str) -> String {
-    let hooks: Api<ValidatingWebhookConfiguration> = Api::all(t.admin());
-    let hooks = hooks.get(&t.world.system).await.unwrap().webhooks.unwrap();
-    let bundle = hooks[0].client_config.ca_bundle.clone().expect("a published CA").0;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&bundle) {
-        roots.add(certificate.unwrap()).unwrap();
-    }
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(ring)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let bundle = Hook::Validating.bundle(&t.admin(), &t.world.system).await.unwrap();
     let port = t.world.product.webhook_port(REPLICA);
     let tcp = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let mut stream = connector.connect(name, tcp).await.unwrap();
+    let mut stream = connector(&bundle).unwrap().connect(name, tcp).await.unwrap();
     let request = format!(
         "POST {path} HTTP/1.0\r\nHost: webhook\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n{headers}\r\n{body}",

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::state::Step;
+use super::super::state::{Facts, Step};
 use super::*;
 
 const YEAR: Duration = Duration::from_hours(365 * 24);
@@ -18,10 +18,11 @@ fn ca() -> Ca {
 }
 
 fn states() -> Vec<State> {
-    let steady = State::first(ca(), t0());
-    let introducing = steady.after(Step::Introduce, t0(), Some(ca()));
-    let introduced = introducing.after(Step::Carried, t0(), None);
-    let retiring = introduced.after(Step::Switch, t0(), None);
+    let steady = State::first(ca(), t0(), None);
+    let asked = Facts { asked: Some("2026-01-01, key may have leaked".into()), ..Facts::default() };
+    let introducing = steady.after(Step::Introduce, t0(), &asked, Some(ca()));
+    let introduced = introducing.after(Step::Carried, t0(), &Facts::default(), None);
+    let retiring = introduced.after(Step::Switch, t0(), &Facts::default(), None);
     vec![steady, introducing, introduced, retiring]
 }
 
@@ -54,7 +55,7 @@ fn every_state_comes_back_as_it_was_written_and_foreign_keys_stay() {
         assert_eq!(data["note"].0, b"hands off");
         match decode(&data, t0()) {
             Found::State { state: read, mended } => {
-                assert_eq!(read, state);
+                assert_eq!(*read, state);
                 assert!(!mended, "{:?}", state.phase);
             }
             other => panic!("{other:?}"),
@@ -103,7 +104,7 @@ fn rubbish_is_told_apart_from_empty_and_from_what_can_be_mended() {
 
 #[test]
 fn nothing_that_is_printed_shows_a_key() {
-    let state = State::first(ca(), t0());
+    let state = State::first(ca(), t0(), None);
     let pem = state.current.key_pem();
     let secret = pem.lines().nth(1).unwrap();
     let printed = format!("{state:?} {:#?}", state.current);
@@ -124,7 +125,7 @@ proptest! {
 
     #[test]
     fn a_good_secret_damaged_anywhere_does_not_panic(
-        key in 0..7_usize, at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
+        key in 0..OURS.len(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
     ) {
         thread_local!(static GOOD: Data = encode(&states()[1], Data::new()));
         let mut data = GOOD.with(Clone::clone);

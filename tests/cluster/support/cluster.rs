@@ -57,7 +57,8 @@ impl Cluster {
     }
 }
 
-async fn client(path: &PathBuf) -> Client {
+/// A client as a kubeconfig says.
+pub async fn client(path: &PathBuf) -> Client {
     let kubeconfig = Kubeconfig::read_from(path).unwrap();
     let options = KubeConfigOptions::default();
     let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();

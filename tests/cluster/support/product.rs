@@ -58,6 +58,13 @@ impl Product {
         Self::new(&self.dir, &self.system, kubeconfig, self.ports)
     }
 
+    /// Two more replicas, with ports and logs of their own.
+    pub fn elsewhere(&self, name: &str) -> Self {
+        let dir = self.dir.join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        Self::new(&dir, &self.system, &self.kubeconfig, [Ports::free(), Ports::free()])
+    }
+
     pub fn webhook_port(&self, replica: usize) -> u16 {
         self.ports[replica].webhook
     }

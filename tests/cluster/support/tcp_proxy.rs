@@ -1,9 +1,10 @@
-//! A TCP proxy before the API server, whose connections can be cut. TLS goes through it unread.
+//! A TCP proxy before the API server or the replicas: its connections can be cut, new ones led
+//! elsewhere. TLS goes through it unread.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tokio::io::copy_bidirectional;
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 /// Ends with its owner, and all its connections with it.
 pub struct TcpProxy {
     port: u16,
+    upstream: Arc<Mutex<SocketAddr>>,
     cut: Arc<Notify>,
     closed: Arc<AtomicBool>,
     accepting: JoinHandle<()>,
@@ -22,19 +24,25 @@ pub struct TcpProxy {
 impl TcpProxy {
     /// Forwards a free port of 127.0.0.1 to `upstream`.
     pub async fn start(upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(0, upstream).await
+    }
+
+    /// Forwards this port of 127.0.0.1 to `upstream`.
+    pub async fn start_at(port: u16, upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let upstream = Arc::new(Mutex::new(upstream));
         let cut = Arc::new(Notify::new());
         let closed = Arc::new(AtomicBool::new(false));
-        let (cut_all, none_passes) = (cut.clone(), closed.clone());
+        let (to, cut_all, none_passes) = (upstream.clone(), cut.clone(), closed.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
                 if none_passes.load(Ordering::Relaxed) {
                     continue;
                 }
-                let cut = cut_all.clone();
+                let (cut, to) = (cut_all.clone(), *to.lock().unwrap());
                 tokio::spawn(async move {
-                    let Ok(mut server) = TcpStream::connect(upstream).await else { return };
+                    let Ok(mut server) = TcpStream::connect(to).await else { return };
                     let _ = (client.set_nodelay(true), server.set_nodelay(true));
                     tokio::select! {
                         _ = copy_bidirectional(&mut client, &mut server) => {}
@@ -43,7 +51,13 @@ impl TcpProxy {
                 });
             }
         });
-        Self { port, cut, closed, accepting }
+        Self { port, upstream, cut, closed, accepting }
+    }
+
+    /// New connections go here from now on; those that are open stay where they are, as those of a
+    /// Service do.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        *self.upstream.lock().unwrap() = upstream;
     }
 
     /// Cuts every connection that is open now; new ones are let through.

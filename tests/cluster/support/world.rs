@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::cluster::Cluster;
 use super::product::{Ports, Product};
+use super::webhook::Hook;
 
 /// Label of every namespace of a run; the webhooks see only those with the run's value.
 pub const RUN_LABEL: &str = "zen-lead-tests/run";
@@ -94,6 +95,14 @@ impl World {
     /// User name of zen-lead, as its writes are audited.
     pub fn username(&self) -> String {
         format!("system:serviceaccount:{}:zen-lead", self.system)
+    }
+
+    /// For how many seconds the API server waits for our webhooks. The manifests say 1; a test of what
+    /// is answered, not how fast, gives a busy machine more.
+    pub async fn patience_of_webhooks(&self, seconds: u32) {
+        for hook in Hook::BOTH {
+            hook.apply(&self.admin, &self.system, &json!({"timeoutSeconds": seconds})).await;
+        }
     }
 
     /// Addresses for a pod that no other pod of the run has: IPv4 and IPv6.

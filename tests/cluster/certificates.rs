@@ -1,0 +1,37 @@
+//! Certificates on a real API server: rotations under calls, starts from nothing, and what is put
+//! right by itself.
+//!
+//! `ZEN_LEAD_ROTATION_CALLS` and `ZEN_LEAD_ROTATIONS` say how many at least; `ZEN_LEAD_COLD_STARTS`
+//! how many starts from nothing.
+
+mod calls;
+mod cold_start;
+mod fleet;
+mod healing;
+mod rotation;
+
+use kube::api::PostParams;
+use serde_json::json;
+
+use crate::support::case::{Case, annotation};
+use crate::support::harness::Test;
+use crate::support::names;
+use crate::support::objects::source;
+use crate::support::waiting::check;
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = rotation::tests();
+    tests.extend(cold_start::tests());
+    tests.extend(healing::tests());
+    tests
+}
+
+/// A write that both webhooks judge, as a dry run; it says what is wrong where one was not asked.
+async fn try_write(t: &Case) -> Result<(), String> {
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let written = t.user_services().create(&dry, &source("dry", &json!({}))).await;
+    let written = written.map_err(|e| e.to_string())?;
+    // The mutating webhook may be missed silently (Ignore): what it adds shows.
+    let added = annotation(&written, names::LEADER_NAME);
+    check(!added.is_empty(), "the mutating webhook was missed")
+}

@@ -1,0 +1,222 @@
+//! Rotations one after the other, on request and because the Secret is lost, with a replica killed in
+//! each phase and the called one replaced in between: no call fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::calls::Calls;
+use super::fleet::{Fleet, REPLICAS};
+use crate::support::case::Case;
+use crate::support::harness::Test;
+use crate::support::waiting::{check, until, within};
+use crate::support::webhook::Hook;
+use crate::support::world::START_AND_STOP;
+
+/// Waits of a rotation; an API server on the same machine needs milliseconds, a busy machine more.
+const WAIT: Duration = Duration::from_secs(3);
+const FLAGS: [&str; 3] = ["--ca-introduce-wait=3s", "--ca-retire-wait=3s", "--leaf-lifetime=15s"];
+/// What a rotation takes at most, starts of killed replicas included.
+const ROTATION: Duration = Duration::from_mins(1);
+
+pub fn tests() -> Vec<Test> {
+    let deadline = ROTATION * u32::try_from(rotations()).unwrap()
+        + Duration::from_millis(50) * u32::try_from(calls()).unwrap();
+    let test = Test::new("certificates", "rotations_fail_no_call", rotations_fail_no_call);
+    vec![test.within(deadline)]
+}
+
+fn calls() -> usize {
+    std::env::var("ZEN_LEAD_ROTATION_CALLS").map_or(2_000, |n| n.parse().unwrap())
+}
+
+fn rotations() -> usize {
+    std::env::var("ZEN_LEAD_ROTATIONS").map_or(4, |n| n.parse().unwrap())
+}
+
+/// The Secret with the CA.
+struct Ca {
+    secrets: Api<Secret>,
+}
+
+impl Ca {
+    async fn value(&self, key: &str) -> Result<String, String> {
+        let secret = self.secrets.get("zen-lead-ca").await.map_err(|e| e.to_string())?;
+        let value = secret.data.as_ref().and_then(|d| d.get(key));
+        Ok(value.map(|v| String::from_utf8_lossy(&v.0).into_owned()).unwrap_or_default())
+    }
+
+    async fn phase(&self) -> String {
+        self.value("phase").await.unwrap_or_default()
+    }
+
+    /// Looks as often as it can: the first phase is over within a few writes.
+    async fn reaches(&self, phase: &str) {
+        let began = Instant::now();
+        loop {
+            let now = self.phase().await;
+            if now == phase {
+                return;
+            }
+            assert!(began.elapsed() < ROTATION, "the phase is {now:?} and not {phase:?}");
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn patch(&self, patch: &Value) {
+        let patch = Patch::Merge(patch);
+        self.secrets.patch("zen-lead-ca", &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// What makes a rotation begin, another thing each time.
+    async fn disturb(&self, round: usize) -> &'static str {
+        let ask = |what: &str| json!({"metadata": {"annotations": {what: format!("{round}")}}});
+        match round % 4 {
+            0 => {
+                self.patch(&ask("zen-lead.io/rotate-ca")).await;
+                "a new CA is asked for"
+            }
+            1 => {
+                self.secrets.delete("zen-lead-ca", &DeleteParams::default()).await.unwrap();
+                "the Secret is deleted"
+            }
+            2 => {
+                self.patch(&json!({"data": {"ca.key": "cnViYmlzaA=="}})).await;
+                "the Secret is filled with rubbish"
+            }
+            _ => {
+                self.patch(&ask("zen-lead.io/rotate-leaf")).await;
+                self.patch(&ask("zen-lead.io/rotate-ca")).await;
+                "new leaves and a new CA are asked for"
+            }
+        }
+    }
+}
+
+/// Starts what was killed; it is called again when it is ready.
+fn start_again(fleet: &Arc<Fleet>, n: usize) {
+    fleet.spawn(n);
+    let fleet = fleet.clone();
+    tokio::spawn(async move { fleet.until_ready(n).await });
+}
+
+async fn until_ready(fleet: &Fleet, n: usize) {
+    let ready = || async { check(fleet.is_ready(n), format!("replica {n} is not")) };
+    within(START_AND_STOP, "a replica that was killed is ready again", ready).await;
+}
+
+async fn rotations_fail_no_call(t: Arc<Case>) {
+    let (goal, rounds) = (calls(), rotations());
+    let ca = Ca { secrets: Api::namespaced(t.admin(), &t.world.system) };
+    t.world.patience_of_webhooks(10).await;
+    let fleet = Fleet::start(&t.world, &FLAGS).await;
+    ca.reaches("steady").await;
+    let (calls, tasks) = Calls::start(&t, &fleet, WAIT).await;
+
+    let began = Instant::now();
+    let (mut killed, mut authorities) = (BTreeMap::<String, usize>::new(), BTreeSet::new());
+    let mut round = 0;
+    while round < rounds || calls.made().into_iter().any(|made| made < goal / 2) {
+        assert!(authorities.insert(ca.value("ca.crt").await.unwrap()), "no new CA");
+        let others: Vec<usize> = (0..REPLICAS).filter(|n| *n != fleet.called()).collect();
+        let what = ca.disturb(round).await;
+        for (phase, victim) in
+            [("introducing", others[0]), ("introduced", others[1]), ("retiring", others[0])]
+        {
+            until_ready(&fleet, victim).await;
+            ca.reaches(phase).await;
+            fleet.kill(victim).await;
+            let phase = ca.phase().await;
+            *killed.entry(phase).or_default() += 1;
+            start_again(&fleet, victim);
+        }
+        ca.reaches("steady").await;
+        for n in &others {
+            until_ready(&fleet, *n).await;
+        }
+        // The one that is called goes too, as in a rollout.
+        let leaves = fleet.called();
+        fleet.hand_over(others[round % others.len()]).await;
+        start_again(&fleet, leaves);
+        until_ready(&fleet, leaves).await;
+        println!(
+            "certificates: {what}: done after {:?}, calls {:?}",
+            began.elapsed(),
+            calls.made()
+        );
+        round += 1;
+    }
+    let took = began.elapsed();
+    expiry_is_told(&t, &fleet, &ca).await;
+    let tally = calls.finish(tasks).await;
+    fleet.end().await;
+    t.world.patience_of_webhooks(1).await;
+
+    println!(
+        "certificates: {} calls in {} s ({} over new connections, by replica {:?}; {} by the API \
+         server), {round} rotations, replicas killed {killed:?}, {round} replaced while called; {} \
+         certificates were shown; {} failed; {} without a verdict; slowest {:?}",
+        tally.closing + tally.kept,
+        took.as_secs(),
+        tally.closing,
+        tally.by_replica,
+        tally.kept,
+        tally.leaves.len(),
+        tally.failed.len(),
+        tally.void,
+        tally.slowest,
+    );
+    assert!(tally.failed.is_empty(), "{} failed: {:#?}", tally.failed.len(), head(&tally.failed));
+    let made = tally.closing + tally.kept;
+    assert!(tally.void * 100 <= made, "{} of {made} calls without a verdict", tally.void);
+    for phase in ["introducing", "introduced", "retiring"] {
+        assert!(killed.contains_key(phase), "nobody was killed in phase {phase}: {killed:?}");
+    }
+    assert!(tally.leaves.len() > round, "leaves were not renewed");
+    assert_eq!(tally.by_replica.len(), REPLICAS, "every replica was called");
+}
+
+fn head(all: &[String]) -> &[String] {
+    &all[..all.len().min(20)]
+}
+
+/// The metrics of each replica say when the CA in the Secret and its own certificate end.
+async fn expiry_is_told(t: &Case, fleet: &Fleet, ca: &Ca) {
+    let bundle = Hook::Validating.bundle(&t.admin(), &t.world.system).await.unwrap();
+    let authority = ca.value("ca.crt").await.unwrap();
+    assert_eq!(bundle, authority, "the bundle is the one CA and nothing else");
+    let body = crate::support::webhook::recorded("create-enabled");
+    for n in 0..REPLICAS {
+        let (product, number) = fleet.product(n);
+        until("the metrics tell when the certificates end", || async {
+            let port = fleet.port(n);
+            let shown = crate::support::webhook::review(port, Hook::Validating, &bundle, &body);
+            let ends = [authority_end(&authority), end(&shown.await?.shown)];
+            let scrape = product.scrape(number).await?;
+            let told = ["ca", "webhook"].map(|which| {
+                let name = "zen_lead_certificate_expiry_timestamp_seconds";
+                scrape.value(name, &[("certificate", which)])
+            });
+            // A leaf of 15 s may be renewed between the two looks.
+            check(told == ends.map(Some), format!("{told:?}, and they end at {ends:?}"))
+        })
+        .await;
+    }
+}
+
+fn authority_end(pem: &str) -> f64 {
+    use rustls_pki_types::pem::PemObject;
+    end(&rustls_pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "seconds since 1970 fit 52 bits")]
+fn end(certificate: &[u8]) -> f64 {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).unwrap();
+    parsed.validity().not_after.timestamp() as f64
+}
