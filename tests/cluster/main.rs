@@ -32,8 +32,11 @@ mod metrics;
 mod monitoring;
 mod observability;
 mod offline;
+mod partitions;
 mod ports;
 mod quota;
+mod replicas;
+mod restarts;
 mod retries;
 mod support;
 mod timing;
@@ -45,6 +48,9 @@ use support::harness::{self, Phase};
 
 fn main() -> ExitCode {
     let together = [
+        // These wait long, on a control plane of their own, and begin first.
+        partitions::tests(),
+        restarts::tests(),
         first_leader::tests(),
         failover::tests(),
         timing::tests(),
@@ -70,6 +76,7 @@ fn main() -> ExitCode {
         retries::tests(),
         tracing::tests(),
         limits::tests(),
+        replicas::tests(),
         churn::tests(),
     ];
     harness::main([
