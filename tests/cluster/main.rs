@@ -19,6 +19,7 @@ mod bad_services;
 mod certificates;
 mod churn;
 mod conflicts;
+mod crash;
 mod drift;
 mod failover;
 mod families;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         tracing::tests(),
         limits::tests(),
         replicas::tests(),
+        crash::tests(),
         churn::tests(),
     ];
     harness::main([

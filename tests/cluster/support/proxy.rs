@@ -193,6 +193,11 @@ impl Proxy {
         self.state.lock().unwrap().rules.push(rule);
     }
 
+    /// No request meets a fault any longer.
+    pub fn mend(&self) {
+        self.state.lock().unwrap().rules.clear();
+    }
+
     /// Faults that nobody has met yet.
     pub fn left(&self) -> usize {
         self.state.lock().unwrap().rules.iter().map(|r| r.left).sum()
