@@ -60,6 +60,8 @@ struct Memory {
     /// Uid of the source in a namespace that is being deleted: nothing can be created there any more.
     /// A namespace does not come back from that; a source of the same name later has another uid.
     ending: Option<String>,
+    /// The last switch before this process began has been told, should it have been untold.
+    told: bool,
 }
 
 /// What a reconcile asks for next.
@@ -108,6 +110,7 @@ pub struct Reconciler {
     pub wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
     /// Makes a span of each reconcile and its parts.
     pub tracer: Tracer,
+    began: Timestamp,
     memory: Mutex<HashMap<ServiceKey, Memory>>,
 }
 
@@ -132,7 +135,7 @@ impl Reconciler {
         trust: Box<dyn Fn(&str) -> Trust + Send + Sync>,
         wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
     ) -> Self {
-        let (tracer, memory) = (Tracer::off(), Mutex::default());
+        let (tracer, memory, began) = (Tracer::off(), Mutex::default(), clock.now());
         Self {
             index,
             applier,
@@ -145,6 +148,7 @@ impl Reconciler {
             trust,
             wake,
             tracer,
+            began,
             memory,
         }
     }
@@ -211,7 +215,10 @@ impl Reconciler {
             self.metrics.cache_lookup("services", matches!(view, View::Cache));
             self.note_loss(key, &decision, noticed);
             let step = match decision.action.clone() {
-                Action::Nothing => return Ok(self.settled(key, &decision)),
+                Action::Nothing => {
+                    self.tell_untold(key, &snapshot);
+                    return Ok(self.settled(key, &decision));
+                }
                 Action::Wait => return Ok(Next::Idle),
                 Action::Read => {
                     view = View::Read(Box::new((*self.reader.read(key).await?).clone()));
@@ -286,6 +293,17 @@ impl Reconciler {
         touched.into_iter().filter(|other| other != key).for_each(|other| (self.wake)(other));
         if let View::Read(index) = view {
             fold(index, key, applied);
+        }
+    }
+
+    /// At the first rest of a Service: the event that a replica before may have died over.
+    fn tell_untold(&self, key: &ServiceKey, snapshot: &Snapshot) {
+        let told = {
+            let mut memory = self.memory.lock();
+            std::mem::replace(&mut memory.entry(key.clone()).or_default().told, true)
+        };
+        if !told {
+            record::untold(self, key, snapshot, self.began);
         }
     }
 

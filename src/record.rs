@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio::time::Instant;
 use tracing::info;
 
 use crate::clock;
+use crate::decide::mirror;
 use crate::decide::slices::SliceWrite;
 use crate::decide::{Decision, Notice, Step};
 use crate::events::{Note, Reason};
@@ -83,6 +85,15 @@ pub fn applied(
             }
             tell(on, key, key, &target.uid, notices);
         }
+    }
+}
+
+/// Tells of the last switch before this process began, in case whoever mirrored it died over that.
+pub fn untold(on: &Reconciler, key: &ServiceKey, snapshot: &Snapshot, began: Timestamp) {
+    for leader in &snapshot.leaders {
+        let notice = mirror::untold(leader, began);
+        let about = ServiceKey::new(key.namespace.clone(), leader.name());
+        tell(on, key, &about, leader.uid(), notice.as_slice());
     }
 }
 

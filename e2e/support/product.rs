@@ -1,6 +1,7 @@
 //! zen-lead as users have it: installed by kubectl from deploy/, running as pods.
 
 use std::env;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -133,6 +134,11 @@ impl Product {
     async fn all_pods(&self) -> Vec<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.admin.clone(), SYSTEM);
         pods.list(&ListParams::default().labels(PODS)).await.unwrap().items
+    }
+
+    /// Numbers of the logs that a report shows, the newest first.
+    pub fn replicas(&self) -> Range<usize> {
+        0..self.logs.files().len().min(REPLICAS)
     }
 
     /// Sets the number of replicas; waits for the end of the pods where it is zero.

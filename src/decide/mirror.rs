@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -17,6 +17,9 @@ use crate::keys::{self, status};
 
 /// Pods named in a condition before the rest is summed up.
 const PODS_NAMED: usize = 10;
+
+/// How old a switch may be whose event a new replica writes in case nobody has.
+const UNTOLD: SignedDuration = SignedDuration::from_mins(10);
 
 /// Annotations and conditions of the leader Service, in one apply of its status.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,19 +123,7 @@ pub fn notices(leader: &Leader, truth: &Truth, state: &Readiness) -> Vec<Notice>
     let before = read(&leader.object);
     let mut notices = Vec::new();
     if truth.switched_at.is_some() && truth.switched_at != before.switched_at {
-        let to = truth.pod_name.clone().unwrap_or_default();
-        let why = truth.reason.clone().unwrap_or_default();
-        let note = match &before.pod_name {
-            Some(from) => {
-                format!("leader changed from {from} to {to} ({why}), epoch {}", truth.epoch)
-            }
-            None => format!("{to} leads ({why}), epoch {}", truth.epoch),
-        };
-        notices.push(Notice {
-            reason: EventReason::LeaderChanged,
-            note,
-            once: Some(format!("{}.{}", leader.uid(), truth.epoch)),
-        });
+        notices.push(switched(leader, truth, before.pod_name.as_deref()));
     }
     let known = own_conditions(&leader.object).find(|c| c.type_ == keys::CONDITION_LEADER_READY);
     let changed = known.is_none_or(|c| c.reason != state.reason.as_str());
@@ -140,6 +131,30 @@ pub fn notices(leader: &Leader, truth: &Truth, state: &Readiness) -> Vec<Notice>
         notices.push(Notice { reason: state.reason, note: state.message.clone(), once: None });
     }
     notices
+}
+
+/// The event of a switch.
+fn switched(leader: &Leader, truth: &Truth, from: Option<&str>) -> Notice {
+    let to = truth.pod_name.as_deref().unwrap_or_default();
+    let why = truth.reason.as_deref().unwrap_or_default();
+    let what = match from {
+        Some(from) => format!("leader changed from {from} to {to}"),
+        None => format!("{to} leads"),
+    };
+    Notice {
+        reason: EventReason::LeaderChanged,
+        note: format!("{what} ({why}), epoch {}", truth.epoch),
+        once: Some(format!("{}.{}", leader.uid(), truth.epoch)),
+    }
+}
+
+/// The event of the last switch, for a replica that has begun at `began`: whoever wrote the mirror
+/// may have died before the event got out, and nobody else would write it. Only what happened shortly
+/// before is told again; under its name it is one event whoever writes it.
+pub fn untold(leader: &Leader, began: Timestamp) -> Option<Notice> {
+    let truth = read(&leader.object);
+    let before = began.duration_since(truth.switched_at?);
+    (!before.is_negative() && before <= UNTOLD).then(|| switched(leader, &truth, None))
 }
 
 /// Names in one line why each pod is (not) leading. No counters of changing things, nothing that

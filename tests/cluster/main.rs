@@ -19,6 +19,7 @@ mod bad_services;
 mod certificates;
 mod churn;
 mod conflicts;
+mod crash;
 mod drift;
 mod failover;
 mod families;
@@ -32,8 +33,11 @@ mod metrics;
 mod monitoring;
 mod observability;
 mod offline;
+mod partitions;
 mod ports;
 mod quota;
+mod replicas;
+mod restarts;
 mod retries;
 mod support;
 mod timing;
@@ -46,6 +50,9 @@ use support::harness::{self, Phase};
 
 fn main() -> ExitCode {
     let together = [
+        // These wait long, on a control plane of their own, and begin first.
+        partitions::tests(),
+        restarts::tests(),
         first_leader::tests(),
         failover::tests(),
         timing::tests(),
@@ -72,6 +79,8 @@ fn main() -> ExitCode {
         retries::tests(),
         tracing::tests(),
         limits::tests(),
+        replicas::tests(),
+        crash::tests(),
         churn::tests(),
     ];
     harness::main([

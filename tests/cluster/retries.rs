@@ -100,7 +100,9 @@ fn passing(done: &Done) -> Option<&'static str> {
         Done::Passed(code) | Done::Failed(Fault::Answer(code, _)) => *code,
         Done::Failed(Fault::Reset | Fault::ResetAfter) => return Some("connection"),
         Done::Failed(Fault::Stall) => return Some("timeout"),
-        Done::Failed(Fault::Delay(_)) | Done::Pending => return None,
+        Done::Failed(Fault::Delay(_) | Fault::DieBefore | Fault::DieAfter) | Done::Pending => {
+            return None;
+        }
         Done::Broken(why) => panic!("the proxy could not do its work: {why}"),
     };
     match code {

@@ -1,6 +1,6 @@
 //! One test: its namespace, and what is done and asked there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::names;
 use super::objects::{self, Hollow};
 use super::recorder::Recorder;
-use super::waiting::{check, until};
+use super::waiting::{check, until, within};
 use super::world::{RUN_LABEL, World};
 
 /// A test with a namespace of its own.
@@ -91,8 +91,13 @@ impl Case {
 
     /// A namespace the webhooks do not see: what admission would refuse gets through there.
     pub async fn outside(&self) -> Self {
-        let short: String = self.ns.chars().take(55).collect();
-        let ns = format!("{}-out", short.trim_end_matches('-'));
+        self.outside_as("out").await
+    }
+
+    /// As [`Self::outside`], one of several: the names end in `suffix`.
+    pub async fn outside_as(&self, suffix: &str) -> Self {
+        let short: String = self.ns.chars().take(62 - suffix.len()).collect();
+        let ns = format!("{}-{suffix}", short.trim_end_matches('-'));
         self.make_namespace(&ns, &[]).await;
         self.more.lock().unwrap().push(ns.clone());
         Self { world: self.world.clone(), ns, more: Mutex::default() }
@@ -301,6 +306,26 @@ impl Case {
         self.until_routed(leader, &[Routed::ready(pod)])
     }
 
+    /// Waits until the slices of both families name this pod as ready, and the leader Service says
+    /// so.
+    #[track_caller]
+    pub fn until_both_led_by(
+        &self,
+        leader: &str,
+        pod: &str,
+        limit: Duration,
+    ) -> impl Future<Output = ()> {
+        within(limit, format!("{pod} leads for {leader} in both families"), move || async move {
+            for family in ["IPv4", "IPv6"] {
+                let now = routed(&self.slice(leader, family).await?);
+                check(now == [Routed::ready(pod)], format!("{family}: {now:?}"))?;
+            }
+            let condition = self.condition(leader).await?;
+            let says = condition.message.starts_with(&format!("{pod} leads"));
+            check(condition.status == "True" && says, format!("{condition:?}"))
+        })
+    }
+
     /// The condition of ours on a Service.
     pub async fn condition(&self, service: &str) -> Result<Condition, String> {
         let service = self.services().get(service).await.map_err(|e| e.to_string())?;
@@ -352,6 +377,17 @@ impl Case {
             .filter(|e| e.reason.as_deref() == Some(reason))
             .map(|e| e.note.unwrap_or_default())
             .collect()
+    }
+
+    /// Waits until so many switches of a leader Service have been told, each once.
+    #[track_caller]
+    pub fn until_told(&self, leader: &str, switches: usize) -> impl Future<Output = ()> {
+        until(format!("{switches} switches of {leader} are told"), move || async move {
+            let notes = self.events(leader, "LeaderChanged").await;
+            let different: BTreeSet<&String> = notes.iter().collect();
+            assert_eq!(different.len(), notes.len(), "told twice: {notes:?}");
+            check(notes.len() == switches, format!("{notes:?}"))
+        })
     }
 
     /// Waits for an event; returns the note of the first.

@@ -1,4 +1,5 @@
-//! GET on the admin port of a replica: a few lines, so that no HTTP client stands between.
+//! Plain HTTP to a port of loopback, as the admin port of a replica: a few lines, so that no HTTP
+//! client stands between.
 
 use std::time::Duration;
 
@@ -15,9 +16,19 @@ pub struct Answer {
 
 /// Asks 127.0.0.1:`port` for `path`.
 pub async fn get(port: u16, path: &str) -> Result<Answer, String> {
+    ask(port, path, format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")).await
+}
+
+/// Posts JSON to `path` of 127.0.0.1:`port`.
+pub async fn post(port: u16, path: &str, json: &str) -> Result<Answer, String> {
+    let length = json.len();
+    let head = format!("POST {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {length}");
+    ask(port, path, format!("{head}\r\nContent-Type: application/json\r\n\r\n{json}")).await
+}
+
+async fn ask(port: u16, path: &str, request: String) -> Result<Answer, String> {
     let ask = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await?;

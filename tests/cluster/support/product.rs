@@ -2,9 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -30,59 +31,81 @@ impl Ports {
     }
 }
 
-/// Two replicas.
+/// The replicas, two of them unless a test asks for more.
 pub struct Product {
     dir: PathBuf,
     system: String,
     kubeconfig: PathBuf,
-    ports: [Ports; 2],
-    running: [Mutex<Option<Child>>; 2],
+    replicas: Vec<Replica>,
     starting: tokio::sync::Mutex<()>,
 }
 
+/// The place of a replica, and the process in it.
+struct Replica {
+    ports: Ports,
+    running: Mutex<Option<Child>>,
+}
+
 impl Product {
-    pub fn new(dir: &Path, system: &str, kubeconfig: &Path, ports: [Ports; 2]) -> Self {
+    pub fn new(dir: &Path, system: &str, kubeconfig: &Path, ports: &[Ports]) -> Self {
+        let place = |ports: &Ports| Replica { ports: *ports, running: Mutex::default() };
         Self {
             dir: dir.to_owned(),
             system: system.to_owned(),
             kubeconfig: kubeconfig.to_owned(),
-            ports,
-            running: Default::default(),
+            replicas: ports.iter().map(place).collect(),
             starting: tokio::sync::Mutex::default(),
         }
     }
 
-    /// The same two replicas, reaching the API server as another kubeconfig says. Not while the
+    /// The same replicas, reaching the API server as another kubeconfig says. Not while the
     /// originals run: they would use the same ports.
     pub fn through(&self, kubeconfig: &Path) -> Self {
-        Self::new(&self.dir, &self.system, kubeconfig, self.ports)
+        Self::new(&self.dir, &self.system, kubeconfig, &self.ports())
+    }
+
+    /// The same replicas and so many more that there are `n`. Not while the originals run. Who is
+    /// not listed (`World::list_replicas`) comes last in rank.
+    pub fn of(&self, n: usize) -> Self {
+        let mut ports = self.ports();
+        ports.resize_with(n, Ports::free);
+        Self::new(&self.dir, &self.system, &self.kubeconfig, &ports)
+    }
+
+    fn ports(&self) -> Vec<Ports> {
+        self.replicas.iter().map(|r| r.ports).collect()
+    }
+
+    /// Their numbers; the names are `zl-0`, `zl-1`, …
+    pub fn replicas(&self) -> Range<usize> {
+        0..self.replicas.len()
     }
 
     /// Two more replicas, with ports and logs of their own.
     pub fn elsewhere(&self, name: &str) -> Self {
         let dir = self.dir.join(name);
         std::fs::create_dir_all(&dir).unwrap();
-        Self::new(&dir, &self.system, &self.kubeconfig, [Ports::free(), Ports::free()])
+        Self::new(&dir, &self.system, &self.kubeconfig, &[Ports::free(), Ports::free()])
     }
 
     pub fn webhook_port(&self, replica: usize) -> u16 {
-        self.ports[replica].webhook
+        self.replicas[replica].ports.webhook
     }
 
     pub fn admin_port(&self, replica: usize) -> u16 {
-        self.ports[replica].admin
+        self.replicas[replica].ports.admin
     }
 
-    /// Starts what does not run, and waits until both are ready.
+    /// Starts what does not run, and waits until all are ready.
     pub async fn ensure_started(&self) {
         let _one = self.starting.lock().await;
-        for replica in [0, 1] {
+        for replica in self.replicas() {
             if !self.runs(replica) {
                 self.kill(replica);
                 self.spawn(replica, &[]);
             }
         }
-        for replica in [0, 1] {
+        for replica in self.replicas() {
             self.until_ready(replica).await;
         }
     }
@@ -106,7 +129,7 @@ impl Product {
         more: &[&str],
         variables: &[(&str, &str)],
     ) {
-        let Ports { webhook, admin } = self.ports[replica];
+        let Ports { webhook, admin } = self.replicas[replica].ports;
         // Another one, as the static binary of the image, where one is named.
         let binary = std::env::var_os("ZEN_LEAD_BINARY");
         let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_zen-lead").into());
@@ -140,15 +163,34 @@ impl Product {
         };
         command.envs(std::env::vars().filter(|(name, _)| passed(name)));
         let child = command.spawn().expect("setpriv (util-linux) starts the replicas");
-        let before = self.running[replica].lock().unwrap().replace(child);
+        let before = self.process(replica).replace(child);
         assert!(before.is_none(), "replica {replica} was started twice");
     }
 
     pub async fn until_ready(&self, replica: usize) {
         within(START_AND_STOP, format!("replica {replica} is ready"), || async {
             assert!(self.runs(replica), "replica {replica} ended: {}", self.tail(replica, 30));
-            let answer = http::get(self.ports[replica].admin, "/readyz").await?;
+            let answer = http::get(self.admin_port(replica), "/readyz").await?;
             check(answer.code == 200, format!("{answer:?}"))
+        })
+        .await;
+    }
+
+    /// Waits until a replica says by name that it has lost its watches, and says so in its metrics,
+    /// which it goes on giving.
+    pub async fn until_lost(&self, replica: usize, limit: Duration) {
+        within(limit, format!("replica {replica} says that its watches are lost"), || async {
+            let answer = http::get(self.admin_port(replica), "/readyz").await?;
+            check(answer.code == 503, format!("{answer:?}"))?;
+            for gate in ["services-watch", "endpointslices-watch", "pods-watches"] {
+                check(answer.body.contains(&format!("\"{gate}\"")), &answer.body)?;
+            }
+            let scrape = self.scrape(replica).await?;
+            for resource in ["services", "endpointslices", "pods"] {
+                let up = scrape.value("zen_lead_watch_up", &[("resource", resource)]);
+                check(up == Some(0.0), format!("zen_lead_watch_up of {resource} is {up:?}"))?;
+            }
+            Ok::<_, String>(())
         })
         .await;
     }
@@ -165,21 +207,25 @@ impl Product {
         parse(&self.metrics(replica).await?)
     }
 
+    fn process(&self, replica: usize) -> MutexGuard<'_, Option<Child>> {
+        self.replicas[replica].running.lock().unwrap()
+    }
+
     /// True while the process lives.
     pub fn runs(&self, replica: usize) -> bool {
-        let mut running = self.running[replica].lock().unwrap();
+        let mut running = self.process(replica);
         running.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     /// Process id of a replica that runs.
     pub fn pid(&self, replica: usize) -> u32 {
-        let running = self.running[replica].lock().unwrap();
+        let running = self.process(replica);
         running.as_ref().map(Child::id).expect("a replica that runs")
     }
 
     /// kill -9.
     pub fn kill(&self, replica: usize) {
-        if let Some(mut child) = self.running[replica].lock().unwrap().take() {
+        if let Some(mut child) = self.process(replica).take() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -200,7 +246,7 @@ impl Product {
         }
         self.signal(replica, "TERM");
         let ended = || async {
-            let mut running = self.running[replica].lock().unwrap();
+            let mut running = self.process(replica);
             let status = running.as_mut().and_then(|child| child.try_wait().unwrap());
             status.ok_or("it still runs")
         };
@@ -210,14 +256,14 @@ impl Product {
     }
 
     pub async fn stop_all(&self) {
-        for replica in [0, 1] {
+        for replica in self.replicas() {
             self.stop(replica).await;
         }
     }
 
-    /// SIGTERM to both, and what does not end by itself is killed; panics at nothing.
+    /// SIGTERM to all, and what does not end by itself is killed; panics at nothing.
     pub async fn end_all(&self) {
-        let running = || [0, 1].into_iter().filter(|replica| self.runs(*replica));
+        let running = || self.replicas().filter(|replica| self.runs(*replica));
         running().for_each(|replica| self.signal(replica, "TERM"));
         let started = Instant::now();
         while running().next().is_some() && started.elapsed() < START_AND_STOP {
@@ -227,7 +273,7 @@ impl Product {
     }
 
     pub async fn kill_all(&self) {
-        for replica in [0, 1] {
+        for replica in self.replicas() {
             self.kill(replica);
         }
     }
@@ -255,7 +301,7 @@ impl Product {
 
 impl Drop for Product {
     fn drop(&mut self) {
-        for replica in [0, 1] {
+        for replica in self.replicas() {
             self.kill(replica);
         }
     }

@@ -23,6 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::lag::Lag;
+
 /// What happens to a request instead of the usual.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -36,6 +38,11 @@ pub enum Fault {
     Stall,
     /// Passed on this much later.
     Delay(Duration),
+    /// As if the client had died before it sent this: from now on nothing passes, ever.
+    DieBefore,
+    /// As if it had died before it had the answer: the API server does what was asked, and nothing
+    /// else passes, ever.
+    DieAfter,
 }
 
 impl Fault {
@@ -76,6 +83,13 @@ pub struct Seen {
     pub done: Done,
 }
 
+/// The way to the API server.
+#[derive(Clone)]
+struct Upstream {
+    client: Client,
+    lag: Arc<Lag>,
+}
+
 type Applies = Box<dyn Fn(&Seen) -> bool + Send + Sync>;
 
 struct Rule {
@@ -88,11 +102,43 @@ struct Rule {
 struct State {
     seen: Vec<Seen>,
     rules: Vec<Rule>,
+    /// A rule of a death has been met.
+    dying: bool,
+    /// And the API server has done what it was still to do.
+    dead: bool,
+}
+
+impl State {
+    /// Keeps a request; its number and the fault it meets, or nothing where nothing passes any more.
+    fn meet(&mut self, seen: Seen) -> Option<(usize, Option<Fault>)> {
+        if self.dying {
+            return None;
+        }
+        let rule = self.rules.iter_mut().find(|r| r.left > 0 && (r.applies)(&seen));
+        let fault = rule.map(|rule| {
+            rule.left -= 1;
+            rule.fault.clone()
+        });
+        self.dying = matches!(fault, Some(Fault::DieBefore | Fault::DieAfter));
+        self.dead = fault == Some(Fault::DieBefore);
+        let done = fault.clone().map_or(Done::Pending, Done::Failed);
+        self.seen.push(Seen { done, ..seen });
+        Some((self.seen.len() - 1, fault))
+    }
+
+    /// The last request has been passed on.
+    fn die(&mut self, number: usize, broken: Option<String>) {
+        self.dead = true;
+        if let Some(error) = broken {
+            self.seen[number].done = Done::Broken(error);
+        }
+    }
 }
 
 /// A running proxy; it ends when this is dropped.
 pub struct Proxy {
     address: SocketAddr,
+    upstream: Upstream,
     state: Arc<Mutex<State>>,
     task: JoinHandle<()>,
 }
@@ -111,12 +157,18 @@ impl Proxy {
         let mut config = Config::from_custom_kubeconfig(read, &options).await.unwrap();
         // What is repeated here would not be what zen-lead repeats.
         config.default_retry = false;
-        let upstream = Client::try_from(config).unwrap();
+        let client = Client::try_from(config).unwrap();
+        let upstream = Upstream { client, lag: Arc::default() };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
-        let task = tokio::spawn(accept(listener, upstream, state.clone()));
-        Self { address, state, task }
+        let task = tokio::spawn(accept(listener, upstream.clone(), state.clone()));
+        Self { address, upstream, state, task }
+    }
+
+    /// How far behind the watches are that pass here.
+    pub fn lag(&self) -> &Lag {
+        &self.upstream.lag
     }
 
     /// Writes a kubeconfig that leads here, made from the one of the API server.
@@ -141,9 +193,19 @@ impl Proxy {
         self.state.lock().unwrap().rules.push(rule);
     }
 
+    /// No request meets a fault any longer.
+    pub fn mend(&self) {
+        self.state.lock().unwrap().rules.clear();
+    }
+
     /// Faults that nobody has met yet.
     pub fn left(&self) -> usize {
         self.state.lock().unwrap().rules.iter().map(|r| r.left).sum()
+    }
+
+    /// Whether a rule of a death was met, and nothing is done any more.
+    pub fn dead(&self) -> bool {
+        self.state.lock().unwrap().dead
     }
 
     /// Every request so far, in the order in which they came in.
@@ -152,7 +214,7 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, upstream: Client, state: Arc<Mutex<State>>) {
+async fn accept(listener: TcpListener, upstream: Upstream, state: Arc<Mutex<State>>) {
     // Ends with the proxy, and with it every connection.
     let mut connections = JoinSet::new();
     loop {
@@ -162,7 +224,7 @@ async fn accept(listener: TcpListener, upstream: Client, state: Arc<Mutex<State>
     }
 }
 
-async fn serve(stream: TcpStream, upstream: Client, state: Arc<Mutex<State>>) {
+async fn serve(stream: TcpStream, upstream: Upstream, state: Arc<Mutex<State>>) {
     // Whatever ends it from this side is a reset, and not an orderly end.
     stream.set_zero_linger().unwrap();
     stream.set_nodelay(true).unwrap();
@@ -177,22 +239,13 @@ async fn serve(stream: TcpStream, upstream: Client, state: Arc<Mutex<State>>) {
 /// The answer, or `None` to break the connection.
 async fn handle(
     request: Request<Incoming>,
-    upstream: &Client,
+    upstream: &Upstream,
     state: &Mutex<State>,
 ) -> Option<Response<Body>> {
     let (head, body) = request.into_parts();
     let body = to_bytes(Body::new(body), usize::MAX).await.ok()?;
-    let (number, fault) = {
-        let mut state = state.lock().unwrap();
-        let seen = seen(&head, &body);
-        let rule = state.rules.iter_mut().find(|r| r.left > 0 && (r.applies)(&seen));
-        let fault = rule.map(|rule| {
-            rule.left -= 1;
-            rule.fault.clone()
-        });
-        let done = fault.clone().map_or(Done::Pending, Done::Failed);
-        state.seen.push(Seen { done, ..seen });
-        (state.seen.len() - 1, fault)
+    let Some((number, fault)) = state.lock().unwrap().meet(seen(&head, &body)) else {
+        return std::future::pending().await;
     };
     let pass = || pass(head, body.to_vec(), upstream);
     match fault {
@@ -208,7 +261,12 @@ async fn handle(
             pass().await.ok()?;
             return None;
         }
-        Some(Fault::Stall) => return std::future::pending().await,
+        Some(Fault::Stall | Fault::DieBefore) => return std::future::pending().await,
+        Some(Fault::DieAfter) => {
+            let answer = pass().await;
+            state.lock().unwrap().die(number, answer.err());
+            return std::future::pending().await;
+        }
         Some(Fault::Delay(time)) => tokio::time::sleep(time).await,
         None => {}
     }
@@ -228,10 +286,13 @@ async fn handle(
     Some(answer)
 }
 
-fn seen(head: &http::request::Parts, body: &[u8]) -> Seen {
+fn is_watch(head: &http::request::Parts) -> bool {
     let query = head.uri.query().unwrap_or_default();
-    let watches = query.split('&').any(|p| p == "watch=true" || p == "watch=1");
-    let verb = if watches { "WATCH" } else { head.method.as_str() }.to_owned();
+    query.split('&').any(|p| p == "watch=true" || p == "watch=1")
+}
+
+fn seen(head: &http::request::Parts, body: &[u8]) -> Seen {
+    let verb = if is_watch(head) { "WATCH" } else { head.method.as_str() }.to_owned();
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let path = head.uri.path().to_owned();
@@ -241,17 +302,21 @@ fn seen(head: &http::request::Parts, body: &[u8]) -> Seen {
 async fn pass(
     mut head: http::request::Parts,
     body: Vec<u8>,
-    upstream: &Client,
+    upstream: &Upstream,
 ) -> Result<Response<Body>, String> {
+    let resource = head.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+    let watches = is_watch(&head);
     // Of this connection, or set anew by the client.
     for header in [HOST, CONNECTION, AUTHORIZATION] {
         head.headers.remove(header);
     }
     let request = Request::from_parts(head, kube::client::Body::from(body));
-    let answer = upstream.send(request).await.map_err(|e| format!("{e:?}"))?;
+    let answer = upstream.client.send(request).await.map_err(|e| format!("{e:?}"))?;
     let (mut head, body) = answer.into_parts();
     head.version = Version::HTTP_11;
     head.headers.remove(CONNECTION);
     head.headers.remove(TRANSFER_ENCODING);
-    Ok(Response::from_parts(head, Body::new(body)))
+    let body = Body::new(body);
+    let body = if watches { upstream.lag.delay(&resource, body) } else { body };
+    Ok(Response::from_parts(head, body))
 }

@@ -10,7 +10,7 @@ use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 use tokio::task::JoinHandle;
 
-use super::case::{Routed, epoch, routed};
+use super::case::{Routed, annotation, epoch, routed};
 use super::names;
 use super::waiting::{check, until};
 
@@ -104,6 +104,14 @@ impl History {
         let mut pods: Vec<String> = ready.map(|r| r.pod).collect();
         pods.dedup();
         pods
+    }
+
+    /// The times at which a pod became leader, as the IPv4 slice says, one after the other.
+    pub fn switches(&self, leader: &str) -> Vec<String> {
+        let all = self.of(leader, "IPv4").map(|s| annotation(&s.slice, names::SWITCHED_AT));
+        let mut times: Vec<String> = all.filter(|t| !t.is_empty()).collect();
+        times.dedup();
+        times
     }
 
     /// Never two pods with ready other than false in the slices of one family, and epochs only grow.

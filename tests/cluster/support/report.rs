@@ -39,7 +39,7 @@ impl Case {
             let (reason, note) = (event.reason.as_deref(), event.note.as_deref());
             let _ = writeln!(short, "  {about}: {} {}", reason.unwrap_or(""), note.unwrap_or(""));
         }
-        for replica in [0, 1] {
+        for replica in self.world.product.replicas() {
             let lines = self.world.product.lines_about(replica, &self.ns, 12);
             let _ = writeln!(short, "  zl-{replica}: {}", lines.replace('\n', "\n        "));
         }
@@ -50,10 +50,12 @@ impl Case {
             ("EndpointSlices", yaml(&slices)),
             ("Pods", yaml(&pods)),
             ("Events", yaml(&events)),
-            ("zl-0", self.world.product.tail(0, 200)),
-            ("zl-1", self.world.product.tail(1, 200)),
         ] {
             let _ = writeln!(full, "==== {title}\n{text}");
+        }
+        for replica in self.world.product.replicas() {
+            let text = self.world.product.tail(replica, 200);
+            let _ = writeln!(full, "==== zl-{replica}\n{text}");
         }
         let path = self.world.dir.join(format!("{}.txt", self.ns));
         match std::fs::write(&path, full) {

@@ -1,57 +1,58 @@
-//! A TCP proxy before the API server or the replicas: its connections can be cut, new ones led
-//! elsewhere. TLS goes through it unread.
+//! A TCP proxy before the API server or the replicas: its connections can be cut or fall silent, new
+//! ones led elsewhere. TLS goes through it unread.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use serde_json::Value;
-use tokio::io::copy_bidirectional;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 /// Ends with its owner, and all its connections with it.
 pub struct TcpProxy {
-    port: u16,
+    address: SocketAddr,
     upstream: Arc<Mutex<SocketAddr>>,
     cut: Arc<Notify>,
     closed: Arc<AtomicBool>,
+    silent: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
 
 impl TcpProxy {
-    /// Forwards a free port of 127.0.0.1 to `upstream`.
-    pub async fn start(upstream: SocketAddr) -> Self {
-        Self::start_at(0, upstream).await
-    }
-
     /// Forwards this port of 127.0.0.1 to `upstream`.
     pub async fn start_at(port: u16, upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Self::start_on((Ipv4Addr::LOCALHOST, port), upstream).await
+    }
+
+    async fn start_on(here: (Ipv4Addr, u16), upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind(here).await.unwrap();
+        let address = listener.local_addr().unwrap();
         let upstream = Arc::new(Mutex::new(upstream));
         let cut = Arc::new(Notify::new());
         let closed = Arc::new(AtomicBool::new(false));
+        let (silent, silence) = watch::channel(false);
         let (to, cut_all, none_passes) = (upstream.clone(), cut.clone(), closed.clone());
         let accepting = tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
+            while let Ok((client, _)) = listener.accept().await {
                 if none_passes.load(Ordering::Relaxed) {
                     continue;
                 }
-                let (cut, to) = (cut_all.clone(), *to.lock().unwrap());
+                let (cut, silence) = (cut_all.clone(), silence.clone());
+                let to = *to.lock().unwrap();
                 tokio::spawn(async move {
-                    let Ok(mut server) = TcpStream::connect(to).await else { return };
-                    let _ = (client.set_nodelay(true), server.set_nodelay(true));
                     tokio::select! {
-                        _ = copy_bidirectional(&mut client, &mut server) => {}
+                        _ = forward(client, to, silence) => {}
                         () = cut.notified() => {}
                     }
                 });
             }
         });
-        Self { port, upstream, cut, closed, accepting }
+        Self { address, upstream, cut, closed, silent, accepting }
     }
 
     /// New connections go here from now on; those that are open stay where they are, as those of a
@@ -71,15 +72,29 @@ impl TcpProxy {
         self.cut();
     }
 
+    /// From now on nothing passes and nothing is closed: sent bytes are acknowledged, connections
+    /// are accepted, and no answer comes. What is held back passes, late, when this is called with
+    /// `false`.
+    pub fn swallow(&self, silent: bool) {
+        self.silent.send_replace(silent);
+    }
+
     /// Writes a copy of a kubeconfig that leads through a new proxy.
     pub async fn before(kubeconfig: &Path) -> (Self, PathBuf) {
+        Self::before_on(Ipv4Addr::LOCALHOST, kubeconfig).await
+    }
+
+    /// As [`Self::before`], with the proxy on another loopback address.
+    pub async fn before_on(on: Ipv4Addr, kubeconfig: &Path) -> (Self, PathBuf) {
         let text = std::fs::read_to_string(kubeconfig).unwrap();
         let mut config: Value = serde_saphyr::from_str(&text).unwrap();
-        let server = &mut config["clusters"][0]["cluster"]["server"];
-        let address = server.as_str().unwrap().trim_start_matches("https://");
-        let proxy = Self::start(address.parse().unwrap()).await;
-        *server = format!("https://127.0.0.1:{}", proxy.port).into();
-        let path = kubeconfig.with_extension("proxied");
+        let cluster = &mut config["clusters"][0]["cluster"];
+        let address = cluster["server"].as_str().unwrap().trim_start_matches("https://");
+        let proxy = Self::start_on((on, 0), address.parse().unwrap()).await;
+        cluster["server"] = format!("https://{}", proxy.address).into();
+        // Its certificate does not name every loopback address.
+        cluster["tls-server-name"] = json!("localhost");
+        let path = kubeconfig.with_extension(format!("proxied-{}", proxy.address.port()));
         std::fs::write(&path, config.to_string()).unwrap();
         (proxy, path)
     }
@@ -89,5 +104,37 @@ impl Drop for TcpProxy {
     fn drop(&mut self) {
         self.accepting.abort();
         self.cut.notify_waiters();
+    }
+}
+
+async fn forward(
+    mut client: TcpStream,
+    upstream: SocketAddr,
+    silence: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut server = TcpStream::connect(upstream).await?;
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    let there = pump(from_client, to_server, silence.clone());
+    let back = pump(from_server, to_client, silence);
+    tokio::try_join!(there, back).map(|_| ())
+}
+
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut silence: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if silence.wait_for(|silent| !silent).await.is_err() {
+            return Ok(());
+        }
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..read]).await?;
     }
 }

@@ -6,12 +6,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use kube::api::{DeleteParams, ListParams, PostParams};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
@@ -21,6 +22,11 @@ use super::webhook::Hook;
 
 /// Label of every namespace of a run; the webhooks see only those with the run's value.
 pub const RUN_LABEL: &str = "zen-lead-tests/run";
+
+/// Replicas of a run, where a test does not ask for more.
+const REPLICAS: usize = 2;
+/// The slice that lists them.
+const OWN_SLICE: &str = "zen-lead-replicas";
 
 /// No test may take longer, whatever it waits for.
 pub const TEST_DEADLINE: Duration = Duration::from_mins(1);
@@ -46,15 +52,25 @@ pub struct World {
     pub user: Client,
     pub product: Product,
     addresses: AtomicU32,
+    listed: AtomicUsize,
 }
 
 impl World {
+    /// The world of a run: two replicas, which are ready.
     pub async fn set_up(cluster: Cluster, run: String) -> Self {
+        let world = Self::of(cluster, run, REPLICAS).await;
+        world.stop_on_interrupt();
+        world.product.ensure_started().await;
+        world
+    }
+
+    /// A world for so many replicas, none of which is started.
+    pub async fn of(cluster: Cluster, run: String, replicas: usize) -> Self {
         let system = format!("{run}-system");
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster-tests").join(&run);
         std::fs::create_dir_all(&dir).unwrap();
         let (admin, user) = (cluster.admin().await, cluster.user().await);
-        let ports = [Ports::free(), Ports::free()];
+        let ports: Vec<Ports> = (0..replicas).map(|_| Ports::free()).collect();
 
         let namespaces: Api<Namespace> = Api::all(admin.clone());
         let own: Namespace = serde_json::from_value(
@@ -75,16 +91,38 @@ impl World {
 
         let kubeconfig = dir.join("kubeconfig");
         std::fs::write(&kubeconfig, identity(&cluster, &admin, &system).await).unwrap();
-        let product = Product::new(&dir, &system, &kubeconfig, ports);
-        let world =
-            Self { cluster, run, system, dir, admin, user, product, addresses: AtomicU32::new(0) };
-        world.stop_on_interrupt();
-        world.product.ensure_started().await;
+        let product = Product::new(&dir, &system, &kubeconfig, &ports);
+        let (addresses, listed) = (AtomicU32::new(0), AtomicUsize::new(0));
+        let world = Self { cluster, run, system, dir, admin, user, product, addresses, listed };
+        world.list_replicas(replicas).await;
         world
+    }
+
+    /// Says which replicas there are: `zl-0`, `zl-1`, … as the ready endpoints of zen-lead's own
+    /// Service, by which they rank themselves. They are processes here, not pods, so the addresses
+    /// are of a network that does not exist.
+    pub async fn list_replicas(&self, n: usize) {
+        if self.listed.swap(n, Ordering::Relaxed) == n {
+            return;
+        }
+        let endpoint = |replica: usize| {
+            json!({
+                "addresses": [format!("192.0.2.{}", replica + 1)],
+                "conditions": {"ready": true, "serving": true, "terminating": false},
+                "targetRef": {
+                    "kind": "Pod", "name": format!("zl-{replica}"), "namespace": self.system,
+                },
+            })
+        };
+        let patch = json!({"endpoints": (0..n).map(endpoint).collect::<Vec<_>>()});
+        let slices: Api<EndpointSlice> = Api::namespaced(self.admin.clone(), &self.system);
+        let params = PatchParams::default();
+        slices.patch(OWN_SLICE, &params, &Patch::Merge(patch)).await.unwrap();
     }
 
     /// Before each test: both replicas run, or none where the test is alone with them.
     pub async fn prepare(&self, alone: bool) {
+        self.list_replicas(REPLICAS).await;
         if alone {
             self.product.stop_all().await;
         } else {
@@ -254,16 +292,8 @@ impl Made<'_> {
         object
     }
 
-    /// zen-lead's own Service and its endpoints, by which the replicas rank themselves. They are
-    /// processes here, not pods, so the addresses are of a network that does not exist.
+    /// zen-lead's own Service, and its slice without any endpoint.
     fn own_service(&self) -> [Value; 2] {
-        let endpoint = |name: &str, address: &str| {
-            json!({
-                "addresses": [address],
-                "conditions": {"ready": true, "serving": true, "terminating": false},
-                "targetRef": {"kind": "Pod", "name": name, "namespace": self.system},
-            })
-        };
         let ports = json!([{"name": "webhook", "port": 443, "protocol": "TCP"}]);
         let labels = BTreeMap::from([
             ("kubernetes.io/service-name", "zen-lead"),
@@ -277,9 +307,9 @@ impl Made<'_> {
             }),
             json!({
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {"name": "zen-lead-replicas", "namespace": self.system, "labels": labels},
+                "metadata": {"name": OWN_SLICE, "namespace": self.system, "labels": labels},
                 "addressType": "IPv4",
-                "endpoints": [endpoint("zl-0", "192.0.2.1"), endpoint("zl-1", "192.0.2.2")],
+                "endpoints": [],
                 "ports": [{"name": "webhook", "port": 9443, "protocol": "TCP"}],
             }),
         ]

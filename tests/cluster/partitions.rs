@@ -1,0 +1,162 @@
+//! Replicas that are out of reach in three ways at once: packets dropped by a firewall, a connection
+//! that swallows everything, a process that is stopped; each for longer than every timeout. The one
+//! that is left goes on; those that come back change nothing; a dead watch is noticed and told.
+//!
+//! On a control plane of its own, because it mostly waits while other tests run.
+//! `ZEN_LEAD_PARTITION_SECONDS` (make soak) makes it last longer.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::support::case::Case;
+use crate::support::control_plane::{self, Elsewhere};
+use crate::support::firewall::Firewall;
+use crate::support::harness::Test;
+use crate::support::objects::{hollow, source};
+use crate::support::product::Product;
+use crate::support::tcp_proxy::TcpProxy;
+use crate::support::waiting::DEADLINE;
+
+/// Enough Services that each replica is the first in rank for some.
+const SERVICES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
+
+/// Nothing befalls it.
+const WELL: usize = 0;
+/// Its connections are acknowledged and never answered.
+const SWALLOWED: usize = 1;
+/// A firewall drops its packets.
+const CUT_OFF: usize = 2;
+/// SIGSTOP.
+const STOPPED: usize = 3;
+
+/// What the second is promised to notice in 40 s, with room for a busy machine.
+const NOTICED: Duration = Duration::from_secs(80);
+/// The address at which the API server is seen through the firewall.
+const WALLED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 12);
+
+pub fn tests() -> Vec<Test> {
+    let name = "cut_off_silent_and_stopped_replicas_bring_nobody_back";
+    let test = Test::new(module_path!(), name, three_out_of_reach);
+    let needs = control_plane::programs().and_then(|_| Firewall::usable());
+    vec![test.needs(needs).within(Duration::from_mins(5) + at_least())]
+}
+
+/// How long the three are out of reach at least.
+fn at_least() -> Duration {
+    let text = std::env::var("ZEN_LEAD_PARTITION_SECONDS");
+    Duration::from_secs(text.map_or(0, |seconds| seconds.parse().unwrap()))
+}
+
+async fn three_out_of_reach(t: Arc<Case>) {
+    let elsewhere = Elsewhere::open(&t, 1, 4).await;
+    let t = &elsewhere.case;
+    let product = &t.world.product;
+    let (silent, swallowed) = TcpProxy::before(product.kubeconfig()).await;
+    let (_kept, walled) = TcpProxy::before_on(WALLED, product.kubeconfig()).await;
+    let firewall = Firewall::new(&format!("zen_lead_{}", t.world.run));
+    product.spawn(WELL, &[]);
+    product.spawn_with(SWALLOWED, &swallowed, &[], &[]);
+    product.spawn_with(CUT_OFF, &walled, &[], &[]);
+    product.spawn(STOPPED, &[]);
+    for replica in product.replicas() {
+        product.until_ready(replica).await;
+    }
+    for pod in ["a", "b", "c"] {
+        t.pod(hollow(pod, "web").dual()).await;
+    }
+    for name in SERVICES {
+        let dual =
+            json!({"spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "PreferDualStack"}});
+        t.create(&source(name, &dual)).await;
+    }
+    all_led_by(t, "a").await;
+    let recorder = t.record().await;
+
+    let began = Instant::now();
+    silent.swallow(true);
+    firewall.cut(WALLED);
+    product.signal(STOPPED, "STOP");
+    let noticed = async {
+        tokio::join!(
+            lost(product, SWALLOWED, began),
+            lost(product, CUT_OFF, began),
+            sleep(at_least())
+        )
+    };
+    let mut noticed = std::pin::pin!(noticed);
+    let mut order = vec!["a"];
+    let mut slowest = Duration::ZERO;
+    let found = loop {
+        let (leader, next) = if order.last() == Some(&"a") { ("a", "b") } else { ("b", "a") };
+        slowest = slowest.max(fail_over(t, leader, next).await);
+        order.push(next);
+        t.set_ready(leader, true).await;
+        tokio::select! {
+            found = &mut noticed => break found,
+            () = sleep(Duration::from_secs(1)) => {}
+        }
+    };
+    let rounds = order.len() - 1;
+    // What the three know now is wrong in every way: who leads is another, and whom they believe to
+    // come next is gone.
+    t.pod(hollow("d", "web").dual()).await;
+    let leader = *order.last().unwrap();
+    for gone in ["a", "b", "c"].into_iter().filter(|pod| *pod != leader) {
+        t.vanish(gone).await;
+    }
+    t.vanish(leader).await;
+    all_led_by(t, "d").await;
+    order.push("d");
+
+    silent.swallow(false);
+    firewall.heal();
+    product.signal(STOPPED, "CONT");
+    for replica in product.replicas() {
+        product.until_ready(replica).await;
+    }
+    // They are at work again: without the one that was well they move the leader.
+    t.pod(hollow("e", "web").dual()).await;
+    product.kill(WELL);
+    fail_over(t, "d", "e").await;
+    order.push("e");
+    let history = recorder.finish().await;
+    for name in SERVICES {
+        let leader = format!("{name}-leader");
+        history.holds(&leader);
+        history.never_empty(&leader);
+        assert_eq!(history.leaders(&leader), order, "{leader}");
+        assert_eq!(history.versions(&leader), order.len(), "{leader}: one write a switch");
+        t.until_told(&leader, history.switches(&leader).len()).await;
+    }
+    let (silent, cut) = (found.0, found.1);
+    println!(
+        "3 of 4 replicas out of reach: {rounds} failovers of {} Services, the slowest {slowest:?}; \
+         noticed after {silent:?} (swallowed) and {cut:?} (cut off)",
+        SERVICES.len(),
+    );
+    elsewhere.close().await;
+}
+
+async fn all_led_by(t: &Case, pod: &str) {
+    for name in SERVICES {
+        t.until_both_led_by(&format!("{name}-leader"), pod, DEADLINE).await;
+    }
+}
+
+/// Takes the leader out of all Services; how long it took until the next led in all of them.
+async fn fail_over(t: &Case, leader: &str, next: &str) -> Duration {
+    t.set_ready(leader, false).await;
+    let began = Instant::now();
+    all_led_by(t, next).await;
+    began.elapsed()
+}
+
+/// Until a replica says itself that it does not see; how long after `began`.
+async fn lost(product: &Product, replica: usize, began: Instant) -> Duration {
+    product.until_lost(replica, NOTICED).await;
+    began.elapsed()
+}

@@ -1,0 +1,153 @@
+//! An API server that ends and comes back, a short and a long time after, with etcd compacted
+//! meanwhile: no change is lost, nothing is switched without need, and zen-lead says what it does not
+//! see.
+//!
+//! Both replicas see the cluster through one API server; the test, and whatever changes while that
+//! one is gone, goes through another before the same etcd. `ZEN_LEAD_RESTARTS` says how many short
+//! outages there are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use crate::support::case::Case;
+use crate::support::control_plane::{self, ControlPlane, Elsewhere};
+use crate::support::harness::Test;
+use crate::support::names;
+use crate::support::objects::{hollow, source};
+use crate::support::product::Product;
+
+const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
+const RESTARTS: usize = 3;
+/// The API server of the replicas.
+const THEIRS: usize = 0;
+/// For a watch to be called lost (15 s of refused connections), on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+pub fn tests() -> Vec<Test> {
+    let name = "restarts_of_the_api_server_lose_no_change";
+    let test = Test::new(module_path!(), name, restarts);
+    let deadline =
+        Duration::from_mins(4) + Duration::from_secs(20) * u32::try_from(rounds()).unwrap();
+    vec![test.needs(control_plane::programs()).within(deadline)]
+}
+
+fn rounds() -> usize {
+    std::env::var("ZEN_LEAD_RESTARTS").map_or(RESTARTS, |n| n.parse().unwrap())
+}
+
+async fn restarts(t: Arc<Case>) {
+    let elsewhere = Elsewhere::open(&t, 2, 2).await;
+    let Elsewhere { case: t, control } = &elsewhere;
+    let product = &t.world.product;
+    product.ensure_started().await;
+    for pod in ["p0", "p1"] {
+        t.pod(hollow(pod, "web").dual()).await;
+    }
+    for name in SERVICES {
+        let dual =
+            json!({"spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "PreferDualStack"}});
+        t.create(&source(name, &dual)).await;
+    }
+    all_led_by(t, "p0").await;
+    let recorder = t.record().await;
+    let mut order = vec!["p0".to_owned()];
+
+    for round in 0..rounds() {
+        let (leader, next, new) =
+            (format!("p{round}"), format!("p{}", round + 1), format!("p{}", round + 2));
+        // One change just before, which they may have seen or not, and two while it is away.
+        if round % 2 == 0 {
+            t.set_ready(&leader, false).await;
+        }
+        control.kill(THEIRS);
+        t.pod(hollow(&new, "web").dual()).await;
+        t.vanish(&leader).await;
+        control.launch(THEIRS, &[]);
+        control.until_ready(THEIRS).await;
+        all_led_by(t, &next).await;
+        order.push(next);
+    }
+
+    // The long one.
+    let (leader, next) = (format!("p{}", rounds()), format!("p{}", rounds() + 1));
+    let old = version(t).await;
+    control.kill(THEIRS);
+    for replica in product.replicas() {
+        product.until_lost(replica, PATIENCE).await;
+    }
+    let before = slices(t).await;
+    t.vanish(&leader).await;
+    t.pod(hollow("late", "web").dual()).await;
+    control.compact().await;
+    assert_eq!(slices(t).await, before, "nobody writes while nobody sees");
+    let gone = [gone(product, 0).await, gone(product, 1).await];
+    // Without a memory of its own it asks etcd, which has forgotten.
+    control.launch(THEIRS, &["--watch-cache=false"]);
+    control.until_ready(THEIRS).await;
+    is_told_gone(t, control, &old).await;
+    all_led_by(t, &next).await;
+    order.push(next);
+    for replica in product.replicas() {
+        product.until_ready(replica).await;
+        let now = self::gone(product, replica).await;
+        assert!(now > gone[replica], "replica {replica} was told 410 {now} times");
+    }
+
+    let history = recorder.finish().await;
+    for name in SERVICES {
+        let leader = format!("{name}-leader");
+        history.holds(&leader);
+        history.never_empty(&leader);
+        assert_eq!(history.leaders(&leader), order, "{leader}");
+        t.until_told(&leader, history.switches(&leader).len()).await;
+    }
+    println!("{} restarts of an API server, one with etcd compacted: no change lost", rounds() + 1);
+    elsewhere.close().await;
+}
+
+async fn all_led_by(t: &Case, pod: &str) {
+    for name in SERVICES {
+        // Their watches come back within seconds.
+        t.until_both_led_by(&format!("{name}-leader"), pod, PATIENCE).await;
+    }
+}
+
+/// How often the watches of a replica were told that their version is gone.
+async fn gone(product: &Product, replica: usize) -> f64 {
+    let labels = [("reason", "gone")];
+    let scrape = product.scrape(replica).await.unwrap();
+    scrape.value("zen_lead_watch_restarts_total", &labels).unwrap_or(0.0)
+}
+
+/// The versions of the slices of ours.
+async fn slices(t: &Case) -> Vec<(String, Option<String>)> {
+    let ours = ListParams::default().labels(&format!("{}=zen-lead", names::SLICE_MANAGED_BY));
+    let list = t.slices().list(&ours).await.unwrap();
+    list.into_iter().map(|s| (s.name_any(), s.resource_version())).collect()
+}
+
+async fn version(t: &Case) -> String {
+    let list = t.pods().list(&ListParams::default()).await.unwrap();
+    list.metadata.resource_version.unwrap()
+}
+
+/// The API server really answers 410 to a watch from so old a version.
+async fn is_told_gone(t: &Case, control: &ControlPlane, version: &str) {
+    let client = control.cluster(THEIRS).admin().await;
+    let pods: Api<Pod> = Api::namespaced(client, &t.ns);
+    let answer = match pods.watch(&WatchParams::default(), version).await {
+        Ok(events) => Box::pin(events).next().await.expect("an event"),
+        Err(error) => Err(error),
+    };
+    let code = match answer {
+        Ok(WatchEvent::Error(status)) | Err(kube::Error::Api(status)) => status.code,
+        other => panic!("no 410, but {other:?}"),
+    };
+    assert_eq!(code, 410);
+}
