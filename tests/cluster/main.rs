@@ -33,7 +33,9 @@ mod observability;
 mod offline;
 mod ports;
 mod quota;
+mod rest;
 mod retries;
+mod rights;
 mod support;
 mod timing;
 mod tracing;
@@ -69,6 +71,9 @@ fn main() -> ExitCode {
         tracing::tests(),
         limits::tests(),
         churn::tests(),
+        rest::tests(),
+        // Last: it judges the calls of the whole run.
+        rights::tests(),
     ];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },

@@ -19,6 +19,7 @@ pub mod promtool;
 pub mod proxy;
 pub mod recorder;
 pub mod report;
+pub mod rights;
 pub mod tcp_proxy;
 pub mod waiting;
 pub mod world;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -44,11 +45,14 @@ pub struct World {
     pub admin: Client,
     pub user: Client,
     pub product: Product,
+    /// When the run began.
+    pub began: Timestamp,
     addresses: AtomicU32,
 }
 
 impl World {
     pub async fn set_up(cluster: Cluster, run: String) -> Self {
+        let began = Timestamp::now();
         let system = format!("{run}-system");
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster-tests").join(&run);
         std::fs::create_dir_all(&dir).unwrap();
@@ -75,8 +79,8 @@ impl World {
         let kubeconfig = dir.join("kubeconfig");
         std::fs::write(&kubeconfig, identity(&cluster, &admin, &system).await).unwrap();
         let product = Product::new(&dir, &system, &kubeconfig, ports);
-        let world =
-            Self { cluster, run, system, dir, admin, user, product, addresses: AtomicU32::new(0) };
+        let addresses = AtomicU32::new(0);
+        let world = Self { cluster, run, system, dir, admin, user, product, began, addresses };
         world.stop_on_interrupt();
         world.product.ensure_started().await;
         world
@@ -283,13 +287,19 @@ pub const START_AND_STOP: Duration = Duration::from_secs(30);
 impl World {
     /// The audit log's lines about writes of zen-lead in a namespace.
     pub fn writes(&self, namespace: &str) -> Vec<Value> {
+        let mut writes = self.all_writes();
+        writes.retain(|line| line["objectRef"]["namespace"] == namespace);
+        writes
+    }
+
+    /// The audit log's lines about writes of zen-lead, wherever.
+    pub fn all_writes(&self) -> Vec<Value> {
         let user = self.username();
         let Ok(log) = std::fs::read_to_string(&self.cluster.audit_log) else { return Vec::new() };
         log.lines()
-            .filter(|l| l.contains(namespace) && l.contains(&user))
+            .filter(|l| l.contains(&user))
             .filter_map(|l| serde_json::from_str::<Value>(l).ok())
             .filter(|l| l["user"]["username"] == user.as_str())
-            .filter(|l| l["objectRef"]["namespace"] == namespace)
             .filter(|l| {
                 let verb = l["verb"].as_str().unwrap_or_default();
                 ["create", "update", "patch", "delete", "deletecollection"].contains(&verb)
