@@ -70,8 +70,8 @@ fn main() -> ExitCode {
         retries::tests(),
         tracing::tests(),
         limits::tests(),
-        churn::tests(),
         rest::tests(),
+        churn::tests(),
         // Last: it judges the calls of the whole run.
         rights::tests(),
     ];

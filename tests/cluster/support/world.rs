@@ -16,6 +16,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
+use super::audit::Audit;
 use super::cluster::Cluster;
 use super::product::{Ports, Product};
 
@@ -47,6 +48,7 @@ pub struct World {
     pub product: Product,
     /// When the run began.
     pub began: Timestamp,
+    audit: Audit,
     addresses: AtomicU32,
 }
 
@@ -79,8 +81,11 @@ impl World {
         let kubeconfig = dir.join("kubeconfig");
         std::fs::write(&kubeconfig, identity(&cluster, &admin, &system).await).unwrap();
         let product = Product::new(&dir, &system, &kubeconfig, ports);
+        let account = format!("system:serviceaccount:{system}:zen-lead");
+        let audit = Audit::follow(&cluster.audit_log, &account);
         let addresses = AtomicU32::new(0);
-        let world = Self { cluster, run, system, dir, admin, user, product, began, addresses };
+        let world =
+            Self { cluster, run, system, dir, admin, user, product, began, audit, addresses };
         world.stop_on_interrupt();
         world.product.ensure_started().await;
         world
@@ -294,16 +299,6 @@ impl World {
 
     /// The audit log's lines about writes of zen-lead, wherever.
     pub fn all_writes(&self) -> Vec<Value> {
-        let user = self.username();
-        let Ok(log) = std::fs::read_to_string(&self.cluster.audit_log) else { return Vec::new() };
-        log.lines()
-            .filter(|l| l.contains(&user))
-            .filter_map(|l| serde_json::from_str::<Value>(l).ok())
-            .filter(|l| l["user"]["username"] == user.as_str())
-            .filter(|l| {
-                let verb = l["verb"].as_str().unwrap_or_default();
-                ["create", "update", "patch", "delete", "deletecollection"].contains(&verb)
-            })
-            .collect()
+        self.audit.writes()
     }
 }
