@@ -24,6 +24,8 @@ pub mod promtool;
 pub mod recorder;
 #[path = "../tests/cluster/support/report.rs"]
 pub mod report;
+#[path = "../tests/cluster/support/rights.rs"]
+pub mod rights;
 #[path = "../tests/cluster/support/waiting.rs"]
 pub mod waiting;
 

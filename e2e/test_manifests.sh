@@ -22,13 +22,16 @@ FAILED=0 PASSED=0
 
 admin() { KUBECONFIG=$KUBECONFIG "$KUBECTL" "$@"; }
 alice() { KUBECONFIG=$KUBECONFIG_USER "$KUBECTL" "$@"; }
-zen_lead() { admin --as=system:serviceaccount:zen-lead-system:zen-lead --as-group=system:serviceaccounts "$@"; }
+account() { admin --as="system:serviceaccount:zen-lead-system:$1" --as-group=system:serviceaccounts "${@:2}"; }
+# kubectl reads what it is to write, which zen-lead does not: the group is for that (see set_up).
+zen_lead() { account zen-lead --as-group=manifests-test "$@"; }
 break_glass() { admin --as=alice --as-group=zen-lead:break-glass --as-group=system:authenticated "$@"; }
 
 clean_up() {
   admin delete --ignore-not-found --wait=false namespace "$NS" zen-lead-system >/dev/null 2>&1 || true
   admin delete --ignore-not-found -f "$MANIFESTS/60-webhooks.yaml" -f "$MANIFESTS/70-protection.yaml" \
     -f "$MANIFESTS/10-rbac.yaml" >/dev/null 2>&1 || true
+  admin delete --ignore-not-found clusterrole/manifests-test clusterrolebinding/manifests-test >/dev/null 2>&1 || true
   rm -rf "$WORK"
 }
 trap clean_up EXIT
@@ -80,6 +83,8 @@ set_up() {
     sh -c "! '$KUBECTL' get namespace $NS && ! '$KUBECTL' get namespace zen-lead-system"
   admin apply -f "$MANIFESTS/00-namespace.yaml" -f "$MANIFESTS/10-rbac.yaml" -f "$MANIFESTS/70-protection.yaml" >/dev/null
   admin create namespace "$NS" >/dev/null
+  admin create clusterrole manifests-test --verb=get --resource=services >/dev/null
+  admin create clusterrolebinding manifests-test --clusterrole=manifests-test --group=manifests-test >/dev/null
   # The API server takes a moment to see a new policy; this label alone is enough for it to refuse.
   eventually 30 "the policies are in force" \
     sh -c "! '$KUBECTL' -n $NS create --dry-run=server -f - <<'YAML'
@@ -260,11 +265,63 @@ deletion() {
 }
 
 rights() {
-  refused "zen-lead cannot write pods" "cannot delete resource \"pods\"" zen_lead -n "$NS" delete pod any
-  refused "nor read Secrets elsewhere" "cannot get resource \"secrets\"" zen_lead -n "$NS" get secret any
-  refused "nor other Secrets at home" "cannot get resource \"secrets\"" zen_lead -n zen-lead-system get secret any
-  refused "nor read nodes" "cannot list resource \"nodes\"" zen_lead get nodes
-  refused "nor other webhook configurations" "cannot get resource" zen_lead get validatingwebhookconfiguration other
+  refused "zen-lead cannot write pods" "cannot delete resource \"pods\"" account zen-lead -n "$NS" delete pod any
+  refused "nor read nodes" "cannot list resource \"nodes\"" account zen-lead get nodes
+  refused "nor other webhook configurations" "cannot get resource" account zen-lead get validatingwebhookconfiguration other
+  documented
+  secrets
+}
+
+# listed ACCOUNT NAMESPACE: what the API server says the account may do there, one resource a line.
+listed() { account "$1" -n "$2" auth can-i --list --no-headers | tr -s ' ' | sed 's/ *$//' | LC_ALL=C sort -u; }
+
+# Between two lines of docs/rights.md stands what the API server lists, no more and no less.
+documented() {
+  local place namespace
+  for place in anywhere home; do
+    namespace=$NS
+    if [[ $place == home ]]; then namespace=zen-lead-system; fi
+    sed -n "/<!-- list $place -->/,/<!-- end -->/ s/^    //p" "$ROOT/docs/rights.md" | LC_ALL=C sort -u >"$WORK/documented"
+    # What every service account may do is not zen-lead's.
+    LC_ALL=C comm -13 <(listed other "$namespace") <(listed zen-lead "$namespace") >"$WORK/listed"
+    if diff "$WORK/documented" "$WORK/listed" >"$WORK/out" && [[ -s $WORK/listed ]]; then
+      pass "docs/rights.md lists what zen-lead may do ($place)"
+    else
+      fail "docs/rights.md (<) and the API server (>) disagree on what zen-lead may do ($place)"
+    fi
+  done
+}
+
+# can VERB...: the API server's answer for zen-lead.
+can() { account zen-lead auth can-i "$@" 2>/dev/null || true; }
+
+# No Secret but its own, by no verb, nowhere.
+secrets() {
+  local verb namespace allowed=()
+  for verb in get list watch update patch delete deletecollection create; do
+    for namespace in "$NS" kube-system zen-lead-system; do
+      [[ $(can "$verb" secrets -n "$namespace") != yes ]] || allowed+=("$verb in $namespace")
+      [[ $(can "$verb" secrets/other -n "$namespace") != yes ]] || allowed+=("$verb other in $namespace")
+    done
+    [[ $(can "$verb" secrets -A) != yes ]] || allowed+=("$verb everywhere")
+  done
+  printf '%s\n' "${allowed[@]}" >"$WORK/out"
+  # RBAC cannot narrow "create" to a name.
+  if [[ "$(sort -u "$WORK/out" | paste -sd ,)" == "create in zen-lead-system,create other in zen-lead-system" ]]; then
+    pass "zen-lead may create Secrets at home, and do nothing else to any Secret but its own"
+  else
+    fail "zen-lead may do more, or less, to Secrets"
+  fi
+  if [[ $(can get secrets/zen-lead-ca -n zen-lead-system) == yes ]]; then pass "it may read its own"; else fail "not its own"; fi
+}
+
+privileged_pod() {
+  cat <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: privileged}
+spec: {containers: [{name: x, image: x, securityContext: {privileged: true}}]}
+YAML
 }
 
 # The webhooks are registered, nobody answers: the promise that they are never in the way.
@@ -360,17 +417,53 @@ priority() {
 level_of() { [[ $(level "$1") == workload-high && $(level "$1") == "$(level "$2")" ]]; }
 level() { admin get flowschema "$1" -o jsonpath='{.spec.priorityLevelConfiguration.name}'; }
 
-uninstall() {
+# The last leader Service and everything else can be written by hand; nothing of the install is in the way.
+writable() {
+  eventually 30 "the webhooks are gone" no_webhooks
+  allowed "Services with our keys are writable again" alice -n "$NS" annotate --overwrite service web zen-lead.io/enabled=maybe
+  allowed "and can be created" alice -n "$NS" create --dry-run=server -f - <<<"$(source_service new | sed 's/name: new/name: new, annotations: {zen-lead.io\/enabled: "true"}/')"
+  allowed "plain ones too" alice -n "$NS" create --dry-run=server -f - <<<"$(source_service new)"
+  eventually 20 "leader Services can be changed by hand" patch_service alice '{"spec":{"selector":{"app":"last"}}}'
+  eventually 20 "and slices" admin -n "$NS" patch endpointslice "$S-zen-lead-ipv4" --type=merge -p '{"endpoints":[]}'
+  if [[ -z $(admin -n "$NS" get services,endpointslices -o jsonpath='{.items[*].metadata.finalizers}' 2>"$WORK/out") ]]; then
+    pass "nothing has a finalizer"
+  else
+    fail "something has a finalizer"
+  fi
+  allowed "leader Services can be deleted" alice -n "$NS" delete service "$S"
+}
+
+uninstall_namespace() {
   made last
   S=last-leader
-  admin delete namespace zen-lead-system --wait=true >/dev/null
-  eventually 30 "the webhooks go with the namespace zen-lead-system" no_webhooks
-  allowed "Services with our keys are writable again" alice -n "$NS" annotate --overwrite service web zen-lead.io/enabled=maybe
-  eventually 20 "after the namespace zen-lead-system is deleted, leader Services can be changed by hand" \
-    patch_service alice '{"spec":{"selector":{"app":"last"}}}'
-  allowed "and slices" admin -n "$NS" patch endpointslice last-leader-zen-lead-ipv4 --type=merge -p '{"endpoints":[]}'
+  allowed "the namespace zen-lead-system alone can be deleted" admin delete namespace zen-lead-system --wait=true --timeout=60s
+  writable
+}
+
+# Installed and dead: its pods find no image of that name, so no process ever runs.
+uninstall_dead() {
+  admin kustomize "$ROOT/deploy" | sed 's|image: zen-lead:dev|image: zen-lead:none|; s|IfNotPresent|Never|' >"$WORK/deploy.yaml"
+  allowed "all of deploy/ can be applied" admin apply -f "$WORK/deploy.yaml"
+  eventually 30 "Pod Security (restricted) lets zen-lead's pods in" two_pods app.kubernetes.io/name=zen-lead
+  refused "and no other kind of pod" 'violates PodSecurity "restricted:latest"' \
+    admin -n zen-lead-system create --dry-run=server -f - <<<"$(privileged_pod)"
+  local selector
+  selector=$(admin -n zen-lead-system get networkpolicy zen-lead -o jsonpath='{.spec.podSelector.matchLabels}' | tr -d '{}"' | tr : =)
+  eventually 10 "the NetworkPolicy selects them" two_pods "$selector"
+  eventually 30 "the webhooks are in force again" \
+    sh -c "! '$KUBECTL' -n $NS annotate --dry-run=server --overwrite service web zen-lead.io/enabled=true"
+  made dead
+  S=dead-leader
+  allowed "kubectl delete -k deploy comes to its end" admin delete -k "$ROOT/deploy" --timeout=90s
+  writable
+  local left
+  left=$(admin get clusterroles,clusterrolebindings,flowschemas,validatingadmissionpolicies,validatingadmissionpolicybindings,namespaces \
+    -o name | grep zen-lead || true)
+  echo "$left" >"$WORK/out"
+  if [[ -z $left ]]; then pass "nothing of deploy/ is left"; else fail "something of deploy/ is left"; fi
   allowed "a namespace with leader Services can be deleted" admin delete namespace "$NS" --wait=true --timeout=60s
 }
+two_pods() { [[ $(admin -n zen-lead-system get pods -l "$1" -o name | wc -l) -eq 2 ]]; }
 
 # What the Prometheus operator would take: its kinds are not in this cluster, so only their syntax and
 # the rest. Fields and queries: tests/monitoring and tests/cluster/monitoring.rs.
@@ -401,6 +494,7 @@ priority
 webhooks_without_zen_lead
 ca_bundle
 monitoring
-uninstall
+uninstall_namespace
+uninstall_dead
 printf '%s passed, %s failed\n' "$PASSED" "$FAILED"
 [[ $FAILED -eq 0 ]]

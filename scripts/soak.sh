@@ -3,9 +3,9 @@
 #
 #   scripts/soak.sh
 #
-# A sixth of the time for larger small worlds, two for random walks; then what soak_faults.sh says,
-# and the rest for all mutants of the core. Walks go on from seed SOAK_SEED (default: from the time of
-# day, so that every run is new).
+# A sixth of the time for larger small worlds, two for random walks, ten minutes (SOAK_REST_SECONDS) in
+# which zen-lead must write nothing, the rest for all mutants of the core. Walks go on from seed
+# SOAK_SEED (default: from the time of day, so that every run is new).
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -39,8 +39,8 @@ while [[ $SECONDS -lt $walks_end ]]; do
 done
 say "$((4 * 1000 * rounds)) walks of 300 moves from seed $seed"
 
-step "faults on a real API server"
-scripts/soak_faults.sh
+step "ten minutes at rest"
+ZEN_LEAD_REST_SECONDS=${SOAK_REST_SECONDS:-600} scripts/test.sh test --locked --test cluster -- --nocapture rest::
 
 step "mutants"
 [[ $((end - SECONDS)) -gt 60 ]] && limited $((end - SECONDS)) scripts/mutants.sh

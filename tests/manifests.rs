@@ -1,12 +1,16 @@
 //! What stands in deploy/ and what stands in the code have to agree: names and lists that are written
 //! down twice. No cluster: how the manifests behave is e2e/test_manifests.sh.
 
+#![allow(clippy::unwrap_used, reason = "a test: what fails here fails the test")]
+
 use std::collections::BTreeSet;
 
+use serde_json::{Value, json};
 use zen_lead::keys::{self, setting, status};
 
 const WEBHOOKS: &str = include_str!("../deploy/manifests/60-webhooks.yaml");
 const PROTECTION: &str = include_str!("../deploy/manifests/70-protection.yaml");
+const DEPLOYMENT: &str = include_str!("../deploy/manifests/50-deployment.yaml");
 const USER: &str = "system:serviceaccount:zen-lead-system:zen-lead";
 
 /// The keys in the list variable of each policy, in the order of the file.
@@ -56,4 +60,55 @@ fn the_policies_look_for_the_labels_that_are_written() {
         keys::MANAGER
     );
     assert!(PROTECTION.contains(&slices));
+}
+
+/// The object of this kind in a manifest of several.
+fn object(manifest: &str, kind: &str) -> Value {
+    let all = serde_saphyr::from_multiple::<Value>(manifest).unwrap();
+    all.into_iter().find(|o| o["kind"] == kind).expect(kind)
+}
+
+/// The least powerful test that can show it: the network of the test cluster enforces no policies.
+#[test]
+fn the_network_policy_opens_two_ports_of_zen_leads_pods() {
+    let policy =
+        &object(include_str!("../deploy/manifests/40-network-policy.yaml"), "NetworkPolicy");
+    let pods = &object(DEPLOYMENT, "Deployment")["spec"]["template"];
+    let namespaces = [&policy["metadata"]["namespace"], &pods["metadata"]["namespace"]];
+    assert_eq!(namespaces, [&json!("zen-lead-system"), &Value::Null]);
+    let spec = &policy["spec"];
+    assert_eq!(spec["podSelector"].as_object().unwrap().len(), 1, "{spec}");
+    let wanted = spec["podSelector"]["matchLabels"].as_object().unwrap();
+    assert!(!wanted.is_empty());
+    for (key, value) in wanted {
+        assert_eq!(pods["metadata"]["labels"][key], *value, "{key}");
+    }
+    // Nothing about what goes out: the API server's address and port differ by cluster.
+    assert_eq!(spec["policyTypes"], json!(["Ingress"]));
+    assert_eq!(spec["egress"], Value::Null);
+    let containers = pods["spec"]["containers"].as_array().unwrap();
+    let ports: Vec<&Value> =
+        containers.iter().flat_map(|c| c["ports"].as_array().unwrap()).collect();
+    let opened: Vec<_> = spec["ingress"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|rule| rule["ports"].as_array().expect("a rule without ports opens all"))
+        .map(|port| {
+            let named =
+                ports.iter().find(|p| p["name"] == port["port"]).expect("a port of the pods");
+            assert_eq!(named["protocol"], port["protocol"]);
+            named["containerPort"].as_u64().unwrap()
+        })
+        .collect();
+    assert_eq!(opened, [9443, 8080]);
+    assert_eq!(ports.len(), opened.len(), "a port that nobody can reach: {ports:?}");
+}
+
+#[test]
+fn the_namespace_enforces_the_restricted_standard() {
+    let namespace = object(include_str!("../deploy/manifests/00-namespace.yaml"), "Namespace");
+    let labels = &namespace["metadata"]["labels"];
+    assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
+    assert_eq!(labels["pod-security.kubernetes.io/enforce-version"], "latest");
 }

@@ -104,22 +104,32 @@ async fn spans_arrive_by_both_protocols_as_protobuf() {
     }
 }
 
-/// A certificate for 127.0.0.1 and its key, as files.
-fn certificate() -> (PathBuf, PathBuf) {
+/// A certificate for 127.0.0.1 and its key, as files of this name.
+fn certificate(name: &str) -> (PathBuf, PathBuf) {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let (certificate, key) = (dir.join("collector.crt"), dir.join("collector.key"));
+    let (certificate, key) = (dir.join(format!("{name}.crt")), dir.join(format!("{name}.key")));
     std::fs::write(&certificate, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     (certificate, key)
 }
 
+/// Sends a span that must not get through.
+async fn is_refused(collector: &Collector, variables: &[(&str, &str)]) {
+    let before = collector.seen().len();
+    let (tracing, metrics) = start(variables);
+    spans(&tracing, 1);
+    tracing.flush(Duration::from_secs(10)).await;
+    assert_eq!(counted(&metrics, "failed"), 1, "{variables:?}");
+    assert_eq!(collector.seen().len(), before, "{variables:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_is_checked_against_the_named_certificate() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let (certificate, key) = certificate();
+    let (certificate, key) = certificate("collector");
+    let (other, _) = self::certificate("other");
     for protocol in ["grpc", "http/protobuf"] {
-        let (collector, address) = Collector::start_tls(&certificate, &key).await;
+        let (collector, address) = Collector::start_tls(&certificate, &key, None);
         let endpoint = format!("https://{address}");
         let mut variables = vec![
             ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
@@ -128,17 +138,36 @@ async fn tls_is_checked_against_the_named_certificate() {
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", certificate.to_str().unwrap()),
         ];
         arrives(&collector, &variables).await;
-
         // Against another one, nothing goes through.
-        let other = Path::new(env!("CARGO_TARGET_TMPDIR")).join("other.crt");
-        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        std::fs::write(&other, made.cert.pem()).unwrap();
         variables[3].1 = other.to_str().unwrap();
-        let (tracing, metrics) = start(&variables);
-        spans(&tracing, 1);
-        tracing.flush(Duration::from_secs(10)).await;
-        assert_eq!(counted(&metrics, "failed"), 1, "{protocol}");
-        assert_eq!(collector.seen().len(), 3, "{protocol}");
+        is_refused(&collector, &variables).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_named_certificate_is_shown_to_a_collector_that_asks_for_one() {
+    let (server, server_key) = certificate("asking-collector");
+    let (client, client_key) = certificate("client");
+    let (stranger, stranger_key) = certificate("stranger");
+    for protocol in ["grpc", "http/protobuf"] {
+        let (collector, address) = Collector::start_tls(&server, &server_key, Some(&client));
+        let endpoint = format!("https://{address}");
+        let mut variables = vec![
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ENVIRONMENT,
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", server.to_str().unwrap()),
+        ];
+        // Without one, and with one the collector does not know.
+        is_refused(&collector, &variables).await;
+        variables.extend([
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", stranger.to_str().unwrap()),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", stranger_key.to_str().unwrap()),
+        ]);
+        is_refused(&collector, &variables).await;
+        variables[4].1 = client.to_str().unwrap();
+        variables[5].1 = client_key.to_str().unwrap();
+        arrives(&collector, &variables).await;
     }
 }
 

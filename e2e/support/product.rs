@@ -23,8 +23,6 @@ use super::waiting::{check, within};
 
 /// Namespace of zen-lead.
 pub const SYSTEM: &str = "zen-lead-system";
-/// The user its pods act as.
-pub const USER: &str = "system:serviceaccount:zen-lead-system:zen-lead";
 /// The group that the protecting policies let through.
 pub const BREAK_GLASS: &str = "zen-lead:break-glass";
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::case::{Case, annotation, refusal, routed};
 use crate::support::harness::tests;
 use crate::support::names;
-use crate::support::objects::{annotations, source};
+use crate::support::objects::{annotations, foreign_slice, source};
 use crate::support::waiting::{check, until};
 
 tests![
@@ -195,25 +194,13 @@ async fn the_older_of_two_sources_keeps_the_name(t: Arc<Case>) {
     assert_eq!(leader.labels()[names::SOURCE_LABEL], "two");
 }
 
-fn foreign() -> EndpointSlice {
-    serde_json::from_value(json!({
-        "metadata": {
-            "name": "by-hand",
-            "labels": {names::SERVICE_NAME: "web-leader", names::SLICE_MANAGED_BY: "me"},
-        },
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": ["192.0.2.9"]}],
-        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-    }))
-    .unwrap()
-}
-
 async fn foreign_slice_is_reported_and_left_alone(t: Arc<Case>) {
     t.ready_pods("web", &["a"]).await;
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
-    let before = t.slices().create(&PostParams::default(), &foreign()).await.unwrap();
+    let before =
+        t.slices().create(&PostParams::default(), &foreign_slice("web-leader")).await.unwrap();
     let message = t.until_condition("web-leader", "False", "ForeignEndpoints").await;
     assert_eq!(
         message,
@@ -234,7 +221,8 @@ async fn foreign_slice_does_not_stop_a_failover(t: Arc<Case>) {
     t.ready_pods("web", &["a", "b"]).await;
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
-    let before = t.slices().create(&PostParams::default(), &foreign()).await.unwrap();
+    let before =
+        t.slices().create(&PostParams::default(), &foreign_slice("web-leader")).await.unwrap();
     t.until_condition("web-leader", "False", "ForeignEndpoints").await;
     t.vanish("a").await;
     t.until_led_by("web-leader", "b").await;

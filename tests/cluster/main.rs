@@ -37,8 +37,10 @@ mod partitions;
 mod ports;
 mod quota;
 mod replicas;
+mod rest;
 mod restarts;
 mod retries;
+mod rights;
 mod support;
 mod timing;
 mod tracing;
@@ -81,7 +83,10 @@ fn main() -> ExitCode {
         limits::tests(),
         replicas::tests(),
         crash::tests(),
+        rest::tests(),
         churn::tests(),
+        // Last: it judges the calls of the whole run.
+        rights::tests(),
     ];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt, stream};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
@@ -14,6 +15,7 @@ use crate::support::waiting::{check, until};
 
 tests![
     writes_without_our_keys_pass_while_stopped,
+    a_thousand_plain_writes_succeed_while_every_process_is_dead,
     changed_keys_are_refused_naming_the_webhook,
     opting_out_and_deleting_pass_while_stopped,
     last_leader_stays_routed_and_is_replaced_after_the_start,
@@ -43,6 +45,56 @@ async fn writes_without_our_keys_pass_while_stopped(t: Arc<Case>) {
     t.patch_service("plain", &json!({"spec": {"selector": {"app": "other"}}})).await;
     let status = Patch::Merge(json!({"status": {"conditions": []}}));
     t.services().patch_status("web", &PatchParams::default(), &status).await.unwrap();
+}
+
+/// Writes of Services without our keys, at a time and in all.
+const AT_ONCE: usize = 8;
+const WRITES: usize = 1000;
+
+/// One Service's life, as users and the service controller write it: five writes.
+async fn life(t: &Case, name: &str) -> Vec<Result<(), String>> {
+    let (services, params) = (t.user_services(), PatchParams::default());
+    let plain = json!({"metadata": {"annotations": {names::ENABLED: null, "example.com/a": "b"}}});
+    let said =
+        |what: &str, done: Result<(), kube::Error>| done.map_err(|e| format!("{what} {name}: {e}"));
+    let spec = json!({"spec": {"type": "LoadBalancer", "selector": {"app": "other"}}});
+    let meta =
+        json!({"metadata": {"annotations": {"example.com/a": "c"}, "labels": {"team": "x"}}});
+    let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}});
+    vec![
+        said("create", services.create(&Default::default(), &source(name, &plain)).await.map(drop)),
+        said("spec of", services.patch(name, &params, &Patch::Merge(spec)).await.map(drop)),
+        said("metadata of", services.patch(name, &params, &Patch::Merge(meta)).await.map(drop)),
+        said(
+            "status of",
+            t.services().patch_status(name, &params, &Patch::Merge(status)).await.map(drop),
+        ),
+        said("delete", services.delete(name, &Default::default()).await.map(drop)),
+    ]
+}
+
+async fn a_thousand_plain_writes_succeed_while_every_process_is_dead(t: Arc<Case>) {
+    t.world.product.ensure_started().await;
+    t.web(&[]).await;
+    t.until_condition("web-leader", "False", "NoPodsFound").await;
+    t.world.product.kill_all().await;
+    // The webhooks are in force for this namespace: a key of ours is refused.
+    let named = t.user_services().create(&Default::default(), &source("ours", &json!({}))).await;
+    assert!(refusal(named).message.contains("failed calling webhook"));
+    let began = std::time::Instant::now();
+    let lives = (0..WRITES / 5).map(|n| {
+        let t = t.clone();
+        async move { life(&t, &format!("plain-{n}")).await }
+    });
+    let results: Vec<_> = stream::iter(lives).buffer_unordered(AT_ONCE).concat().await;
+    let failed: Vec<_> = results.iter().filter_map(|r| r.as_ref().err()).collect();
+    println!(
+        "{} of {} writes of plain Services failed, {:.1} s",
+        failed.len(),
+        results.len(),
+        began.elapsed().as_secs_f64()
+    );
+    assert_eq!((results.len(), failed), (WRITES, vec![]));
 }
 
 async fn changed_keys_are_refused_naming_the_webhook(t: Arc<Case>) {

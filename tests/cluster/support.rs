@@ -3,6 +3,7 @@
 //! Nothing is proved here. Contract names are written out once more on purpose (not taken from the
 //! library): a renamed key has to break a test.
 
+pub mod audit;
 pub mod case;
 pub mod cluster;
 pub mod collector;
@@ -22,6 +23,7 @@ pub mod promtool;
 pub mod proxy;
 pub mod recorder;
 pub mod report;
+pub mod rights;
 pub mod state;
 pub mod tcp_proxy;
 pub mod waiting;

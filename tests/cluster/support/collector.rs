@@ -23,6 +23,9 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 use prost::Message;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::{Request, Response, Status};
 
 /// A span as it arrived.
@@ -70,11 +73,28 @@ impl Collector {
         (collector, address)
     }
 
-    /// As [`Collector::start`], behind TLS with this certificate and key (PEM).
-    pub async fn start_tls(certificate: &Path, key: &Path) -> (Self, SocketAddr) {
+    /// As [`Collector::start`], behind TLS with this certificate and key (PEM); where `clients` is
+    /// given, only for those who show a certificate that goes back to it.
+    pub fn start_tls(certificate: &Path, key: &Path, clients: Option<&Path>) -> (Self, SocketAddr) {
         let collector = Self::default();
-        let config = axum_server::tls_rustls::RustlsConfig::from_pem_file(certificate, key);
-        let config = config.await.unwrap();
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(ring.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_file(path).unwrap()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), ring);
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
+        let secret = PrivateKeyDer::from_pem_file(key).unwrap();
+        let mut config = builder.with_single_cert(chain, secret).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let config = axum_server::tls_rustls::RustlsConfig::from_config(Arc::new(config));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,6 +1,7 @@
 //! Services and hollow pods: pods on a node without a kubelet, whose status the tests write.
 
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 
 use super::names;
@@ -35,6 +36,20 @@ pub fn annotations(all: &[(&str, &str)]) -> Value {
     let map: serde_json::Map<String, Value> =
         all.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
     json!({"metadata": {"annotations": map}})
+}
+
+/// The slice `by-hand`, with which somebody adds an endpoint to a leader Service.
+pub fn foreign_slice(leader: &str) -> EndpointSlice {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": "by-hand",
+            "labels": {names::SERVICE_NAME: leader, names::SLICE_MANAGED_BY: "me"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["192.0.2.9"]}],
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    }))
+    .unwrap()
 }
 
 /// A pod to be made on the node `hollow`.

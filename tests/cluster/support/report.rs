@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::case::{Case, routed};
+use super::case::Case;
 
 impl Case {
     /// Writes Services, slices, pods, events and logs to a file, and returns the short of it.
@@ -29,7 +30,7 @@ impl Case {
             }
         }
         for slice in &slices {
-            let _ = writeln!(short, "  {}: {:?}", slice.name_any(), routed(slice));
+            let _ = writeln!(short, "  {}: {}", slice.name_any(), endpoints(slice));
         }
         // Of the pods of the end-to-end tests the kubelet tells at length: that is in the file.
         let of_services =
@@ -63,6 +64,18 @@ impl Case {
             Err(e) => format!("{short}  {}: {e}", path.display()),
         }
     }
+}
+
+/// The endpoints of a slice, of anybody's: those of others may leave their conditions out.
+fn endpoints(slice: &EndpointSlice) -> String {
+    let all = slice.endpoints.iter().flatten().map(|e| {
+        let name = e.target_ref.as_ref().and_then(|t| t.name.clone());
+        let name = name.unwrap_or_else(|| e.addresses.join(","));
+        let c = e.conditions.clone().unwrap_or_default();
+        let (ready, serving, terminating) = (c.ready, c.serving, c.terminating);
+        format!("{name} ready={ready:?} serving={serving:?} terminating={terminating:?}")
+    });
+    all.collect::<Vec<_>>().join("; ")
 }
 
 /// Without managedFields, which nobody reads.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -16,6 +17,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
+use super::audit::Audit;
 use super::cluster::Cluster;
 use super::product::{Ports, Product};
 use super::webhook::Hook;
@@ -51,6 +53,9 @@ pub struct World {
     pub admin: Client,
     pub user: Client,
     pub product: Product,
+    /// When the run began.
+    pub began: Timestamp,
+    audit: Audit,
     addresses: AtomicU32,
     listed: AtomicUsize,
 }
@@ -66,6 +71,7 @@ impl World {
 
     /// A world for so many replicas, none of which is started.
     pub async fn of(cluster: Cluster, run: String, replicas: usize) -> Self {
+        let began = Timestamp::now();
         let system = format!("{run}-system");
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cluster-tests").join(&run);
         std::fs::create_dir_all(&dir).unwrap();
@@ -95,6 +101,14 @@ impl World {
         let (addresses, listed) = (AtomicU32::new(0), AtomicUsize::new(0));
         let world = Self { cluster, run, system, dir, admin, user, product, addresses, listed };
         world.list_replicas(replicas).await;
+        let product = Product::new(&dir, &system, &kubeconfig, ports);
+        let account = format!("system:serviceaccount:{system}:zen-lead");
+        let audit = Audit::follow(&cluster.audit_log, &account);
+        let addresses = AtomicU32::new(0);
+        let world =
+            Self { cluster, run, system, dir, admin, user, product, began, audit, addresses };
+        world.stop_on_interrupt();
+        world.product.ensure_started().await;
         world
     }
 
@@ -322,17 +336,13 @@ pub const START_AND_STOP: Duration = Duration::from_secs(30);
 impl World {
     /// The audit log's lines about writes of zen-lead in a namespace.
     pub fn writes(&self, namespace: &str) -> Vec<Value> {
-        let user = self.username();
-        let Ok(log) = std::fs::read_to_string(&self.cluster.audit_log) else { return Vec::new() };
-        log.lines()
-            .filter(|l| l.contains(namespace) && l.contains(&user))
-            .filter_map(|l| serde_json::from_str::<Value>(l).ok())
-            .filter(|l| l["user"]["username"] == user.as_str())
-            .filter(|l| l["objectRef"]["namespace"] == namespace)
-            .filter(|l| {
-                let verb = l["verb"].as_str().unwrap_or_default();
-                ["create", "update", "patch", "delete", "deletecollection"].contains(&verb)
-            })
-            .collect()
+        let mut writes = self.all_writes();
+        writes.retain(|line| line["objectRef"]["namespace"] == namespace);
+        writes
+    }
+
+    /// The audit log's lines about writes of zen-lead, wherever.
+    pub fn all_writes(&self) -> Vec<Value> {
+        self.audit.writes()
     }
 }

@@ -1,0 +1,134 @@
+//! Tracing that is off costs no memory: what a reconcile, its calls and a review do for their spans
+//! allocates not one byte. Counted by the allocator, so exactly; a time would prove nothing.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test binary")]
+
+#[path = "../src/fixtures.rs"]
+mod fixtures;
+
+use std::future::ready;
+use std::hint::black_box;
+use std::pin::pin;
+use std::task::{Context, Waker};
+
+use fixtures::{NAMESPACE, Object, PodFixture, ServiceFixture, at, pod, service};
+use http::{HeaderMap, Request, StatusCode};
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use peak_alloc::PeakAlloc;
+use zen_lead::decide::{self, Decision, Trust};
+use zen_lead::index::snapshot::Snapshot;
+use zen_lead::index::{Index, Limits};
+use zen_lead::names::{NameRule, ServiceKey};
+use zen_lead::retry::{Operation, Target};
+use zen_lead::telemetry::http as headers;
+use zen_lead::telemetry::spans::{About, Cause, Tracer};
+use zen_lead::version::Rv;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// The harness has a thread of its own; in one round of so many it keeps still.
+const ROUNDS: usize = 200;
+
+/// What the spans are about; made beforehand, as it is there without tracing too.
+struct Work {
+    key: ServiceKey,
+    decision: Decision,
+    about: About,
+    from: HeaderMap,
+    request: Request<()>,
+}
+
+impl Work {
+    fn new() -> Self {
+        let mut from = HeaderMap::new();
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        from.insert("traceparent", parent.parse().unwrap());
+        let key = ServiceKey::new(NAMESPACE, "web");
+        let about = About {
+            uid: "u-1".to_owned(),
+            service: key.clone(),
+            user: "alice".to_owned(),
+            dry_run: false,
+        };
+        let request = Request::put("https://c:6443/api/v1/namespaces/team/services/web");
+        Self { decision: decision(&key), about, from, request: request.body(()).unwrap(), key }
+    }
+
+    /// Every span of one reconcile with a retried call, and of two reviews.
+    fn spans(&mut self, tracer: &Tracer) {
+        let reconcile = tracer.reconcile(&self.key);
+        poll(reconcile.run(ready(())));
+        {
+            let _inside = reconcile.enter();
+            drop(tracer.snapshot(true));
+            tracer.decide().decided(&self.decision);
+            for attempt in 1..=2 {
+                let target = Target::of(&self.key, "web-leader");
+                let call = tracer.attempt(Operation::ReplaceSlice, target, attempt);
+                let _sending = call.enter();
+                headers::sent(&mut self.request);
+                headers::answered(StatusCode::OK);
+                if attempt == 1 {
+                    call.failed("unavailable");
+                }
+            }
+            poll(Cause::current().run(ready(())));
+        }
+        reconcile.reconciled(Ok("idle"));
+        let review = tracer.review("POST /validate", "/validate", &self.from);
+        review.judged(&self.about, "create", "denied", &["sticky"]);
+        let review = tracer.review("POST /validate", "/validate", &self.from);
+        review.rejected(StatusCode::BAD_REQUEST, "malformed");
+    }
+
+    /// The most bytes that were held for the spans at any moment, in the quietest of all rounds.
+    fn held(&mut self, tracer: &Tracer) -> usize {
+        let round = || {
+            let before = ALLOCATOR.current_usage();
+            ALLOCATOR.reset_peak_usage();
+            self.spans(black_box(tracer));
+            ALLOCATOR.peak_usage().saturating_sub(before)
+        };
+        std::iter::repeat_with(round).take(ROUNDS).min().unwrap()
+    }
+}
+
+/// A decision that switches, because those have the most to say.
+fn decision(key: &ServiceKey) -> Decision {
+    let mut index = Index::new(NameRule::default(), Limits::default());
+    index.apply_service(service("web").enabled().selecting("app", "web").version(1));
+    index.apply_service(service("web-leader").leading("web", "uid-web").version(2));
+    index.apply_pod(&pod("a").ready_for(60).version(3));
+    index.pods_heard(Some(NAMESPACE), Rv(4));
+    let snapshot = Snapshot { consistent: true, ..index.snapshot(key) };
+    let context = decide::Context {
+        now: at(100),
+        writer: "zl-0",
+        trust: Trust::Live,
+        blocked: None,
+        version: 1,
+        replicas: &[],
+        takes_over: false,
+    };
+    let decision = decide::decide(&snapshot, &context);
+    assert!(decision.choice.is_some(), "{decision:?}");
+    decision
+}
+
+fn poll(future: impl Future<Output = ()>) {
+    let mut task = Context::from_waker(Waker::noop());
+    assert!(pin!(future).poll(&mut task).is_ready());
+}
+
+#[test]
+fn spans_of_tracing_that_is_off_allocate_nothing() {
+    let mut work = Work::new();
+    let off = work.held(&Tracer::off());
+    // The same with a tracer that keeps nothing: so the allocator is asked, and would tell.
+    let provider = SdkTracerProvider::builder().build();
+    let on = work.held(&Tracer::on(provider.tracer("test")));
+    println!("bytes held for the spans of one reconcile and two reviews: off {off}, on {on}");
+    assert!(on > 0, "the allocator counts");
+    assert_eq!(off, 0, "tracing that is off allocates");
+}
