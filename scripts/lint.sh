@@ -32,7 +32,7 @@ shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR --source-p
 step "gofmt and go vet of the small tools in e2e/tools"
 badly=$(gofmt -l e2e/tools/*/*.go)
 [[ -z $badly ]] || die "not formatted by gofmt:" "$badly"
-(cd e2e/tools && GOFLAGS=-mod=readonly GOWORK=off go vet ./pause ./demo-app ./docker-archive ./review-load)
+(cd e2e/tools && GOFLAGS=-mod=readonly GOWORK=off go vet ./pause ./demo-app ./docker-archive ./review-load ./go-duration)
 
 step "cargo deny: licences, bans, sources"
 make --no-print-directory deny
