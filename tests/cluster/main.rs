@@ -14,11 +14,13 @@
 )]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::missing_errors_doc)]
 
+mod abuse;
 mod admission;
 mod bad_services;
 mod churn;
 mod conflicts;
 mod drift;
+mod dry_run;
 mod failover;
 mod families;
 mod faults;
@@ -69,6 +71,8 @@ fn main() -> ExitCode {
         tracing::tests(),
         limits::tests(),
         churn::tests(),
+        dry_run::tests(),
+        abuse::tests(),
     ];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },

@@ -3,6 +3,7 @@
 //! Nothing is proved here. Contract names are written out once more on purpose (not taken from the
 //! library): a renamed key has to break a test.
 
+pub mod caller;
 pub mod case;
 pub mod cluster;
 pub mod collector;

@@ -1,4 +1,5 @@
-//! GET on the admin port of a replica: a few lines, so that no HTTP client stands between.
+//! GET on the admin port of a replica, POST to etcd: a few lines, so that no HTTP client stands
+//! between.
 
 use std::time::Duration;
 
@@ -15,9 +16,21 @@ pub struct Answer {
 
 /// Asks 127.0.0.1:`port` for `path`.
 pub async fn get(port: u16, path: &str) -> Result<Answer, String> {
+    ask(port, "GET", path, "").await
+}
+
+/// Sends JSON to 127.0.0.1:`port`.
+pub async fn post(port: u16, path: &str, body: &str) -> Result<Answer, String> {
+    ask(port, "POST", path, body).await
+}
+
+async fn ask(port: u16, method: &str, path: &str, body: &str) -> Result<Answer, String> {
     let ask = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
         stream.write_all(request.as_bytes()).await?;
         let mut text = String::new();
         stream.read_to_string(&mut text).await?;
