@@ -12,6 +12,8 @@ step() { printf -- '-- %s\n' "$*"; }
 step "cargo fmt"
 cargo fmt --all --check
 
+cargo fmt --manifest-path fuzz/Cargo.toml --check
+
 step "cargo clippy"
 cargo clippy --locked --all-targets --all-features -- -D warnings
 
