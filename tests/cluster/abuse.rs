@@ -276,6 +276,9 @@ async fn bodies_beyond_the_limit_are_refused_unread(t: Arc<Case>) {
     abused.end("bodies beyond 7 MiB").await;
 }
 
+/// Method and target, content type, body; the answer's code, and the reason counted.
+type Row<'a> = (&'a str, &'a str, Vec<u8>, u16, &'a str);
+
 async fn what_is_no_review_is_refused_and_what_is_one_is_answered_with_its_uid(t: Arc<Case>) {
     let abused = Abused::start(&t).await;
     let good = review(UID, &source_json("web", &json!({})));
@@ -295,8 +298,6 @@ async fn what_is_no_review_is_refused_and_what_is_one_is_answered_with_its_uid(t
     let no_utf8 = plain.replace("alice", "AL").into_bytes();
     let no_utf8: Vec<u8> = no_utf8.iter().map(|b| if *b == b'L' { 0xff } else { *b }).collect();
     let bytes = |text: &str| text.as_bytes().to_vec();
-    // Method and target, content type, body; the answer's code, and the reason counted.
-    type Row<'a> = (&'a str, &'a str, Vec<u8>, u16, &'a str);
     let rows: Vec<Row<'_>> = vec![
         ("POST /validate", json, bytes(&plain), 200, ""),
         ("POST /mutate", "application/json; charset=utf-8", bytes(&plain), 200, ""),

@@ -147,10 +147,13 @@ fn a_misspelt_key_is_recognised_within_two_edits() {
         let cause = cause(&causes, &key);
         match meant {
             Some(meant) => {
-                assert!(cause.ends_with(&format!("did you mean \"{meant}\"?")), "{cause}")
+                assert!(cause.ends_with(&format!("did you mean \"{meant}\"?")), "{cause}");
             }
             None => {
-                assert!(cause.contains("no such key; the known keys are \"zen-lead.io/"), "{cause}")
+                assert!(
+                    cause.contains("no such key; the known keys are \"zen-lead.io/"),
+                    "{cause}"
+                );
             }
         }
     }
