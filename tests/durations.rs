@@ -217,6 +217,8 @@ fn generated(program: &str) -> Result<(), Failed> {
     if good * 4 < all { Err("too few of the strings are durations".into()) } else { Ok(()) }
 }
 
+type Run = fn(&str) -> Result<(), Failed>;
+
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     let program = std::env::var("GO_DURATION").ok().filter(|p| !p.is_empty());
@@ -224,7 +226,6 @@ fn main() -> ExitCode {
     if program.is_none() && !args.list {
         println!("not run without GO_DURATION (e2e/cluster.sh up; source target/cluster/env): all");
     }
-    type Run = fn(&str) -> Result<(), Failed>;
     let tests: [(&str, Run); 2] = [
         ("known_strings_are_read_as_go_reads_them", known),
         ("a_million_strings_are_read_as_go_reads_them", generated),

@@ -95,7 +95,7 @@ async fn a_thousand_dry_runs_leave_no_trace_in_etcd(t: Arc<Case>) {
     t.until_led_by("web-leader", "a").await;
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
     // Until whoever still writes for the sake of what was made has done so.
-    let before = within(Duration::from_secs(60), "nothing is written for 3 s", || async {
+    let before = within(Duration::from_mins(1), "nothing is written for 3 s", || async {
         let (now, _) = written_after(0).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         let (_, later) = written_after(now).await;
