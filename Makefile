@@ -61,8 +61,12 @@ coverage: toolchain-all ## `make test` with counters; fails where too few lines 
 mutants: toolchain ## A few mutants of the core, and which of them the tests notice (SHARD=k/n)
 	scripts/mutants.sh --shard $(SHARD)
 
+.PHONY: fuzz
+fuzz: toolchain ## The fuzz targets, each for FUZZ_SECONDS (default 20); fuzz/README.md
+	scripts/fuzz.sh
+
 .PHONY: soak
-soak: toolchain-all ## What takes long: many more walks, larger small worlds, certificates, all mutants (SOAK_MINUTES, default 120)
+soak: toolchain-all ## What takes long: larger worlds, more walks, faults, fuzzing, all mutants (SOAK_MINUTES, default 120)
 	scripts/soak.sh
 
 .PHONY: bench

@@ -12,6 +12,8 @@ step() { printf -- '-- %s\n' "$*"; }
 step "cargo fmt"
 cargo fmt --all --check
 
+cargo fmt --manifest-path fuzz/Cargo.toml --check
+
 step "cargo clippy"
 cargo clippy --locked --all-targets --all-features -- -D warnings
 
@@ -32,7 +34,7 @@ shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR --source-p
 step "gofmt and go vet of the small tools in e2e/tools"
 badly=$(gofmt -l e2e/tools/*/*.go)
 [[ -z $badly ]] || die "not formatted by gofmt:" "$badly"
-(cd e2e/tools && GOFLAGS=-mod=readonly GOWORK=off go vet ./pause ./demo-app ./docker-archive ./review-load)
+(cd e2e/tools && GOFLAGS=-mod=readonly GOWORK=off go vet ./pause ./demo-app ./docker-archive ./review-load ./go-duration)
 
 step "cargo deny: licences, bans, sources"
 make --no-print-directory deny

@@ -3,9 +3,9 @@
 #
 #   scripts/soak.sh
 #
-# A sixth of the time for larger small worlds, two for random walks, ten minutes (SOAK_REST_SECONDS) in
-# which zen-lead must write nothing, the rest for all mutants of the core. Walks go on from seed
-# SOAK_SEED (default: from the time of day, so that every run is new).
+# A sixth of the time for larger small worlds, two for random walks, a tenth for the fuzz targets, some
+# minutes for 20 million durations beside Go and for abuse of the webhook, the rest for all mutants of
+# the core. Walks go on from seed SOAK_SEED (default: from the time of day, so that every run is new).
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -39,8 +39,16 @@ while [[ $SECONDS -lt $walks_end ]]; do
 done
 say "$((4 * 1000 * rounds)) walks of 300 moves from seed $seed"
 
-step "ten minutes at rest"
-ZEN_LEAD_REST_SECONDS=${SOAK_REST_SECONDS:-600} scripts/test.sh test --locked --test cluster -- --nocapture rest::
+step "durations beside Go"
+(cd e2e/tools && GOFLAGS=-mod=readonly GOWORK=off go build -o "$ROOT/target/go-duration" ./go-duration)
+GO_DURATION=$ROOT/target/go-duration ZEN_LEAD_DURATIONS=20000000 ZEN_LEAD_DURATIONS_SEED=$seed \
+  cargo test --locked --release --test durations
+
+step "abuse of the webhook"
+ZEN_LEAD_ABUSE_ROUNDS=10 scripts/test.sh test --locked --test cluster -- abuse::
+
+step "fuzz targets"
+FUZZ_PROFILE=release FUZZ_SECONDS=$((2 * minutes)) scripts/fuzz.sh
 
 step "mutants"
 [[ $((end - SECONDS)) -gt 60 ]] && limited $((end - SECONDS)) scripts/mutants.sh

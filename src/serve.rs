@@ -35,6 +35,12 @@ use rustls::ServerConfig;
 use crate::metrics::Metrics;
 use cap::Capped;
 
+/// Most of a request's head that is read, and of a body ahead of its reader, for each connection: the
+/// API server's heads have 1 KiB. hyper's own bound, about 400 KiB, would make 800 MB of a full house.
+const READ_AHEAD: usize = 32 * 1024;
+/// The same for HTTP/2, where the client may send so much unasked.
+const WINDOW: u32 = 64 * 1024;
+
 /// Bounds of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -185,9 +191,16 @@ fn prepared(
         // those just as it is taken up would lose a call.
         .first_request_timeout(limits.idle);
     let http = server.http_builder();
-    http.http1().header_read_timeout(limits.idle).max_headers(64).keep_alive(true);
+    http.http1()
+        .header_read_timeout(limits.idle)
+        .max_headers(64)
+        .max_buf_size(READ_AHEAD)
+        .keep_alive(true);
     http.http2()
         .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_header_list_size(WINDOW / 4)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
     Ok(server)

@@ -22,13 +22,15 @@ PROGRAMS=(
   ". demo-app zen-lead.io/e2e/tools/demo-app"
   ". docker-archive zen-lead.io/e2e/tools/docker-archive"
   ". review-load zen-lead.io/e2e/tools/review-load"
+  ". go-duration zen-lead.io/e2e/tools/go-duration"
 )
 
 # What the local cluster is made of. The prometheus server is not: it is built by
 # `e2e/cluster.sh build prometheus` for the one test that scrapes with it.
 # shellcheck disable=SC2034 # used by cluster.sh and kinds.sh
 LOCAL_PROGRAMS=(kube-apiserver etcd kubectl kube-controller-manager kube-scheduler
-  kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive review-load)
+  kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive review-load
+  go-duration)
 
 # The version of MODULE's main requirement, as its go.mod says.
 module_version() {

@@ -29,7 +29,10 @@ write_kubectl_wrapper() {
 
 # What all kinds of cluster have.
 common_env() {
+  local prometheus
   program_path prometheus
+  prometheus=$PROGRAM_PATH
+  program_path go-duration
   # shellcheck disable=SC2034 # used by kinds.sh
   COMMON_ENV=(
     "CLUSTER_KIND=$KIND"
@@ -40,7 +43,8 @@ common_env() {
     "KUBECTL=$CLUSTER_DIR/bin/kubectl"
     "KUBECTL_BIN=$KUBECTL_BIN"
     "PROMTOOL=$PROMTOOL"
-    "PROMETHEUS=$PROGRAM_PATH"
+    "PROMETHEUS=$prometheus"
+    "GO_DURATION=$PROGRAM_PATH"
     "AUDIT_LOG=$AUDIT_LOG"
     "LOG_DIR=$LOG_DIR"
   )

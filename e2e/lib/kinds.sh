@@ -78,7 +78,7 @@ env_local() {
     "DEMO_IMAGE=$DEMO_IMAGE" "CTR=$CTR" "REVIEW_LOAD=$PROGRAM_PATH" \
     "KUBE_PROXY_MODE=$PROXY_MODE" "KUBE_PROXY_MIN_SYNC=$PROXY_MIN_SYNC" \
     "CONTAINERD_ADDRESS=$NODE_DIR/run/containerd/containerd.sock" "CONTAINERD_NAMESPACE=k8s.io" \
-    "KUBE_APISERVER=$KUBE_APISERVER" "ETCD=$ETCD" \
+    "KUBE_APISERVER=$KUBE_APISERVER" "ETCD=$ETCD" "ETCD_PORT=$ETCD_PORT" \
     "KUBE_CONTROLLER_MANAGER=$KUBE_CONTROLLER_MANAGER" "KUBE_SCHEDULER=$KUBE_SCHEDULER"
   # The person who called sudo reads the logs and the kubeconfigs.
   [[ -z ${SUDO_UID:-} ]] || chown -R "$SUDO_UID:${SUDO_GID:-0}" "$CLUSTER_DIR" "$CHECKOUT/target/.cluster.lock"
@@ -93,7 +93,7 @@ need_assets() {
   for name in kube-apiserver etcd kubectl; do
     [[ -x $KUBEBUILDER_ASSETS/$name ]] || die "there is no $name in KUBEBUILDER_ASSETS ($KUBEBUILDER_ASSETS)"
   done
-  build_programs promtool
+  build_programs promtool go-duration
   program_path promtool
   PROMTOOL=$PROGRAM_PATH
   KUBE_APISERVER=$KUBEBUILDER_ASSETS/kube-apiserver
@@ -136,7 +136,8 @@ start_assets() {
 env_assets() {
   write_kubectl_wrapper
   common_env
-  write_env "${COMMON_ENV[@]}" CLUSTER_NODE=no "KUBE_APISERVER=$KUBE_APISERVER" "ETCD=$ETCD"
+  write_env "${COMMON_ENV[@]}" CLUSTER_NODE=no "KUBE_APISERVER=$KUBE_APISERVER" "ETCD=$ETCD" \
+    "ETCD_PORT=$ETCD_PORT"
 }
 
 # ---- kind: a Docker engine does the work
@@ -144,7 +145,7 @@ env_assets() {
 need_kind() {
   docker_answers ||
     die "no Docker engine answers (docker info)" "start one, or use ZEN_LEAD_CLUSTER=local as root"
-  build_programs kind kubectl promtool demo-app docker-archive
+  build_programs kind kubectl promtool demo-app docker-archive go-duration
   program_path kubectl
   KUBECTL_BIN=$PROGRAM_PATH
   program_path promtool

@@ -3,10 +3,12 @@
 //! Own small types: kube's carry a full Status that cannot say what kubectl prints for a refusal
 //! (`details.causes`), and its patch is not base64. No HTTP here (`serve`), no judging (`verdict`).
 
+mod size;
 mod wire;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::Service;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -28,6 +30,11 @@ const MAX_WARNING: usize = 120;
 /// All warnings together, in characters: past it the API server cuts them itself
 /// (k8s.io/apiserver, pkg/endpoints/filters/warning.go).
 const MAX_WARNINGS: usize = 4096;
+
+/// Most values of a body, nested ones included. One takes up to about 0.2 KiB when it is read, and may
+/// be three bytes long. An object with 70,000 annotations (256 KiB, the most that Kubernetes allows) has
+/// about 210,000 with its managedFields, and comes with its predecessor.
+const MAX_VALUES: usize = 500_000;
 
 /// Which of the two webhooks is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +112,11 @@ impl Outcome {
 /// A body that is no review: answered with 400, so that the API server applies its failurePolicy.
 #[derive(Debug, Error)]
 pub enum ReviewError {
+    /// More values than are read.
+    #[error(
+        "the body has more than {MAX_VALUES} values; an object with so many fields is not read"
+    )]
+    TooManyValues,
     /// Not JSON, or fields of another type.
     #[error("the body is not a readable AdmissionReview: {0}")]
     Malformed(String),
@@ -142,6 +154,7 @@ impl ReviewError {
     /// The reason as a metric label.
     pub fn as_str(&self) -> &'static str {
         match self {
+            Self::TooManyValues => "too_many_values",
             Self::Malformed(_) => "malformed",
             Self::WrongKind { .. } => "wrong_kind",
             Self::NoRequest => "no_request",
@@ -186,6 +199,9 @@ pub fn judge(
     names: NameRule,
     self_username: &str,
 ) -> Result<Judged, ReviewError> {
+    if !size::is_within(body, MAX_VALUES) {
+        return Err(ReviewError::TooManyValues);
+    }
     let review: Review =
         serde_json::from_slice(body).map_err(|error| ReviewError::Malformed(detail(&error)))?;
     let kind = review.kind.unwrap_or_default();
@@ -226,6 +242,7 @@ pub fn judge(
     })?;
     let Objects { object, old_object } = objects.request;
     let object = object.ok_or_else(|| ReviewError::NoObject { uid: quoted(&judged.uid) })?;
+    let (object, old_object) = (Service::from(object), old_object.map(Service::from));
     if judged.service.name.is_empty()
         && let Some(name) = &object.metadata.name
     {

@@ -18,6 +18,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::{StatusCode, header};
+use tokio::sync::Semaphore;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
@@ -99,12 +100,15 @@ struct Webhook {
     judge: Arc<dyn Judge>,
     metrics: Arc<Metrics>,
     admission: Admission,
+    /// Lets one large body at a time be judged: read as objects it takes many times its size.
+    large: Arc<Semaphore>,
     tracer: Tracer,
 }
 
 /// `POST /validate` and `POST /mutate`.
 pub fn router(judge: Arc<dyn Judge>, metrics: Arc<Metrics>, tracer: Tracer) -> Router {
-    let state = Webhook { judge, metrics, admission: Admission::new(), tracer };
+    let large = Arc::new(Semaphore::new(1));
+    let state = Webhook { judge, metrics, admission: Admission::new(), large, tracer };
     Router::new()
         .route("/validate", post(validate).fallback(wrong_method))
         .route("/mutate", post(mutate).fallback(wrong_method))
@@ -170,7 +174,10 @@ impl Webhook {
             // Milliseconds of parsing: away from the threads that serve everybody else.
             let (judge, span) = (Arc::clone(&self.judge), Span::current());
             let trace = opentelemetry::Context::current();
+            // Kept by the work itself, which goes on when the caller has left.
+            let turn = Arc::clone(&self.large).acquire_owned().await;
             let work = move || {
+                let _turn = turn;
                 let _traced = trace.attach();
                 span.in_scope(|| judge_one(&*judge, path, &held))
             };

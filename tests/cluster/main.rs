@@ -14,6 +14,7 @@
 )]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::missing_errors_doc)]
 
+mod abuse;
 mod admission;
 mod bad_services;
 mod certificates;
@@ -21,6 +22,7 @@ mod churn;
 mod conflicts;
 mod crash;
 mod drift;
+mod dry_run;
 mod failover;
 mod families;
 mod faults;
@@ -85,6 +87,8 @@ fn main() -> ExitCode {
         crash::tests(),
         rest::tests(),
         churn::tests(),
+        dry_run::tests(),
+        abuse::tests(),
         // Last: it judges the calls of the whole run.
         rights::tests(),
     ];

@@ -1,5 +1,6 @@
 //! Whole reviews: bodies in, answers out, as the API server sends and reads them.
 
+mod at_once;
 mod refused;
 
 use std::collections::BTreeMap;
@@ -274,7 +275,14 @@ fn bodies_that_are_no_reviews_are_errors_that_say_why() {
     let good = review("CREATE", &service(&[]), &Value::Null);
     let without = |pointer: &str| with(good.clone(), pointer, Value::Null).to_string();
     let megabyte = with(good.clone(), "/request/operation", "x".repeat(1 << 20).into()).to_string();
+    let crowd =
+        with(good.clone(), "/request/object/metadata/managedFields", json!(vec![(); 500_000]));
     let cases = [
+        (
+            &*crowd.to_string(),
+            "too_many_values",
+            "the body has more than 500000 values; an object with so many fields is not read",
+        ),
         (
             "",
             "malformed",

@@ -1,0 +1,219 @@
+//! What must hold for any bytes: one function a target. They panic where it does not.
+//!
+//! Nothing of libFuzzer here, so that an input can be tried by any program.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::core::v1::Service;
+use serde_json::{Value, json};
+use zen_lead::admission::{self, Neighbour, Neighbours, Operation, Outcome, Path, Question};
+use zen_lead::index::Reached;
+use zen_lead::keys::PREFIX;
+use zen_lead::names::NameRule;
+use zen_lead::spec::{self, Intent, duration};
+
+const SELF: &str = "system:serviceaccount:zen-lead-system:zen-lead";
+/// Longest refusal of a body, and longest sentence about one mistake, in bytes.
+const MOST_WORDS: usize = 2_000;
+
+/// Other Services: one that is somebody else's, and a crowded namespace.
+struct Town;
+
+impl Neighbours for Town {
+    fn service(&self, _: &str, name: &str) -> Option<Neighbour> {
+        (name == "taken").then(Neighbour::default)
+    }
+
+    fn claimants(&self, _: &str, leader_name: &str) -> Vec<String> {
+        if leader_name == "asked" { vec!["other".to_owned()] } else { Vec::new() }
+    }
+
+    fn services_at_limit(&self, namespace: &str) -> Option<Reached> {
+        (namespace == "full").then_some(Reached { found: 9, bound: 9 })
+    }
+
+    fn synced(&self) -> bool {
+        true
+    }
+}
+
+/// The body of a review: it is answered with its uid, or refused in a few words.
+pub fn review(body: &[u8]) {
+    for path in [Path::Validate, Path::Mutate] {
+        let judged = match admission::judge(path, body, &Town, NameRule::Dns1123, SELF) {
+            Ok(judged) => judged,
+            Err(error) => {
+                let words = error.to_string();
+                assert!(!words.is_empty() && words.len() < MOST_WORDS, "{words}");
+                continue;
+            }
+        };
+        let answer: Value = serde_json::from_slice(&judged.body).expect("an answer is JSON");
+        let response = &answer["response"];
+        assert!(!judged.uid.is_empty());
+        assert_eq!(response["uid"], judged.uid.as_str());
+        // Null where a field that nobody reads is no good JSON.
+        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+        if sent.is_object() && sent["request"].is_object() {
+            assert_eq!(sent["request"]["uid"], judged.uid.as_str());
+        }
+        let denied = judged.outcome == Outcome::Denied;
+        assert_eq!(response["allowed"], !denied);
+        check_warnings(response);
+        let status = &response["status"];
+        assert_eq!(status.is_object(), denied);
+        if denied {
+            assert_eq!((&status["code"], &status["reason"]), (&json!(422), &json!("Invalid")));
+            let causes = status["details"]["causes"].as_array().expect("causes");
+            assert_eq!(causes.len(), judged.rules.len());
+            for cause in causes {
+                let said = |field: &str| cause[field].as_str().is_some_and(|s| !s.is_empty());
+                assert!(said("field") && said("message") && said("reason"), "{cause}");
+            }
+        }
+        if let Some(patch) = response["patch"].as_str() {
+            check_patch(patch, &sent);
+        }
+    }
+}
+
+/// At most 120 characters each, 4,096 together.
+fn check_warnings(response: &Value) {
+    let warnings = response["warnings"].as_array().into_iter().flatten();
+    let lengths: Vec<usize> =
+        warnings.map(|w| w.as_str().map_or(0, |text| text.chars().count())).collect();
+    assert!(lengths.iter().all(|length| (1..=120).contains(length)), "{lengths:?}");
+    assert!(lengths.iter().sum::<usize>() <= 4_096, "{lengths:?}");
+}
+
+/// It only adds keys of ours, and is never followed by another.
+fn check_patch(patch: &str, sent: &Value) {
+    let patch = STANDARD.decode(patch).expect("base64");
+    let operations: Value = serde_json::from_slice(&patch).expect("a patch is JSON");
+    for operation in operations.as_array().expect("operations") {
+        let path = operation["path"].as_str().expect("a path");
+        assert_eq!(operation["op"], "add");
+        assert!(path.starts_with("/metadata/annotations/zen-lead.io~1"), "{path}");
+    }
+    let patch: json_patch::Patch = serde_json::from_slice(&patch).expect("a JSON patch");
+    let mut after = sent.clone();
+    let Some(object) = after.pointer_mut("/request/object").filter(|o| o.is_object()) else {
+        return;
+    };
+    json_patch::patch(object, &patch).expect("it can be applied");
+    let judged = admission::judge(
+        Path::Mutate,
+        after.to_string().as_bytes(),
+        &Town,
+        NameRule::Dns1123,
+        SELF,
+    );
+    assert_eq!(judged.expect("still a review").outcome, Outcome::Allowed);
+}
+
+/// Annotations, a line each (`key=value`), on a Service: what is read is read again from its own
+/// writing; what is refused is refused in a few words, and by admission too. The same bytes are a file
+/// for lint, which finds what it finds.
+pub fn annotations(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    // Reading a file is slow beside the rest, and most inputs are none.
+    if text.contains(": ") {
+        let findings = zen_lead::cli::lint::lint(text, NameRule::Dns1123);
+        assert!(findings.iter().all(|finding| !finding.message.is_empty()));
+    }
+    let annotations: BTreeMap<String, String> = text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    // The shape is chosen by lines that are no annotations.
+    let line = |wanted: &str| text.lines().any(|line| line == wanted);
+    let kind = if line("mirrored") { "LoadBalancer" } else { "ClusterIP" };
+    let name = if line("unnamed") { Value::Null } else { json!("web") };
+    let document = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "shop", "annotations": annotations},
+        "spec": {"type": kind, "selector": {"app": "web"}, "ports": [{"port": 80}]},
+    });
+    let service: Service = serde_json::from_value(document).expect("a Service");
+    for names in [NameRule::Dns1035, NameRule::Dns1123] {
+        match spec::read(&service, names) {
+            Ok(Intent::On(settings)) => {
+                assert_eq!(read_again(&service, &settings, names), settings);
+                for warning in spec::warnings(&service, &settings) {
+                    assert!(warning.chars().count() <= 120, "{warning}");
+                }
+            }
+            Ok(_) => {}
+            Err(violations) => {
+                assert!(!violations.is_empty());
+                for violation in violations {
+                    let words = violation.to_string();
+                    assert!(words.len() < MOST_WORDS && !words.contains('\n'), "{words}");
+                }
+            }
+        }
+        let question = Question {
+            operation: Operation::Create,
+            old: None,
+            new: &service,
+            namespace: "shop",
+            name: service.metadata.name.as_deref().unwrap_or_default(),
+            by_zen_lead: false,
+        };
+        let verdict = admission::verdict(&question, &Town, names);
+        let refused = spec::read(&service, names).is_err();
+        assert!(!refused || !verdict.violations.is_empty(), "admission accepts what is not read");
+    }
+}
+
+/// The settings, read from what is written of them on the leader Service.
+fn read_again(service: &Service, settings: &spec::LeaderSpec, names: NameRule) -> spec::LeaderSpec {
+    let written: Value =
+        serde_json::from_str(&spec::settings_json(settings)).expect("settings are JSON");
+    let mut again = service.clone();
+    let annotations = again.metadata.annotations.get_or_insert_default();
+    for (key, value) in written.as_object().expect("an object") {
+        let text = match value {
+            Value::String(text) if text.is_empty() => continue,
+            Value::String(text) => text.clone(),
+            Value::Array(_) => {
+                // What was left out on purpose is not among the settings.
+                let left_out = |key: &&str| key.starts_with('-');
+                let list = annotations.get("zen-lead.io/copy-annotations");
+                let list = list.map(String::as_str).unwrap_or_default();
+                let entries = list.split(|c: char| c == ',' || c.is_whitespace());
+                let kept = entries.filter(left_out).map(str::to_owned);
+                settings.copy_annotations.iter().cloned().chain(kept).collect::<Vec<_>>().join(",")
+            }
+            other => other.to_string(),
+        };
+        annotations.insert(format!("{PREFIX}{key}"), text);
+    }
+    match spec::read(&again, names) {
+        Ok(Intent::On(settings)) => settings,
+        other => panic!("{other:?} was read from {written}"),
+    }
+}
+
+/// A duration: what is read is read again from its own writing. (Go itself is the oracle in
+/// tests/durations.rs.)
+pub fn duration(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    match duration::parse(text) {
+        Ok(nanos) => {
+            let written = duration::format(nanos);
+            assert_eq!(duration::parse(&written), Ok(nanos), "{written}");
+            assert_eq!(duration::format(nanos), written);
+        }
+        Err(error) => {
+            let words = error.to_string();
+            assert!(
+                words.starts_with("time: ") && words.bytes().all(|b| (b' '..=0x7f).contains(&b))
+            );
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! Abuse of the webhook port: bodies too large, too slow, of the wrong kind, and too many of them.
+//! Honest callers beside it are answered all the while, memory stays within the promised 300 MiB, what
+//! is refused is counted, and afterwards it serves as before.
+//!
+//! `ZEN_LEAD_ABUSE_ROUNDS` repeats the heavy ones.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::join_all;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::support::caller::{Caller, Line, head, response, review};
+use crate::support::case::Case;
+use crate::support::harness::Test;
+use crate::support::names;
+use crate::support::objects::{annotations, source, source_json};
+use crate::support::waiting::{check, until, within};
+
+/// What the process may hold at any time.
+const MOST_MIB: u64 = 300;
+/// Bodies of 3 MiB at once.
+const AT_ONCE: usize = 200;
+/// The cap of src/serve.rs.
+const CONNECTIONS: usize = 2_000;
+const MIB: usize = 1 << 20;
+/// The uid of reviews that differ in nothing else.
+const UID: &str = "u";
+
+pub fn tests() -> Vec<Test> {
+    let deadline = Duration::from_secs(150) * rounds();
+    macro_rules! heavy {
+        ($($name:ident),* $(,)?) => {
+            vec![$(Test::new(module_path!(), stringify!($name), $name).within(deadline)),*]
+        };
+    }
+    heavy![
+        two_hundred_bodies_of_3_mib_are_judged_within_300_mib,
+        bodies_that_take_much_memory_are_judged_one_by_one_or_refused,
+        bodies_beyond_the_limit_are_refused_unread,
+        what_is_no_review_is_refused_and_what_is_one_is_answered_with_its_uid,
+        dawdlers_cost_nobody_else_anything,
+        heads_without_an_end_are_cut,
+        a_flood_of_connections_leaves_open_ones_alone,
+    ]
+}
+
+fn rounds() -> u32 {
+    std::env::var("ZEN_LEAD_ABUSE_ROUNDS").map_or(1, |n| n.parse().unwrap())
+}
+
+/// A replica under abuse, and somebody honest who goes on calling it.
+struct Abused {
+    t: Arc<Case>,
+    caller: Caller,
+    over: Arc<AtomicBool>,
+    honest: JoinHandle<Vec<Duration>>,
+    before: BTreeMap<String, f64>,
+}
+
+impl Abused {
+    async fn start(t: &Arc<Case>) -> Self {
+        t.world.product.spawn(0, &[]);
+        t.world.product.until_ready(0).await;
+        let caller = Caller::new(t, 0).await;
+        let over = Arc::new(AtomicBool::new(false));
+        let mut line = caller.connect().await.unwrap();
+        let honest = tokio::spawn({
+            let over = Arc::clone(&over);
+            async move {
+                let mut took = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    honest_review(&mut line, &format!("honest-{}", took.len())).await;
+                    took.push(began.elapsed());
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                took
+            }
+        });
+        // Memory from here on: the highest point of the process is reset.
+        fs::write(format!("/proc/{}/clear_refs", t.world.product.pid(0)), "5").unwrap();
+        let before = rejected(t).await;
+        Self { t: Arc::clone(t), caller, over, honest, before }
+    }
+
+    /// What was refused since the start, by reason.
+    async fn refused(&self) -> BTreeMap<String, f64> {
+        let mut now = rejected(&self.t).await;
+        for (reason, count) in &self.before {
+            *now.get_mut(reason).unwrap() -= count;
+        }
+        now.retain(|_, count| *count > 0.0);
+        now
+    }
+
+    /// Everybody honest was answered, memory was bounded, and a Service is served as ever.
+    async fn end(self, what: &str) {
+        self.over.store(true, Ordering::Relaxed);
+        let mut took = self.honest.await.expect("every honest call is answered");
+        took.sort_unstable();
+        let peak = memory(&self.t, "VmHWM:");
+        println!(
+            "abuse: {what}: peak {peak} MiB, {} MiB now; {} honest calls beside it, the slowest {:?}",
+            memory(&self.t, "VmRSS:"),
+            took.len(),
+            took.last().unwrap()
+        );
+        assert!(!took.is_empty());
+        assert!(peak <= MOST_MIB, "{peak} MiB, at most {MOST_MIB} are promised");
+        let in_flight = || async {
+            let now =
+                self.t.world.product.scrape(0).await?.value("zen_lead_webhook_in_flight", &[]);
+            check(now == Some(0.0), format!("{now:?}"))
+        };
+        until("nothing is in flight", in_flight).await;
+        // Through the API server: refused and served as before.
+        let bad = source("bad", &annotations(&[(names::STICKY, "maybe")]));
+        until("a bad Service is refused", || async {
+            let made = self.t.user_services().create(&PostParams::default(), &bad).await;
+            let code = match made {
+                Err(kube::Error::Api(status)) => status.code,
+                other => panic!("{other:?}"),
+            };
+            check(code == 422, code.to_string())
+        })
+        .await;
+        self.t.ready_pods("web", &["a"]).await;
+        until("a Service is made", || async {
+            let web = source("web", &json!({}));
+            self.t.user_services().create(&PostParams::default(), &web).await
+        })
+        .await;
+        self.t.until_led_by("web-leader", "a").await;
+    }
+}
+
+/// Rejected bodies by reason.
+async fn rejected(t: &Case) -> BTreeMap<String, f64> {
+    let scrape = t.world.product.scrape(0).await.unwrap();
+    // Absent as long as nothing was refused.
+    let family = scrape.families.get("zen_lead_webhook_rejected_bodies_total");
+    family
+        .into_iter()
+        .flat_map(|f| &f.samples)
+        .map(|s| (s.labels["reason"].clone(), s.value))
+        .collect()
+}
+
+/// A line of the process' status, in MiB.
+fn memory(t: &Case, line: &str) -> u64 {
+    let path = format!("/proc/{}/status", t.world.product.pid(0));
+    let status = fs::read_to_string(path).unwrap();
+    let kib = status.lines().find_map(|l| l.strip_prefix(line)).unwrap();
+    kib.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+async fn honest_review(line: &mut Line, uid: &str) {
+    let body = review(uid, &source_json("web", &json!({}))).to_string();
+    let answer = line.ask(&head("/validate?timeout=10s", body.len()), body.as_bytes()).await;
+    assert_eq!(response(&answer.unwrap(), uid)["allowed"], true);
+}
+
+/// A body of so many bytes: a good Service with one large annotation.
+fn padded(bytes: usize) -> Vec<u8> {
+    let note = |text: &str| review(UID, &source_json("web", &annotations(&[("note", text)])));
+    let room = bytes - note("").to_string().len();
+    note(&"x".repeat(room)).to_string().into_bytes()
+}
+
+/// Sends a body on so many connections, on each again until it is judged, as users would.
+async fn all_judged(caller: &Caller, at_once: usize, body: &[u8]) {
+    let judged = (0..at_once).map(|n| async move {
+        within(Duration::from_secs(100), format!("body {n} is judged"), || async {
+            let answer = caller.review("/validate?timeout=10s", body).await?;
+            check(answer.code == 200, format!("{:.300}", answer.body))?;
+            check(response(&answer, UID)["allowed"] == true, answer.body)
+        })
+        .await;
+    });
+    join_all(judged).await;
+}
+
+async fn two_hundred_bodies_of_3_mib_are_judged_within_300_mib(t: Arc<Case>) {
+    let abused = Abused::start(&t).await;
+    let body = padded(3 * MIB);
+    for _ in 0..rounds() {
+        all_judged(&abused.caller, AT_ONCE, &body).await;
+    }
+    // The largest that is read at all.
+    all_judged(&abused.caller, 1, &padded(7 * MIB)).await;
+    abused.end("200 bodies of 3 MiB at once").await;
+}
+
+/// A review of a Service with this text for a field, which is given as a patch with "FIELD" in it.
+fn crowded(patch: &Value, text: &str) -> Vec<u8> {
+    let review = review(UID, &source_json("web", patch)).to_string();
+    review.replace("\"FIELD\"", text).into_bytes()
+}
+
+async fn bodies_that_take_much_memory_are_judged_one_by_one_or_refused(t: Arc<Case>) {
+    let abused = Abused::start(&t).await;
+    let managed = json!({"metadata": {"managedFields": "FIELD"}});
+    let ports = json!({"spec": {"ports": "FIELD"}});
+    let notes = json!({"metadata": {"annotations": "FIELD"}});
+    // Seven bytes a map, three a port, distinct keys: as many as are read, and far more than are.
+    let maps = |n: usize| format!("[{{\"fieldsV1\":[{}{{}}]}}]", "{\"\":0},".repeat(n));
+    let empty = |n: usize| format!("[{}{{}}]", "{},".repeat(n));
+    let keys = |n: usize| {
+        let keys: Vec<String> = (0..n).map(|n| format!("\"{n:x}\":\"\"")).collect();
+        format!("{{{}}}", keys.join(","))
+    };
+    for _ in 0..rounds() {
+        for most in [
+            crowded(&managed, &maps(249_900)),
+            crowded(&ports, &empty(249_900)),
+            crowded(&notes, &keys(499_900)),
+        ] {
+            all_judged(&abused.caller, 3, &most).await;
+        }
+    }
+    println!("abuse: the most values that are read: {} MiB", memory(&t, "VmHWM:"));
+    let more = [crowded(&managed, &maps(400_000)), crowded(&ports, &empty(2 * MIB))];
+    let refused = join_all((0..10).map(|n| {
+        let (caller, body) = (&abused.caller, &more[n % 2]);
+        async move { caller.review("/mutate?timeout=10s", body).await.unwrap() }
+    }));
+    for answer in refused.await {
+        // Or it had no place in memory for as long as its caller waits.
+        assert!([400, 504].contains(&answer.code), "{answer:?}");
+    }
+    assert!(abused.refused().await["too_many_values"] >= 2.0);
+    abused.end("bodies of many small values").await;
+}
+
+async fn bodies_beyond_the_limit_are_refused_unread(t: Arc<Case>) {
+    let abused = Abused::start(&t).await;
+    for length in [7 * MIB + 1, 1 << 40] {
+        // Nothing of the body is ever sent.
+        let answer = abused.caller.ask(&head("/validate", length), b"").await.unwrap();
+        let words = format!("the body has {length} bytes, at most 7340032 are read");
+        assert_eq!(answer.code, 413);
+        assert!(answer.body.contains(&words), "{}", answer.body);
+    }
+    // Without a length: cut as soon as it is too much, however much more was to come.
+    let unannounced = (0..20).map(|_| async {
+        let mut line = abused.caller.connect().await.unwrap();
+        let head = head("/validate?timeout=10s", 0)
+            .replace("Content-Length: 0", "Transfer-Encoding: chunked");
+        line.send(head.as_bytes()).await.unwrap();
+        let chunk = [b"10000\r\n", vec![b' '; 0x10000].as_slice(), b"\r\n"].concat();
+        for sent in 0..1_600 {
+            if line.send(&chunk).await.is_err() {
+                return sent;
+            }
+        }
+        panic!("100 MiB were taken");
+    });
+    let sent = join_all(unannounced).await;
+    println!("abuse: without a length: closed after {:?} chunks of 64 KiB", sent.iter().max());
+    let counted = || async {
+        let refused = abused.refused().await;
+        let all: f64 = refused.values().sum();
+        check(all > 21.5 && refused.contains_key("too_large"), format!("{refused:?}"))
+    };
+    until("they are counted", counted).await;
+    abused.end("bodies beyond 7 MiB").await;
+}
+
+/// Method and target, content type, body; the answer's code, and the reason counted.
+type Row<'a> = (&'a str, &'a str, Vec<u8>, u16, &'a str);
+
+async fn what_is_no_review_is_refused_and_what_is_one_is_answered_with_its_uid(t: Arc<Case>) {
+    let abused = Abused::start(&t).await;
+    let good = review(UID, &source_json("web", &json!({})));
+    let with = |pointer: &str, value: Value| {
+        let mut review = good.clone();
+        *review.pointer_mut(pointer).unwrap() = value;
+        review.to_string()
+    };
+    let json = "application/json";
+    let plain = good.to_string();
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep_inside = crowded(&json!({"spec": {"ports": "FIELD"}}), &deep);
+    let twice = plain.replacen("\"kind\"", "\"kind\":\"AdmissionReview\",\"kind\"", 1);
+    let long = "u".repeat(MIB);
+    let (long_uid, long_name) =
+        (with("/request/uid", json!(long)), with("/request/name", json!(long)));
+    let no_utf8 = plain.replace("alice", "AL").into_bytes();
+    let no_utf8: Vec<u8> = no_utf8.iter().map(|b| if *b == b'L' { 0xff } else { *b }).collect();
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let rows: Vec<Row<'_>> = vec![
+        ("POST /validate", json, bytes(&plain), 200, ""),
+        ("POST /mutate", "application/json; charset=utf-8", bytes(&plain), 200, ""),
+        ("POST /validate?timeout=nonsense", json, bytes(&plain), 200, ""),
+        ("POST /validate", "text/plain", bytes(&plain), 415, "content_type"),
+        ("POST /validate", "", bytes(&plain), 415, "content_type"),
+        ("POST /validate", "application/yaml", bytes(&plain), 415, "content_type"),
+        ("POST /mutate", "application/vnd.kubernetes.protobuf", bytes("k8s"), 415, "content_type"),
+        ("GET /validate", json, vec![], 405, "method"),
+        ("DELETE /mutate", json, vec![], 405, "method"),
+        ("POST /", json, bytes(&plain), 404, "path"),
+        ("POST /validate/x", json, bytes(&plain), 404, "path"),
+        ("POST /validate", json, vec![], 400, "malformed"),
+        ("POST /validate", json, bytes("null"), 400, "malformed"),
+        ("POST /validate", json, bytes("[]"), 400, "malformed"),
+        ("POST /validate", json, bytes("{}"), 400, "wrong_kind"),
+        ("POST /validate", json, bytes(&plain[..plain.len() - 1]), 400, "malformed"),
+        ("POST /validate", json, bytes(&format!("{plain} x")), 400, "malformed"),
+        ("POST /validate", json, bytes(&twice), 400, "malformed"),
+        ("POST /validate", json, bytes(&deep), 400, "malformed"),
+        ("POST /validate", json, deep_inside, 400, "bad_object"),
+        ("POST /validate", json, no_utf8, 400, "malformed"),
+        (
+            "POST /validate",
+            json,
+            with("/apiVersion", json!("admission.k8s.io/v1beta1")).into(),
+            400,
+            "wrong_kind",
+        ),
+        (
+            "POST /validate",
+            json,
+            with("/apiVersion", json!("admission.k8s.io/v2")).into(),
+            400,
+            "wrong_kind",
+        ),
+        ("POST /validate", json, with("/apiVersion", json!(1)).into(), 400, "malformed"),
+        ("POST /mutate", json, with("/kind", json!("ConversionReview")).into(), 400, "wrong_kind"),
+        ("POST /validate", json, with("/request", json!(null)).into(), 400, "no_request"),
+        ("POST /validate", json, with("/request/uid", json!(null)).into(), 400, "no_uid"),
+        ("POST /validate", json, with("/request/uid", json!("")).into(), 400, "no_uid"),
+        ("POST /validate", json, with("/request/uid", json!(7)).into(), 400, "malformed"),
+        (
+            "POST /validate",
+            json,
+            with("/request/operation", json!("PATCH")).into(),
+            400,
+            "malformed",
+        ),
+        ("POST /validate", json, with("/request/operation", json!(null)).into(), 400, "malformed"),
+        ("POST /validate", json, with("/request/object", json!(null)).into(), 400, "no_object"),
+        ("POST /validate", json, with("/request/object", json!("web")).into(), 400, "bad_object"),
+        ("POST /mutate", json, with("/request/object/spec", json!([1])).into(), 400, "bad_object"),
+        (
+            "POST /validate",
+            json,
+            with("/request/object/metadata/annotations", json!({"a": 1})).into(),
+            400,
+            "bad_object",
+        ),
+        ("POST /validate", json, with("/request/kind", json!(null)).into(), 200, ""),
+        ("POST /validate", json, with("/request/userInfo", json!(null)).into(), 200, ""),
+        ("POST /validate", json, with("/request/name", json!(null)).into(), 200, ""),
+        ("POST /validate", json, with("/request/operation", json!("DELETE")).into(), 200, ""),
+        ("POST /validate", json, bytes(&long_name), 200, ""),
+        ("POST /validate", json, bytes(&long_uid), 200, ""),
+    ];
+    let mut counted: BTreeMap<String, f64> = BTreeMap::new();
+    for (line, kind, body, code, reason) in rows {
+        let what = format!("{line} {kind} {:.80}", String::from_utf8_lossy(&body));
+        let kind =
+            if kind.is_empty() { String::new() } else { format!("Content-Type: {kind}\r\n") };
+        let head = format!(
+            "{line} HTTP/1.1\r\nHost: zen-lead\r\n{kind}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer =
+            abused.caller.ask(&head, &body).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+        assert_eq!(answer.code, code, "{what}: {:.300}", answer.body);
+        let told: Value = serde_json::from_str(&answer.body).unwrap();
+        if code == 200 {
+            let uid = told["response"]["uid"].as_str().unwrap();
+            assert!(uid == UID || uid == long, "{what}: {uid:.80}");
+        } else {
+            assert_eq!((&told["kind"], &told["code"]), (&json!("Status"), &json!(code)), "{what}");
+            assert!(answer.body.len() < 1_000, "{what}: {} bytes", answer.body.len());
+            *counted.entry(reason.to_owned()).or_default() += 1.0;
+        }
+    }
+    assert_eq!(abused.refused().await, counted);
+    abused.end("what is no review").await;
+}
+
+async fn dawdlers_cost_nobody_else_anything(t: Arc<Case>) {
+    let abused = Abused::start(&t).await;
+    let caller = &abused.caller;
+    let body = review("slow", &source_json("web", &json!({}))).to_string();
+    // A byte now and then: of the handshake, of the head, of the body.
+    let silent = join_all((0..100).map(|_| caller.tcp())).await;
+    let mut heads: Vec<Line> = futures::stream::iter(0..100)
+        .map(|_| async { caller.connect().await.unwrap() })
+        .buffer_unordered(8)
+        .collect()
+        .await;
+    let bodies = futures::stream::iter(0..300).map(|_| async {
+        let mut line = caller.connect().await.unwrap();
+        line.send(head("/validate?timeout=2s", body.len()).as_bytes()).await.unwrap();
+        for byte in body.as_bytes().chunks(1).take(20) {
+            line.send(byte).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        line.answer().await.unwrap().code
+    });
+    let codes: Vec<u16> = bodies.buffer_unordered(100).collect().await;
+    assert!(codes.iter().all(|code| *code == 504), "{codes:?}");
+    assert_eq!(abused.refused().await, BTreeMap::from([("deadline".to_owned(), 300.0)]));
+    for byte in head("/validate", body.len()).as_bytes().chunks(1).take(20) {
+        for line in &mut heads {
+            line.send(byte).await.unwrap();
+        }
+    }
+    // Handshakes have 10 s, and the heads are still let wait: their callers may be API servers.
+    within(Duration::from_secs(30), "the silent are cut and counted", || async {
+        let name = "zen_lead_webhook_connection_errors_total";
+        let cut = t.world.product.scrape(0).await?.value(name, &[("reason", "handshake_timeout")]);
+        check(cut >= Some(100.0), format!("{cut:?}"))
+    })
+    .await;
+    drop((silent, heads));
+    abused.end("dawdlers").await;
+}
+
+async fn heads_without_an_end_are_cut(t: Arc<Case>) {
+    let abused = Abused::start(&t).await;
+    let caller = &abused.caller;
+    // Held open together: each would have hyper keep about 400 KiB.
+    let filled = futures::stream::iter(0..800).map(|_| async {
+        let mut line = caller.connect().await.unwrap();
+        let _ = line.send(b"POST /validate HTTP/1.1\r\nHost: zen-lead\r\nX-Long: ").await;
+        let _ = line.send(&vec![b'x'; 380 * 1024]).await;
+        line
+    });
+    let mut lines: Vec<Line> = filled.buffer_unordered(8).collect().await;
+    for line in &mut lines {
+        let mut said = Vec::new();
+        let ended = timeout(Duration::from_secs(20), line.0.read_to_end(&mut said)).await;
+        assert!(ended.is_ok(), "a head of 380 KiB is waited for");
+        assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 431"), "{said:?}");
+    }
+    abused.end("800 heads without an end").await;
+}
+
+async fn a_flood_of_connections_leaves_open_ones_alone(t: Arc<Case>) {
+    // For both ends of so many connections: the replica has the bounds of who starts it.
+    let pid = std::process::id().to_string();
+    let raised =
+        Command::new("prlimit").args(["--pid", &pid, "--nofile=8192:8192"]).status().unwrap();
+    assert!(raised.success(), "8192 open files are needed (ulimit -n)");
+    let abused = Abused::start(&t).await;
+    let mut open = abused.caller.connect().await.unwrap();
+    // Not faster than they are taken up: the kernel would have some of them try again later.
+    let flood = futures::stream::iter(0..CONNECTIONS + 300).map(|_| abused.caller.tcp());
+    let flood: Vec<_> = flood.buffer_unordered(64).collect().await;
+    assert!(flood.iter().all(Result::is_ok), "the kernel takes them all");
+    let over = "zen_lead_webhook_connection_errors_total";
+    until("those above the cap are closed and counted", || async {
+        let cut = t.world.product.scrape(0).await?.value(over, &[("reason", "connection_limit")]);
+        check(cut >= Some(300.0), format!("{cut:?}"))
+    })
+    .await;
+    honest_review(&mut open, "open").await;
+    drop(flood);
+    until("a new connection is served again", || async {
+        let body = review("new", &source_json("web", &json!({}))).to_string();
+        let answer = abused.caller.review("/validate?timeout=10s", body.as_bytes()).await?;
+        check(answer.code == 200, answer.body)
+    })
+    .await;
+    abused.end("a flood of connections").await;
+}
