@@ -91,6 +91,11 @@ fn a_restored_cluster_holds() {
     walks(Profile::Restored, 150);
 }
 
+#[test]
+fn clocks_twenty_minutes_apart_hold() {
+    walks(Profile::Skewed, 150);
+}
+
 const PODS_COME_AND_GO: &[World] = &[
     World::Pod("a", PodMove::Ready(false)),
     World::Pod("a", PodMove::Ready(true)),

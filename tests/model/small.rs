@@ -92,10 +92,12 @@ impl Small {
             if state.faults > 0 {
                 turns.push(Turn::Crash(r));
                 if replica.pending.is_some() {
-                    turns.extend([Outcome::Failed, Outcome::AnswerLost].map(|o| Turn::Act(r, o)));
+                    let faults = [Outcome::Failed, Outcome::AnswerLost, Outcome::Slow];
+                    turns.extend(faults.map(|o| Turn::Act(r, o)));
                 }
             }
-            // What arrives while a call is under way is looked at after it.
+            // What arrives while a call is under way is looked at after it; only a slow answer is
+            // overtaken.
             if replica.between() {
                 turns.extend(
                     KINDS

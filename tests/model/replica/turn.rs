@@ -41,6 +41,12 @@ impl Replica {
             self.settle(server, outcome, &settling);
             return Ok(());
         }
+        if let Some(answer) = self.answered.take() {
+            if let Some(key) = self.current.clone() {
+                self.absorb(&key, &answer);
+            }
+            return Ok(());
+        }
         if let Some(pending) = self.pending.take() {
             return self.write(server, outcome, pending, ledger);
         }
@@ -170,7 +176,7 @@ impl Replica {
 
     pub(super) fn rest(&mut self) {
         (self.current, self.read, self.reading, self.pending) = (None, None, None, None);
-        self.acting = false;
+        (self.acting, self.answered) = (false, None);
     }
 
     pub(super) fn again(&mut self, key: &ServiceKey) {
@@ -314,6 +320,7 @@ impl Replica {
                 match (outcome, settling) {
                     (Outcome::AnswerLost, Some(settling)) => self.settling = Some(settling),
                     (Outcome::AnswerLost, None) => self.again(&key),
+                    (Outcome::Slow, _) => self.answered = Some(answer),
                     _ => self.absorb(&key, &answer),
                 }
             }
@@ -360,6 +367,9 @@ impl Replica {
         }
         if let Some(settling) = &self.settling {
             tell(Part::Text(&settling.slice));
+        }
+        if let Some(answer) = &self.answered {
+            tell(Part::Answer(answer));
         }
     }
 }
