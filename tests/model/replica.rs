@@ -37,6 +37,10 @@ pub enum Without {
     VersionsInOrder,
     /// A lower version never takes over from a higher one that is gone.
     Takeover,
+    /// An answer counts also where the watch has told what came after it.
+    AnswersInOrder,
+    /// Nobody finishes a switch by the clock of who began it.
+    BegunSwitches,
 }
 
 /// What becomes of a call.
