@@ -1,43 +1,61 @@
 #!/usr/bin/env bash
 # What takes too long for every change, within SOAK_MINUTES (default 120), and what it found:
 #
-#   scripts/soak.sh
+#   scripts/soak.sh [STEP...]      without one: all of them
 #
-# A sixth of the time for larger small worlds, two for random walks, the rest for all mutants of the
-# core. Walks go on from seed SOAK_SEED (default: from the time of day, so that every run is new).
+# Each step is a function that takes its share of the time. Walks go on from seed SOAK_SEED (default:
+# from the time of day, so that every run is new); SOAK_SAMPLE=n takes one mutant in n.
+# SOAK_PROFILE=test does without a second build of everything; its walks are several times slower.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
 
+profile=${SOAK_PROFILE:-release}
+STEPS=(small_worlds random_walks mutants)
+
 minutes=${SOAK_MINUTES:-120}
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || die "SOAK_MINUTES is '$minutes'" "give a number of minutes"
 end=$((SECONDS + 60 * minutes))
 
-step() { say "== $* ($(((end - SECONDS) / 60)) min left)"; }
 # limited SECONDS COMMAND...: running out of time is no failure.
 limited() {
   local code=0
   timeout --kill-after=30 "$@" || code=$?
-  [[ $code -eq 0 || $code -eq 124 ]] || exit "$code"
+  [[ $code -ne 124 && $code -ne 137 ]] || say "out of time after $1 s; what was done until then held"
+  [[ $code -eq 0 || $code -eq 124 || $code -eq 137 ]] || exit "$code"
 }
 
-step "building the model"
-cargo test --locked --release --test model --no-run
+# A sixth of the time; every state is let come to rest.
+small_worlds() {
+  cargo test --locked --profile "$profile" --test model --no-run
+  ZEN_LEAD_MODEL_SOAK=1 ZEN_LEAD_MODEL_REST_OF=1 ZEN_LEAD_MODEL_STATES=5000000 \
+    limited $((10 * minutes)) cargo test --locked --profile "$profile" --test model -- --nocapture small_worlds_hold
+}
 
-step "small worlds, every state let come to rest"
-ZEN_LEAD_MODEL_SOAK=1 ZEN_LEAD_MODEL_REST_OF=1 ZEN_LEAD_MODEL_STATES=5000000 \
-  limited $((10 * minutes)) cargo test --locked --release --test model -- --nocapture small_worlds_hold
+# A third of the time.
+random_walks() {
+  local seed=${SOAK_SEED:-$(($(date +%s) * 100))} rounds=0 until=$((SECONDS + 20 * minutes))
+  cargo test --locked --profile "$profile" --test model --no-run
+  while [[ $SECONDS -lt $until ]]; do
+    ZEN_LEAD_MODEL_FIRST=$((seed + 1000 * rounds)) ZEN_LEAD_MODEL_WALKS=1000 \
+      cargo test --locked --profile "$profile" --quiet --test model -- --nocapture hold --skip small
+    rounds=$((rounds + 1))
+  done
+  say "$((5 * 1000 * rounds)) walks of 300 moves from seed $seed"
+}
 
-step "random walks"
-seed=${SOAK_SEED:-$(($(date +%s) * 100))} rounds=0 walks_end=$((SECONDS + 20 * minutes))
-while [[ $SECONDS -lt $walks_end ]]; do
-  ZEN_LEAD_MODEL_FIRST=$((seed + 1000 * rounds)) ZEN_LEAD_MODEL_WALKS=1000 \
-    cargo test --locked --release --quiet --test model -- --nocapture hold --skip small
-  rounds=$((rounds + 1))
+# What is left.
+mutants() {
+  local left=$((end - SECONDS))
+  [[ $left -gt 60 ]] || left=60
+  MUTANTS_SECONDS=$left scripts/mutants.sh --sample "${SOAK_SAMPLE:-1}"
+}
+
+[[ $# -gt 0 ]] || set -- "${STEPS[@]}"
+for step in "$@"; do
+  [[ " ${STEPS[*]} " == *" $step "* ]] || die "there is no step '$step'" "one of: ${STEPS[*]}"
+  say "== $step ($(((end - SECONDS) / 60)) min left)"
+  "$step"
 done
-say "$((4 * 1000 * rounds)) walks of 300 moves from seed $seed"
-
-step "mutants"
-[[ $((end - SECONDS)) -gt 60 ]] && limited $((end - SECONDS)) scripts/mutants.sh
-step "done"
+say "== done"
