@@ -8,8 +8,8 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 
 IMAGE ?= zen-lead:dev
-# The sample of `make mutants`: one in so many.
-SHARD ?= 0/256
+# The sample of `make mutants`: one in so many, others with each commit.
+SAMPLE ?= 200
 # Names of measurements, none for all.
 BENCH ?=
 
@@ -58,8 +58,8 @@ coverage: toolchain-all ## `make test` with counters; fails where too few lines 
 	scripts/coverage.sh
 
 .PHONY: mutants
-mutants: toolchain ## A few mutants of the core, and which of them the tests notice (SHARD=k/n)
-	scripts/mutants.sh --shard $(SHARD)
+mutants: toolchain ## A few mutants of the core, and which of them the tests notice (SAMPLE=n: one in n)
+	scripts/mutants.sh --sample $(SAMPLE)
 
 .PHONY: fuzz
 fuzz: toolchain ## The fuzz targets, each for FUZZ_SECONDS (default 20); fuzz/README.md

@@ -1,55 +1,94 @@
 #!/usr/bin/env bash
 # What takes too long for every change, within SOAK_MINUTES (default 120), and what it found:
 #
-#   scripts/soak.sh
+#   scripts/soak.sh [STEP...]      without one: all of them
 #
-# A sixth of the time for larger small worlds, two for random walks, a tenth for the fuzz targets, some
-# minutes for 20 million durations beside Go and for abuse of the webhook, the rest for all mutants of
-# the core. Walks go on from seed SOAK_SEED (default: from the time of day, so that every run is new).
+# Each step is a function. Those of the model and the fuzz targets take their share of the time, those on a
+# real API server as long as they need, and the mutants what is left. Walks go on from seed SOAK_SEED
+# (default: from the time of day, so that every run is new); SOAK_SAMPLE=n takes one mutant in n.
+# SOAK_PROFILE=test does without a second build of everything; its walks are several times slower.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
 
+profile=${SOAK_PROFILE:-release}
+STEPS=(small_worlds random_walks fuzzing durations abuse certificates faults rest mutants)
+
 minutes=${SOAK_MINUTES:-120}
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || die "SOAK_MINUTES is '$minutes'" "give a number of minutes"
 end=$((SECONDS + 60 * minutes))
+seed=${SOAK_SEED:-$(($(date +%s) * 100))}
 
-step() { say "== $* ($(((end - SECONDS) / 60)) min left)"; }
 # limited SECONDS COMMAND...: running out of time is no failure.
 limited() {
   local code=0
   timeout --kill-after=30 "$@" || code=$?
-  [[ $code -eq 0 || $code -eq 124 ]] || exit "$code"
+  [[ $code -ne 124 && $code -ne 137 ]] || say "out of time after $1 s; what was done until then held"
+  [[ $code -eq 0 || $code -eq 124 || $code -eq 137 ]] || exit "$code"
 }
 
-step "building the model"
-cargo test --locked --release --test model --no-run
+# A sixth of the time; every state is let come to rest.
+small_worlds() {
+  cargo test --locked --profile "$profile" --test model --no-run
+  ZEN_LEAD_MODEL_SOAK=1 ZEN_LEAD_MODEL_REST_OF=1 ZEN_LEAD_MODEL_STATES=5000000 \
+    limited $((10 * minutes)) cargo test --locked --profile "$profile" --test model -- --nocapture small_worlds_hold
+}
 
-step "small worlds, every state let come to rest"
-ZEN_LEAD_MODEL_SOAK=1 ZEN_LEAD_MODEL_REST_OF=1 ZEN_LEAD_MODEL_STATES=5000000 \
-  limited $((10 * minutes)) cargo test --locked --release --test model -- --nocapture small_worlds_hold
+# A third of the time.
+random_walks() {
+  local rounds=0 until=$((SECONDS + 20 * minutes))
+  cargo test --locked --profile "$profile" --test model --no-run
+  while [[ $SECONDS -lt $until ]]; do
+    ZEN_LEAD_MODEL_FIRST=$((seed + 1000 * rounds)) ZEN_LEAD_MODEL_WALKS=1000 \
+      cargo test --locked --profile "$profile" --quiet --test model -- --nocapture hold --skip small
+    rounds=$((rounds + 1))
+  done
+  say "$((5 * 1000 * rounds)) walks of 300 moves from seed $seed"
+}
 
-step "random walks"
-seed=${SOAK_SEED:-$(($(date +%s) * 100))} rounds=0 walks_end=$((SECONDS + 20 * minutes))
-while [[ $SECONDS -lt $walks_end ]]; do
-  ZEN_LEAD_MODEL_FIRST=$((seed + 1000 * rounds)) ZEN_LEAD_MODEL_WALKS=1000 \
-    cargo test --locked --release --quiet --test model -- --nocapture hold --skip small
-  rounds=$((rounds + 1))
+# A tenth of the time for the three targets together.
+fuzzing() {
+  FUZZ_PROFILE=release FUZZ_SECONDS=$((2 * minutes)) scripts/fuzz.sh
+}
+
+# 20 million strings beside Go's own reading of them.
+durations() {
+  (cd e2e/tools && GOFLAGS=-mod=readonly GOWORK=off go build -o "$ROOT/target/go-duration" ./go-duration)
+  GO_DURATION=$ROOT/target/go-duration ZEN_LEAD_DURATIONS=20000000 ZEN_LEAD_DURATIONS_SEED=$seed \
+    cargo test --locked --profile "$profile" --test durations
+}
+
+abuse() {
+  ZEN_LEAD_ABUSE_ROUNDS=10 scripts/test.sh test --locked --test cluster -- abuse::
+}
+
+# 20,000 calls while certificates rotate, and 50 starts from nothing.
+certificates() {
+  ZEN_LEAD_ROTATION_CALLS=20000 ZEN_LEAD_ROTATIONS=20 ZEN_LEAD_COLD_STARTS=50 \
+    scripts/test.sh test --locked --test cluster -- certificates::
+}
+
+# Crashes, partitions, restarts and lag, longer and more often.
+faults() {
+  scripts/soak_faults.sh
+}
+
+# Ten minutes (SOAK_REST_SECONDS) in which nothing may be written.
+rest() {
+  ZEN_LEAD_REST_SECONDS=${SOAK_REST_SECONDS:-600} scripts/test.sh test --locked --test cluster -- --nocapture rest::
+}
+
+# What is left.
+mutants() {
+  local left=$((end - SECONDS))
+  [[ $left -gt 60 ]] || left=60
+  MUTANTS_SECONDS=$left scripts/mutants.sh --sample "${SOAK_SAMPLE:-1}"
+}
+
+[[ $# -gt 0 ]] || set -- "${STEPS[@]}"
+for step in "$@"; do
+  [[ " ${STEPS[*]} " == *" $step "* ]] || die "there is no step '$step'" "one of: ${STEPS[*]}"
+  say "== $step ($(((end - SECONDS) / 60)) min left)"
+  "$step"
 done
-say "$((4 * 1000 * rounds)) walks of 300 moves from seed $seed"
-
-step "durations beside Go"
-(cd e2e/tools && GOFLAGS=-mod=readonly GOWORK=off go build -o "$ROOT/target/go-duration" ./go-duration)
-GO_DURATION=$ROOT/target/go-duration ZEN_LEAD_DURATIONS=20000000 ZEN_LEAD_DURATIONS_SEED=$seed \
-  cargo test --locked --release --test durations
-
-step "abuse of the webhook"
-ZEN_LEAD_ABUSE_ROUNDS=10 scripts/test.sh test --locked --test cluster -- abuse::
-
-step "fuzz targets"
-FUZZ_PROFILE=release FUZZ_SECONDS=$((2 * minutes)) scripts/fuzz.sh
-
-step "mutants"
-[[ $((end - SECONDS)) -gt 60 ]] && limited $((end - SECONDS)) scripts/mutants.sh
-step "done"

@@ -75,7 +75,28 @@ impl Index {
         self.names
     }
 
-    /// Takes in a Service: an event of the watch, or the answer to a write of our own.
+    /// Takes in the answer to a write of our own, unless the watch has told already what came after
+    /// it: an object that it knows no longer was deleted.
+    pub fn answer_service(&mut self, object: core::Service) -> Dirty {
+        let known = names_of(&object.metadata)
+            .and_then(|(namespace, name)| self.namespaces.get(&namespace)?.service(&name));
+        if known.is_none() && Rv::of(&object.metadata) <= self.services_seen {
+            return Dirty::new();
+        }
+        self.apply_service(object)
+    }
+
+    /// See [`Index::answer_service`].
+    pub fn answer_slice(&mut self, object: EndpointSlice) -> Dirty {
+        let known = names_of(&object.metadata)
+            .and_then(|(namespace, name)| self.namespaces.get(&namespace)?.slice(&name));
+        if known.is_none() && Rv::of(&object.metadata) <= self.slices_seen {
+            return Dirty::new();
+        }
+        self.apply_slice(object)
+    }
+
+    /// Takes in a Service from the watch.
     pub fn apply_service(&mut self, object: core::Service) -> Dirty {
         let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
         let Some(entry) = Entry::trim(object, self.names) else { return Dirty::new() };
@@ -260,7 +281,7 @@ impl Index {
         self.prune();
     }
 
-    /// Takes in a slice: an event of the watch, or the answer to a write of our own.
+    /// Takes in a slice from the watch.
     pub fn apply_slice(&mut self, object: EndpointSlice) -> Dirty {
         let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
         let version = Rv::of(&object.metadata);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
+use kube::core::{ObjectList, Request};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -17,9 +18,11 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::index::{Index, Limits};
 use crate::keys::kubernetes;
+use crate::lists;
 use crate::names::{NameRule, ServiceKey};
 use crate::retry::{self, CallError, Caller, Operation, Target};
 use crate::version::Rv;
+use crate::watch::{Kind, Watched};
 
 /// The outcome of the last read of a namespace and when it began.
 type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Result<Arc<Index>, CallError>)>>>;
@@ -86,7 +89,6 @@ impl Reader {
     /// get and list").
     async fn read_now(&self, key: &ServiceKey) -> Result<Index, CallError> {
         let ns = &key.namespace;
-        let about = Target::of(key, "");
         let all = ListParams::default();
         let selector =
             format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);
@@ -96,12 +98,10 @@ impl Reader {
         let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), ns);
         // The slices first: a mark written while the rest is read must not lie above it, or it
         // would look like one of another history.
-        let slices =
-            retry::call(&self.caller, Operation::ListSlices, about, || slices.list(&not_built_in))
-                .await?;
+        let slices = self.list(key, Kind::Slices, &slices, &not_built_in).await?;
         let (services, pods) = tokio::try_join!(
-            retry::call(&self.caller, Operation::ListServices, about, || services.list(&all)),
-            retry::call(&self.caller, Operation::ListPods, about, || pods.list(&all)),
+            self.list(key, Kind::Services, &services, &all),
+            self.list(key, Kind::Pods, &pods, &all),
         )?;
         let version = |v: &Option<String>| v.as_deref().and_then(Rv::parse).unwrap_or_default();
         let mut index = Index::new(self.names, self.limits);
@@ -110,5 +110,29 @@ impl Reader {
         index.reset_pods(Some(ns), &pods.items, seen);
         index.reset_slices(slices.items, version(&slices.metadata.resource_version));
         Ok(index)
+    }
+
+    /// A whole list, but for objects that nobody can read: those are counted, as the watches do.
+    async fn list<K: Watched>(
+        &self,
+        key: &ServiceKey,
+        kind: Kind,
+        api: &Api<K>,
+        params: &ListParams,
+    ) -> Result<ObjectList<K>, CallError> {
+        let request = Request::new(api.resource_url());
+        let (list, malformed) =
+            retry::call(&self.caller, kind.list(), Target::of(key, ""), || async {
+                let text = lists::page(&self.client, &request, params).await?;
+                let mut malformed = Vec::new();
+                let list = lists::read(&text, &mut malformed).map_err(kube::Error::SerdeError)?;
+                Ok((list, malformed))
+            })
+            .await?;
+        for error in malformed {
+            self.caller.metrics.watch_malformed(kind.as_str());
+            tracing::error!(kind = kind.as_str(), "skipped an object that cannot be read: {error}");
+        }
+        Ok(list)
     }
 }

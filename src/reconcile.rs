@@ -430,8 +430,8 @@ impl Reconciler {
 
 fn fold(index: &mut Index, key: &ServiceKey, applied: &Applied) -> Dirty {
     match applied {
-        Applied::Service(service) => index.apply_service((**service).clone()),
-        Applied::Slice(slice) => index.apply_slice((**slice).clone()),
+        Applied::Service(service) => index.answer_service((**service).clone()),
+        Applied::Slice(slice) => index.answer_slice((**slice).clone()),
         Applied::ServiceGone(target) => index.forget_service(key, &target.name, &target.uid),
         Applied::SliceGone(target) => index.forget_slice(key, &target.name, &target.uid),
     }

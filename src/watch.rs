@@ -92,7 +92,7 @@ impl Kind {
     }
 
     /// The call that lists it.
-    fn list(self) -> Operation {
+    pub(crate) fn list(self) -> Operation {
         match self {
             Self::Services => Operation::ListServices,
             Self::Pods => Operation::ListPods,

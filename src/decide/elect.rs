@@ -101,6 +101,15 @@ pub struct Incumbent {
     pub not_ready_since: Option<Timestamp>,
 }
 
+/// A switch that another replica began and nobody has finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Uid of the pod that is to become leader.
+    pub uid: String,
+    /// When it was begun, by the clock of who began it.
+    pub at: Timestamp,
+}
+
 /// How the endpoint of the chosen pod is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conditions {
@@ -143,6 +152,16 @@ pub struct Rules<'a> {
     pub may_promote: bool,
     /// The present time.
     pub now: Timestamp,
+    /// A switch that was begun: its timers have run out, by a clock that may be ahead of ours.
+    /// Taking it back would have it begun again, until both clocks allow it.
+    pub begun: Option<&'a Begun>,
+}
+
+impl Rules<'_> {
+    /// The time of day by which a timer of the pod to come counts.
+    fn now_for(&self, pod: &Pod) -> Timestamp {
+        self.begun.filter(|b| *b.uid == *pod.uid).map_or(self.now, |b| b.at.max(self.now))
+    }
 }
 
 /// Holds the election.
@@ -170,7 +189,7 @@ pub fn elect(pods: &[Arc<Pod>], incumbent: Option<&Incumbent>, rules: &Rules<'_>
         (Some(pod), Some(first)) if incumbent_healthy && first.uid == pod.uid => {
             choice.endpoint = Some((pod.clone(), routed));
         }
-        (Some(pod), _) if delayed(pod, incumbent, rules, &mut choice) => {
+        (Some(pod), _) if delayed(pod, incumbent, best, rules, &mut choice) => {
             choice.endpoint = Some((pod.clone(), out_of_service(pod)));
         }
         (_, Some(first)) => {
@@ -194,6 +213,7 @@ pub fn elect(pods: &[Arc<Pod>], incumbent: Option<&Incumbent>, rules: &Rules<'_>
 fn delayed(
     pod: &Pod,
     incumbent: Option<&Incumbent>,
+    best: Option<&Arc<Pod>>,
     rules: &Rules<'_>,
     choice: &mut Choice,
 ) -> bool {
@@ -203,7 +223,7 @@ fn delayed(
     }
     let since = incumbent.and_then(|i| i.not_ready_since).unwrap_or(rules.now);
     let until = plus(since, rules.spec.failover_min_delay);
-    if until <= rules.now {
+    if until <= best.map_or(rules.now, |p| rules.now_for(p)) {
         choice.not_ready_since = Some(since);
         return false;
     }
@@ -230,7 +250,7 @@ fn candidates(
     for pod in pods.iter().filter(|p| p.eligible() && p.address(rules.family).is_some()) {
         let is_incumbent = incumbent.is_some_and(|i| *i.uid == *pod.uid);
         match ready_long_enough_at(pod, rules) {
-            Some(at) if !is_incumbent && at > rules.now => next = earliest(next, Some(at)),
+            Some(at) if !is_incumbent && at > rules.now_for(pod) => next = earliest(next, Some(at)),
             _ => found.push(pod.clone()),
         }
     }

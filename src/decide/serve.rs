@@ -18,7 +18,7 @@ use crate::events::Reason;
 use crate::index::Snapshot;
 use crate::index::pod::Family;
 use crate::index::service::Leader;
-use crate::index::slice::{Slice, Truth};
+use crate::index::slice::Truth;
 use crate::keys::{self, status};
 use crate::metrics::ServiceReport;
 use crate::replica;
@@ -46,19 +46,21 @@ impl Case<'_> {
             move |f| *f == first || !taken(*f)
         });
         let present = Present::new(&snapshot.slices, leader, &families);
-        let truth = present.lock().map(Slice::truth);
+        let truth = present.lock_says().cloned();
         let mirrored = mirror::read(&leader.object);
         let incumbent = incumbent(snapshot, &present, &mirrored, leader);
         let newer = newer(ctx, leader, &present);
         let takes_over = newer == Newer::Gone && ctx.takes_over;
         let outranked = newer != Newer::No && !takes_over;
-        let now = present.moment(ctx.now);
+        let asked = asked(source);
+        let begun = present.begun(&asked);
         let rules = Rules {
             spec,
             family: families[0],
             // Over what a newer version wrote, an older one only takes out.
             may_promote: valid && snapshot.pods_known && !outranked,
-            now,
+            now: ctx.now,
+            begun: begun.as_ref(),
         };
         let choice = elect::elect(&snapshot.pods, incumbent.as_ref(), &rules);
         let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
@@ -77,14 +79,14 @@ impl Case<'_> {
             incumbent: incumbent.as_ref(),
             mirror: &mirrored,
             marks: snapshot.marks,
-            asked: asked(source),
+            asked,
             writer: ctx.writer,
             version: if takes_over {
                 Version::Back(ctx.version)
             } else {
                 Version::AtLeast(ctx.version)
             },
-            now,
+            now: ctx.now,
             pods: &snapshot.pods,
             deselected: &snapshot.deselected,
         };
@@ -168,7 +170,7 @@ fn incumbent(
 ) -> Option<Incumbent> {
     let named = |t: &Truth| t.pod_uid.is_some();
     let second = || {
-        let follower = present.follower().map(Slice::truth).unwrap_or_default();
+        let follower = present.follower_says().cloned().unwrap_or_default();
         let newer = if follower.epoch >= mirrored.epoch { follower } else { mirrored.clone() };
         Some(newer).filter(named)
     };
@@ -180,8 +182,8 @@ fn incumbent(
         });
         slices.map(|s| s.truth()).filter(named).max_by_key(|t| t.epoch)
     };
-    let truth = match present.lock() {
-        Some(lock) => lock.truth(),
+    let truth = match present.lock_says() {
+        Some(lock) => lock.clone(),
         None => second().or_else(old_name)?,
     };
     Some(Incumbent {

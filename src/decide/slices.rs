@@ -7,22 +7,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::Context;
-use super::elect::{Choice, Conditions, Incumbent, Reason};
+use super::elect::{Begun, Choice, Conditions, Incumbent, Reason};
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
 use crate::keys::{self, kubernetes, status};
 use crate::replica::next_epoch;
 use crate::version::Marks;
-
-/// How far the clock of another replica may be ahead to be followed.
-const SKEW: SignedDuration = SignedDuration::from_secs(10);
 
 /// A write of a slice.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,12 +133,20 @@ pub struct Present<'a> {
     lock: Option<&'a Slice>,
     follower: Option<&'a Slice>,
     superfluous: Vec<&'a Slice>,
+    lock_says: Option<Truth>,
+    follower_says: Option<Truth>,
 }
 
 impl<'a> Present<'a> {
     /// Finds lock and follower by name among the slices of ours.
     pub fn new(slices: &'a [Arc<Slice>], leader: &Leader, families: &[Family]) -> Self {
-        let mut present = Self { lock: None, follower: None, superfluous: Vec::new() };
+        let mut present = Self {
+            lock: None,
+            follower: None,
+            superfluous: Vec::new(),
+            lock_says: None,
+            follower_says: None,
+        };
         let ours = slices
             .iter()
             // One that is being deleted routes until it is gone: it is kept right as well.
@@ -157,7 +162,23 @@ impl<'a> Present<'a> {
                 _ => present.superfluous.push(slice),
             }
         }
+        present.lock_says = present.lock.map(Slice::truth);
+        present.follower_says = present.follower.map(Slice::truth);
         present
+    }
+
+    /// What the lock says.
+    pub fn lock_says(&self) -> Option<&Truth> {
+        self.lock_says.as_ref()
+    }
+
+    /// What the follower says.
+    pub fn follower_says(&self) -> Option<&Truth> {
+        self.follower_says.as_ref()
+    }
+
+    fn both(&self) -> impl Iterator<Item = &Truth> {
+        self.lock_says.iter().chain(&self.follower_says)
     }
 
     /// The lock slice.
@@ -179,34 +200,31 @@ impl<'a> Present<'a> {
 
     /// The furthest marks any of them carries.
     pub fn marks(&self) -> Marks {
-        let all = self.lock.iter().chain(&self.follower);
-        all.map(|s| s.truth().marks).fold(Marks::default(), Marks::max)
+        self.both().map(|t| t.marks).fold(Marks::default(), Marks::max)
     }
 
-    /// The time of day for a decision: an epoch a little ahead of the own clock is the clock of
-    /// whoever wrote it. Otherwise a replica that is behind would take back what a timer allowed
-    /// the other, and both would go on until the clocks allow it alike.
-    pub fn moment(&self, now: Timestamp) -> Timestamp {
-        let all = self.lock.iter().chain(&self.follower).map(|s| s.truth().epoch);
-        let latest = all.filter_map(|e| Timestamp::from_millisecond(i64::try_from(e).ok()?).ok());
-        let trusted = now + SKEW;
-        latest.filter(|t| *t <= trusted).fold(now, Timestamp::max)
+    /// The switch that the follower was emptied for and that did not reach the lock, unless the
+    /// source asks for something else by now. Its epoch is the clock of whoever began it.
+    pub fn begun(&self, asked: &str) -> Option<Begun> {
+        let (lock, follower) = (self.lock_says()?, self.follower_says()?);
+        let emptied = named(self.follower).next().is_none() && follower.epoch > lock.epoch;
+        let at = Timestamp::from_millisecond(i64::try_from(follower.epoch).ok()?).ok()?;
+        let same = follower.asked.as_deref() == Some(asked);
+        follower.pod_uid.clone().filter(|_| emptied && same).map(|uid| Begun { uid, at })
     }
 
     /// The writers of those that carry a newer decision version than `own`.
     pub fn newer_writers(&self, own: u32) -> Vec<String> {
-        let all = self.lock.iter().chain(&self.follower).map(|s| s.truth());
-        let newer = all.filter(|t| t.decision_version > own);
-        newer.map(|t| t.writer.unwrap_or_default()).collect()
+        let newer = self.both().filter(|t| t.decision_version > own);
+        newer.map(|t| t.writer.clone().unwrap_or_default()).collect()
     }
 }
 
 /// The next write towards the wanted slices, or `None` when they are right.
 pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
-    let lock = present.lock.map(Slice::truth);
-    let follower = present.follower.map(Slice::truth);
-    let lock_epoch = lock.as_ref().map_or(0, |t| t.epoch);
-    let follower_epoch = follower.as_ref().map_or(0, |t| t.epoch);
+    let (lock, follower) = (present.lock_says(), present.follower_says());
+    let lock_epoch = lock.map_or(0, |t| t.epoch);
+    let follower_epoch = follower.map_or(0, |t| t.epoch);
     let previous = lock_epoch.max(follower_epoch).max(wanted.mirror.epoch);
     let dual = wanted.families.len() > 1;
     let to_come = next_epoch(previous, wanted.now);
@@ -231,8 +249,7 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
         && (switch.is_some() || present.lock.is_none())
         && must_empty_follower(wanted, present, lock_epoch, follower_epoch)
     {
-        let content =
-            Content { pod: None, epoch: to_come, ..Content::of_follower(follower.as_ref()) };
+        let content = Content::emptied(to_come, switch.as_ref(), follower);
         let write = wanted.write(present.follower, wanted.families[1], &content);
         return Some(Next { write, switch: None, urgent: false });
     }
@@ -249,7 +266,7 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
         () if present.lock.is_none() => previous,
         () => lock_epoch,
     };
-    let content = Content::of_lock(wanted, switch.as_ref(), epoch, lock.as_ref());
+    let content = Content::of_lock(wanted, switch.as_ref(), epoch, lock);
     let right = present.lock.is_some_and(|s| wanted.says(s, wanted.families[0], &content));
     if renewed || !right {
         let urgent = switch.is_none() && takes_out(present.lock, &content);
@@ -348,13 +365,15 @@ impl Content {
         }
     }
 
-    fn of_follower(truth: Option<&Truth>) -> Self {
-        let truth = truth.cloned().unwrap_or_default();
+    /// A follower that is emptied for a switch names the pod to come, so that whoever finishes the
+    /// switch finishes that one ([`Present::begun`]).
+    fn emptied(epoch: u64, switch: Option<&Switch>, follower: Option<&Truth>) -> Self {
+        let truth = follower.cloned().unwrap_or_default();
         Self {
             pod: None,
-            epoch: truth.epoch,
-            leader_uid: truth.pod_uid,
-            leader_name: truth.pod_name,
+            epoch,
+            leader_uid: switch.map(|s| s.uid.clone()).or(truth.pod_uid),
+            leader_name: switch.map(|s| s.name.clone()).or(truth.pod_name),
             switched_at: truth.switched_at,
             reason: truth.reason,
             not_ready_since: None,

@@ -134,6 +134,28 @@ fn positions_come_from_lists_and_the_watch_and_not_from_our_own_writes() {
 }
 
 #[test]
+fn an_answer_that_the_watch_has_overtaken_brings_nothing_back() {
+    let leader = || service("web-leader").leading("web", "uid-web").version(12);
+    let slice = || foreign_slice("lock", "web-leader").version(13);
+    let mut index = empty();
+    index.reset_services(vec![service("web").enabled().version(3)], Rv(10));
+    index.reset_slices(vec![], Rv(10));
+    // Answers come before the watch, as a rule.
+    assert_eq!(index.answer_service(leader()), keys(&["web"]));
+    assert_eq!(index.answer_slice(slice()), keys(&["web"]));
+    // Both are deleted, and the watch tells so before the answers to our writes are looked at.
+    index.delete_slice(&slice().version(14));
+    index.slices_heard(Rv(14));
+    index.delete_service(&leader().version(15));
+    index.services_heard(Rv(15));
+    assert_eq!((index.answer_service(leader()), index.answer_slice(slice())), <_>::default());
+    assert_eq!((index.sizes().services, index.sizes().slices), (1, 0));
+    // A newer write is none of that.
+    assert_eq!(index.answer_service(leader().version(16)), keys(&["web"]));
+    assert_eq!(index.answer_slice(slice().version(17)), keys(&["web"]));
+}
+
+#[test]
 fn pods_count_as_known_after_their_first_list() {
     let mut index = empty();
     index.apply_service(service("web").enabled());

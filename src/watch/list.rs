@@ -2,11 +2,12 @@
 //!
 //! What fails beyond that is begun again by the loop (`watch`).
 
+use kube::Api;
 use kube::api::ListParams;
-use kube::core::{DeserializeGuard, ObjectList, Request};
-use kube::{Api, Client};
+use kube::core::Request;
 
 use super::{Selector, Watched, times};
+use crate::lists::{page, read};
 use crate::retry::{self, CallError, Caller, Operation, Target};
 use crate::version::Rv;
 
@@ -82,33 +83,4 @@ async fn pages<K: Watched, T>(
             return Ok(listed);
         }
     }
-}
-
-async fn page(client: &Client, request: &Request, params: &ListParams) -> kube::Result<String> {
-    let request = request.list(params).map_err(kube::Error::BuildRequest)?;
-    client.request_text(request).await
-}
-
-/// Reads a page; only if that fails, again object by object, because that is several times slower.
-fn read<K: Watched>(
-    text: &str,
-    malformed: &mut Vec<String>,
-) -> Result<ObjectList<K>, serde_json::Error> {
-    if let Ok(page) = serde_json::from_str::<ObjectList<K>>(text) {
-        return Ok(page);
-    }
-    let page = serde_json::from_str::<ObjectList<DeserializeGuard<K>>>(text)?;
-    let mut items = Vec::with_capacity(page.items.len());
-    for DeserializeGuard(object) in page.items {
-        match object {
-            Ok(object) => items.push(object),
-            Err(invalid) => {
-                let name = |part: Option<String>| part.unwrap_or_default();
-                let meta = invalid.metadata;
-                let (namespace, name) = (name(meta.namespace), name(meta.name));
-                malformed.push(format!("{namespace}/{name}: {}", invalid.error));
-            }
-        }
-    }
-    Ok(ObjectList { types: page.types, metadata: page.metadata, items })
 }

@@ -21,9 +21,6 @@ use zen_lead::version::Marks;
 use crate::fixtures::api::{Server, Stored};
 use crate::tell::describe;
 
-/// How far the fastest clock of a replica is ahead, in milliseconds.
-pub const MOST_AHEAD: i64 = 1500;
-
 /// A property that does not hold: its name, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bad {
@@ -59,6 +56,8 @@ pub struct Ledger {
     pub by_hand: bool,
     /// The cluster was restored: a mark above everything there is says nothing.
     pub restored: bool,
+    /// How far the fastest clock of a replica is ahead, in milliseconds.
+    pub most_ahead: i64,
 }
 
 // Reading objects.
@@ -417,7 +416,7 @@ impl Ledger {
             return bad("a sticky leader stays while it is fit", told());
         }
         // By the clock that is furthest ahead: replicas follow it.
-        let latest = now.max(server.now + SignedDuration::from_millis(MOST_AHEAD));
+        let latest = now.max(server.now + SignedDuration::from_millis(self.most_ahead));
         let early = |p: &Pod| {
             let asked = seconds(source, setting::MIN_READY_DURATION);
             !asked.is_zero() && ready_since(p) + asked > latest

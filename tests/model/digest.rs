@@ -17,7 +17,7 @@ use zen_lead::keys::status;
 use zen_lead::version::{Marks, Rv};
 
 use crate::checks::{Ledger, text};
-use crate::fixtures::api::{Event, Server, Stored};
+use crate::fixtures::api::{Answer, Event, Server, Stored};
 use crate::replica::Replica;
 
 enum Token {
@@ -66,6 +66,7 @@ pub enum Part<'a> {
     Slices(&'a [EndpointSlice], u64),
     Pending(&'a Step, &'a Marks, &'a Snapshot),
     Text(&'a str),
+    Answer(&'a Answer),
 }
 
 impl Tokens {
@@ -74,6 +75,12 @@ impl Tokens {
             Part::Flags(flags) => self.plain(flags),
             Part::Text(text) => self.plain(*text),
             Part::View(view) => self.view(view),
+            Part::Answer(answer) => match answer {
+                Answer::Service(service) => self.service(service),
+                Answer::Slice(slice) => self.slice(slice),
+                Answer::ServiceGone(gone) => self.named("gone", &gone.id(), None),
+                Answer::SliceGone(gone) => self.named("gone", &gone.id(), None),
+            },
             Part::Slices(slices, version) => {
                 self.0.push(Token::Version(*version));
                 for slice in *slices {

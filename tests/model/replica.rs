@@ -13,7 +13,7 @@ use zen_lead::replica;
 use zen_lead::version::{Marks, Rv};
 
 use crate::fixtures::NAMESPACE;
-use crate::fixtures::api::{Event, Server};
+use crate::fixtures::api::{Answer, Event, Server};
 use crate::tell::describe;
 
 mod turn;
@@ -37,6 +37,10 @@ pub enum Without {
     VersionsInOrder,
     /// A lower version never takes over from a higher one that is gone.
     Takeover,
+    /// An answer counts also where the watch has told what came after it.
+    AnswersInOrder,
+    /// Nobody finishes a switch by the clock of who began it.
+    BegunSwitches,
 }
 
 /// What becomes of a call.
@@ -50,6 +54,8 @@ pub enum Outcome {
     AnswerLost,
     /// It is given up and carried out later all the same.
     Late,
+    /// It is carried out, and its answer is looked at after the watches have told what came next.
+    Slow,
 }
 
 /// The kinds that are watched.
@@ -67,10 +73,12 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, Default)]
 struct Watch {
     listed: bool,
-    /// Its position belongs to a history that was lost.
+    /// Its position belongs to a history that was lost, or is kept no longer (410).
     broken: bool,
     frozen: bool,
     next: usize,
+    /// The version it has come to.
+    version: u64,
 }
 
 /// A consistent read under way: three lists, one after the other.
@@ -132,6 +140,8 @@ pub struct Replica {
     /// A step of this turn was taken: nobody is waited for any more.
     acting: bool,
     settling: Option<Settling>,
+    /// An answer that has not been looked at yet.
+    answered: Option<Answer>,
     /// Writes that were given up and are still on their way.
     flying: Vec<Pending>,
     wish: Option<(String, Timestamp)>,
@@ -161,6 +171,7 @@ impl Replica {
             pending: None,
             acting: false,
             settling: None,
+            answered: None,
             flying: Vec::new(),
             wish: None,
             newer_gone: None,
@@ -198,7 +209,7 @@ impl Replica {
             self.again(&key);
         }
         // A read or a write under way ends with its connection.
-        (self.reading, self.settling) = (None, None);
+        (self.reading, self.settling, self.answered) = (None, None, None);
         self.flying.clear();
     }
 
@@ -258,6 +269,37 @@ impl Replica {
         true
     }
 
+    /// An event comes once more: the last one, or an older one that shows the watch that it cannot
+    /// rely on its position (src/watch/follow.rs).
+    pub fn repeat(&mut self, server: &Server, kind: Kind, back: usize) {
+        let watch = *self.watch(kind);
+        if !watch.listed || watch.broken || watch.frozen {
+            return;
+        }
+        let Some(at) = watch.next.checked_sub(1 + back) else { return };
+        let version = match kind {
+            Kind::Services => server.services.log[at].0,
+            Kind::Pods => server.pods.log[at].0,
+            Kind::Slices => server.slices.log[at].0,
+        };
+        if version < watch.version {
+            self.list(server, kind);
+        } else {
+            self.watch(kind).next = at;
+            self.deliver(server, kind);
+        }
+    }
+
+    /// The server has forgotten how it came to the present state: a watch that has not heard of it
+    /// meets 410 and lists.
+    pub fn compacted(&mut self, server: &Server) {
+        for kind in KINDS {
+            if self.lags(server, kind) {
+                self.watch(kind).broken = true;
+            }
+        }
+    }
+
     /// A bookmark: nothing happened up to now.
     pub fn bookmark(&mut self, server: &Server, kind: Kind) {
         let watch = *self.watch(kind);
@@ -272,6 +314,7 @@ impl Replica {
     }
 
     fn heard(&mut self, kind: Kind, version: u64) {
+        self.watch(kind).version = version;
         match kind {
             Kind::Services => self.index_mut().services_heard(Rv(version)),
             Kind::Pods => self.index_mut().pods_heard(Some(NAMESPACE), Rv(version)),
@@ -298,7 +341,7 @@ impl Replica {
         };
         self.queue.extend(dirty);
         let watch = self.watch(kind);
-        (watch.listed, watch.broken, watch.next) = (true, false, next);
+        *watch = Watch { listed: true, broken: false, next, version: version.0, ..*watch };
         if self.watches.iter().all(|w| w.listed) {
             // What was put off until the watches are there.
             self.queue.extend(self.index.all_keys());
@@ -364,6 +407,7 @@ impl Replica {
     pub fn describe(&self) -> String {
         match (&self.pending, &self.reading, &self.current) {
             _ if self.settling.is_some() => "reads the slice of the lost answer".to_owned(),
+            _ if self.answered.is_some() => "looks at the answer".to_owned(),
             (Some(p), _, _) => format!("writes {}", describe(&p.step)),
             (_, Some(_), _) => "reads".to_owned(),
             (_, _, Some(key)) => format!("decides {key}"),

@@ -1,4 +1,4 @@
-//! Small worlds, exhaustively: every order of what two replicas, their watches and a few events can
+//! Small worlds, exhaustively: every order of what one or two replicas, their watches and a few events can
 //! do, over the real index and the real decision, with every reached state visited once.
 //!
 //! States are compared by what they say (`digest`): versions and epochs by their order, uids by
@@ -21,6 +21,7 @@ use crate::world::{World, fresh, happen, put_source};
 /// A world to be searched.
 pub struct Small {
     pub dual: bool,
+    pub replicas: usize,
     pub pods: &'static [&'static str],
     /// What may happen, and how many of these may.
     pub happenings: &'static [World],
@@ -72,8 +73,9 @@ impl Small {
             let pod = fresh(name, &server).readiness(true, server.now);
             server.put_pod(pod);
         }
-        let mut replicas: Vec<Replica> =
-            (0..2).map(|i| Replica::new(format!("zen-lead-{i}"), 0, self.without)).collect();
+        let mut replicas: Vec<Replica> = (0..self.replicas)
+            .map(|i| Replica::new(format!("zen-lead-{i}"), 0, self.without))
+            .collect();
         let mut ledger = Ledger::default();
         settle(&mut server, &mut replicas, &mut ledger, &mut None)?;
         for replica in &mut replicas {
@@ -92,10 +94,12 @@ impl Small {
             if state.faults > 0 {
                 turns.push(Turn::Crash(r));
                 if replica.pending.is_some() {
-                    turns.extend([Outcome::Failed, Outcome::AnswerLost].map(|o| Turn::Act(r, o)));
+                    let faults = [Outcome::Failed, Outcome::AnswerLost, Outcome::Slow];
+                    turns.extend(faults.map(|o| Turn::Act(r, o)));
                 }
             }
-            // What arrives while a call is under way is looked at after it.
+            // What arrives while a call is under way is looked at after it; only a slow answer is
+            // overtaken.
             if replica.between() {
                 turns.extend(
                     KINDS

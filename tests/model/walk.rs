@@ -33,6 +33,12 @@ pub enum Move {
     Members(usize, u8),
     /// A replica is stopped; it starts with [`Move::Crash`].
     Stop(usize),
+    /// A replica stands still in the middle of whatever it does, or goes on.
+    Pause(usize, bool),
+    /// An event comes once more: the last, or one before it.
+    Repeat(usize, Kind, u8),
+    /// The server forgets its past: watches that lag behind meet 410.
+    Compact,
     /// The last so many versions are lost: the cluster is restored from a backup.
     Restore(u8),
     /// Everything arrives and so many calls go well.
@@ -50,6 +56,18 @@ pub enum Profile {
     Versions,
     /// The protocol in a cluster that is restored from a backup.
     Restored,
+    /// The protocol with clocks that are up to twenty minutes apart, and timers.
+    Skewed,
+}
+
+impl Profile {
+    /// How far the clocks of the replicas are ahead, in milliseconds.
+    fn clocks(self) -> [i64; 5] {
+        match self {
+            Self::Skewed => [0, 600_000, -600_000, 30_000, -5_000],
+            _ => [0, 1_500, -700, 400, -300],
+        }
+    }
 }
 
 /// A walk to be run.
@@ -84,7 +102,7 @@ impl Walk {
     pub fn new(seed: u64, steps: usize, profile: Profile, without: Without) -> Self {
         let mut dice = Dice::new(seed);
         let dual = !dice.one_in(3);
-        let replicas = 2 + dice.below(2);
+        let replicas = 2 + dice.below(4);
         let lonely = dice.one_in(3);
         let served = !dice.one_in(4);
         let ranks = profile == Profile::Versions || dice.one_in(3);
@@ -94,7 +112,7 @@ impl Walk {
             profile,
             without,
             dual,
-            replicas: if profile == Profile::Versions { 3 } else { replicas },
+            replicas: if profile == Profile::Versions { replicas.max(3) } else { replicas },
             moves: Vec::new(),
             served,
             lonely,
@@ -126,6 +144,8 @@ impl Walk {
     fn run_moves(&self, ledger: &mut Ledger, trace: &mut Option<String>) -> Result<(), Bad> {
         let mut server = Server::default();
         server.compare_and_swap = self.without != Without::CompareAndSwap;
+        let clocks = self.profile.clocks();
+        ledger.most_ahead = clocks[..self.replicas].iter().copied().max().unwrap_or(0);
         let mut dice = Dice::new(self.seed ^ 0xabcd);
         put_source(&mut server, self.dual);
         for name in PODS.iter().take(3) {
@@ -135,10 +155,9 @@ impl Walk {
         }
         let mut replicas: Vec<Replica> = (0..self.replicas)
             .map(|i| {
-                let skew = [0, checks::MOST_AHEAD, -700][i % 3];
                 let name = format!("zen-lead-{i}");
-                let version = if self.profile == Profile::Versions && i == 2 { 2 } else { 1 };
-                Replica::new(name, skew, self.without).following(version)
+                let version = if self.profile == Profile::Versions && i >= 2 { 2 } else { 1 };
+                Replica::new(name, clocks[i], self.without).following(version)
             })
             .collect();
         self.meet(&mut replicas, |_| true);
@@ -203,7 +222,10 @@ impl Walk {
     ) -> Result<(), Bad> {
         match step {
             Move::World(what) => happen(server, what, self.dual, ledger),
+            Move::Deliver(r, _) | Move::Repeat(r, ..) if replicas[r].stopped => {}
             Move::Deliver(r, kind) => _ = replicas[r].deliver(server, kind),
+            Move::Repeat(r, kind, back) => replicas[r].repeat(server, kind, back.into()),
+            Move::Compact => replicas.iter_mut().for_each(|r| r.compacted(server)),
             Move::Bookmark(r, kind) => replicas[r].bookmark(server, kind),
             Move::List(r, kind) => replicas[r].list(server, kind),
             Move::Freeze(r, kind, frozen) => replicas[r].freeze(kind, frozen),
@@ -216,6 +238,7 @@ impl Walk {
                 replicas[r].set_members(names);
             }
             Move::Stop(r) => replicas[r].stopped = true,
+            Move::Pause(r, paused) => replicas[r].stopped = paused,
             Move::Restore(back) => {
                 // A restore takes long: until then every watch has told what it had to tell.
                 for replica in replicas.iter_mut() {
@@ -244,7 +267,13 @@ impl Walk {
         let kind = dice.of(&KINDS);
         match dice.below(1000) {
             0..130 => Move::World(happening(dice, self.profile)),
-            130..480 => Move::Deliver(replica, kind),
+            130..460 => Move::Deliver(replica, kind),
+            460..472 => Move::Repeat(replica, kind, u8::try_from(dice.below(3)).unwrap_or(0)),
+            472..474 => Move::Compact,
+            474..480 => {
+                let paused = dice.one_in(3);
+                Move::Pause(replica, paused)
+            }
             480..500 => Move::Bookmark(replica, kind),
             500..520 => Move::List(replica, kind),
             520..532 => {
@@ -257,7 +286,8 @@ impl Walk {
             }
             540..548 => Move::Crash(replica),
             548..556 if self.ranks => {
-                Move::Members(replica, u8::try_from(dice.below(8)).unwrap_or(0))
+                let all = 1 << self.replicas;
+                Move::Members(replica, u8::try_from(dice.below(all)).unwrap_or(0))
             }
             556..562 if self.profile == Profile::Versions => Move::Stop(replica),
             556..562 if self.profile == Profile::Restored => {
@@ -270,6 +300,7 @@ impl Walk {
                     0 => Outcome::Failed,
                     1 | 2 => Outcome::AnswerLost,
                     3 => Outcome::Late,
+                    4 | 5 => Outcome::Slow,
                     _ => Outcome::Answered,
                 };
                 Move::Act(replica, outcome)

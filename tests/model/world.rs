@@ -260,6 +260,15 @@ pub fn happening(dice: &mut Dice, profile: Profile) -> World {
     let pod = dice.of(&PODS);
     // Two in three of everything is the protocol all the same.
     let wild = profile == Profile::Everything && dice.one_in(3);
+    if profile == Profile::Skewed && dice.one_in(6) {
+        return dice.of(&[
+            World::Set(setting::MIN_READY_DURATION, "2s"),
+            World::Set(setting::MIN_READY_DURATION, "2s"),
+            World::Set(setting::MIN_READY_DURATION, "0s"),
+            World::Set(setting::FAILOVER_MIN_DELAY, "3s"),
+            World::Set(setting::FAILOVER_MIN_DELAY, "0s"),
+        ]);
+    }
     match if wild { 100 + dice.below(40) } else { dice.below(100) } {
         0..8 => World::Pod(pod, PodMove::ComeOrGo),
         8..32 => World::Pod(pod, PodMove::Ready(false)),

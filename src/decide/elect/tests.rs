@@ -26,7 +26,7 @@ fn incumbent(name: &str) -> Incumbent {
 }
 
 fn held(spec: &LeaderSpec, pods: &[Arc<Pod>], last: Option<&Incumbent>, now: i64) -> Choice {
-    let rules = Rules { spec, family: Family::V4, may_promote: true, now: at(now) };
+    let rules = Rules { spec, family: Family::V4, may_promote: true, now: at(now), begun: None };
     elect(pods, last, &rules)
 }
 
@@ -143,6 +143,37 @@ fn failover_min_delay_holds_back_only_for_notready() {
 }
 
 #[test]
+fn a_switch_that_was_begun_by_a_clock_ahead_is_finished() {
+    let begun = Begun { uid: "uid-b".into(), at: at(600) };
+    let mut spec = LeaderSpec { min_ready_duration: Duration::from_mins(1), ..spec() };
+    let held = |spec: &LeaderSpec, last: &Incumbent, begun: Option<&Begun>| {
+        let pods = trimmed(vec![
+            pod("a").age(9).unready_for(5),
+            pod("b").age(8).ready_for(5),
+            pod("c").age(10).ready_for(5),
+        ]);
+        let rules = Rules { spec, family: Family::V4, may_promote: true, now: at(0), begun };
+        led_by(&elect(&pods, Some(last), &rules)).map(str::to_owned)
+    };
+    assert_eq!(held(&spec, &incumbent("a"), None), None, "nobody was Ready for long enough");
+    assert_eq!(held(&spec, &incumbent("a"), Some(&begun)).as_deref(), Some("b"), "only b");
+    // A clock behind ours takes nothing back, and one that is not far enough ahead ends no timer.
+    for (at_begin, leads) in [(at(-600), None), (at(54), None), (at(55), Some("b"))] {
+        let begun = Begun { at: at_begin, ..begun.clone() };
+        assert_eq!(held(&spec, &incumbent("a"), Some(&begun)).as_deref(), leads, "{at_begin}");
+    }
+    spec.min_ready_duration = Duration::ZERO;
+    spec.failover_min_delay = Duration::from_mins(1);
+    let lost = |since| Incumbent { not_ready_since: Some(at(since)), ..incumbent("a") };
+    assert_eq!(held(&spec, &lost(0), None), None);
+    // c comes before b: the delay is over only for the pod that was to come.
+    assert_eq!(held(&spec, &lost(0), Some(&begun)), None);
+    let to_c = Begun { uid: "uid-c".into(), ..begun };
+    assert_eq!(held(&spec, &lost(0), Some(&to_c)).as_deref(), Some("c"));
+    assert_eq!(held(&spec, &lost(541), Some(&to_c)), None, "not over by that clock either");
+}
+
+#[test]
 fn the_last_incumbent_stays_in_sight_while_its_pod_lives() {
     for (a, ready, serving, terminating) in [
         (pod("a").unready_for(3), false, false, false),
@@ -164,7 +195,7 @@ fn the_last_incumbent_stays_in_sight_while_its_pod_lives() {
 #[test]
 fn where_nobody_may_be_promoted_only_the_incumbent_stays() {
     fn rules(spec: &LeaderSpec) -> Rules<'_> {
-        Rules { spec, family: Family::V4, may_promote: false, now: at(0) }
+        Rules { spec, family: Family::V4, may_promote: false, now: at(0), begun: None }
     }
     for sticky in [true, false] {
         let spec = LeaderSpec { sticky, ..spec() };

@@ -7,7 +7,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use zen_lead::decide::slices::{Next, SliceWrite};
 use zen_lead::decide::{self, Action, Blocked, Context, Decision, Step, StepKind, Trust};
 use zen_lead::events::Reason;
-use zen_lead::index::pod::Pod;
+use zen_lead::index::pod::{Family, Pod};
+use zen_lead::index::slice::Slice;
 use zen_lead::index::{Dirty, Index, Limits, Snapshot};
 use zen_lead::keys::status;
 use zen_lead::names::{NameRule, ServiceKey};
@@ -39,6 +40,12 @@ impl Replica {
         }
         if let Some(settling) = self.settling.take() {
             self.settle(server, outcome, &settling);
+            return Ok(());
+        }
+        if let Some(answer) = self.answered.take() {
+            if let Some(key) = self.current.clone() {
+                self.absorb(&key, &answer);
+            }
             return Ok(());
         }
         if let Some(pending) = self.pending.take() {
@@ -146,7 +153,13 @@ impl Replica {
     }
 
     fn absorb(&mut self, key: &ServiceKey, answer: &Answer) {
-        let mut dirty = fold(Arc::make_mut(&mut self.index), key, answer);
+        let cache = Arc::make_mut(&mut self.index);
+        let mut dirty = match answer {
+            Answer::Slice(slice) if self.without == Without::AnswersInOrder => {
+                cache.apply_slice((**slice).clone())
+            }
+            _ => fold(cache, key, answer),
+        };
         if let Some(read) = &mut self.read {
             dirty.append(&mut fold(Arc::make_mut(read), key, answer));
         }
@@ -170,7 +183,7 @@ impl Replica {
 
     pub(super) fn rest(&mut self) {
         (self.current, self.read, self.reading, self.pending) = (None, None, None, None);
-        self.acting = false;
+        (self.acting, self.answered) = (false, None);
     }
 
     pub(super) fn again(&mut self, key: &ServiceKey) {
@@ -194,6 +207,7 @@ impl Replica {
                 let marks = view.slices.iter().map(|s| s.truth().marks.services);
                 view.marks.services = marks.max().unwrap_or_default().max(view.marks.services);
             }
+            Without::BegunSwitches => nobody_to_come(&mut view.slices),
             _ => {}
         }
         let trust = match () {
@@ -229,7 +243,7 @@ impl Replica {
                     let mut object = emptied.clone();
                     object.metadata.uid = Some(slice.uid.to_string());
                     object.metadata.resource_version = Some(slice.version.to_string());
-                    let changed = zen_lead::index::slice::Slice::trim(object);
+                    let changed = Slice::trim(object);
                     *slice = std::sync::Arc::new(changed.expect("it was trimmed before"));
                 }
             }
@@ -314,6 +328,7 @@ impl Replica {
                 match (outcome, settling) {
                     (Outcome::AnswerLost, Some(settling)) => self.settling = Some(settling),
                     (Outcome::AnswerLost, None) => self.again(&key),
+                    (Outcome::Slow, _) => self.answered = Some(answer),
                     _ => self.absorb(&key, &answer),
                 }
             }
@@ -361,6 +376,9 @@ impl Replica {
         if let Some(settling) = &self.settling {
             tell(Part::Text(&settling.slice));
         }
+        if let Some(answer) = &self.answered {
+            tell(Part::Answer(answer));
+        }
     }
 }
 
@@ -375,6 +393,20 @@ fn emptied_follower(next: &Next) -> Option<EndpointSlice> {
     }
 }
 
+/// The slices as if one that was emptied for a switch did not say for whom.
+fn nobody_to_come(slices: &mut [Arc<Slice>]) {
+    let lock = slices.iter().find(|s| s.family() == Some(Family::V4));
+    let Some(epoch) = lock.map(|s| s.truth().epoch) else { return };
+    for slice in slices.iter_mut().filter(|s| s.family() == Some(Family::V6)) {
+        let Some(mut object) = slice.object.as_deref().cloned() else { continue };
+        let emptied = object.endpoints.as_ref().is_none_or(Vec::is_empty);
+        if emptied && slice.truth().epoch > epoch {
+            object.metadata.annotations.get_or_insert_default().remove(status::LEADER_POD_UID);
+            *slice = Arc::new(Slice::trim(object).expect("it was trimmed before"));
+        }
+    }
+}
+
 /// Another version's taste: the youngest pod leads.
 fn youngest_first(pod: &mut Arc<Pod>) {
     let pod = Arc::make_mut(pod);
@@ -383,8 +415,8 @@ fn youngest_first(pod: &mut Arc<Pod>) {
 
 fn fold(index: &mut Index, key: &ServiceKey, answer: &Answer) -> Dirty {
     match answer {
-        Answer::Service(service) => index.apply_service((**service).clone()),
-        Answer::Slice(slice) => index.apply_slice((**slice).clone()),
+        Answer::Service(service) => index.answer_service((**service).clone()),
+        Answer::Slice(slice) => index.answer_slice((**slice).clone()),
         Answer::ServiceGone(gone) => index.forget_service(key, &gone.name(), &gone.id()),
         Answer::SliceGone(gone) => index.forget_slice(key, &gone.name(), &gone.id()),
     }
