@@ -96,6 +96,8 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
                     }
                 }
             }
+            let problem =
+                if valid { refusal(ctx, &routing, leader.is_none()).or(problem) } else { problem };
             let blocked = problem.is_some() || source.metadata.deletion_timestamp.is_some();
             if leader.is_none() && !blocked {
                 let service = desired::leader_service(source, &spec, ctx.version);
@@ -107,6 +109,20 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             routing
         }
     }
+}
+
+/// What was refused lately and is still wanted. Once another replica has done it, it is nobody's
+/// problem any more: to go on telling it would undo what that one writes, and it would write again.
+fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Problem> {
+    let blocked = ctx.blocked?;
+    // A namespace that is being deleted is nobody's problem.
+    let kinds = [StepKind::CreateLeader, StepKind::CreateSlice, StepKind::Slice];
+    let wanted = leaderless || routing.steps.iter().any(|step| blocked.refuses(step));
+    (wanted && kinds.contains(&blocked.kind)).then(|| Problem {
+        reason: blocked.reason,
+        message: blocked.message.clone(),
+        limit: None,
+    })
 }
 
 fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
@@ -135,14 +151,6 @@ fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
     match claim(snapshot, spec, uid) {
         Err(problem) => refused(problem, present()),
         Ok(leader) => {
-            let problem = ctx
-                .blocked
-                // A namespace that is being deleted is nobody's problem.
-                .filter(|b| {
-                    let kinds = [StepKind::CreateLeader, StepKind::CreateSlice, StepKind::Slice];
-                    kinds.contains(&b.kind)
-                })
-                .map(|b| Problem { reason: b.reason, message: b.message.clone(), limit: None });
             let Some(bound) = snapshot.over_pods else {
                 return Course::Serve {
                     source,
@@ -150,7 +158,7 @@ fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
                     leader,
                     spec: spec.clone(),
                     valid: true,
-                    problem,
+                    problem: None,
                 };
             };
             if present().is_none() {
@@ -159,7 +167,7 @@ fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
             // What is served goes on being served. Which pods are looked at may change with every
             // pod, so nobody is to be preferred to a leader that is well.
             let spec = LeaderSpec { sticky: true, ..spec.clone() };
-            let problem = problem.or_else(|| Some(too_many_pods(bound, true)));
+            let problem = Some(too_many_pods(bound, true));
             Course::Serve { source, uid, leader, spec, valid: true, problem }
         }
     }

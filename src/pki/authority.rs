@@ -79,6 +79,7 @@ pub enum AuthorityError {
 }
 
 /// What a pass found, for health and logs.
+#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Whether this replica shows a certificate that its CA signed.

@@ -380,6 +380,16 @@ fn a_refused_slice_is_reported_and_not_as_a_routed_leader() {
 }
 
 #[test]
+fn a_refusal_of_what_another_replica_has_done_is_not_told() {
+    let scene = Scene::served(pair());
+    for kind in [StepKind::CreateLeader, StepKind::CreateSlice, StepKind::Slice] {
+        let refusal = blocked(kind);
+        let ctx = Context { blocked: Some(&refusal), ..scene.context() };
+        assert_eq!(decide(&scene.snapshot(), &ctx).action, Action::Nothing, "{kind:?}");
+    }
+}
+
+#[test]
 fn in_a_namespace_that_ends_nothing_is_created_but_an_endpoint_is_taken_out() {
     let ends = Blocked {
         kind: StepKind::Creation,
