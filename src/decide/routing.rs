@@ -66,7 +66,7 @@ enum Course<'a> {
 }
 
 pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
-    match course(snapshot, ctx) {
+    match course(snapshot) {
         Course::Abandon => {
             let mut routing = Routing::default();
             empty_slices(&mut routing, snapshot, ctx, &snapshot.leaders);
@@ -125,7 +125,7 @@ fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Pro
     })
 }
 
-fn course<'a>(snapshot: &'a Snapshot, ctx: &Context<'_>) -> Course<'a> {
+fn course(snapshot: &Snapshot) -> Course<'_> {
     let (uid, judged) = match &snapshot.source {
         SourceState::Absent => return Course::Abandon,
         SourceState::Plain { uid } => return Course::TakeDown { source: None, uid },

@@ -90,8 +90,8 @@ pub struct Report {
     pub missing: Vec<String>,
     /// Whether this pass wrote anything.
     pub wrote: bool,
-    /// Whether it took a rotation one step further.
-    pub advanced: bool,
+    /// The step by which it took a rotation further.
+    pub advanced: Option<state::Step>,
     /// What went wrong, in words.
     pub problems: Vec<String>,
 }
@@ -153,7 +153,7 @@ impl Authority {
             report(&pass);
             let disturbed = pass.wrote || !pass.problems.is_empty();
             // The steps of a rotation are our own doing, and nobody's to be patient with.
-            let fight = disturbed && !pass.advanced;
+            let fight = disturbed && pass.advanced.is_none();
             pause = if fight { (pause * 2).min(INTERVAL) } else { SHORTEST };
             for problem in &pass.problems {
                 tracing::warn!("{problem}; looked at again in {pause:?}");
@@ -303,7 +303,7 @@ impl Authority {
         );
         if unchanged && self.write_secret(held, &after).await? {
             tracing::info!(?step, phase = after.phase.as_str(), "CA rotation went on");
-            (report.wrote, report.advanced) = (true, true);
+            (report.wrote, report.advanced) = (true, Some(step));
             self.learn(after);
             // The bundle and the leaf follow in the next pass, which a write brings on soon.
         }

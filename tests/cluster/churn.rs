@@ -59,19 +59,19 @@ struct Held {
 }
 
 impl Held {
-    async fn read(t: &Case) -> Self {
+    async fn read(t: &Case) -> Result<Self, String> {
         let pid = t.world.product.pid(0);
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
-        let scrape = t.world.product.scrape(0).await.unwrap();
+        let scrape = t.world.product.scrape(0).await?;
         let series = scrape.series();
         let sizes = &scrape.families["zen_lead_cache_size"].samples;
-        Self {
+        Ok(Self {
             resident: resident.trim().trim_end_matches(" kB").parse().unwrap(),
             series: series.len(),
             sizes: sizes.iter().map(|s| (s.labels["resource"].clone(), s.value)).collect(),
             of_services: series.into_iter().filter(|(_, l)| l.contains_key("service")).collect(),
-        }
+        })
     }
 
     fn told(&self) -> String {
@@ -101,7 +101,7 @@ async fn memory_and_series_come_back(t: Arc<Case>) {
     t.until_led_by("web-leader", "a").await;
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = Held::read(&t).await;
+    let before = Held::read(&t).await.unwrap();
     println!("churn: before: {}", before.told());
     let mut after: Vec<Held> = Vec::new();
     for round in 1..=2 {
@@ -109,11 +109,11 @@ async fn memory_and_series_come_back(t: Arc<Case>) {
         let peak = come(&t, round, all).await;
         println!("churn: round {round}: {all} there after {:?}: {}", began.elapsed(), peak.told());
         go(&t, round, all).await;
-        within(patience(all), "nothing is held of what went", || async {
-            Held::read(&t).await.is_within(&before)
+        let now = within(patience(all), "nothing is held of what went", || async {
+            let now = Held::read(&t).await?;
+            now.is_within(&before).map(|()| now)
         })
         .await;
-        let now = Held::read(&t).await;
         println!("churn: round {round}: gone after {:?}: {}", began.elapsed(), now.told());
         after.push(now);
     }
@@ -158,15 +158,14 @@ async fn come(t: &Case, round: usize, all: usize) -> Held {
     let made: Vec<Service> = made.buffer_unordered(AT_ONCE).collect().await;
     assert_eq!(made.len(), all);
     within(patience(all), "all are served", || async {
-        let held = Held::read(t).await;
+        let held = Held::read(t).await?;
         let served = held.of_services.iter().filter(|(name, labels)| {
             name == "zen_lead_leader_epoch" && spaces.contains(&labels["namespace"])
         });
         let served = served.count();
-        check(served == all, format!("{served} are"))
+        check(served == all, format!("{served} are")).map(|()| held)
     })
-    .await;
-    Held::read(t).await
+    .await
 }
 
 /// Deletes them, and what garbage collection would take a long time for.
