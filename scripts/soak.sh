@@ -3,8 +3,9 @@
 #
 #   scripts/soak.sh
 #
-# A sixth of the time for larger small worlds, two for random walks, the rest for all mutants of the
-# core. Walks go on from seed SOAK_SEED (default: from the time of day, so that every run is new).
+# A sixth of the time for larger small worlds, two for random walks; then what soak_faults.sh says,
+# and the rest for all mutants of the core. Walks go on from seed SOAK_SEED (default: from the time of
+# day, so that every run is new).
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -37,6 +38,9 @@ while [[ $SECONDS -lt $walks_end ]]; do
   rounds=$((rounds + 1))
 done
 say "$((4 * 1000 * rounds)) walks of 300 moves from seed $seed"
+
+step "faults on a real API server"
+scripts/soak_faults.sh
 
 step "mutants"
 [[ $((end - SECONDS)) -gt 60 ]] && limited $((end - SECONDS)) scripts/mutants.sh
