@@ -99,16 +99,22 @@ impl World {
         std::fs::write(&kubeconfig, identity(&cluster, &admin, &system).await).unwrap();
         let product = Product::new(&dir, &system, &kubeconfig, &ports);
         let (addresses, listed) = (AtomicU32::new(0), AtomicUsize::new(0));
-        let world = Self { cluster, run, system, dir, admin, user, product, addresses, listed };
-        world.list_replicas(replicas).await;
-        let product = Product::new(&dir, &system, &kubeconfig, ports);
         let account = format!("system:serviceaccount:{system}:zen-lead");
         let audit = Audit::follow(&cluster.audit_log, &account);
-        let addresses = AtomicU32::new(0);
-        let world =
-            Self { cluster, run, system, dir, admin, user, product, began, audit, addresses };
-        world.stop_on_interrupt();
-        world.product.ensure_started().await;
+        let world = Self {
+            cluster,
+            run,
+            system,
+            dir,
+            admin,
+            user,
+            product,
+            began,
+            audit,
+            addresses,
+            listed,
+        };
+        world.list_replicas(replicas).await;
         world
     }
 
