@@ -25,8 +25,6 @@ PATH=$(dirname -- "$tool"):$PATH
 export PATH
 # Without debug information everything is built and linked sooner; counters do not need it.
 export CARGO_PROFILE_DEV_DEBUG=0
-# The many walks of the model show nothing here that some do not.
-export ZEN_LEAD_MODEL_WALKS=100 ZEN_LEAD_MODEL_STATES=3000
 mkdir -p target/coverage
 skipped=()
 for module in abuse certificates churn crash dry_run monitoring partitions replicas rest restarts rights unreachable; do
