@@ -55,6 +55,7 @@ fn enabled(n: usize) -> Service {
 
 /// Writes while nobody answers, and what they are told.
 async fn swallowed(t: &Case, how: &str) {
+    let (admin, system) = (t.admin(), &t.world.system);
     let services = t.user_services();
     let create = PostParams::default();
 
@@ -81,7 +82,7 @@ async fn swallowed(t: &Case, how: &str) {
     assert!(five < BOUND, "{how}: five writes that are not judged took {five:?}");
 
     // The other choice of a cluster's owner: nothing is refused while nobody answers.
-    Hook::Validating.apply(&t.admin(), &t.world.system, &json!({"failurePolicy": "Ignore"})).await;
+    Hook::Validating.set(&admin, system, "failurePolicy", &json!("Ignore")).await;
     let mut began = Instant::now();
     let ignored = source("ignored", &json!({}));
     let written = until("with Ignore the write passes", || {
@@ -90,7 +91,7 @@ async fn swallowed(t: &Case, how: &str) {
     })
     .await;
     let passed = began.elapsed();
-    Hook::Validating.apply(&t.admin(), &t.world.system, &json!({"failurePolicy": "Fail"})).await;
+    Hook::Validating.set(&admin, system, "failurePolicy", &json!("Fail")).await;
     assert_eq!(annotation(&written, names::LEADER_NAME), "", "nobody was there to add it");
     assert!((AT_LEAST..BOUND).contains(&passed), "{how}: passed after {passed:?}");
     t.delete_service("ignored").await;

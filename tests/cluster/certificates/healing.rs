@@ -126,7 +126,8 @@ async fn who_wipes_the_bundle_is_not_fought_all_the_time(t: Arc<Case>) {
 struct InProcess {
     clock: Clock,
     wake: Arc<Notify>,
-    tasks: Vec<JoinHandle<()>>,
+    authority: JoinHandle<()>,
+    server: serve::Control,
 }
 
 impl InProcess {
@@ -158,14 +159,14 @@ impl InProcess {
         let listener = serve::Listener::bind(at).unwrap();
         let config = tls::server_config(source).unwrap();
         let woken = wake.clone();
-        let tasks = vec![
-            tokio::spawn(async move { authority.run(woken, |_| {}).await }),
-            tokio::spawn(async move {
-                let (control, limits) = (serve::Control::new(), serve::Limits::default());
-                serve::https(listener, router, config, control, &limits, metrics).await.unwrap();
-            }),
-        ];
-        Self { clock, wake, tasks }
+        let authority = tokio::spawn(async move { authority.run(woken, |_| {}).await });
+        let server = serve::Control::new();
+        let control = server.clone();
+        tokio::spawn(async move {
+            let limits = serve::Limits::default();
+            serve::https(listener, router, config, control, &limits, metrics).await.unwrap();
+        });
+        Self { clock, wake, authority, server }
     }
 
     /// Moves the clock; something happens in the cluster, so that nobody has to wait half a minute.
@@ -177,7 +178,9 @@ impl InProcess {
 
 impl Drop for InProcess {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.authority.abort();
+        // Not aborted: connections are tasks of their own, and the API server would go on using them.
+        self.server.stop(Duration::ZERO);
     }
 }
 

@@ -64,13 +64,24 @@ impl Hook {
 
     /// Takes the bundle out, as a `kubectl replace` of the manifest does.
     pub async fn wipe(self, client: &Client, name: &str) {
+        let bundle = |item: &mut Value| {
+            item["clientConfig"].as_object_mut().unwrap().remove("caBundle");
+        };
+        self.edit(client, name, bundle).await;
+    }
+
+    /// Sets one field of its item, and leaves all others as they are.
+    pub async fn set(self, client: &Client, name: &str, field: &str, value: &Value) {
+        self.edit(client, name, |item| item[field] = value.clone()).await;
+    }
+
+    async fn edit(self, client: &Client, name: &str, change: impl Fn(&mut Value)) {
         let configurations = self.configurations(client);
         let params =
             PostParams { field_manager: Some("gitops".to_owned()), ..PostParams::default() };
         loop {
             let mut object = configurations.get(name).await.unwrap();
-            let config = &mut object.data["webhooks"][0]["clientConfig"];
-            config.as_object_mut().unwrap().remove("caBundle");
+            change(&mut object.data["webhooks"][0]);
             match configurations.replace(name, &params, &object).await {
                 Ok(_) => return,
                 // zen-lead wrote in between.

@@ -159,7 +159,7 @@ impl World {
     /// is answered, not how fast, gives a busy machine more.
     pub async fn patience_of_webhooks(&self, seconds: u32) {
         for hook in Hook::BOTH {
-            hook.apply(&self.admin, &self.system, &json!({"timeoutSeconds": seconds})).await;
+            hook.set(&self.admin, &self.system, "timeoutSeconds", &json!(seconds)).await;
         }
     }
 
