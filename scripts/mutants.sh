@@ -72,7 +72,8 @@ core "${files[@]}" "${args[@]}"
 late=0
 export ZEN_LEAD_MODEL_WALKS=${ZEN_LEAD_MODEL_WALKS:-40} ZEN_LEAD_MODEL_STATES=${ZEN_LEAD_MODEL_STATES:-1500}
 while read -r diff mutant; do
-  git apply "$out/mutants.out/$diff"
+  # Its header names the change where git wants a file.
+  sed "0,/^+++ /s|^+++ .*|+++ ${mutant%%:*}|" "$out/mutants.out/$diff" | git apply -p0
   # Not the tests that switch a rule off: they compare traces, which every change of behaviour changes.
   if timeout 400 nice cargo test --locked --quiet --lib --test model -- \
     --skip is_caught --skip are_caught --skip without_a_rule_fail >"$out/again.txt" 2>&1 </dev/null; then
