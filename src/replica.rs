@@ -34,6 +34,13 @@ pub fn rank(me: &str, replicas: &[String], key: &ServiceKey) -> usize {
     replicas.iter().filter(|r| r.as_str() != me && (weight(r, key), r.as_str()) > (own, me)).count()
 }
 
+/// Whether a change of the list of ready replicas may show `me` that a newer version is gone: one that
+/// was listed is not any more, or `me` is listed anew and may judge the others at last.
+pub fn may_show_others_gone(me: &str, before: &[String], now: &[String]) -> bool {
+    let listed = |names: &[String]| names.iter().any(|r| r == me);
+    before.iter().any(|r| !now.contains(r)) || (listed(now) && !listed(before))
+}
+
 /// How long a replica of this rank waits before it promotes.
 pub fn stagger(rank: usize) -> Duration {
     STAGGER * u32::try_from(rank).unwrap_or(LAST_RANK).min(LAST_RANK)
@@ -105,6 +112,18 @@ mod tests {
     fn a_replica_that_is_not_listed_comes_last_and_alone_it_is_first() {
         assert_eq!(rank("stranger", &names(2), &ServiceKey::new("ns", "svc")), 2);
         assert_eq!(rank("any", &[], &ServiceKey::new("ns", "svc")), 0);
+    }
+
+    #[test]
+    fn others_may_be_gone_when_one_leaves_the_list_or_this_one_enters_it() {
+        let (me, all) = ("zen-lead-0", names(3));
+        let shows = |before: &[String], now: &[String]| may_show_others_gone(me, before, now);
+        assert!(shows(&all, &all[..2]), "the third left");
+        assert!(shows(&[], &all[..1]), "this one came");
+        assert!(shows(&all[1..], &all), "this one came to others");
+        assert!(!shows(&all[..1], &all), "others came");
+        assert!(!shows(&all, &all), "nothing changed");
+        assert!(!shows(&[], &all[1..]), "others came, and this one cannot judge them");
     }
 
     #[test]

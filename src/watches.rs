@@ -115,8 +115,8 @@ impl Watches {
         let own = format!("{}={}", kubernetes::SERVICE_NAME, args.service_name);
         let own_slices = Api::<EndpointSlice>::namespaced(client.clone(), &args.namespace);
         let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
-        let on_loss = move || _ = feed.feed("services", |index| index.all_keys());
-        let sink = ReplicaSink::new(replicas, Box::new(on_loss));
+        let look_at_all = move || _ = feed.feed("services", |index| index.all_keys());
+        let sink = ReplicaSink::new(&args.pod_name, replicas, Box::new(look_at_all));
         run(
             supervisor,
             shutdown,

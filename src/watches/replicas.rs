@@ -8,21 +8,23 @@ use parking_lot::Mutex;
 use tracing::info;
 
 use crate::reconcile::Replicas;
+use crate::replica;
 use crate::version::Rv;
 use crate::watch::Sink;
 
 /// Keeps the names of the ready pods behind zen-lead's own Service.
 pub struct ReplicaSink {
     slices: Mutex<BTreeMap<String, Vec<String>>>,
+    me: String,
     replicas: Replicas,
-    on_loss: Box<dyn Fn() + Send + Sync>,
+    look_at_all: Box<dyn Fn() + Send + Sync>,
 }
 
 impl ReplicaSink {
-    /// Delivers into `replicas`. `on_loss` is called when one is gone: it may have been the last of
-    /// a newer version.
-    pub fn new(replicas: Replicas, on_loss: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { slices: Mutex::default(), replicas, on_loss }
+    /// Delivers into `replicas`. `look_at_all` is called when the last replica of a newer version may
+    /// be gone for `me` ([`replica::may_show_others_gone`]).
+    pub fn new(me: &str, replicas: Replicas, look_at_all: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { slices: Mutex::default(), me: me.to_owned(), replicas, look_at_all }
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<String>>)) {
@@ -34,11 +36,11 @@ impl ReplicaSink {
         let mut replicas = self.replicas.write();
         if *replicas != names {
             info!(replicas = ?names, "ready replicas of zen-lead");
-            let lost = replicas.iter().any(|r| !names.contains(r));
+            let look = replica::may_show_others_gone(&self.me, &replicas, &names);
             *replicas = names;
             drop(replicas);
-            if lost {
-                (self.on_loss)();
+            if look {
+                (self.look_at_all)();
             }
         }
     }

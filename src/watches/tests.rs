@@ -54,21 +54,24 @@ fn all() -> BTreeSet<String> {
     ["ns/web", "ns/db", "other/web"].map(str::to_owned).into()
 }
 
+// Which changes are worth a look is `replica`'s; here, that it is asked about this replica.
 #[test]
-fn a_replica_that_goes_is_told_and_one_that_comes_is_not() {
+fn a_change_of_the_ready_replicas_has_all_looked_at_where_a_newer_version_may_be_gone() {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    let (replicas, told) = (Replicas::default(), Arc::new(AtomicUsize::new(0)));
-    let on_loss = {
-        let told = told.clone();
-        move || _ = told.fetch_add(1, Ordering::Relaxed)
+    let (replicas, looked) = (Replicas::default(), Arc::new(AtomicUsize::new(0)));
+    let look = {
+        let looked = looked.clone();
+        move || _ = looked.fetch_add(1, Ordering::Relaxed)
     };
-    let sink = ReplicaSink::new(replicas.clone(), Box::new(on_loss));
+    let sink = ReplicaSink::new("b", replicas.clone(), Box::new(look));
     let names = |all: &[&str]| all.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-    sink.apply(("s".into(), names(&["a"])), Rv::default());
-    sink.apply(("s".into(), names(&["a", "b"])), Rv::default());
-    assert_eq!(told.load(Ordering::Relaxed), 0);
-    sink.apply(("s".into(), names(&["b"])), Rv::default());
-    assert_eq!((told.load(Ordering::Relaxed), replicas.read().clone()), (1, names(&["b"])));
+    let mut seen = Vec::new();
+    for listed in [&["a"][..], &["a", "c"], &["a", "b", "c"], &["b", "c"]] {
+        sink.apply(("s".into(), names(listed)), Rv::default());
+        seen.push(looked.load(Ordering::Relaxed));
+        assert_eq!(*replicas.read(), names(listed));
+    }
+    assert_eq!(seen, [0, 0, 1, 2], "two others come, this one comes, another goes");
 }
 
 // A worker may look at a Service after the list is in and before its watch says Live; it then waits.

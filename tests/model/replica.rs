@@ -374,9 +374,9 @@ impl Replica {
         self.lost = false;
     }
 
-    /// The ready replicas changed; where one is gone, everything is looked at again.
+    /// The ready replicas changed.
     pub fn set_members(&mut self, names: Vec<String>) {
-        if self.members.iter().any(|known| !names.contains(known)) {
+        if replica::may_show_others_gone(&self.name, &self.members, &names) {
             self.resync();
         }
         self.members = names;
