@@ -18,7 +18,7 @@ WANTED=80 # percent
 WANTED_OF_A_SAMPLE=50
 SAMPLE_BELOW=100 # mutants
 
-CORE=(decide:: spec:: index:: version:: replica:: admission::)
+CORE=(decide:: spec:: index:: version:: replica:: admission::verdict)
 FILES=(src/decide.rs 'src/decide/**' src/spec.rs 'src/spec/**' src/index.rs 'src/index/**'
   src/version.rs src/replica.rs src/admission/verdict.rs)
 

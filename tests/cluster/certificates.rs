@@ -8,7 +8,9 @@ mod calls;
 mod cold_start;
 mod fleet;
 mod healing;
+mod mounted;
 mod rotation;
+mod writes;
 
 use kube::api::PostParams;
 use serde_json::json;
@@ -23,6 +25,7 @@ pub fn tests() -> Vec<Test> {
     let mut tests = rotation::tests();
     tests.extend(cold_start::tests());
     tests.extend(healing::tests());
+    tests.extend(mounted::tests());
     tests
 }
 

@@ -59,6 +59,13 @@ struct Held {
 }
 
 impl Held {
+    /// What is held now, after a pause: with 10,000 Services a scrape has more than 100,000 series, and
+    /// the process shall have time for its work between two.
+    async fn later(t: &Case, all: usize) -> Result<Self, String> {
+        tokio::time::sleep(Duration::from_millis(all as u64 / 4)).await;
+        Self::read(t).await
+    }
+
     async fn read(t: &Case) -> Result<Self, String> {
         let pid = t.world.product.pid(0);
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -110,7 +117,7 @@ async fn memory_and_series_come_back(t: Arc<Case>) {
         println!("churn: round {round}: {all} there after {:?}: {}", began.elapsed(), peak.told());
         go(&t, round, all).await;
         let now = within(patience(all), "nothing is held of what went", || async {
-            let now = Held::read(&t).await?;
+            let now = Held::later(&t, all).await?;
             now.is_within(&before).map(|()| now)
         })
         .await;
@@ -158,7 +165,7 @@ async fn come(t: &Case, round: usize, all: usize) -> Held {
     let made: Vec<Service> = made.buffer_unordered(AT_ONCE).collect().await;
     assert_eq!(made.len(), all);
     within(patience(all), "all are served", || async {
-        let held = Held::read(t).await?;
+        let held = Held::later(t, all).await?;
         let served = held.of_services.iter().filter(|(name, labels)| {
             name == "zen_lead_leader_epoch" && spaces.contains(&labels["namespace"])
         });

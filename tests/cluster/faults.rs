@@ -10,8 +10,9 @@ use crate::support::case::{Case, Routed, annotation, epoch};
 use crate::support::harness::tests;
 use crate::support::names;
 use crate::support::objects::{hollow, source};
-use crate::support::recorder::History;
-use crate::support::waiting::{check, until};
+use crate::support::recorder::Recorder;
+use crate::support::together::{SIX, Together};
+use crate::support::waiting::{DEADLINE, check, until};
 
 tests![
     killed_replica_0_during_a_switch,
@@ -21,30 +22,13 @@ tests![
     one_replica_alone_serves,
 ];
 
-/// Enough Services that each replica is the first in rank for some.
-const SERVICES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
-
-async fn six_led_services(t: &Case) {
+async fn six_led_services(t: &Case) -> Together<'_> {
     t.world.product.ensure_started().await;
-    for name in ["a", "b"] {
-        t.pod(hollow(name, "web").dual()).await;
-    }
-    for name in SERVICES {
-        let spec =
-            json!({"spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "PreferDualStack"}});
-        t.create(&source(name, &spec)).await;
-    }
-    for name in SERVICES {
-        let leader = format!("{name}-leader");
-        t.until_led_by(&leader, "a").await;
-        t.until_family(&leader, "IPv6", &[Routed::ready("a")]).await;
-        t.until_condition(&leader, "True", "LeaderRoutingAvailable").await;
-    }
+    Together::led(t, &SIX, &["a", "b"], DEADLINE).await
 }
 
-async fn all_switched_once(t: &Case, history: impl Future<Output = History>) {
-    for name in SERVICES {
-        let leader = format!("{name}-leader");
+async fn all_switched_once(t: &Case, services: &Together<'_>, recorder: Recorder) {
+    for leader in services.leaders() {
         let lock = t.until_led_by(&leader, "b").await;
         let follower = t.until_family(&leader, "IPv6", &[Routed::ready("b")]).await;
         assert_eq!(epoch(&follower), epoch(&lock));
@@ -62,22 +46,18 @@ async fn all_switched_once(t: &Case, history: impl Future<Output = History>) {
         })
         .await;
     }
-    let history = history.await;
-    for name in SERVICES {
-        let leader = format!("{name}-leader");
-        history.holds(&leader);
-        history.never_empty(&leader);
-        assert_eq!(history.leaders(&leader), ["a", "b"], "{leader}");
-    }
+    let history = recorder.finish().await;
+    services.were_led_by(&history, &["a", "b"]).await;
+    services.were_never_empty(&history);
 }
 
 async fn killed_during_a_switch(t: &Case, victim: usize) {
-    six_led_services(t).await;
+    let services = six_led_services(t).await;
     let recorder = t.record().await;
     t.set_ready("a", false).await;
     // The status write has just returned: the switches are under way.
     t.world.product.kill(victim);
-    all_switched_once(t, recorder.finish()).await;
+    all_switched_once(t, &services, recorder).await;
 }
 
 async fn killed_replica_0_during_a_switch(t: Arc<Case>) {
@@ -89,7 +69,7 @@ async fn killed_replica_1_during_a_switch(t: Arc<Case>) {
 }
 
 async fn both_killed_and_started_again_change_nothing(t: Arc<Case>) {
-    six_led_services(&t).await;
+    let services = six_led_services(&t).await;
     let versions = async || {
         // Those of the built-in controller come when it likes.
         let ours = ListParams::default().labels(&format!("{}=zen-lead", names::SLICE_MANAGED_BY));
@@ -104,8 +84,8 @@ async fn both_killed_and_started_again_change_nothing(t: Arc<Case>) {
         all
     };
     // Everything is told before they die.
-    for name in SERVICES {
-        t.until_event(&format!("{name}-leader"), "LeaderRoutingAvailable").await;
+    for leader in services.leaders() {
+        t.until_event(&leader, "LeaderRoutingAvailable").await;
     }
     let before = versions().await;
     t.world.product.kill_all().await;
@@ -154,14 +134,14 @@ async fn one_replica_alone_serves(t: Arc<Case>) {
     t.world.product.until_ready(1).await;
     let outside = t.outside().await;
     outside.ready_pods("web", &["a", "b"]).await;
-    for name in SERVICES {
+    for name in SIX {
         outside.create(&source(name, &json!({"spec": {"selector": {"app": "web"}}}))).await;
     }
-    for name in SERVICES {
+    for name in SIX {
         outside.until_led_by(&format!("{name}-leader"), "a").await;
     }
     outside.set_ready("a", false).await;
-    for name in SERVICES {
+    for name in SIX {
         outside.until_led_by(&format!("{name}-leader"), "b").await;
     }
 }

@@ -9,20 +9,17 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::support::case::Case;
 use crate::support::control_plane::{self, Elsewhere};
 use crate::support::firewall::Firewall;
 use crate::support::harness::Test;
-use crate::support::objects::{hollow, source};
+use crate::support::objects::hollow;
 use crate::support::product::Product;
 use crate::support::tcp_proxy::TcpProxy;
+use crate::support::together::{SIX, Together};
 use crate::support::waiting::DEADLINE;
-
-/// Enough Services that each replica is the first in rank for some.
-const SERVICES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
 
 /// Nothing befalls it.
 const WELL: usize = 0;
@@ -65,15 +62,7 @@ async fn three_out_of_reach(t: Arc<Case>) {
     for replica in product.replicas() {
         product.until_ready(replica).await;
     }
-    for pod in ["a", "b", "c"] {
-        t.pod(hollow(pod, "web").dual()).await;
-    }
-    for name in SERVICES {
-        let dual =
-            json!({"spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "PreferDualStack"}});
-        t.create(&source(name, &dual)).await;
-    }
-    all_led_by(t, "a").await;
+    let services = Together::led(t, &SIX, &["a", "b", "c"], DEADLINE).await;
     let recorder = t.record().await;
 
     let began = Instant::now();
@@ -92,7 +81,7 @@ async fn three_out_of_reach(t: Arc<Case>) {
     let mut slowest = Duration::ZERO;
     let found = loop {
         let (leader, next) = if order.last() == Some(&"a") { ("a", "b") } else { ("b", "a") };
-        slowest = slowest.max(fail_over(t, leader, next).await);
+        slowest = slowest.max(fail_over(t, &services, leader, next).await);
         order.push(next);
         t.set_ready(leader, true).await;
         tokio::select! {
@@ -109,7 +98,7 @@ async fn three_out_of_reach(t: Arc<Case>) {
         t.vanish(gone).await;
     }
     t.vanish(leader).await;
-    all_led_by(t, "d").await;
+    services.until_led_by("d", DEADLINE).await;
     order.push("d");
 
     silent.swallow(false);
@@ -121,37 +110,28 @@ async fn three_out_of_reach(t: Arc<Case>) {
     // They are at work again: without the one that was well they move the leader.
     t.pod(hollow("e", "web").dual()).await;
     product.kill(WELL);
-    fail_over(t, "d", "e").await;
+    fail_over(t, &services, "d", "e").await;
     order.push("e");
     let history = recorder.finish().await;
-    for name in SERVICES {
-        let leader = format!("{name}-leader");
-        history.holds(&leader);
-        history.never_empty(&leader);
-        assert_eq!(history.leaders(&leader), order, "{leader}");
+    services.were_led_by(&history, &order).await;
+    services.were_never_empty(&history);
+    for leader in services.leaders() {
         assert_eq!(history.versions(&leader), order.len(), "{leader}: one write a switch");
-        t.until_told(&leader, history.switches(&leader).len()).await;
     }
     let (silent, cut) = (found.0, found.1);
     println!(
         "3 of 4 replicas out of reach: {rounds} failovers of {} Services, the slowest {slowest:?}; \
          noticed after {silent:?} (swallowed) and {cut:?} (cut off)",
-        SERVICES.len(),
+        SIX.len(),
     );
     elsewhere.close().await;
 }
 
-async fn all_led_by(t: &Case, pod: &str) {
-    for name in SERVICES {
-        t.until_both_led_by(&format!("{name}-leader"), pod, DEADLINE).await;
-    }
-}
-
 /// Takes the leader out of all Services; how long it took until the next led in all of them.
-async fn fail_over(t: &Case, leader: &str, next: &str) -> Duration {
+async fn fail_over(t: &Case, services: &Together<'_>, leader: &str, next: &str) -> Duration {
     t.set_ready(leader, false).await;
     let began = Instant::now();
-    all_led_by(t, next).await;
+    services.until_led_by(next, DEADLINE).await;
     began.elapsed()
 }
 

@@ -8,17 +8,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::time::sleep;
 
 use crate::support::case::Case;
 use crate::support::harness::Test;
-use crate::support::objects::{hollow, source};
+use crate::support::objects::hollow;
 use crate::support::proxy::{Done, Proxy};
+use crate::support::together::{SIX, Together};
 use crate::support::waiting::DEADLINE;
 
-/// Enough Services that each replica is the first in rank for some.
-const SERVICES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
 const ROUNDS: usize = 9;
 const LAG: Duration = Duration::from_secs(5);
 
@@ -41,30 +39,12 @@ fn lag() -> Duration {
     seconds.map_or(LAG, |s| Duration::from_secs(s.parse().unwrap()))
 }
 
-async fn sources(t: &Case) {
-    for name in SERVICES {
-        let dual =
-            json!({"spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "PreferDualStack"}});
-        t.create(&source(name, &dual)).await;
-    }
-}
-
-async fn all_led_by(t: &Case, pod: &str, limit: Duration) {
-    for name in SERVICES {
-        t.until_both_led_by(&format!("{name}-leader"), pod, limit).await;
-    }
-}
-
 async fn killed_in_turn(t: Arc<Case>) {
     let product = t.world.product.of(3);
     t.world.list_replicas(3).await;
     product.ensure_started().await;
     let t = t.outside().await;
-    for pod in ["a", "b"] {
-        t.pod(hollow(pod, "web").dual()).await;
-    }
-    sources(&t).await;
-    all_led_by(&t, "a", DEADLINE).await;
+    let services = Together::led(&t, &SIX, &["a", "b"], DEADLINE).await;
     let recorder = t.record().await;
     let mut order = vec!["a"];
     for round in 0..rounds() {
@@ -78,7 +58,7 @@ async fn killed_in_turn(t: Arc<Case>) {
         } else {
             product.signal(victim, "STOP");
         }
-        all_led_by(&t, next, DEADLINE).await;
+        services.until_led_by(next, DEADLINE).await;
         t.set_ready(leader, true).await;
         order.push(next);
         if round % 2 == 1 {
@@ -87,13 +67,8 @@ async fn killed_in_turn(t: Arc<Case>) {
         product.ensure_started().await;
     }
     let history = recorder.finish().await;
-    for name in SERVICES {
-        let leader = format!("{name}-leader");
-        history.holds(&leader);
-        history.never_empty(&leader);
-        assert_eq!(history.leaders(&leader), order, "{leader}");
-        t.until_told(&leader, history.switches(&leader).len()).await;
-    }
+    services.were_led_by(&history, &order).await;
+    services.were_never_empty(&history);
     product.end_all().await;
     println!("{} switches of 6 Services, a replica of 3 killed or stopped in each", rounds());
 }
@@ -116,10 +91,10 @@ async fn far_behind(t: Arc<Case>) {
 
     // Alone: what it has written comes back to it long after, and it knows.
     let recorder = t.record().await;
-    sources(&t).await;
-    all_led_by(&t, "a", limit).await;
+    let services = Together::create(&t, &SIX).await;
+    services.until_led_by("a", limit).await;
     t.set_ready("a", false).await;
-    all_led_by(&t, "b", limit).await;
+    services.until_led_by("b", limit).await;
     t.set_ready("a", true).await;
     made_once(&t, &proxy);
 
@@ -130,20 +105,16 @@ async fn far_behind(t: Arc<Case>) {
     for (gone, new, next) in [("b", "d", "a"), ("a", "e", "c"), ("c", "f", "d"), ("d", "g", "e")] {
         t.pod(hollow(new, "web").dual()).await;
         t.vanish(gone).await;
-        all_led_by(&t, next, DEADLINE).await;
+        services.until_led_by(next, DEADLINE).await;
         order.push(next);
     }
     // All of it has reached the one that is behind, and it had time to do wrong.
     sleep(by + Duration::from_secs(2)).await;
-    all_led_by(&t, "e", DEADLINE).await;
+    services.until_led_by("e", DEADLINE).await;
     made_once(&t, &proxy);
     let history = recorder.finish().await;
-    for name in SERVICES {
-        let leader = format!("{name}-leader");
-        history.holds(&leader);
-        assert_eq!(history.leaders(&leader), order, "{leader}: a pod that is gone, or a flap");
-        t.until_told(&leader, history.switches(&leader).len()).await;
-    }
+    // Another order would be a pod that is gone, or a flap.
+    services.were_led_by(&history, &order).await;
     let scrape = product.scrape(0).await.unwrap();
     let read = scrape.value("zen_lead_cache_misses_total", &[]).unwrap_or(0.0);
     assert!(read > 0.0, "decisions that read first are counted");
@@ -159,7 +130,7 @@ fn made_once(t: &Case, proxy: &Proxy) {
             made.entry((seen.path, seen.name)).or_default().push(seen.done);
         }
     }
-    assert_eq!(made.len(), 3 * SERVICES.len(), "a Service and two slices each: {made:?}");
+    assert_eq!(made.len(), 3 * SIX.len(), "a Service and two slices each: {made:?}");
     for (what, answers) in made {
         assert_eq!(answers, [Done::Passed(201)], "{what:?}");
     }

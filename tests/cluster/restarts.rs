@@ -13,14 +13,14 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
-use serde_json::json;
 
 use crate::support::case::Case;
 use crate::support::control_plane::{self, ControlPlane, Elsewhere};
 use crate::support::harness::Test;
 use crate::support::names;
-use crate::support::objects::{hollow, source};
+use crate::support::objects::hollow;
 use crate::support::product::Product;
+use crate::support::together::Together;
 
 const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
 const RESTARTS: usize = 3;
@@ -46,15 +46,8 @@ async fn restarts(t: Arc<Case>) {
     let Elsewhere { case: t, control } = &elsewhere;
     let product = &t.world.product;
     product.ensure_started().await;
-    for pod in ["p0", "p1"] {
-        t.pod(hollow(pod, "web").dual()).await;
-    }
-    for name in SERVICES {
-        let dual =
-            json!({"spec": {"selector": {"app": "web"}, "ipFamilyPolicy": "PreferDualStack"}});
-        t.create(&source(name, &dual)).await;
-    }
-    all_led_by(t, "p0").await;
+    // Their watches come back within seconds.
+    let services = Together::led(t, &SERVICES, &["p0", "p1"], PATIENCE).await;
     let recorder = t.record().await;
     let mut order = vec!["p0".to_owned()];
 
@@ -70,7 +63,7 @@ async fn restarts(t: Arc<Case>) {
         t.vanish(&leader).await;
         control.launch(THEIRS, &[]);
         control.until_ready(THEIRS).await;
-        all_led_by(t, &next).await;
+        services.until_led_by(&next, PATIENCE).await;
         order.push(next);
     }
 
@@ -91,7 +84,7 @@ async fn restarts(t: Arc<Case>) {
     control.launch(THEIRS, &["--watch-cache=false"]);
     control.until_ready(THEIRS).await;
     is_told_gone(t, control, &old).await;
-    all_led_by(t, &next).await;
+    services.until_led_by(&next, PATIENCE).await;
     order.push(next);
     for replica in product.replicas() {
         product.until_ready(replica).await;
@@ -100,22 +93,10 @@ async fn restarts(t: Arc<Case>) {
     }
 
     let history = recorder.finish().await;
-    for name in SERVICES {
-        let leader = format!("{name}-leader");
-        history.holds(&leader);
-        history.never_empty(&leader);
-        assert_eq!(history.leaders(&leader), order, "{leader}");
-        t.until_told(&leader, history.switches(&leader).len()).await;
-    }
+    services.were_led_by(&history, &order).await;
+    services.were_never_empty(&history);
     println!("{} restarts of an API server, one with etcd compacted: no change lost", rounds() + 1);
     elsewhere.close().await;
-}
-
-async fn all_led_by(t: &Case, pod: &str) {
-    for name in SERVICES {
-        // Their watches come back within seconds.
-        t.until_both_led_by(&format!("{name}-leader"), pod, PATIENCE).await;
-    }
 }
 
 /// How often the watches of a replica were told that their version is gone.

@@ -27,6 +27,7 @@ pub mod report;
 pub mod rights;
 pub mod state;
 pub mod tcp_proxy;
+pub mod together;
 pub mod waiting;
 pub mod webhook;
 pub mod world;

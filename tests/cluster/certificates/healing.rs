@@ -2,13 +2,12 @@
 //! what a clock that jumps by months makes due.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -23,6 +22,7 @@ use zen_lead::serve::{self, tls, webhook};
 use zen_lead::telemetry::spans::Tracer;
 
 use super::try_write;
+use super::writes::Writes;
 use crate::support::case::Case;
 use crate::support::cluster;
 use crate::support::harness::Test;
@@ -186,7 +186,6 @@ impl Drop for InProcess {
 
 /// The API server's clock stays: it judges by the right time what the wrong one made.
 async fn clock_that_jumps_costs_no_call(t: Arc<Case>) {
-    t.world.patience_of_webhooks(10).await;
     let zen_lead = InProcess::start(&t).await;
     let now = zen_lead.clock.now();
     until("the first good review", || try_write(&t)).await;
@@ -212,7 +211,6 @@ async fn clock_that_jumps_costs_no_call(t: Arc<Case>) {
     let (_, failed) = writes.finish().await;
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(until_published(&t).await, third);
-    t.world.patience_of_webhooks(1).await;
 }
 
 /// Waits until a rotation has ended with another CA.
@@ -223,49 +221,4 @@ async fn until_another(t: &Case, before: &str) -> String {
         check(fresh != before, "the old CA").map(|()| fresh)
     })
     .await
-}
-
-/// How many writes there were, and what failed.
-type Made = Arc<Mutex<(usize, Vec<String>)>>;
-
-/// Annotated writes, one after the other.
-struct Writes {
-    stop: Arc<AtomicBool>,
-    made: Made,
-    task: JoinHandle<()>,
-}
-
-impl Writes {
-    fn start(t: &Arc<Case>) -> Self {
-        let (stop, made) = (Arc::new(AtomicBool::new(false)), Made::default());
-        let (t, ended, tally) = (t.clone(), stop.clone(), made.clone());
-        let task = tokio::spawn(async move {
-            while !ended.load(Ordering::Relaxed) {
-                let written = try_write(&t).await;
-                {
-                    let mut tally = tally.lock();
-                    tally.0 += 1;
-                    tally.1.extend(written.err());
-                }
-                sleep(Duration::from_millis(10)).await;
-            }
-        });
-        Self { stop, made, task }
-    }
-
-    async fn more(&self, count: usize) {
-        let goal = self.made.lock().0 + count;
-        until("writes are made", || async {
-            let made = self.made.lock().0;
-            check(made >= goal, format!("{made} of {goal}"))
-        })
-        .await;
-    }
-
-    /// How many there were, and what failed.
-    async fn finish(self) -> (usize, Vec<String>) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap();
-        std::mem::take(&mut *self.made.lock())
-    }
 }

@@ -119,7 +119,6 @@ async fn until_ready(fleet: &Fleet, n: usize) {
 async fn rotations_fail_no_call(t: Arc<Case>) {
     let (goal, rounds) = (calls(), rotations());
     let ca = Ca { secrets: Api::namespaced(t.admin(), &t.world.system) };
-    t.world.patience_of_webhooks(10).await;
     let fleet = Fleet::start(&t.world, &FLAGS).await;
     ca.reaches(&["steady"]).await;
     let (calls, tasks) = Calls::start(&t, &fleet, WAIT).await;
@@ -164,7 +163,6 @@ async fn rotations_fail_no_call(t: Arc<Case>) {
     expiry_is_told(&t, &fleet, &ca).await;
     let tally = calls.finish(tasks).await;
     fleet.end().await;
-    t.world.patience_of_webhooks(1).await;
 
     println!(
         "certificates: {} calls in {} s ({} over new connections, by replica {:?}; {} by the API \

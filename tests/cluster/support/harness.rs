@@ -123,6 +123,10 @@ pub fn main(phases: [Phase; 2]) -> ExitCode {
     if let Some(Ok(world)) = WORLD.get() {
         runtime().block_on(world.clone().tear_down());
     }
+    // Once more at the end, where whoever reads a long log looks first.
+    for why in FAILED.lock().unwrap().iter() {
+        println!("failed: {why}");
+    }
     code
 }
 
@@ -168,6 +172,7 @@ fn run(test: &Test, alone: bool, cluster: &Cluster) -> Result<(), Failed> {
         let result = match result {
             Ok(()) => Ok(()),
             Err(why) => {
+                FAILED.lock().unwrap().push(format!("{name}: {why}"));
                 let told = format!("{why}\n{}", case.dump().await);
                 // At once: whoever ends a run early still learns why a test failed.
                 let _ = std::fs::write(case.world.dir.join(format!("{}.failed", case.ns)), &told);
@@ -182,6 +187,7 @@ fn run(test: &Test, alone: bool, cluster: &Cluster) -> Result<(), Failed> {
 tokio::task_local! {
     static NAME: String;
 }
+static FAILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static PANICS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
 
 /// Keeps where and why a test panicked for its report, instead of printing it among the others.

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -25,9 +26,25 @@ pub struct Ports {
 impl Ports {
     /// Two ports that nobody uses now.
     pub fn free() -> Self {
-        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [webhook, admin] = sockets.map(|s| s.local_addr().unwrap().port());
-        Self { webhook, admin }
+        Self { webhook: free_port(), admin: free_port() }
+    }
+}
+
+/// A port that nobody uses now, and nobody else will be given: whoever ends and starts again wants the
+/// same one. Those above 32767 the kernel gives to outgoing connections
+/// (`net.ipv4.ip_local_port_range`), from 30000 on they belong to Services (`NodePort`).
+fn free_port() -> u16 {
+    const FIRST: u16 = 12_000;
+    const NUMBER: u32 = 18_000;
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Runs beside this one begin elsewhere.
+    let start = std::process::id().wrapping_mul(97);
+    loop {
+        let n = start.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % NUMBER;
+        let port = FIRST + u16::try_from(n).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
