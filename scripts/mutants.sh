@@ -27,7 +27,14 @@ mutants=$(scripts/tool.sh cargo-mutants)
 # put back after each mutant; a run that was killed leaves one behind, so it must be seen.
 git diff --quiet HEAD -- src || die "src/ has changes that are not committed" \
   "mutants are made in place; commit or stash first"
-trap 'git checkout --quiet -- src' EXIT
+# What property tests keep of a mutant is about the mutant.
+kept=
+if [[ -e proptest-regressions ]]; then kept=1; fi
+finish() {
+  git checkout --quiet -- src
+  [[ -n $kept ]] || rm -rf proptest-regressions
+}
+trap finish EXIT
 
 args=("$@")
 if [[ ${1:-} == --sample ]]; then
