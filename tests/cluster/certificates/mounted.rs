@@ -107,11 +107,11 @@ async fn swapped(t: Arc<Case>) {
         volume.update(&pair.chain, &pair.key);
         shows(&t, &bundle, &pair).await;
     }
-    // A key of another certificate, and no certificate at all: what was shown stays, and is told.
+    // A key of another certificate, and no key at all: what was shown stays, and it is told.
     let (good, other) = (new.pair(), new.pair());
     volume.update(&other.chain, &good.key);
     counted(&t, "refused").await;
-    volume.update("rubbish", &good.key);
+    volume.update(&good.chain, "rubbish");
     counted(&t, "unreadable").await;
     writes.more(20).await;
     volume.update(&good.chain, &good.key);
