@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # Changes the core in small ways, one at a time, and tells which changes no test notices:
 #
-#   scripts/mutants.sh [--sample N | --shard K/N] [cargo mutants' own options]
+#   scripts/mutants.sh [--continue] [--sample N | --shard K/N] [cargo mutants' own options]
 #
 # First every mutant meets the unit tests of the core, which takes a build of the library and some
 # seconds; what they miss meets all unit tests and a few walks of the model. --sample takes one
 # mutant in N, others with each commit. What stays unnoticed is in target/mutants/missed.txt, and
 # explained in docs/reliability.md. Fails when fewer than 80 % of the mutants that build are caught
 # (in a sample, too small to judge by that: 50 %). MUTANTS_SECONDS=n ends it early and judges what was
-# done until then.
+# done until then; --continue goes on from there (all take hours), for the same sources.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -36,6 +36,11 @@ finish() {
 }
 trap finish EXIT
 
+again=()
+if [[ ${1:-} == --continue ]]; then
+  again=(--iterate)
+  shift
+fi
 args=("$@")
 if [[ ${1:-} == --sample ]]; then
   [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--sample wants a number" "--sample 100: one mutant in a hundred"
@@ -45,11 +50,13 @@ fi
 
 seconds=${MUTANTS_SECONDS:-0} # for timeout, 0 is no limit
 out=target/mutants
-rm -rf "$out" && mkdir -p "$out"
+[[ ${#again[@]} -gt 0 ]] || rm -rf "$out"
+mkdir -p "$out"
 # No option that changes the flags of the compiler: it would build all dependencies once more.
 core() {
   local code=0
-  nice timeout --signal=INT --kill-after=60 "$seconds" "$mutants" mutants --in-place --output "$out" --colors never --no-times \
+  # Fewer cases than otherwise: what they miss meets all of them below.
+  PROPTEST_CASES=64 nice timeout --signal=INT --kill-after=60 "$seconds" "$mutants" mutants --in-place --output "$out" --colors never --no-times \
     --baseline skip --cargo-arg=--lib --timeout 60 --build-timeout 300 "$@" -- -- "${CORE[@]}" || code=$?
   # 2 says that some were missed, 3 that some ran into their time limit.
   [[ $code -eq 0 || $code -eq 2 || $code -eq 3 || $code -eq 124 ]] || die "cargo mutants ended with $code" "see above"
@@ -61,18 +68,24 @@ for outcome in json.load(open(sys.argv[1]))["outcomes"]:
     if outcome["summary"] == "MissedMutant":
         print(outcome["diff_path"], outcome["scenario"]["Mutant"]["name"])' "$out/mutants.out/outcomes.json"
 }
-# count OUTCOME
-count() {
-  local file=$out/mutants.out/$1.txt
-  if [[ -f $file ]]; then wc -l <"$file"; else echo 0; fi
+# Adds what a run found to what earlier ones did.
+keep() {
+  local outcome
+  for outcome in caught timeout unviable; do
+    sort -u -o "$out/$outcome.txt" -- <(cat "$out/$outcome.txt" "$out/mutants.out/$outcome.txt" 2>/dev/null)
+  done
 }
+# count OUTCOME...: a mutant that once ran into its time limit may have been caught since.
+count() { (cd "$out" && sort -u -- "${@/%/.txt}" | wc -l); }
 
 files=(--exclude '**/tests.rs' --exclude '**/tests/**')
 for file in "${FILES[@]}"; do files+=(--file "$file"); done
 # The baseline: without any mutant the tests pass, or nothing could be said.
 cargo test --locked --quiet --lib -- "${CORE[@]}" >"$out/baseline.txt" 2>&1 ||
   die "the unit tests fail without any mutant" "see $out/baseline.txt"
-core "${files[@]}" "${args[@]}"
+keep
+core "${files[@]}" "${again[@]}" "${args[@]}"
+keep
 
 # One by one, by its diff: cargo mutants takes more than the ones it is told by name.
 : >"$out/missed.txt"
@@ -92,7 +105,7 @@ while read -r diff mutant; do
 done < <(missed_diffs)
 
 missed=$(wc -l <"$out/missed.txt")
-caught=$(($(count caught) + $(count timeout) + late))
+caught=$(($(count caught timeout) + late))
 all=$((caught + missed))
 [[ $all -gt 0 ]] || { say "no mutant in this shard" && exit 0; }
 say "mutants: $caught of $all caught ($((100 * caught / all)) %), $missed missed, $(count unviable) do not build"

@@ -88,6 +88,14 @@ mod tests {
         }
     }
 
+    // Computed apart from this code, in another language.
+    #[test]
+    fn the_hash_is_the_same_in_every_build() {
+        assert_eq!(hash(&["zen-lead-0", "ns", "web"]), 0x8c49_ec57_08a5_6eda);
+        assert_eq!(hash(&["ab", "c"]), 0x2f3c_b174_e5ae_d850);
+        assert_eq!(hash(&["a", "bc"]), 0xfdef_b95a_439d_deb6);
+    }
+
     #[test]
     fn work_is_shared() {
         let replicas = names(3);

@@ -67,6 +67,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fixtures::{NAMESPACE, Object, ServiceFixture, pod, service};
     use crate::index::Limits;
     use crate::names::NameRule;
     use crate::version::Rv;
@@ -92,5 +93,52 @@ mod tests {
         assert!(!view.on_host_network("shop", &service("b")));
         assert!(!view.on_host_network("other", &service("a")));
         assert!(!view.on_host_network("shop", &Service::default()), "no selector selects nobody");
+    }
+
+    /// What the view says with these limits.
+    fn asked<T>(limits: Limits, ask: impl Fn(&View<'_>) -> T) -> T {
+        let mut index = Index::new(NameRule::Dns1123, limits);
+        let leader = service("web-leader").leading("web", "uid-web");
+        let plain = service("plain").selecting("app", "web");
+        let sources = ["web", "db"].map(|n| service(n).enabled().set("leader-service-name", "one"));
+        for service in sources.into_iter().chain([leader, plain]) {
+            index.apply_service(service);
+        }
+        let pods = ["a", "b", "c"].map(|name| pod(name).label("app", "web"));
+        index.reset_pods(Some(NAMESPACE), &pods, Rv(7));
+        ask(&View { index: &index, synced: true })
+    }
+
+    #[test]
+    fn neighbours_are_those_of_the_same_namespace() {
+        let names = |ns: &str, leader: &str| {
+            let mut names = asked(Limits::default(), |view| view.claimants(ns, leader));
+            names.sort();
+            names
+        };
+        assert_eq!(names(NAMESPACE, "one"), ["db", "web"]);
+        assert!(names(NAMESPACE, "two").is_empty() && names("other", "one").is_empty());
+        let found = |ns: &str, name: &str| asked(Limits::default(), |view| view.service(ns, name));
+        let leader = found(NAMESPACE, "web-leader").unwrap();
+        assert_eq!(leader.leader_of.map(|of| of.source).as_deref(), Some("web"));
+        assert_eq!(found(NAMESPACE, "plain").unwrap().leader_of, None);
+        assert_eq!(found(NAMESPACE, "web").unwrap().uid.as_deref(), Some("uid-web"));
+        assert!(found(NAMESPACE, "none").is_none() && found("other", "web").is_none());
+    }
+
+    #[test]
+    fn bounds_are_reached_at_the_bound_and_exceeded_beyond_it() {
+        let services = |bound: usize| {
+            let limits = Limits { services_per_namespace: bound, ..Limits::default() };
+            asked(limits, |view| view.services_at_limit(NAMESPACE)).map(|r| (r.found, r.bound))
+        };
+        assert_eq!([0, 1, 2, 3].map(services), [None, Some((2, 1)), Some((2, 2)), None]);
+        let pods = |bound: usize| {
+            let limits = Limits { pods_per_service: bound, ..Limits::default() };
+            let source = service("web").selecting("app", "web");
+            asked(limits, |view| view.pods_beyond_limit(NAMESPACE, &source))
+                .map(|r| (r.found, r.bound))
+        };
+        assert_eq!([0, 2, 3, 4].map(pods), [None, Some((3, 2)), None, None]);
     }
 }

@@ -57,6 +57,30 @@ fn a_planned_switch_empties_the_follower_first() {
 }
 
 #[test]
+fn a_switch_is_begun_only_while_the_follower_is_empty_and_ahead() {
+    let mut scene = dual(pair());
+    let begun = |scene: &Scene| {
+        let snapshot = scene.snapshot();
+        let leader = &snapshot.leaders[0];
+        let families = slices::families(&leader.object);
+        let present = slices::Present::new(&snapshot.slices, leader, &families);
+        let asked = present.follower_says().and_then(|t| t.asked.clone()).unwrap_or_default();
+        [asked.as_str(), "something else"].map(|asked| present.begun(asked).is_some())
+    };
+    let loose = scene.source().set("sticky", "false").age(0);
+    scene.server.put_service(loose);
+    scene.server.put_pod(pod("0").age(99).ready_for(5));
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.push(begun(&scene));
+        let step = scene.next();
+        scene.perform(&step);
+    }
+    seen.push(begun(&scene));
+    assert_eq!(seen, [[false, false], [true, false], [false, false], [false, false]]);
+}
+
+#[test]
 fn a_lagging_follower_is_emptied_before_the_lock_moves_even_when_empty() {
     let mut scene = dual(pair());
     // A writer died after the lock: the follower is one epoch behind.
