@@ -1,6 +1,8 @@
 //! The publisher of Events: a bounded queue and the one task that writes it out.
 //!
-//! Events are a help for people, not a record: when in doubt, one is dropped (and counted).
+//! Events are a help for people, not a record: when in doubt, one is dropped (and counted). Only that of
+//! a switch is tried again for a while where the API server could not be reached: nobody else tells of
+//! it (docs/decisions/event-of-a-switch.md).
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,12 @@ use crate::retry::{self, CallError, Caller, Operation, Target};
 
 /// Events that may wait to be written.
 const QUEUE: usize = 1024;
+/// First pause before the Event of a switch is tried again; each next one is twice as long.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long such an Event is tried.
+const TRIED: Duration = Duration::from_mins(10);
 /// How long an Event that says the same again is left out.
 const WINDOW: Duration = Duration::from_mins(10);
 /// Events that are remembered in order to leave out their repetitions.
@@ -53,6 +61,27 @@ pub struct Writer {
     /// When each Event was last written, by a hash of what it says (the texts may be long).
     recent: HashMap<u64, Instant>,
     hashing: RandomState,
+    /// Those to be tried again, at most [`QUEUE`].
+    late: Vec<Letter>,
+    ending: bool,
+}
+
+/// An Event on its way.
+struct Letter {
+    note: Note,
+    /// Not tried after this.
+    until: Instant,
+    /// Not tried again before this.
+    due: Instant,
+    /// What the next pause is.
+    pause: Duration,
+}
+
+impl From<Note> for Letter {
+    fn from(note: Note) -> Self {
+        let now = monotonic();
+        Self { note, until: now + TRIED, due: now, pause: AGAIN }
+    }
 }
 
 impl Publisher {
@@ -61,7 +90,9 @@ impl Publisher {
         let (sender, notes) = mpsc::channel(QUEUE);
         let metrics = Arc::clone(&caller.metrics);
         let (recent, hashing) = (HashMap::new(), RandomState::new());
-        let writer = Writer { notes, client, caller, instance, clock, recent, hashing };
+        let (late, ending) = (Vec::new(), false);
+        let writer =
+            Writer { notes, client, caller, instance, clock, recent, hashing, late, ending };
         (Self { notes: sender, metrics }, writer)
     }
 
@@ -81,14 +112,19 @@ impl Writer {
         let mut begun = None;
         let mut left_out = 0_u32;
         while begun.is_none() {
-            let note = tokio::select! {
+            let due = self.late.iter().map(|letter| letter.due).min();
+            let letter = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                note = self.notes.recv() => note,
+                note = self.notes.recv() => note.map(Letter::from),
+                () = tokio::time::sleep_until(due.unwrap_or_else(monotonic)), if due.is_some() => {
+                    let first = self.late.iter().position(|letter| Some(letter.due) == due);
+                    first.map(|n| self.late.swap_remove(n))
+                }
             };
-            let Some(note) = note else { break };
-            let (reason, metrics) = (note.reason.as_str(), Arc::clone(&self.caller.metrics));
-            let mut write = std::pin::pin!(self.write(note));
+            let Some(letter) = letter else { break };
+            let (reason, metrics) = (letter.note.reason.as_str(), Arc::clone(&self.caller.metrics));
+            let mut write = std::pin::pin!(self.write(letter));
             tokio::select! {
                 biased;
                 () = &mut write => {}
@@ -104,12 +140,17 @@ impl Writer {
             }
         }
         self.notes.close();
+        self.ending = true;
         let until = begun.unwrap_or_else(|| monotonic() + LAST_WRITES);
         // Closed: what comes now is what waits.
+        let mut rest = std::mem::take(&mut self.late);
         while let Some(note) = self.notes.recv().await {
-            let reason = note.reason.as_str();
+            rest.push(note.into());
+        }
+        for letter in rest {
+            let reason = letter.note.reason.as_str();
             let late = left_out > 0;
-            if late || tokio::time::timeout_at(until, self.write(note)).await.is_err() {
+            if late || tokio::time::timeout_at(until, self.write(letter)).await.is_err() {
                 self.caller.metrics.event(reason, "dropped");
                 left_out += 1;
             }
@@ -124,14 +165,15 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, note: Note) {
+    async fn write(&mut self, letter: Letter) {
+        let note = &letter.note;
         let reason = note.reason.as_str();
-        let key = self.hashing.hash_one(identity(&note));
+        let key = self.hashing.hash_one(identity(note));
         if self.is_recent(key) {
             self.caller.metrics.event(reason, "repeated");
             return;
         }
-        let event = self.event(&note);
+        let event = self.event(note);
         let namespace = event.metadata.namespace.clone().unwrap_or_default();
         let name = event.metadata.name.clone().unwrap_or_default();
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
@@ -143,13 +185,31 @@ impl Writer {
             Ok(_) | Err(CallError::AlreadyExists { after_lost_attempt: true, .. }) => "written",
             Err(CallError::AlreadyExists { .. }) => "exists",
             Err(error) => {
-                tracing::debug!(reason, "{error}; this Event is left out");
                 // It did not get out, so the next one is not a repetition.
                 self.recent.remove(&key);
+                if self.is_worth_another_try(&letter, &error) {
+                    tracing::debug!(reason, "{error}; tried again in {:?}", letter.pause);
+                    let due = monotonic() + letter.pause;
+                    let pause = (2 * letter.pause).min(LONGEST_PAUSE);
+                    self.late.push(Letter { due, pause, ..letter });
+                    return;
+                }
+                tracing::debug!(reason, "{error}; this Event is left out");
                 "failed"
             }
         };
         self.caller.metrics.event(reason, result);
+    }
+
+    /// Only what has a name of its own: it cannot be told twice. An API server that has just come back
+    /// refuses everything until it has read its roles, so a refusal may pass as well.
+    fn is_worth_another_try(&self, letter: &Letter, error: &CallError) -> bool {
+        let refused = matches!(error, CallError::Forbidden { .. } | CallError::Unauthorized { .. });
+        letter.note.name.is_some()
+            && (error.is_passing() || refused)
+            && monotonic() < letter.until
+            && self.late.len() < QUEUE
+            && !self.ending
     }
 
     /// Whether the same was written within the window; if not, it is remembered from now on.

@@ -125,6 +125,55 @@ async fn a_failed_event_is_no_reason_to_leave_out_the_next() {
     assert_eq!(scene.counted("NoReadyPods", "written"), 1);
 }
 
+// Killing an API server for longer than a call may take lost the Event of one switch in 300.
+#[tokio::test(start_paused = true)]
+async fn the_event_of_a_switch_outlasts_an_outage() {
+    let switch = |epoch| note(Reason::LeaderChanged, "b leads").once_an_epoch("uid", epoch);
+    for (fault, failures) in [
+        (Fault::Stall, 20),
+        (Fault::Status(503, "ServiceUnavailable", "down"), 60),
+        (Fault::Status(403, "Forbidden", "roles are not read yet"), 5),
+    ] {
+        let scene = Scene::new();
+        scene.api.fail("POST", EVENTS, failures, fault);
+        scene.publisher.publish(switch(7));
+        tokio::time::sleep(Duration::from_mins(9)).await;
+        assert_eq!(scene.counted("LeaderChanged", "written"), 1);
+        assert_eq!(scene.counted("LeaderChanged", "failed"), 0);
+        assert_eq!(scene.api.get(&format!("{EVENTS}/uid.7")).unwrap()["note"], "b leads");
+    }
+    // Not for ever, and what cannot succeed is not tried again.
+    for (fault, reached) in [
+        (Fault::Status(403, "Forbidden", "no"), Duration::from_mins(12)),
+        (Fault::Status(422, "Invalid", "no"), Duration::from_secs(1)),
+    ] {
+        let scene = Scene::new();
+        scene.api.fail("POST", EVENTS, usize::MAX, fault);
+        scene.publisher.publish(switch(7));
+        tokio::time::sleep(reached).await;
+        assert_eq!(scene.counted("LeaderChanged", "failed"), 1);
+        let tries = scene.api.count("POST");
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        assert_eq!(scene.api.count("POST"), tries);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_to_be_tried_again_is_bounded_and_tried_at_the_end() {
+    let mut scene = Scene::new();
+    scene.api.fail("POST", EVENTS, QUEUE + 50, Fault::Status(403, "Forbidden", "not yet"));
+    for epochs in [0..QUEUE as u64, QUEUE as u64..QUEUE as u64 + 50] {
+        for epoch in epochs {
+            scene.publisher.publish(note(Reason::LeaderChanged, "x").once_an_epoch("uid", epoch));
+        }
+        soon().await;
+    }
+    assert_eq!(scene.counted("LeaderChanged", "failed"), 50);
+    scene.stop.send_replace(true);
+    scene.tasks.join_next().await.unwrap().unwrap();
+    assert_eq!(scene.counted("LeaderChanged", "written"), u32::try_from(QUEUE).unwrap());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_answer_holds_up_nobody() {
     let mut scene = Scene::new();
