@@ -22,14 +22,14 @@ use tokio::time::Instant;
 use super::{CONTROLLER, Note};
 use crate::clock::{Clock, monotonic};
 use crate::metrics::Metrics;
-use crate::retry::{self, CallError, Caller, Operation, Target};
+use crate::retry::{self, CallError, Caller, Delays, Operation, Target};
 
 /// Events that may wait to be written.
 const QUEUE: usize = 1024;
-/// First pause before the Event of a switch is tried again; each next one is twice as long.
+/// First wait before the Event of a switch is tried again; they double.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Longest such pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest such wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// How long such an Event is tried.
 const TRIED: Duration = Duration::from_mins(10);
 /// How long an Event that says the same again is left out.
@@ -63,7 +63,6 @@ pub struct Writer {
     hashing: RandomState,
     /// Those to be tried again, at most [`QUEUE`].
     late: Vec<Letter>,
-    ending: bool,
 }
 
 /// An Event on its way.
@@ -73,14 +72,14 @@ struct Letter {
     until: Instant,
     /// Not tried again before this.
     due: Instant,
-    /// What the next pause is.
-    pause: Duration,
+    delays: Delays,
 }
 
 impl From<Note> for Letter {
     fn from(note: Note) -> Self {
         let now = monotonic();
-        Self { note, until: now + TRIED, due: now, pause: AGAIN }
+        let delays = Delays::new(AGAIN, LONGEST_WAIT);
+        Self { note, until: now + TRIED, due: now, delays }
     }
 }
 
@@ -90,9 +89,8 @@ impl Publisher {
         let (sender, notes) = mpsc::channel(QUEUE);
         let metrics = Arc::clone(&caller.metrics);
         let (recent, hashing) = (HashMap::new(), RandomState::new());
-        let (late, ending) = (Vec::new(), false);
-        let writer =
-            Writer { notes, client, caller, instance, clock, recent, hashing, late, ending };
+        let late = Vec::new();
+        let writer = Writer { notes, client, caller, instance, clock, recent, hashing, late };
         (Self { notes: sender, metrics }, writer)
     }
 
@@ -112,15 +110,13 @@ impl Writer {
         let mut begun = None;
         let mut left_out = 0_u32;
         while begun.is_none() {
-            let due = self.late.iter().map(|letter| letter.due).min();
+            let late = self.late.iter().enumerate().min_by_key(|(_, letter)| letter.due);
+            let late = late.map(|(n, letter)| (n, letter.due));
             let letter = tokio::select! {
                 biased;
                 () = &mut stop => break,
                 note = self.notes.recv() => note.map(Letter::from),
-                () = tokio::time::sleep_until(due.unwrap_or_else(monotonic)), if due.is_some() => {
-                    let first = self.late.iter().position(|letter| Some(letter.due) == due);
-                    first.map(|n| self.late.swap_remove(n))
-                }
+                Some(n) = wait_for(late) => Some(self.late.swap_remove(n)),
             };
             let Some(letter) = letter else { break };
             let (reason, metrics) = (letter.note.reason.as_str(), Arc::clone(&self.caller.metrics));
@@ -140,7 +136,6 @@ impl Writer {
             }
         }
         self.notes.close();
-        self.ending = true;
         let until = begun.unwrap_or_else(|| monotonic() + LAST_WRITES);
         // Closed: what comes now is what waits.
         let mut rest = std::mem::take(&mut self.late);
@@ -165,7 +160,7 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, letter: Letter) {
+    async fn write(&mut self, mut letter: Letter) {
         let note = &letter.note;
         let reason = note.reason.as_str();
         let key = self.hashing.hash_one(identity(note));
@@ -188,10 +183,10 @@ impl Writer {
                 // It did not get out, so the next one is not a repetition.
                 self.recent.remove(&key);
                 if self.is_worth_another_try(&letter, &error) {
-                    tracing::debug!(reason, "{error}; tried again in {:?}", letter.pause);
-                    let due = monotonic() + letter.pause;
-                    let pause = (2 * letter.pause).min(LONGEST_PAUSE);
-                    self.late.push(Letter { due, pause, ..letter });
+                    let wait = letter.delays.next_delay();
+                    tracing::debug!(reason, "{error}; tried again in {wait:?}");
+                    letter.due = monotonic() + wait;
+                    self.late.push(letter);
                     return;
                 }
                 tracing::debug!(reason, "{error}; this Event is left out");
@@ -209,7 +204,7 @@ impl Writer {
             && (error.is_passing() || refused)
             && monotonic() < letter.until
             && self.late.len() < QUEUE
-            && !self.ending
+            && !self.notes.is_closed()
     }
 
     /// Whether the same was written within the window; if not, it is remembered from now on.
@@ -252,6 +247,13 @@ impl Writer {
             ..Event::default()
         }
     }
+}
+
+/// Waits until the Event at a place is due; at once `None` where there is none.
+async fn wait_for(late: Option<(usize, Instant)>) -> Option<usize> {
+    let (place, due) = late?;
+    tokio::time::sleep_until(due).await;
+    Some(place)
 }
 
 /// What makes two Events the same.

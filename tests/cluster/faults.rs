@@ -24,7 +24,11 @@ tests![
 
 async fn six_led_services(t: &Case) -> Together<'_> {
     t.world.product.ensure_started().await;
-    Together::led(t, &SIX, &["a", "b"], DEADLINE).await
+    let services = Together::led(t, &SIX, &["a", "b"], DEADLINE).await;
+    for leader in services.leaders() {
+        t.until_condition(&leader, "True", "LeaderRoutingAvailable").await;
+    }
+    services
 }
 
 async fn all_switched_once(t: &Case, services: &Together<'_>, recorder: Recorder) {

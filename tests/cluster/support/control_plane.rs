@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::case::Case;
 use super::cluster::Cluster;
 use super::http as plain;
-use super::product::Ports;
+use super::product::free_port;
 use super::waiting::within;
 use super::world::{self, World};
 
@@ -68,10 +68,9 @@ impl ControlPlane {
     pub async fn start(of: &Cluster, dir: &Path, servers: usize) -> Self {
         let dir = dir.join("control-plane");
         std::fs::create_dir_all(&dir).unwrap();
-        let Ports { webhook: etcd_port, admin: peer_port } = Ports::free();
-        let servers = (0..servers)
-            .map(|_| Server { port: Ports::free().admin, running: Mutex::default() })
-            .collect();
+        let (etcd_port, peer_port) = (free_port(), free_port());
+        let servers =
+            (0..servers).map(|_| Server { port: free_port(), running: Mutex::default() }).collect();
         let made = Self {
             cluster: of.clone(),
             pki: of.kubeconfig.with_file_name("pki"),

@@ -33,7 +33,7 @@ impl Ports {
 /// A port that nobody uses now, and nobody else will be given: whoever ends and starts again wants the
 /// same one. Those above 32767 the kernel gives to outgoing connections
 /// (`net.ipv4.ip_local_port_range`), from 30000 on they belong to Services (`NodePort`).
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     const FIRST: u16 = 12_000;
     const NUMBER: u32 = 18_000;
     static GIVEN: AtomicU32 = AtomicU32::new(0);

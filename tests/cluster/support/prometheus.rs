@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::http;
-use super::product::Ports;
+use super::product::free_port;
 use super::waiting::{check, within};
 
 /// Where `e2e/cluster.sh build prometheus` puts it, when it has.
@@ -58,7 +58,7 @@ impl Prometheus {
         std::fs::create_dir_all(&dir).unwrap();
         let (file, log) = (dir.join("prometheus.yml"), dir.join("prometheus.log"));
         std::fs::write(&file, config.to_string()).unwrap();
-        let port = Ports::free().admin;
+        let port = free_port();
         let out = File::create(&log).unwrap();
         // The kernel ends it with us, as it does the replicas.
         let child = Command::new("setpriv")
