@@ -24,6 +24,7 @@ use crate::index::{Limit, Snapshot};
 use crate::metrics::ServiceReport;
 use elect::Choice;
 use mirror::Mirror;
+use slices::SliceWrite;
 
 /// How far the watches behind a snapshot can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +111,7 @@ impl Step {
     pub fn creates(&self) -> bool {
         match self {
             Self::CreateLeader(_) => true,
-            Self::Slice(next) => matches!(next.write, slices::SliceWrite::Create(_)),
+            Self::Slice(next) => matches!(next.write, SliceWrite::Create(_)),
             _ => false,
         }
     }
@@ -120,12 +121,27 @@ impl Step {
         matches!(self, Self::Slice(next) if next.urgent)
     }
 
+    /// What it wants, in words that stay the same while it waits for its turn.
+    pub fn wish(&self) -> String {
+        match self {
+            Self::Slice(next) => match (&next.switch, &next.write) {
+                (Some(switch), _) => format!("switch {}", switch.uid),
+                (None, SliceWrite::Create(s) | SliceWrite::Replace(s)) => {
+                    let version = s.metadata.resource_version.as_deref();
+                    format!("slice {} {}", s.address_type, version.unwrap_or_default())
+                }
+                (None, SliceWrite::Delete { name, .. }) => format!("delete slice {name}"),
+            },
+            other => format!("{:?}", other.kind()),
+        }
+    }
+
     /// Steps that must rest on a consistent read: what they make or destroy cannot be compared and
     /// swapped on the version of the source.
     fn needs_read(&self) -> bool {
         match self {
             Self::CreateLeader(_) | Self::DeleteLeader(_) | Self::ClearBuiltIn(_) => true,
-            Self::Slice(next) => !matches!(next.write, slices::SliceWrite::Replace(_)),
+            Self::Slice(next) => !matches!(next.write, SliceWrite::Replace(_)),
             _ => false,
         }
     }

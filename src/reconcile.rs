@@ -369,7 +369,7 @@ impl Reconciler {
         if rank == 0 || step.urgent() {
             return None;
         }
-        let wish = replica::hash(&[&record::wish(step)]);
+        let wish = replica::hash(&[&step.wish()]);
         let now = clock::monotonic();
         let mut memory = self.memory.lock();
         let known = memory.entry(key.clone()).or_default();

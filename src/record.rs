@@ -9,7 +9,6 @@ use tracing::info;
 
 use crate::clock;
 use crate::decide::mirror;
-use crate::decide::slices::SliceWrite;
 use crate::decide::{Decision, Notice, Step};
 use crate::events::{Note, Reason};
 use crate::index::Snapshot;
@@ -125,21 +124,6 @@ pub fn refusal(error: &CallError) -> Option<Reason> {
 pub fn failure(error: &CallError, wait: Duration) -> String {
     let again = retry::whole_ms(wait);
     format!("{error}; the reconcile is tried again in {again:?}")
-}
-
-/// What a step wants, in words that stay the same while it waits for its turn.
-pub fn wish(step: &Step) -> String {
-    match step {
-        Step::Slice(next) => match (&next.switch, &next.write) {
-            (Some(switch), _) => format!("switch {}", switch.uid),
-            (None, SliceWrite::Create(s) | SliceWrite::Replace(s)) => {
-                let version = s.metadata.resource_version.as_deref();
-                format!("slice {} {}", s.address_type, version.unwrap_or_default())
-            }
-            (None, SliceWrite::Delete { name, .. }) => format!("delete slice {name}"),
-        },
-        other => format!("{:?}", other.kind()),
-    }
 }
 
 /// Hands in an Event about a Service, written on behalf of the source `key`.

@@ -12,13 +12,13 @@ use zen_lead::index::slice::Slice;
 use zen_lead::index::{Dirty, Index, Limits, Snapshot};
 use zen_lead::keys::status;
 use zen_lead::names::{NameRule, ServiceKey};
-use zen_lead::record;
 use zen_lead::replica::{self, TAKEOVER};
 use zen_lead::version::{Marks, Rv};
 
 use super::{KINDS, Outcome, Pending, Reading, Replica, Settling, Without};
 use crate::checks::{self, Bad, Ledger};
 use crate::digest::Part;
+use crate::facts;
 use crate::fixtures::api::{Answer, Refusal, Server, Stored};
 use crate::fixtures::{NAMESPACE, at};
 
@@ -71,6 +71,8 @@ impl Replica {
             self.again(&key);
             return Ok(());
         }
+        let believes = self.without == Without::FreshOrRead;
+        let unsure = self.read.is_none() && self.trust() != Trust::Live && !believes;
         let (view, reach, decision) = self.decide(&key, now);
         if let Some(at) = decision.again_at {
             self.timers.insert(key.clone(), at.max(now + SignedDuration::from_millis(1)));
@@ -99,7 +101,7 @@ impl Replica {
                     self.sign(next);
                 }
                 let other_history = self.read.is_none() && self.watches.iter().any(|w| w.broken);
-                self.pending = Some(Pending { step, view, reach, now, other_history });
+                self.pending = Some(Pending { step, view, reach, now, unsure, other_history });
             }
         }
         Ok(())
@@ -125,7 +127,7 @@ impl Replica {
         if rank == 0 || step.urgent() || self.acting {
             return None;
         }
-        let wish = record::wish(step);
+        let wish = step.wish();
         let since = self.wish.take().filter(|(same, _)| *same == wish).map_or(now, |(_, at)| at);
         self.wish = Some((wish, since));
         let at = since + SignedDuration::try_from(replica::stagger(rank)).expect("it is short");
@@ -146,7 +148,7 @@ impl Replica {
     fn settle(&mut self, server: &Server, outcome: Outcome, settling: &Settling) {
         let Some(key) = self.current.clone() else { return };
         let found = server.slices.now.get(&settling.slice).filter(|_| outcome == Outcome::Answered);
-        match found.filter(|s| checks::text(&s.metadata, status::WRITE_ID) == settling.id) {
+        match found.filter(|s| facts::text(&s.metadata, status::WRITE_ID) == settling.id) {
             Some(slice) => self.absorb(&key, &Answer::Slice(Box::new(slice.clone()))),
             None => self.again(&key),
         }
@@ -176,6 +178,7 @@ impl Replica {
         let late = self.flying.remove(0);
         let before = checks::Before::of(server);
         if server.perform(&late.step).is_ok() {
+            checks::sure(&late.step, late.unsure)?;
             ledger.wrote(server, &before, &late.step, &late.view, late.reach, late.now)?;
         }
         Ok(true)
@@ -198,6 +201,15 @@ impl Replica {
         }
     }
 
+    /// What it knows of its watches.
+    fn trust(&self) -> Trust {
+        match () {
+            () if !self.watches.iter().all(|w| w.listed) => Trust::Starting,
+            () if self.lost => Trust::Lost,
+            () => Trust::Live,
+        }
+    }
+
     fn decide(&self, key: &ServiceKey, now: Timestamp) -> (Snapshot, Marks, Decision) {
         let mut view = self.snapshot(key);
         let reach = view.marks;
@@ -210,10 +222,9 @@ impl Replica {
             Without::BegunSwitches => nobody_to_come(&mut view.slices),
             _ => {}
         }
-        let trust = match () {
-            () if !self.watches.iter().all(|w| w.listed) => Trust::Starting,
-            () if self.lost => Trust::Lost,
-            () => Trust::Live,
+        let trust = match self.trust() {
+            Trust::Lost if self.without == Without::Trust => Trust::Live,
+            trust => trust,
         };
         if self.version > 1 {
             view.pods.iter_mut().for_each(youngest_first);
@@ -302,7 +313,7 @@ impl Replica {
             self.again(&key);
             return Ok(());
         }
-        let Pending { step, view, reach, now, other_history } = pending;
+        let Pending { step, view, reach, now, unsure, other_history } = pending;
         let slice = match &step {
             Step::Slice(next) => match &next.write {
                 SliceWrite::Create(s) | SliceWrite::Replace(s) => Some(s),
@@ -311,7 +322,7 @@ impl Replica {
             _ => None,
         };
         let settling = slice
-            .map(|s| Settling { slice: s.name(), id: checks::text(&s.metadata, status::WRITE_ID) });
+            .map(|s| Settling { slice: s.name(), id: facts::text(&s.metadata, status::WRITE_ID) });
         if outcome == Outcome::Failed {
             self.again(&key);
             return Ok(());
@@ -322,6 +333,7 @@ impl Replica {
                 if other_history {
                     ledger.wrote_from_other_history(&step);
                 } else {
+                    checks::sure(&step, unsure)?;
                     ledger.wrote(server, &before, &step, &view, reach, now)?;
                 }
                 self.blocked.remove(&key);
