@@ -96,6 +96,16 @@ mod tests {
         assert_eq!(hash(&["a", "bc"]), 0xfdef_b95a_439d_deb6);
     }
 
+    // As above: highest hash first.
+    #[test]
+    fn the_order_of_replicas_is_the_same_in_every_build() {
+        let replicas = names(3);
+        for (service, order) in [("web", [2, 1, 0]), ("api", [2, 0, 1]), ("db", [0, 2, 1])] {
+            let key = ServiceKey::new("ns", service);
+            assert_eq!(order.map(|i| rank(&replicas[i], &replicas, &key)), [0, 1, 2], "{service}");
+        }
+    }
+
     #[test]
     fn work_is_shared() {
         let replicas = names(3);
@@ -118,7 +128,9 @@ mod tests {
 
     #[test]
     fn a_replica_that_is_not_listed_comes_last_and_alone_it_is_first() {
-        assert_eq!(rank("stranger", &names(2), &ServiceKey::new("ns", "svc")), 2);
+        for i in 0..20 {
+            assert_eq!(rank("stranger", &names(2), &ServiceKey::new("ns", format!("s{i}"))), 2);
+        }
         assert_eq!(rank("any", &[], &ServiceKey::new("ns", "svc")), 0);
     }
 

@@ -187,3 +187,6 @@ pub fn explain(choice: &Choice, done: bool) -> String {
     }
     parts.join("; ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! The index under random histories, relists and late events.
 
+mod own_writes;
+
 use k8s_openapi::api::core::v1::Pod as RawPod;
 use k8s_openapi::api::core::v1::Service;
 use proptest::prelude::*;
@@ -554,4 +556,23 @@ fn a_list_overrules_what_a_restored_cluster_has_lost() {
     index.reset_slices(vec![slice(8)], Rv(8));
     index.reset_slices(vec![slice(6)], Rv(8));
     assert_eq!(index.snapshot(&key("web")).slices[0].version, Rv(6));
+}
+
+#[test]
+fn who_watches_is_told_where_pods_matter_and_who_reconciles_what_to_look_at() {
+    let limits = Limits { services_per_namespace: 7, pods_per_service: 8 };
+    let mut index = Index::new(NameRule::Dns1123, limits);
+    assert_eq!((index.limits(), index.names()), (limits, NameRule::Dns1123));
+    index.apply_service(service("web").enabled());
+    index.apply_service(service("plain").within("b"));
+    // Its source is gone: it has to be looked at, and no pods are wanted for it.
+    index.apply_service(service("old-leader").leading("old", "uid-old").within("c"));
+    let (web, old) = (key("web"), ServiceKey::new("c", "old"));
+    assert_eq!(index.all_keys(), Dirty::from([web.clone(), old.clone()]));
+    assert_eq!(index.keys_in(None), index.all_keys());
+    assert_eq!(index.keys_in(Some(NAMESPACE)), Dirty::from([web]));
+    assert_eq!(index.keys_in(Some("c")), Dirty::from([old]));
+    assert_eq!(index.keys_in(Some("b")), Dirty::new());
+    assert_eq!(index.pod_namespaces(), BTreeSet::from([NAMESPACE.into()]));
+    assert!(index.needs_pods(NAMESPACE) && !index.needs_pods("b") && !index.needs_pods("c"));
 }

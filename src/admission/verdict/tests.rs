@@ -227,6 +227,8 @@ fn collisions_are_looked_for_where_a_name_is_asked_for_anew() {
     // A Service that exists is not refused for its own name, which it had first.
     let claimed = View { claims: vec![("web", "w")], ..View::default() };
     assert_eq!(rules(&ask(Some(&web(&[])), &on, &claimed)), []);
+    // One that comes is, also when it asks for no leader itself.
+    assert_eq!(rules(&ask(None, &web(&[OFF]), &claimed)), [Rule::OwnNameClaimed]);
     // All mistakes at once: one broken setting does not hide the collision.
     assert_eq!(rules(&ask(None, &web(&[ON, BAD]), &view)), [Rule::Boolean, Rule::NameTaken]);
 }
@@ -329,4 +331,11 @@ fn idle_settings_and_unwise_ones_are_warned_about() {
     let unwise = ask(None, &web(&[ON, ("sticky", "false")]), &View::default());
     assert_eq!(unwise.warnings.len(), 1);
     assert!(unwise.violations.is_empty());
+    // Once, and not with every change of something else.
+    let off = web(&[OFF, ("sticky", "true")]);
+    let on = web(&[ON, ("sticky", "false")]);
+    let foreign = web(&[ON, ("sticky", "false"), ("example.com/x", "y")]);
+    for (old, new) in [(&off, &respecified(off.clone())), (&on, &foreign)] {
+        assert_eq!(ask(Some(old), new, &View::default()), Verdict::default());
+    }
 }

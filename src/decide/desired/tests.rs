@@ -6,6 +6,7 @@ use super::*;
 use crate::fixtures::{Object, ServiceFixture, port, service};
 use crate::replica::DECISION_VERSION;
 use crate::spec::{PortsMode, Strategy};
+use k8s_openapi::api::core::v1::{ClientIPConfig, SessionAffinityConfig};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 fn spec(leader_type: LeaderType, copy: &[&str]) -> LeaderSpec {
@@ -20,6 +21,14 @@ fn spec(leader_type: LeaderType, copy: &[&str]) -> LeaderSpec {
         copy_annotations: copy.iter().map(|c| (*c).to_owned()).collect(),
     }
 }
+
+fn affinity_for(seconds: i32) -> SessionAffinityConfig {
+    let client_ip = Some(ClientIPConfig { timeout_seconds: Some(seconds) });
+    SessionAffinityConfig { client_ip }
+}
+
+/// A field of the spec, a change of it, and its new value.
+type Differs = (&'static str, fn(&mut ServiceSpec), Value);
 
 /// A source with everything on it that must not be taken over.
 fn rich() -> Service {
@@ -39,6 +48,7 @@ fn rich() -> Service {
     s.allocate_load_balancer_node_ports = Some(false);
     s.external_traffic_policy = Some("Local".into());
     s.session_affinity = Some("ClientIP".into());
+    s.session_affinity_config = Some(affinity_for(600));
     s.ports = Some(vec![ServicePort {
         node_port: Some(30080),
         app_protocol: Some("http".into()),
@@ -50,6 +60,8 @@ fn rich() -> Service {
 #[test]
 fn only_what_is_on_the_allow_list_is_taken_over() {
     let made = leader_service(&rich(), &spec(LeaderType::ClusterIp, &[]), DECISION_VERSION);
+    assert_eq!(made.metadata.namespace, rich().metadata.namespace);
+    assert_eq!(made.metadata.name.as_deref(), Some("web-leader"));
     let labels: Vec<_> = made.metadata.labels.iter().flatten().map(|(k, v)| (&**k, &**v)).collect();
     assert_eq!(
         labels,
@@ -70,6 +82,7 @@ fn only_what_is_on_the_allow_list_is_taken_over() {
         ip_families: Some(vec!["IPv4".into()]),
         ip_family_policy: Some("SingleStack".into()),
         session_affinity: Some("ClientIP".into()),
+        session_affinity_config: Some(affinity_for(600)),
         internal_traffic_policy: Some("Cluster".into()),
         ..ServiceSpec::default()
     };
@@ -169,6 +182,70 @@ fn drift_is_patched_field_by_field_and_foreign_annotations_stay() {
     present.metadata.labels.as_mut().unwrap().remove("app.kubernetes.io/managed-by");
     let expected = json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": "zen-lead"}}});
     assert_eq!(patch(&present, &source, &spec), Some(expected));
+}
+
+#[test]
+fn a_field_that_differs_is_patched_alone() {
+    let spec = spec(LeaderType::Mirror, &["lb.example/internal"]);
+    let cases: [Differs; 8] = [
+        ("sessionAffinity", |s| s.session_affinity = Some("None".into()), json!("None")),
+        (
+            "sessionAffinityConfig",
+            |s| s.session_affinity_config = Some(affinity_for(5)),
+            json!({"clientIP": {"timeoutSeconds": 5}}),
+        ),
+        (
+            "internalTrafficPolicy",
+            |s| s.internal_traffic_policy = Some("Local".into()),
+            json!("Local"),
+        ),
+        (
+            "externalTrafficPolicy",
+            |s| s.external_traffic_policy = Some("Cluster".into()),
+            json!("Cluster"),
+        ),
+        (
+            "loadBalancerSourceRanges",
+            |s| s.load_balancer_source_ranges = Some(vec!["10.1.0.0/16".into()]),
+            json!(["10.1.0.0/16"]),
+        ),
+        (
+            "allocateLoadBalancerNodePorts",
+            |s| s.allocate_load_balancer_node_ports = Some(true),
+            json!(true),
+        ),
+        (
+            "ipFamilyPolicy",
+            |s| s.ip_family_policy = Some("PreferDualStack".into()),
+            json!("PreferDualStack"),
+        ),
+        (
+            "ipFamilies",
+            |s| s.ip_families = Some(vec!["IPv4".into(), "IPv6".into()]),
+            json!(["IPv4", "IPv6"]),
+        ),
+    ];
+    for (field, change, value) in cases {
+        let mut source = rich();
+        change(source.spec());
+        let expected = json!({"spec": {field: value}});
+        assert_eq!(patch(&stored(&rich(), &spec), &source, &spec), Some(expected), "{field}");
+    }
+}
+
+#[test]
+fn what_only_balancers_have_is_not_patched_on_others() {
+    let plain = spec(LeaderType::ClusterIp, &[]);
+    let mut present = stored(&rich(), &plain);
+    present.spec().external_traffic_policy = Some("Cluster".into());
+    present.spec().load_balancer_source_ranges = Some(vec!["10.1.0.0/16".into()]);
+    present.spec().allocate_load_balancer_node_ports = Some(false);
+    assert_eq!(patch(&present, &rich(), &plain), None);
+    // Nor the class of one that is a balancer already: it cannot be changed.
+    let mirror = spec(LeaderType::Mirror, &["lb.example/internal"]);
+    let mut source = rich();
+    source.spec().load_balancer_class = Some("example.com/other".into());
+    assert_eq!(patch(&stored(&rich(), &mirror), &source, &mirror), None);
 }
 
 #[test]

@@ -279,7 +279,7 @@ fn who_took_an_endpoint_out_does_not_hold_itself_back() {
 fn taking_over_leaves_nothing_of_the_newer_version() {
     let mut scene = written_by_a_newer_version();
     let replicas = vec!["zen-lead-0".to_owned()];
-    loop {
+    for _ in 0..9 {
         let ctx = Context { replicas: &replicas, takes_over: true, ..scene.context() };
         match decide(&scene.snapshot(), &ctx).action {
             Action::Do(step) => _ = scene.perform(&step),
@@ -377,4 +377,19 @@ fn a_replica_behind_in_time_finishes_what_a_timer_allowed_the_other() {
 
 fn id(scene: &Scene, pod: &str) -> String {
     scene.server.pods.now[pod].metadata.uid.clone().unwrap()
+}
+
+#[test]
+fn a_step_is_known_again_while_it_waits_for_its_turn() {
+    let mut scene = dual(pair());
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    let wish = scene.next().wish();
+    scene.server.now += jiff::SignedDuration::from_millis(100);
+    assert_eq!(scene.next().wish(), wish);
+    scene.server.put_pod(pod("b").age(8).unready_for(0));
+    scene.server.put_pod(pod("c").age(7).ready_for(5));
+    let wishes: Vec<_> = scene.settle().iter().map(Step::wish).collect();
+    assert!(!wishes.contains(&wish), "another pod is wanted: {wishes:?}");
+    let distinct: std::collections::BTreeSet<_> = wishes.iter().collect();
+    assert_eq!(distinct.len(), wishes.len(), "{wishes:?}");
 }
