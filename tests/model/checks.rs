@@ -1,15 +1,14 @@
-//! What must hold after every write, and in the end. Independent of the code under test: it reads the
+//! What must hold after every write. Independent of the code under test: it reads the
 //! objects themselves and the history of the API server, and decides by rules of its own.
 
 #![allow(clippy::unused_self, reason = "the checks are methods of one family")]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use zen_lead::decide::Step;
 use zen_lead::decide::slices::SliceWrite;
 use zen_lead::index::Snapshot;
@@ -18,6 +17,10 @@ use zen_lead::index::snapshot::SourceState;
 use zen_lead::keys::{kubernetes, setting, status};
 use zen_lead::version::Marks;
 
+use crate::facts::{
+    Asks, asks, has_address, healthy, is_leader_of, label, leader_name, named, number, ready_since,
+    routed, seconds, selected, siblings, sticky, text,
+};
 use crate::fixtures::api::{Server, Stored};
 use crate::tell::describe;
 
@@ -28,7 +31,7 @@ pub struct Bad {
     pub found: String,
 }
 
-fn bad<T>(property: &'static str, found: String) -> Result<T, Bad> {
+pub fn bad<T>(property: &'static str, found: String) -> Result<T, Bad> {
     Err(Bad { property, found })
 }
 
@@ -51,114 +54,25 @@ pub struct Ledger {
     pub switches: usize,
     /// How far the last writer of a slice had really seen, by uid of the slice.
     pub reach: HashMap<String, Marks>,
-    /// Somebody removed one of our slices by hand: what the families say of each other is not
-    /// certain until both were written again.
-    pub by_hand: bool,
+    /// Leader Services of which somebody removed a slice, or which were removed, by hand: what the
+    /// families say of each other is not certain until each of these was written again.
+    by_hand: HashMap<String, BTreeSet<String>>,
     /// The cluster was restored: a mark above everything there is says nothing.
     pub restored: bool,
     /// How far the fastest clock of a replica is ahead, in milliseconds.
     pub most_ahead: i64,
+    /// Older data is no failure as such, only what comes of it.
+    pub harm_only: bool,
+    /// How far the clocks of the replicas are apart, in milliseconds.
+    pub clocks_apart: i64,
 }
 
-// Reading objects.
-
-pub fn text(meta: &ObjectMeta, key: &str) -> String {
-    meta.annotations.as_ref().and_then(|a| a.get(key)).cloned().unwrap_or_default()
-}
-
-fn label(meta: &ObjectMeta, key: &str) -> String {
-    meta.labels.as_ref().and_then(|l| l.get(key)).cloned().unwrap_or_default()
-}
-
-fn number(meta: &ObjectMeta, key: &str) -> u64 {
-    text(meta, key).parse().unwrap_or(0)
-}
-
-/// Uids of the pods a slice names, and whether they are routed to.
-fn named(slice: &EndpointSlice) -> Vec<(String, bool)> {
-    let uid = |e: &k8s_openapi::api::discovery::v1::Endpoint| {
-        e.target_ref.as_ref().and_then(|t| t.uid.clone()).unwrap_or_default()
-    };
-    let ready = |e: &k8s_openapi::api::discovery::v1::Endpoint| {
-        e.conditions.as_ref().and_then(|c| c.ready) != Some(false)
-    };
-    slice.endpoints.iter().flatten().map(|e| (uid(e), ready(e))).collect()
-}
-
-fn routed(slice: &EndpointSlice) -> Option<String> {
-    named(slice).into_iter().find(|(_, ready)| *ready).map(|(uid, _)| uid)
-}
-
-fn healthy(pod: &Pod) -> bool {
-    let status = pod.status.clone().unwrap_or_default();
-    let finished = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let ready =
-        status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
-    ready && !finished && pod.metadata.deletion_timestamp.is_none()
-}
-
-fn ready_since(pod: &Pod) -> Timestamp {
-    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions
-        .filter(|c| c.type_ == "Ready")
-        .find_map(|c| c.last_transition_time.as_ref().map(|t| t.0))
-        .unwrap_or_default()
-}
-
-fn has_address(pod: &Pod, family: &str) -> bool {
-    let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
-    ips.into_iter().any(|ip| ip.ip.contains(':') == (family == "IPv6"))
-}
-
-fn selected(pod: &Pod, source: &Service) -> bool {
-    let selector = source.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
-    !selector.is_empty() && selector.iter().all(|(k, v)| label(&pod.metadata, k) == *v)
-}
-
-fn seconds(source: &Service, key: &str) -> SignedDuration {
-    let value = text(&source.metadata, key);
-    SignedDuration::from_secs(value.trim_end_matches('s').parse().unwrap_or(0))
-}
-
-/// What a source asks for, by the few values that the model writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asks {
-    Nothing,
-    Invalid,
-    Leader,
-}
-
-fn asks(source: &Service) -> Asks {
-    let value = |key| text(&source.metadata, key);
-    if value(setting::STICKY) == "perhaps" {
-        Asks::Invalid
-    } else if value(setting::ENABLED) == "true" {
-        Asks::Leader
-    } else {
-        Asks::Nothing
+/// Judges on what the decision to write a slice rests: `unsure` is without a read while a watch is lost.
+pub fn sure(step: &Step, unsure: bool) -> Result<(), Bad> {
+    match step {
+        Step::Slice(_) if unsure => bad("invariant 4", describe(step)),
+        _ => Ok(()),
     }
-}
-
-fn leader_name(source: &Service) -> String {
-    let asked = text(&source.metadata, setting::LEADER_SERVICE_NAME);
-    if asked.is_empty() { format!("{}-leader", source.name()) } else { asked }
-}
-
-fn sticky(source: &Service) -> bool {
-    text(&source.metadata, setting::STICKY) != "false"
-}
-
-/// Label, source name and controller owner all say that it leads for this source.
-fn is_leader_of(service: &Service, source: &str, uid: &str) -> bool {
-    label(&service.metadata, kubernetes::MANAGED_BY) == "zen-lead"
-        && label(&service.metadata, status::SOURCE_SERVICE) == source
-        && controller_uid(&service.metadata) == Some(uid)
-}
-
-fn is_slice_of(slice: &EndpointSlice, leader: &Service) -> bool {
-    label(&slice.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead"
-        && label(&slice.metadata, kubernetes::SERVICE_NAME) == leader.name()
-        && controller_uid(&slice.metadata) == Some(&*leader.id())
 }
 
 impl Ledger {
@@ -166,6 +80,23 @@ impl Ledger {
     pub fn restored(&mut self) {
         self.restored = true;
         self.reach.clear();
+    }
+
+    /// Somebody removed a slice of this leader Service, or all of it, by hand.
+    pub fn by_hand(&mut self, service: &str) {
+        self.by_hand.insert(service.to_owned(), BTreeSet::new());
+    }
+
+    /// A slice of this leader Service was written: perhaps the last one that was waited for.
+    fn written(&mut self, server: &Server, service: &str, family: &str) {
+        let spec = server.services.now.get(service).and_then(|s| s.spec.as_ref());
+        let families = spec.and_then(|s| s.ip_families.clone()).unwrap_or_default();
+        if let Some(written) = self.by_hand.get_mut(service) {
+            written.insert(family.to_owned());
+            if families.iter().all(|f| written.contains(f)) {
+                self.by_hand.remove(service);
+            }
+        }
     }
 
     /// A write that rests on what was lost when the cluster was restored: nobody could know.
@@ -286,16 +217,19 @@ impl Ledger {
             return bad("invariant 1: nobody that its writer saw unfit is made ready", told());
         }
         let id = new.id();
+        let (lock, follower) = siblings(server, new);
         if let Some(last) = self.reach.get(&id)
             && reach.behind(last)
         {
-            return bad(
-                "no decision from older data than the last",
-                format!("{last} -> {reach}: {}", told()),
-            );
+            let found = format!("{last} -> {reach}: {}", told());
+            self.harm(server, last, reach, old, new, &found)?;
+            if !self.harm_only {
+                return bad("no decision from older data than the last", found);
+            }
         }
         self.reach.insert(id, reach);
-        let (lock, follower) = siblings(server, new);
+        let service = label(&new.metadata, kubernetes::SERVICE_NAME);
+        let by_hand = self.by_hand.contains_key(&service);
         let is_lock = lock.is_some_and(|l| l.name() == new.name());
         let leader = |s: &EndpointSlice| text(&s.metadata, status::LEADER_POD_UID);
         let epoch = |s: &EndpointSlice| number(&s.metadata, status::LEADER_EPOCH);
@@ -311,13 +245,12 @@ impl Ledger {
             }
             let marks = |s: &EndpointSlice| Marks::parse(&text(&s.metadata, status::DECIDED_AT));
             let void = self.restored && reach.behind(&marks(old));
-            if marks(new).behind(&marks(old)) && !void {
+            if marks(new).behind(&marks(old)) && !void && !self.harm_only {
                 return bad("marks never go back", told());
             }
-        } else if is_lock && !self.by_hand {
+        } else if is_lock && !by_hand {
             // A slice made after one was removed by hand cannot be compared and swapped with it; the
             // next decision sees the mirror ahead of it and renews its epoch.
-            let service = label(&new.metadata, kubernetes::SERVICE_NAME);
             let mirrored =
                 before.services.get(&service).map(|s| number(&s.metadata, status::LEADER_EPOCH));
             if mirrored.is_some_and(|m| epoch(new) < m) {
@@ -329,7 +262,7 @@ impl Ledger {
         }
         // The two families, by what the writers had seen (design, 3a.5).
         let fit = |uid: &str| by_uid(uid).is_some_and(healthy);
-        if is_lock && old.is_none_or(|o| leader(o) != leader(new)) && !self.by_hand {
+        if is_lock && old.is_none_or(|o| leader(o) != leader(new)) && !by_hand {
             let other = follower.and_then(|f| named(f).into_iter().next()).map(|(uid, _)| uid);
             if let (Some(uid), Some(other)) = (routed(new), other)
                 && uid != other
@@ -344,7 +277,7 @@ impl Ledger {
         if !is_lock
             && let Some(lock) = lock
             && let Some(uid) = routed(new)
-            && !self.by_hand
+            && !by_hand
         {
             let at = Marks::parse(&text(&lock.metadata, status::DECIDED_AT)).pods.0;
             let judged = server.pods.at(at);
@@ -354,6 +287,42 @@ impl Ledger {
             if elsewhere && fit && !before && epoch(lock) >= epoch(new) {
                 return bad("a follower names no healthy pod that the lock has left", told());
             }
+        }
+        self.written(server, &service, family);
+        Ok(())
+    }
+
+    /// What older data than the last writer's does to users.
+    fn harm(
+        &self,
+        server: &Server,
+        last: &Marks,
+        reach: Marks,
+        old: Option<&EndpointSlice>,
+        new: &EndpointSlice,
+        found: &str,
+    ) -> Result<(), Bad> {
+        let is = routed(new);
+        let was = old.and_then(routed);
+        let (pods, source) =
+            (server.pods.at(last.pods.0), label(&new.metadata, status::SOURCE_SERVICE));
+        let fit = |uid: &str| pods.values().any(|p| p.id() == uid && healthy(p));
+        if let Some(uid) = &is
+            && reach.pods < last.pods
+            && !fit(uid)
+        {
+            let property = "nobody is made ready whom an earlier writer has seen unfit";
+            return bad(property, found.to_owned());
+        }
+        let sources = server.services.at(last.services.0);
+        let stays = was.as_deref().is_some_and(|uid| {
+            sources.get(&source).is_some_and(|s| {
+                sticky(s) && pods.values().any(|p| p.id() == uid && healthy(p) && selected(p, s))
+            })
+        });
+        if stays && is != was {
+            let property = "a leader that an earlier writer has seen fit and sticky stays";
+            return bad(property, found.to_owned());
         }
         Ok(())
     }
@@ -426,173 +395,4 @@ impl Ledger {
         }
         Ok(())
     }
-}
-
-/// Lock and follower of the leader Service a slice belongs to.
-fn siblings<'a>(
-    server: &'a Server,
-    slice: &EndpointSlice,
-) -> (Option<&'a EndpointSlice>, Option<&'a EndpointSlice>) {
-    let service = label(&slice.metadata, kubernetes::SERVICE_NAME);
-    let find = |family: &str| {
-        let name = format!("{service}-zen-lead-{family}");
-        server
-            .slices
-            .now
-            .get(&name)
-            .filter(|s| controller_uid(&s.metadata) == controller_uid(&slice.metadata))
-    };
-    (find("ipv4"), find("ipv6"))
-}
-
-/// Judges the world at rest.
-///
-/// `version` is the highest decision version alive: from 2 on the youngest pod comes first.
-pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Bad> {
-    for name in sources {
-        let source = server.services.now.get(*name);
-        let uid = source.map(Stored::id).unwrap_or_default();
-        let own: Vec<&Service> =
-            server.services.now.values().filter(|s| is_leader_of(s, name, &uid)).collect();
-        let Some(source) = source.filter(|s| asks(s) != Asks::Nothing) else {
-            if !own.is_empty() {
-                let names: Vec<_> = own.iter().map(|s| s.name()).collect();
-                return bad("at rest: nobody asks for it", format!("{names:?} of {name}"));
-            }
-            continue;
-        };
-        let wanted = leader_name(source);
-        let holder = server.services.now.get(&wanted);
-        let mine = holder.filter(|h| is_leader_of(h, name, &uid));
-        let valid = asks(source) == Asks::Leader;
-        if valid && holder.is_none() {
-            return bad("at rest: the leader Service is missing", wanted);
-        }
-        if valid && mine.is_some() && own.len() > 1 {
-            let names: Vec<_> = own.iter().map(|s| s.name()).collect();
-            return bad("at rest: one leader Service", format!("{names:?} of {name}"));
-        }
-        let problem = !valid || mine.is_none();
-        if problem != (condition(source) == "False") {
-            return bad(
-                "at rest: the source says whether it is served",
-                format!("{name}: problem {problem}, {source:?}"),
-            );
-        }
-        for leader in &own {
-            served(server, source, leader, valid && mine.is_some(), version)?;
-        }
-    }
-    for slice in server.slices.now.values() {
-        let service = label(&slice.metadata, kubernetes::SERVICE_NAME);
-        let ours = label(&slice.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
-        if ours && !server.services.now.contains_key(&service) {
-            return bad("at rest: no slice without its Service", slice.name());
-        }
-    }
-    Ok(())
-}
-
-fn condition(service: &Service) -> String {
-    let all = service.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    let mut ours = all.filter(|c| c.type_ == zen_lead::keys::CONDITION_LEADER_READY);
-    ours.next().map(|c| c.status.clone()).unwrap_or_default()
-}
-
-fn served(
-    server: &Server,
-    source: &Service,
-    leader: &Service,
-    promotes: bool,
-    version: u32,
-) -> Result<(), Bad> {
-    let families = leader.spec.as_ref().and_then(|s| s.ip_families.clone()).unwrap_or_default();
-    let lock_name = format!("{}-zen-lead-ipv4", leader.name());
-    let taken = |name: &str| server.slices.now.get(name).is_some_and(|s| !is_slice_of(s, leader));
-    if taken(&lock_name) {
-        let follower = server.slices.now.get(&format!("{}-zen-lead-ipv6", leader.name()));
-        return match follower.filter(|s| is_slice_of(s, leader)).and_then(routed) {
-            None => Ok(()),
-            Some(uid) => bad("at rest: without a lock nobody leads", uid),
-        };
-    }
-    let Some(lock) = server.slices.now.get(&lock_name) else {
-        return bad("at rest: the lock is missing", lock_name);
-    };
-    let fit = |p: &Pod| healthy(p) && selected(p, source) && has_address(p, "IPv4");
-    let long_enough =
-        |p: &Pod| ready_since(p) + seconds(source, setting::MIN_READY_DURATION) <= server.now;
-    let last = text(&lock.metadata, status::LEADER_POD_UID);
-    let is = routed(lock);
-    let told = || {
-        let pods: Vec<_> = server
-            .pods
-            .now
-            .values()
-            .map(|p| format!("{}={} fit {} since {}", p.name(), p.id(), fit(p), ready_since(p)))
-            .collect();
-        format!("{}: routed {is:?}, last {last}, pods {pods:?}, now {}", lock.name(), server.now)
-    };
-    let incumbent = server.pods.now.values().find(|p| p.id() == last).filter(|p| fit(p));
-    let mut fit_pods: Vec<&Pod> = server.pods.now.values().filter(|p| fit(p)).collect();
-    fit_pods.retain(|p| long_enough(p) || p.id() == last);
-    let age = |p: &Pod| {
-        let created = p.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_millisecond());
-        if version > 1 { -created } else { created }
-    };
-    fit_pods.sort_by_key(|p| (age(p), p.name()));
-    let right = match (&is, promotes) {
-        (Some(uid), false) => incumbent.is_some_and(|p| p.id() == *uid),
-        (None, false) => incumbent.is_none(),
-        (Some(uid), true) if sticky(source) => {
-            *uid == last && fit_pods.iter().any(|p| p.id() == *uid)
-        }
-        (Some(uid), true) => fit_pods.first().is_some_and(|p| p.id() == *uid),
-        (None, true) => fit_pods.is_empty(),
-    };
-    if !right {
-        return bad("at rest: the right pod leads", told());
-    }
-    let follower_name = format!("{}-zen-lead-ipv6", leader.name());
-    let follower = server.slices.now.get(&follower_name).filter(|s| is_slice_of(s, leader));
-    if families.len() > 1 && !taken(&follower_name) {
-        let same =
-            |key| follower.map(|f| text(&f.metadata, key)) == Some(text(&lock.metadata, key));
-        let routes = follower.is_some_and(|f| routed(f) == is);
-        if !routes || !same(status::LEADER_EPOCH) || !same(status::LEADER_POD_UID) {
-            return bad(
-                "at rest: the families agree",
-                format!("{:?} beside {:?}", follower.map(|f| &f.metadata), lock.metadata),
-            );
-        }
-    } else if families.len() == 1 && follower.is_some() {
-        return bad("at rest: one slice a family", follower_name);
-    }
-    for key in [status::LEADER_EPOCH, status::LEADER_POD_UID, status::LEADER_POD_NAME] {
-        // A slice that never had a leader says epoch 0, its mirror nothing.
-        let says = |meta| Some(text(meta, key)).filter(|v| v != "0").unwrap_or_default();
-        if says(&leader.metadata) != says(&lock.metadata) {
-            return bad("at rest: the mirror is true", format!("{key}: {:?}", leader.metadata));
-        }
-    }
-    let foreign = server.slices.now.values().any(|s| {
-        label(&s.metadata, kubernetes::SERVICE_NAME) == leader.name() && !is_slice_of(s, leader)
-    });
-    let ready = if is.is_some() && !foreign { "True" } else { "False" };
-    if condition(leader) != ready {
-        return bad(
-            "at rest: LeaderReady is true",
-            format!("{ready} expected: {:?}", leader.status),
-        );
-    }
-    let spec = leader.spec.clone().unwrap_or_default();
-    let wanted = source.spec.clone().unwrap_or_default();
-    if promotes
-        && (spec.selector.is_some()
-            || spec.ports != wanted.ports
-            || spec.ip_families != wanted.ip_families)
-    {
-        return bad("at rest: the leader Service is as asked", format!("{spec:?}"));
-    }
-    Ok(())
 }

@@ -16,7 +16,8 @@ use zen_lead::index::snapshot::SourceState;
 use zen_lead::keys::status;
 use zen_lead::version::{Marks, Rv};
 
-use crate::checks::{Ledger, text};
+use crate::checks::Ledger;
+use crate::facts::text;
 use crate::fixtures::api::{Answer, Event, Server, Stored};
 use crate::replica::Replica;
 

@@ -41,6 +41,8 @@ pub enum Without {
     AnswersInOrder,
     /// Nobody finishes a switch by the clock of who began it.
     BegunSwitches,
+    /// A lost watch is believed.
+    Trust,
 }
 
 /// What becomes of a call.
@@ -97,6 +99,8 @@ pub struct Pending {
     pub reach: Marks,
     /// The time of day it was decided at.
     now: Timestamp,
+    /// It was decided without a read while a watch was lost, or not there yet.
+    unsure: bool,
     /// It was decided from a history that is lost.
     other_history: bool,
 }

@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use zen_lead::names::ServiceKey;
 
-use crate::checks::{self, Bad, Ledger};
+use crate::at_rest;
+use crate::checks::{Bad, Ledger};
 use crate::digest::digest;
 use crate::fixtures::api::Server;
 use crate::fixtures::{NAMESPACE, PodFixture};
@@ -31,8 +32,10 @@ pub struct Small {
     pub without: Without,
     /// One state in so many is also let come to rest.
     pub rest_of: u64,
-    /// The search ends unfinished above so many states.
+    /// The search ends above so many states,
     pub most: usize,
+    /// unfinished, if that is meant.
+    pub partly: bool,
 }
 
 /// One move.
@@ -145,7 +148,7 @@ impl Small {
             }
             let version = server.version;
             settle(&mut server, &mut replicas, &mut ledger, &mut None)?;
-            checks::at_rest(&server, &["web"], 1)?;
+            at_rest::at_rest(&server, &["web"], 1)?;
             if settled && server.version != version {
                 let found = format!("{} writes in the right state", server.version - version);
                 return Err(Bad { property: "invariant 5", found });
@@ -229,7 +232,10 @@ impl Small {
         #[allow(clippy::disallowed_methods, reason = "how long a search takes is told, not judged")]
         let began = Instant::now();
         match self.search() {
-            Ok(seen) => println!("{name}: {seen:?} in {:.0?}", began.elapsed()),
+            Ok(seen) => {
+                println!("{name}: {seen:?} in {:.0?}", began.elapsed());
+                assert!(seen.complete || self.partly, "{name}: not all of it was searched");
+            }
             Err((bad, path)) => {
                 let short = self.shortened(&bad, path);
                 panic!("{name}: {} does not hold: {}\n{short:#?}", bad.property, bad.found);

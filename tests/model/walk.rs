@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jiff::SignedDuration;
 
-use crate::checks::{self, Bad, Ledger};
+use crate::at_rest;
+use crate::checks::{Bad, Ledger};
 use crate::fixtures::PodFixture;
 use crate::fixtures::api::Server;
 use crate::replica::{KINDS, Kind, Outcome, Replica, Without};
@@ -88,6 +89,8 @@ pub struct Walk {
     pub ranks: bool,
     /// In the end no replica of the newer version is left.
     pub downgrade: bool,
+    /// Only what users feel is a failure.
+    pub harm_only: bool,
 }
 
 /// What a run did.
@@ -118,6 +121,7 @@ impl Walk {
             lonely,
             ranks,
             downgrade,
+            harm_only: false,
         };
         let moves = (0..steps).map(|_| profiled.a_move(&mut dice)).collect();
         Self { moves, ..profiled }
@@ -144,8 +148,11 @@ impl Walk {
     fn run_moves(&self, ledger: &mut Ledger, trace: &mut Option<String>) -> Result<(), Bad> {
         let mut server = Server::default();
         server.compare_and_swap = self.without != Without::CompareAndSwap;
+        ledger.harm_only = self.harm_only;
         let clocks = self.profile.clocks();
-        ledger.most_ahead = clocks[..self.replicas].iter().copied().max().unwrap_or(0);
+        let clocks = &clocks[..self.replicas];
+        ledger.most_ahead = clocks.iter().copied().max().unwrap_or(0);
+        ledger.clocks_apart = ledger.most_ahead - clocks.iter().copied().min().unwrap_or(0);
         let mut dice = Dice::new(self.seed ^ 0xabcd);
         put_source(&mut server, self.dual);
         for name in PODS.iter().take(3) {
@@ -184,11 +191,11 @@ impl Walk {
         let version = |alive: &[Replica]| alive.iter().map(|r| r.version).max().unwrap_or(1);
         self.meet(&mut replicas, |r| r < alive);
         settle(&mut server, &mut replicas[..alive], ledger, trace)?;
-        checks::at_rest(&server, &SOURCES, version(&replicas[..alive]))?;
+        at_rest::at_rest(&server, &SOURCES, version(&replicas[..alive]))?;
         // Whoever slept wakes up and finishes what it had begun.
         self.meet(&mut replicas, |_| true);
         settle(&mut server, &mut replicas, ledger, trace)?;
-        checks::at_rest(&server, &SOURCES, version(&replicas))?;
+        at_rest::at_rest(&server, &SOURCES, version(&replicas))?;
         let version = server.version;
         for replica in &mut replicas {
             replica.resync();
@@ -338,6 +345,10 @@ impl Walk {
     }
 }
 
+/// What may pass until all is right: the wait before a takeover, both timers that the world sets
+/// (2 and 3 s) one after the other, and as much again as they take.
+const LONGEST: SignedDuration = SignedDuration::from_secs(20);
+
 /// Lets everything arrive and everybody act until nothing moves, over all timers.
 pub fn settle(
     server: &mut Server,
@@ -345,7 +356,7 @@ pub fn settle(
     ledger: &mut Ledger,
     trace: &mut Option<String>,
 ) -> Result<(), Bad> {
-    let mut quiet = 0;
+    let (mut quiet, began) = (0, server.now);
     for replica in replicas.iter_mut() {
         replica.unblock();
         while replica.arrive(server, ledger)? {}
@@ -373,7 +384,14 @@ pub fn settle(
         if quiet < 2 {
             continue;
         }
-        let Some(timer) = replicas.iter().filter_map(Replica::timer).min() else { return Ok(()) };
+        let Some(timer) = replicas.iter().filter_map(Replica::timer).min() else {
+            let took = server.now.duration_since(began);
+            let allowed = LONGEST + SignedDuration::from_millis(2 * ledger.clocks_apart);
+            if took > allowed {
+                return Err(Bad { property: "it is right in time", found: format!("{took:#}") });
+            }
+            return Ok(());
+        };
         server.now = server.now.max(timer) + SignedDuration::from_millis(1);
         quiet = 0;
     }

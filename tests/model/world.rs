@@ -170,7 +170,7 @@ pub fn happen(server: &mut Server, what: World, dual_allowed: bool, ledger: &mut
         World::DeleteLeader => {
             if let Some(leader) = leader {
                 server.remove_service(&leader.name());
-                ledger.by_hand = true;
+                ledger.by_hand(&leader.name());
             }
         }
         World::EditLock => {
@@ -183,7 +183,7 @@ pub fn happen(server: &mut Server, what: World, dual_allowed: bool, ledger: &mut
         }
         World::DeleteSlice(family) => {
             if server.remove_slice(&format!("web-leader-zen-lead-{family}")).is_some() {
-                ledger.by_hand = true;
+                ledger.by_hand("web-leader");
             }
         }
         World::ForeignSlice(name, there) => {
