@@ -212,8 +212,8 @@ mod times {
     /// A watch without news that has stayed open this long is taken to have sent what was due: the
     /// server starts with the backlog.
     pub(super) const SETTLED: Duration = Duration::from_secs(1);
-    /// Lost when not heard from for this long, whatever the reason.
-    pub(super) const SILENT: Duration = Duration::from_secs(40);
+    /// Lost when not heard from for this long, whatever the reason: 40 s are promised until it shows.
+    pub(super) const SILENT: Duration = Duration::from_secs(38);
     /// Lost when starting again has failed for this long. An API server that restarts behind its
     /// load balancer is back sooner, and while it is away nothing can be written anyway; longer
     /// than this, other replicas may well see what we do not.
