@@ -68,6 +68,15 @@ fn object(manifest: &str, kind: &str) -> Value {
     all.into_iter().find(|o| o["kind"] == kind).expect(kind)
 }
 
+/// As tests/cluster/abuse.rs promises it for bodies of 3 MiB, 200 at once.
+#[test]
+fn the_limit_of_memory_leaves_room_for_large_bodies() {
+    let pod = &object(DEPLOYMENT, "Deployment")["spec"]["template"]["spec"];
+    let limit = pod["containers"][0]["resources"]["limits"]["memory"].as_str().unwrap();
+    let mebibytes: u32 = limit.strip_suffix("Mi").unwrap().parse().unwrap();
+    assert!(mebibytes >= 300, "{limit}");
+}
+
 /// The least powerful test that can show it: the network of the test cluster enforces no policies.
 #[test]
 fn the_network_policy_opens_two_ports_of_zen_leads_pods() {
