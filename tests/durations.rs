@@ -217,6 +217,28 @@ fn generated(program: &str) -> Result<(), Failed> {
     if good * 4 < all { Err("too few of the strings are durations".into()) } else { Ok(()) }
 }
 
+/// What the fuzz target found worth keeping: fuzz/corpus/duration, and target/fuzz/duration where it ran.
+fn fuzzed(program: &str) -> Result<(), Failed> {
+    let (mut texts, mut bytes) = (Vec::new(), 0);
+    for directory in ["fuzz/corpus/duration", "target/fuzz/duration"] {
+        let Ok(files) = std::fs::read_dir(directory) else { continue };
+        for file in files {
+            // What is no UTF-8 cannot be in an annotation.
+            match String::from_utf8(std::fs::read(file?.path())?) {
+                Ok(text) => texts.push(text),
+                Err(_) => bytes += 1,
+            }
+        }
+    }
+    let good = compare(program, &texts)?;
+    println!(
+        "durations: {} inputs of the fuzz target, {good} of them durations, all as Go reads them; \
+         {bytes} more are no UTF-8",
+        texts.len()
+    );
+    if texts.len() < 100 { Err("the corpus is missing".into()) } else { Ok(()) }
+}
+
 type Run = fn(&str) -> Result<(), Failed>;
 
 fn main() -> ExitCode {
@@ -226,8 +248,9 @@ fn main() -> ExitCode {
     if program.is_none() && !args.list {
         println!("not run without GO_DURATION (e2e/cluster.sh up; source target/cluster/env): all");
     }
-    let tests: [(&str, Run); 2] = [
+    let tests: [(&str, Run); 3] = [
         ("known_strings_are_read_as_go_reads_them", known),
+        ("inputs_of_the_fuzz_target_are_read_as_go_reads_them", fuzzed),
         ("a_million_strings_are_read_as_go_reads_them", generated),
     ];
     let trials = tests.map(|(name, run)| {

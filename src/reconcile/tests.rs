@@ -331,6 +331,22 @@ async fn in_a_namespace_that_is_being_deleted_a_creation_is_tried_once_and_told_
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_slices_are_read_before_what_their_marks_are_compared_with() {
+    let world = World::new();
+    world.api.fail("GET", SLICES, 1, Fault::Late(Duration::from_secs(1)));
+    let asked = || world.api.seen().into_iter().map(|seen| seen.path).collect::<Vec<_>>();
+    let read = world.worker.reader.read(&world.key);
+    let early = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(asked(), [SLICES], "nothing else before they are there");
+    };
+    tokio::join!(read, early).0.unwrap();
+    let mut rest = asked();
+    rest.sort();
+    assert_eq!(rest, [PODS, SERVICES, SLICES]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn readers_that_wait_for_each_other_share_a_failure_and_one_deadline() {
     let world = World::new();
     world.api.fail("GET", SLICES, usize::MAX, Fault::Stall);

@@ -166,7 +166,8 @@ fn memory(t: &Case, line: &str) -> u64 {
 
 async fn honest_review(line: &mut Line, uid: &str) {
     let body = review(uid, &source_json("web", &json!({}))).to_string();
-    let answer = line.ask(&head("/validate?timeout=10s", body.len()), body.as_bytes()).await;
+    // In production it has one second; a busy machine is given more.
+    let answer = line.ask(&head("/validate?timeout=5s", body.len()), body.as_bytes()).await;
     assert_eq!(response(&answer.unwrap(), uid)["allowed"], true);
 }
 
@@ -266,7 +267,10 @@ async fn bodies_beyond_the_limit_are_refused_unread(t: Arc<Case>) {
         panic!("100 MiB were taken");
     });
     let sent = join_all(unannounced).await;
-    println!("abuse: without a length: closed after {:?} chunks of 64 KiB", sent.iter().max());
+    let most = sent.into_iter().max().unwrap();
+    println!("abuse: without a length: closed after {most} chunks of 64 KiB");
+    // 7 MiB are read; the kernel's buffers at both ends take up to 10 more on their own.
+    assert!(most <= 24 * 16, "{most} chunks of 64 KiB were taken");
     let counted = || async {
         let refused = abused.refused().await;
         let all: f64 = refused.values().sum();
@@ -414,18 +418,24 @@ async fn dawdlers_cost_nobody_else_anything(t: Arc<Case>) {
     let codes: Vec<u16> = bodies.buffer_unordered(100).collect().await;
     assert!(codes.iter().all(|code| *code == 504), "{codes:?}");
     assert_eq!(abused.refused().await, BTreeMap::from([("deadline".to_owned(), 300.0)]));
-    for byte in head("/validate", body.len()).as_bytes().chunks(1).take(20) {
+    let slow = head("/validate?timeout=5s", body.len());
+    for byte in slow.as_bytes().chunks(1).take(20) {
         for line in &mut heads {
             line.send(byte).await.unwrap();
         }
     }
-    // Handshakes have 10 s, and the heads are still let wait: their callers may be API servers.
+    // Handshakes have 10 s, and the heads are let wait: their callers may be API servers.
     within(Duration::from_secs(30), "the silent are cut and counted", || async {
         let name = "zen_lead_webhook_connection_errors_total";
         let cut = t.world.product.scrape(0).await?.value(name, &[("reason", "handshake_timeout")]);
         check(cut >= Some(100.0), format!("{cut:?}"))
     })
     .await;
+    for line in heads.iter_mut().take(5) {
+        line.send(&slow.as_bytes()[20..]).await.unwrap();
+        line.send(body.as_bytes()).await.unwrap();
+        assert_eq!(line.answer().await.unwrap().code, 200, "a head that came slowly is answered");
+    }
     drop((silent, heads));
     abused.end("dawdlers").await;
 }

@@ -2,8 +2,10 @@
 //! right by itself.
 //!
 //! `ZEN_LEAD_ROTATION_CALLS` and `ZEN_LEAD_ROTATIONS` say how many at least; `ZEN_LEAD_COLD_STARTS`
-//! how many starts from nothing.
+//! how many starts from nothing, `ZEN_LEAD_CA_GENERATIONS` how many CAs grow old.
 
+mod age;
+mod ca;
 mod calls;
 mod cold_start;
 mod fleet;
@@ -23,6 +25,7 @@ use crate::support::waiting::check;
 
 pub fn tests() -> Vec<Test> {
     let mut tests = rotation::tests();
+    tests.extend(age::tests());
     tests.extend(cold_start::tests());
     tests.extend(healing::tests());
     tests.extend(mounted::tests());

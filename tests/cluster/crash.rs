@@ -195,8 +195,9 @@ impl Scenario {
             return;
         }
         history.holds("web-leader");
-        // A lost leader stays in the second family for the time of one write.
-        if self != Self::Switch {
+        if self == Self::Switch {
+            history.families_agree("web-leader");
+        } else {
             history.never_two_across_families("web-leader");
         }
         let leaders = history.leaders("web-leader");
@@ -206,7 +207,7 @@ impl Scenario {
             _ => &["a"],
         };
         assert_eq!(leaders, expected);
-        if self == Self::Switch {
+        if matches!(self, Self::Switch | Self::PlannedSwitch) {
             history.never_empty("web-leader");
         }
         if self == Self::Rename {

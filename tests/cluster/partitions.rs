@@ -16,7 +16,7 @@ use crate::support::control_plane::{self, Elsewhere};
 use crate::support::firewall::Firewall;
 use crate::support::harness::Test;
 use crate::support::objects::hollow;
-use crate::support::product::Product;
+use crate::support::product::{Product, WATCHED};
 use crate::support::tcp_proxy::TcpProxy;
 use crate::support::together::{SIX, Together};
 use crate::support::waiting::DEADLINE;
@@ -137,6 +137,6 @@ async fn fail_over(t: &Case, services: &Together<'_>, leader: &str, next: &str) 
 
 /// Until a replica says itself that it does not see; how long after `began`.
 async fn lost(product: &Product, replica: usize, began: Instant) -> Duration {
-    product.until_lost(replica, NOTICED).await;
+    product.until_lost(replica, &WATCHED, NOTICED).await;
     began.elapsed()
 }

@@ -4,22 +4,21 @@
 //!
 //! Both replicas see the cluster through one API server; the test, and whatever changes while that
 //! one is gone, goes through another before the same etcd. `ZEN_LEAD_RESTARTS` says how many short
-//! outages there are.
+//! outages there are, `ZEN_LEAD_COMPACTIONS` how many with etcd compacted.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::{Api, ResourceExt};
 
 use crate::support::case::Case;
 use crate::support::control_plane::{self, ControlPlane, Elsewhere};
 use crate::support::harness::Test;
-use crate::support::names;
 use crate::support::objects::hollow;
-use crate::support::product::Product;
+use crate::support::product::{Product, WATCHED};
 use crate::support::together::Together;
 
 const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
@@ -32,13 +31,18 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub fn tests() -> Vec<Test> {
     let name = "restarts_of_the_api_server_lose_no_change";
     let test = Test::new(module_path!(), name, restarts);
-    let deadline =
-        Duration::from_mins(4) + Duration::from_secs(20) * u32::try_from(rounds()).unwrap();
+    let deadline = Duration::from_mins(4)
+        + Duration::from_secs(20) * u32::try_from(rounds() + compactions()).unwrap();
     vec![test.needs(control_plane::programs()).within(deadline)]
 }
 
 fn rounds() -> usize {
     std::env::var("ZEN_LEAD_RESTARTS").map_or(RESTARTS, |n| n.parse().unwrap())
+}
+
+/// Each makes every watch of both replicas meet 410.
+fn compactions() -> usize {
+    std::env::var("ZEN_LEAD_COMPACTIONS").map_or(1, |n| n.parse().unwrap())
 }
 
 async fn restarts(t: Arc<Case>) {
@@ -67,35 +71,42 @@ async fn restarts(t: Arc<Case>) {
         order.push(next);
     }
 
-    // The long one.
-    let (leader, next) = (format!("p{}", rounds()), format!("p{}", rounds() + 1));
-    let old = version(t).await;
-    control.kill(THEIRS);
-    for replica in product.replicas() {
-        product.until_lost(replica, PATIENCE).await;
-    }
-    let before = slices(t).await;
-    t.vanish(&leader).await;
-    t.pod(hollow("late", "web").dual()).await;
-    control.compact().await;
-    assert_eq!(slices(t).await, before, "nobody writes while nobody sees");
-    let gone = [gone(product, 0).await, gone(product, 1).await];
-    // Without a memory of its own it asks etcd, which has forgotten.
-    control.launch(THEIRS, &["--watch-cache=false"]);
-    control.until_ready(THEIRS).await;
-    is_told_gone(t, control, &old).await;
-    services.until_led_by(&next, PATIENCE).await;
-    order.push(next);
-    for replica in product.replicas() {
-        product.until_ready(replica).await;
-        let now = self::gone(product, replica).await;
-        assert!(now > gone[replica], "replica {replica} was told 410 {now} times");
+    // With what they know forgotten. The first one lasts until they call their watches lost.
+    for round in rounds()..rounds() + compactions() {
+        let (leader, next, new) =
+            (format!("p{round}"), format!("p{}", round + 1), format!("p{}", round + 2));
+        let old = version(t).await;
+        let gone = [gone(product, 0).await, gone(product, 1).await];
+        control.kill(THEIRS);
+        if round == rounds() {
+            for replica in product.replicas() {
+                product.until_lost(replica, &WATCHED, PATIENCE).await;
+            }
+        }
+        t.vanish(&leader).await;
+        t.pod(hollow(&new, "web").dual()).await;
+        control.compact().await;
+        // Without a memory of its own it asks etcd, which has forgotten.
+        control.launch(THEIRS, &["--watch-cache=false"]);
+        control.until_ready(THEIRS).await;
+        is_told_gone(t, control, &old).await;
+        services.until_led_by(&next, PATIENCE).await;
+        order.push(next);
+        for replica in product.replicas() {
+            product.until_ready(replica).await;
+            let now = self::gone(product, replica).await;
+            assert!(now > gone[replica], "replica {replica} was told 410 {now} times");
+        }
     }
 
     let history = recorder.finish().await;
     services.were_led_by(&history, &order).await;
     services.were_never_empty(&history);
-    println!("{} restarts of an API server, one with etcd compacted: no change lost", rounds() + 1);
+    println!(
+        "{} restarts of an API server, {} of them with etcd compacted: no change lost",
+        rounds() + compactions(),
+        compactions()
+    );
     elsewhere.close().await;
 }
 
@@ -104,13 +115,6 @@ async fn gone(product: &Product, replica: usize) -> f64 {
     let labels = [("reason", "gone")];
     let scrape = product.scrape(replica).await.unwrap();
     scrape.value("zen_lead_watch_restarts_total", &labels).unwrap_or(0.0)
-}
-
-/// The versions of the slices of ours.
-async fn slices(t: &Case) -> Vec<(String, Option<String>)> {
-    let ours = ListParams::default().labels(&format!("{}=zen-lead", names::SLICE_MANAGED_BY));
-    let list = t.slices().list(&ours).await.unwrap();
-    list.into_iter().map(|s| (s.name_any(), s.resource_version())).collect()
 }
 
 async fn version(t: &Case) -> String {

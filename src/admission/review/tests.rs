@@ -429,3 +429,45 @@ proptest! {
         prop_assert!(unknown || judged.outcome == Outcome::Allowed);
     }
 }
+
+/// Removed, not null. What says which write it is must be there; an UPDATE without the object before
+/// it is judged as if everything had changed: it fails closed.
+#[test]
+fn a_field_that_is_missing_is_refused_or_judged_without_it() {
+    let bad = service(&[("zen-lead.io/enabled", "true"), ("zen-lead.io/sticky", "yes")]);
+    let verdict = |operation: &str, gone: &str| {
+        let mut body = review(operation, &bad, &bad);
+        let (parent, key) = gone.rsplit_once('/').unwrap();
+        let removed = body.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key);
+        assert!(removed.is_some(), "{gone}");
+        let bytes = body.to_string();
+        match judge(Path::Validate, bytes.as_bytes(), &Shop, NameRule::Dns1123, SELF) {
+            Ok(judged) => {
+                assert_eq!(judged.uid, "4b7a");
+                format!("{:?}", judged.outcome)
+            }
+            Err(error) => error.as_str().to_owned(),
+        }
+    };
+    for (gone, create, update) in [
+        ("/apiVersion", "wrong_kind", "wrong_kind"),
+        ("/kind", "wrong_kind", "wrong_kind"),
+        ("/request", "no_request", "no_request"),
+        ("/request/uid", "no_uid", "no_uid"),
+        ("/request/operation", "malformed", "malformed"),
+        ("/request/object", "no_object", "no_object"),
+        ("/request/oldObject", "Denied", "Denied"),
+        ("/request/kind", "Exempt", "Exempt"),
+        ("/request/resource", "Denied", "Allowed"),
+        ("/request/namespace", "Denied", "Allowed"),
+        ("/request/name", "Denied", "Allowed"),
+        ("/request/userInfo", "Denied", "Allowed"),
+        ("/request/dryRun", "Denied", "Allowed"),
+    ] {
+        assert_eq!(
+            (&*verdict("CREATE", gone), &*verdict("UPDATE", gone)),
+            (create, update),
+            "{gone}"
+        );
+    }
+}

@@ -24,7 +24,7 @@ const READ_AGE: Duration = Duration::from_millis(500);
 const LAG: Duration = Duration::from_secs(2);
 /// Callers of each kind, and what each of them makes in a second at most.
 const CALLERS: usize = 4;
-const PACE: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(50)];
+const PACE: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(40)];
 
 /// A bundle of both configurations, and when it was read first.
 type Read = (Instant, [String; 2]);

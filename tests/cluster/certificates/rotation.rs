@@ -5,12 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
-use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use kube::api::DeleteParams;
+use serde_json::json;
+use tokio::time::Instant;
 
+use super::ca::{Ca, ROTATION};
 use super::calls::Calls;
 use super::fleet::{Fleet, REPLICAS};
 use crate::support::case::Case;
@@ -26,8 +25,6 @@ const FLAGS: [&str; 3] = ["--ca-introduce-wait=3s", "--ca-retire-wait=3s", "--le
 const PHASES: [&str; 3] = ["introducing", "introduced", "retiring"];
 /// So many more rotations, if nobody was killed in one of them: it was over too soon each time.
 const MISSED: usize = 8;
-/// What a rotation takes at most, starts of killed replicas included.
-const ROTATION: Duration = Duration::from_mins(1);
 
 pub fn tests() -> Vec<Test> {
     let deadline = ROTATION * u32::try_from(rotations() + MISSED).unwrap()
@@ -44,62 +41,26 @@ fn rotations() -> usize {
     std::env::var("ZEN_LEAD_ROTATIONS").map_or(4, |n| n.parse().unwrap())
 }
 
-/// The Secret with the CA.
-struct Ca {
-    secrets: Api<Secret>,
-}
-
-impl Ca {
-    async fn value(&self, key: &str) -> Result<String, String> {
-        let secret = self.secrets.get("zen-lead-ca").await.map_err(|e| e.to_string())?;
-        let value = secret.data.as_ref().and_then(|d| d.get(key));
-        Ok(value.map(|v| String::from_utf8_lossy(&v.0).into_owned()).unwrap_or_default())
-    }
-
-    async fn phase(&self) -> String {
-        self.value("phase").await.unwrap_or_default()
-    }
-
-    /// Waits for one of `phases`. Looks as often as it can, and yet it may miss one: the first is over
-    /// within a few writes.
-    async fn reaches(&self, phases: &[&str]) {
-        let began = Instant::now();
-        loop {
-            let now = self.phase().await;
-            if phases.contains(&now.as_str()) {
-                return;
-            }
-            assert!(began.elapsed() < ROTATION, "the phase is {now:?} and not of {phases:?}");
-            sleep(Duration::from_millis(2)).await;
+/// What makes a rotation begin, another thing each time.
+async fn disturb(ca: &Ca, round: usize) -> &'static str {
+    let ask = |what: &str| json!({"metadata": {"annotations": {what: format!("{round}")}}});
+    match round % 4 {
+        0 => {
+            ca.patch(&ask("zen-lead.io/rotate-ca")).await;
+            "a new CA is asked for"
         }
-    }
-
-    async fn patch(&self, patch: &Value) {
-        let patch = Patch::Merge(patch);
-        self.secrets.patch("zen-lead-ca", &PatchParams::default(), &patch).await.unwrap();
-    }
-
-    /// What makes a rotation begin, another thing each time.
-    async fn disturb(&self, round: usize) -> &'static str {
-        let ask = |what: &str| json!({"metadata": {"annotations": {what: format!("{round}")}}});
-        match round % 4 {
-            0 => {
-                self.patch(&ask("zen-lead.io/rotate-ca")).await;
-                "a new CA is asked for"
-            }
-            1 => {
-                self.secrets.delete("zen-lead-ca", &DeleteParams::default()).await.unwrap();
-                "the Secret is deleted"
-            }
-            2 => {
-                self.patch(&json!({"data": {"ca.key": "cnViYmlzaA=="}})).await;
-                "the Secret is filled with rubbish"
-            }
-            _ => {
-                self.patch(&ask("zen-lead.io/rotate-leaf")).await;
-                self.patch(&ask("zen-lead.io/rotate-ca")).await;
-                "new leaves and a new CA are asked for"
-            }
+        1 => {
+            ca.secrets.delete("zen-lead-ca", &DeleteParams::default()).await.unwrap();
+            "the Secret is deleted"
+        }
+        2 => {
+            ca.patch(&json!({"data": {"ca.key": "cnViYmlzaA=="}})).await;
+            "the Secret is filled with rubbish"
+        }
+        _ => {
+            ca.patch(&ask("zen-lead.io/rotate-leaf")).await;
+            ca.patch(&ask("zen-lead.io/rotate-ca")).await;
+            "new leaves and a new CA are asked for"
         }
     }
 }
@@ -118,7 +79,7 @@ async fn until_ready(fleet: &Fleet, n: usize) {
 
 async fn rotations_fail_no_call(t: Arc<Case>) {
     let (goal, rounds) = (calls(), rotations());
-    let ca = Ca { secrets: Api::namespaced(t.admin(), &t.world.system) };
+    let ca = Ca::of(&t);
     let fleet = Fleet::start(&t.world, &FLAGS).await;
     ca.reaches(&["steady"]).await;
     let (calls, tasks) = Calls::start(&t, &fleet, WAIT).await;
@@ -132,7 +93,7 @@ async fn rotations_fail_no_call(t: Arc<Case>) {
     {
         assert!(authorities.insert(ca.value("ca.crt").await.unwrap()), "no new CA");
         let others: Vec<usize> = (0..REPLICAS).filter(|n| *n != fleet.called()).collect();
-        let what = ca.disturb(round).await;
+        let what = disturb(&ca, round).await;
         for (n, victim) in [others[0], others[1], others[0]].into_iter().enumerate() {
             until_ready(&fleet, victim).await;
             // Or a later one: it goes on while a replica starts.

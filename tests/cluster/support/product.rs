@@ -63,6 +63,9 @@ struct Replica {
     running: Mutex<Option<Child>>,
 }
 
+/// What every replica watches.
+pub const WATCHED: [&str; 3] = ["services", "endpointslices", "pods"];
+
 impl Product {
     pub fn new(dir: &Path, system: &str, kubeconfig: &Path, ports: &[Ports]) -> Self {
         let place = |ports: &Ports| Replica { ports: *ports, running: Mutex::default() };
@@ -193,17 +196,16 @@ impl Product {
         .await;
     }
 
-    /// Waits until a replica says by name that it has lost its watches, and says so in its metrics,
-    /// which it goes on giving.
-    pub async fn until_lost(&self, replica: usize, limit: Duration) {
+    /// Waits until a replica says by name that it has lost its watches of these resources, and says so
+    /// in its metrics, which it goes on giving.
+    pub async fn until_lost(&self, replica: usize, resources: &[&str], limit: Duration) {
         within(limit, format!("replica {replica} says that its watches are lost"), || async {
             let answer = http::get(self.admin_port(replica), "/readyz").await?;
             check(answer.code == 503, format!("{answer:?}"))?;
-            for gate in ["services-watch", "endpointslices-watch", "pods-watches"] {
-                check(answer.body.contains(&format!("\"{gate}\"")), &answer.body)?;
-            }
             let scrape = self.scrape(replica).await?;
-            for resource in ["services", "endpointslices", "pods"] {
+            for resource in resources {
+                let gate = format!("\"{resource}-watch");
+                check(answer.body.contains(&gate), &answer.body)?;
                 let up = scrape.value("zen_lead_watch_up", &[("resource", resource)]);
                 check(up == Some(0.0), format!("zen_lead_watch_up of {resource} is {up:?}"))?;
             }

@@ -65,6 +65,7 @@ impl<'a> Together<'a> {
     {
         for leader in self.leaders() {
             history.holds(&leader);
+            history.families_agree(&leader);
             assert_eq!(history.leaders(&leader), order, "{leader}");
             self.t.until_told(&leader, history.switches(&leader).len()).await;
         }

@@ -1,0 +1,54 @@
+//! The Secret with the CA, as its rotations show in it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::support::case::Case;
+
+/// What a rotation takes at most, starts of killed replicas included.
+pub const ROTATION: Duration = Duration::from_mins(1);
+
+/// The Secret with the CA.
+pub struct Ca {
+    pub secrets: Api<Secret>,
+}
+
+impl Ca {
+    pub fn of(t: &Case) -> Self {
+        Self { secrets: Api::namespaced(t.admin(), &t.world.system) }
+    }
+
+    pub async fn value(&self, key: &str) -> Result<String, String> {
+        let secret = self.secrets.get("zen-lead-ca").await.map_err(|e| e.to_string())?;
+        let value = secret.data.as_ref().and_then(|d| d.get(key));
+        Ok(value.map(|v| String::from_utf8_lossy(&v.0).into_owned()).unwrap_or_default())
+    }
+
+    pub async fn phase(&self) -> String {
+        self.value("phase").await.unwrap_or_default()
+    }
+
+    /// Waits for one of `phases`. Looks as often as it can, and yet it may miss one: the first is over
+    /// within a few writes.
+    pub async fn reaches(&self, phases: &[&str]) {
+        let began = Instant::now();
+        loop {
+            let now = self.phase().await;
+            if phases.contains(&now.as_str()) {
+                return;
+            }
+            assert!(began.elapsed() < ROTATION, "the phase is {now:?} and not of {phases:?}");
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub async fn patch(&self, patch: &Value) {
+        let patch = Patch::Merge(patch);
+        self.secrets.patch("zen-lead-ca", &PatchParams::default(), &patch).await.unwrap();
+    }
+}
