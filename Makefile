@@ -66,7 +66,7 @@ fuzz: toolchain ## The fuzz targets, each for FUZZ_SECONDS (default 20); fuzz/RE
 	scripts/fuzz.sh
 
 .PHONY: soak
-soak: toolchain-all ## What takes long: larger worlds, more walks, faults, fuzzing, all mutants (SOAK_MINUTES, default 120)
+soak: toolchain-all ## What takes long: larger worlds, more walks, faults, fuzzing, all mutants (SOAK_MINUTES, default 300)
 	scripts/soak.sh
 
 .PHONY: bench

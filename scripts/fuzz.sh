@@ -4,8 +4,9 @@
 #   scripts/fuzz.sh [TARGET...]           all of them where none is named
 #   scripts/fuzz.sh --keep [TARGET...]    also adds to fuzz/corpus what reached new code, minimised
 #
-# FUZZ_PROFILE=release compiles everything anew and runs quicker, for long runs. Plain cargo with the
-# pinned stable toolchain; cargo-fuzz works too (fuzz/README.md).
+# FUZZ_RUNS=n: until each has had so many inputs, instead. FUZZ_PROFILE=release compiles everything anew and
+# runs quicker, for long runs. Plain cargo with the pinned stable toolchain; cargo-fuzz works too
+# (fuzz/README.md).
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -14,6 +15,11 @@ cd "$ROOT"
 TARGETS=(review annotations duration)
 seconds=${FUZZ_SECONDS:-20} profile=${FUZZ_PROFILE:-dev} keep=
 [[ $seconds =~ ^[1-9][0-9]*$ ]] || die "FUZZ_SECONDS is '$seconds'" "give a number of seconds"
+limit=-max_total_time=$seconds length="$seconds s"
+if [[ -n ${FUZZ_RUNS:-} ]]; then
+  [[ $FUZZ_RUNS =~ ^[1-9][0-9]*$ ]] || die "FUZZ_RUNS is '$FUZZ_RUNS'" "give a number of runs"
+  limit=-runs=$FUZZ_RUNS length="$FUZZ_RUNS runs"
+fi
 if [[ ${1:-} == --keep ]]; then
   keep=1
   shift
@@ -37,8 +43,8 @@ for target in "${TARGETS[@]}"; do
   mkdir -p "$work/$target" "fuzz/corpus/$target"
   seeds=("fuzz/corpus/$target")
   [[ $target != review ]] || seeds+=(tests/reviews)
-  say "== $target, $seconds s"
-  if ! "$program" "$work/$target" "${seeds[@]}" -max_total_time="$seconds" -max_len=65536 -timeout=10 \
+  say "== $target, $length"
+  if ! "$program" "$work/$target" "${seeds[@]}" "$limit" -max_len=65536 -timeout=10 \
     -rss_limit_mb=2048 -dict="fuzz/$target.dict" -artifact_prefix="$work/$target-" \
     -print_final_stats=1 -verbosity=1 2>"$work/$target.log"; then
     tail -n 40 "$work/$target.log" >&2

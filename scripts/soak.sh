@@ -1,21 +1,29 @@
 #!/usr/bin/env bash
-# What takes too long for every change, within SOAK_MINUTES (default 120), and what it found:
+# What takes too long for every change, within SOAK_MINUTES (default 300), and what it found:
 #
 #   scripts/soak.sh [STEP...]      without one: all of them
 #
-# Each step is a function. Those of the model and the fuzz targets take their share of the time, those on a
-# real API server as long as they need, and the mutants what is left. Walks go on from seed SOAK_SEED
-# (default: from the time of day, so that every run is new); SOAK_SAMPLE=n takes one mutant in n.
-# SOAK_PROFILE=test does without a second build of everything; its walks are several times slower.
+# Each step is a function. Those of the model take their share of the time, fuzzing and those on a real API
+# server as long as they need (about 100 minutes together), and the mutants what is left. Walks go on
+# from seed SOAK_SEED (default: from the time of day, so that every run is new). A look at all of it in half
+# an hour: SOAK_MINUTES=30 SOAK_SHORT=1; it also does without a second build of everything, by which walks
+# are several times slower.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
 
-profile=${SOAK_PROFILE:-release}
+profile=release
+if [[ -n ${SOAK_SHORT:-} ]]; then
+  profile="test"
+  export FUZZ_PROFILE=dev FUZZ_RUNS=100000 ZEN_LEAD_DURATIONS=1000000 ZEN_LEAD_ABUSE_ROUNDS=2
+  export ZEN_LEAD_ROTATION_CALLS=2000 ZEN_LEAD_ROTATIONS=4 ZEN_LEAD_CA_GENERATIONS=1 ZEN_LEAD_COLD_STARTS=5
+  export ZEN_LEAD_PARTITION_SECONDS=60 ZEN_LEAD_RESTARTS=5 ZEN_LEAD_COMPACTIONS=2 ZEN_LEAD_KILLS=10 ZEN_LEAD_LAG_SECONDS=10
+  export ZEN_LEAD_CRASH_TWICE=0 ZEN_LEAD_REST_SECONDS=60 SAMPLE=200
+fi
 STEPS=(small_worlds random_walks fuzzing durations abuse certificates faults rest mutants)
 
-minutes=${SOAK_MINUTES:-120}
+minutes=${SOAK_MINUTES:-300}
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || die "SOAK_MINUTES is '$minutes'" "give a number of minutes"
 end=$((SECONDS + 60 * minutes))
 seed=${SOAK_SEED:-$(($(date +%s) * 100))}
@@ -28,16 +36,16 @@ limited() {
   [[ $code -eq 0 || $code -eq 124 || $code -eq 137 ]] || exit "$code"
 }
 
-# A sixth of the time; every state is let come to rest.
+# A tenth of the time; every state is let come to rest.
 small_worlds() {
   cargo test --locked --profile "$profile" --test model --no-run
   ZEN_LEAD_MODEL_SOAK=1 ZEN_LEAD_MODEL_REST_OF=1 ZEN_LEAD_MODEL_STATES=5000000 \
-    limited $((10 * minutes)) cargo test --locked --profile "$profile" --test model -- --nocapture small_worlds_hold
+    limited $((6 * minutes)) cargo test --locked --profile "$profile" --test model -- --nocapture small_worlds_hold
 }
 
-# A third of the time.
+# A fifth of the time.
 random_walks() {
-  local rounds=0 until=$((SECONDS + 20 * minutes))
+  local rounds=0 until=$((SECONDS + 12 * minutes))
   cargo test --locked --profile "$profile" --test model --no-run
   while [[ $SECONDS -lt $until ]]; do
     ZEN_LEAD_MODEL_FIRST=$((seed + 1000 * rounds)) ZEN_LEAD_MODEL_WALKS=1000 \
@@ -47,25 +55,26 @@ random_walks() {
   say "$((5 * 1000 * rounds)) walks of 300 moves from seed $seed"
 }
 
-# A tenth of the time for the three targets together.
+# Ten million inputs for each of the three targets.
 fuzzing() {
-  FUZZ_PROFILE=release FUZZ_SECONDS=$((2 * minutes)) scripts/fuzz.sh
+  FUZZ_PROFILE=${FUZZ_PROFILE:-release} FUZZ_RUNS=${FUZZ_RUNS:-10000000} scripts/fuzz.sh
 }
 
 # 20 million strings beside Go's own reading of them.
 durations() {
   (cd e2e/tools && GOFLAGS=-mod=readonly GOWORK=off go build -o "$ROOT/target/go-duration" ./go-duration)
-  GO_DURATION=$ROOT/target/go-duration ZEN_LEAD_DURATIONS=20000000 ZEN_LEAD_DURATIONS_SEED=$seed \
+  GO_DURATION=$ROOT/target/go-duration ZEN_LEAD_DURATIONS=${ZEN_LEAD_DURATIONS:-20000000} ZEN_LEAD_DURATIONS_SEED=$seed \
     cargo test --locked --profile "$profile" --test durations
 }
 
 abuse() {
-  ZEN_LEAD_ABUSE_ROUNDS=10 scripts/test.sh test --locked --test cluster -- abuse::
+  ZEN_LEAD_ABUSE_ROUNDS=${ZEN_LEAD_ABUSE_ROUNDS:-10} scripts/test.sh test --locked --test cluster -- abuse::
 }
 
-# 20,000 calls while certificates rotate, and 50 starts from nothing.
+# 20,000 calls while certificates rotate, ten CAs that grow old, and 50 starts from nothing.
 certificates() {
-  ZEN_LEAD_ROTATION_CALLS=20000 ZEN_LEAD_ROTATIONS=20 ZEN_LEAD_COLD_STARTS=50 \
+  ZEN_LEAD_ROTATION_CALLS=${ZEN_LEAD_ROTATION_CALLS:-20000} ZEN_LEAD_ROTATIONS=${ZEN_LEAD_ROTATIONS:-20} \
+    ZEN_LEAD_CA_GENERATIONS=${ZEN_LEAD_CA_GENERATIONS:-10} ZEN_LEAD_COLD_STARTS=${ZEN_LEAD_COLD_STARTS:-50} \
     scripts/test.sh test --locked --test cluster -- certificates::
 }
 
@@ -74,16 +83,16 @@ faults() {
   scripts/soak_faults.sh
 }
 
-# Ten minutes (SOAK_REST_SECONDS) in which nothing may be written.
+# Ten minutes in which nothing may be written.
 rest() {
-  ZEN_LEAD_REST_SECONDS=${SOAK_REST_SECONDS:-600} scripts/test.sh test --locked --test cluster -- --nocapture rest::
+  ZEN_LEAD_REST_SECONDS=${ZEN_LEAD_REST_SECONDS:-600} scripts/test.sh test --locked --test cluster -- --nocapture rest::
 }
 
 # What is left.
 mutants() {
   local left=$((end - SECONDS))
   [[ $left -gt 60 ]] || left=60
-  MUTANTS_SECONDS=$left scripts/mutants.sh --sample "${SOAK_SAMPLE:-1}"
+  MUTANTS_SECONDS=$left scripts/mutants.sh --sample "${SAMPLE:-1}"
 }
 
 [[ $# -gt 0 ]] || set -- "${STEPS[@]}"
