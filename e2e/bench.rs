@@ -29,6 +29,8 @@ mod proxy;
 mod raw;
 #[path = "bench/scale.rs"]
 mod scale;
+#[path = "bench/standby.rs"]
+mod standby;
 #[path = "bench/traffic.rs"]
 mod traffic;
 

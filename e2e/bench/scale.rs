@@ -9,6 +9,7 @@ use super::fill::Fill;
 use super::installed::{Replica, restart_with};
 use super::measure::{Sample, ms, n, row, setting, settings, table};
 use super::raw;
+use super::standby::first_failovers;
 use crate::support::case::Case;
 
 /// After a start: first lists are folded in, and freed what was only needed for them.
@@ -66,12 +67,12 @@ pub async fn memory(t: Arc<Case>) {
     }
 }
 
-/// ZEN_LEAD_BENCH_STARTS: numbers of Services, with three pods each at first.
+/// ZEN_LEAD_BENCH_STARTS: SERVICESxPODSxNAMESPACES. Starts, and the first failovers beside a dead replica.
 pub async fn start(t: Arc<Case>) {
     let mut fill = Fill::new(t.world.clone(), "start");
     let rounds = setting("START_ROUNDS", 3);
-    let mut rows = Vec::new();
-    for size in settings("STARTS", &["1x2x1", "1000x2x10", "5000x2x40"].map(str::to_owned)) {
+    let (mut rows, mut failovers) = (Vec::new(), Vec::new());
+    for size in settings("STARTS", &["100x2x1", "1000x2x10", "5000x2x40"].map(str::to_owned)) {
         let [services, pods, namespaces] = parse(&size);
         fill.grow(services, pods, namespaces).await;
         let (mut ready, mut lists) = (Vec::new(), Vec::new());
@@ -95,6 +96,19 @@ pub async fn start(t: Arc<Case>) {
             &n(lists.median(), 0),
             &n(ready.median() - lists.median(), 0),
         ]));
+        sleep(SETTLE).await;
+        let [both, alone] = first_failovers(&t, &fill).await;
+        println!("{size}: ready after {:.0} ms", ready.median());
+        failovers.push(row(&[
+            &fill.services(),
+            &fill.pods(),
+            &both.len(),
+            &n(both.median(), 1),
+            &n(both.max(), 1),
+            &n(alone.median(), 1),
+            &n(alone.max(), 1),
+            &n(alone.max() / both.max(), 1),
+        ]));
     }
     table(
         "start: ms from the start of a process until it is ready",
@@ -109,6 +123,20 @@ pub async fn start(t: Arc<Case>) {
             "ready after them",
         ],
         &rows,
+    );
+    table(
+        "failovers with two replicas, and the first ones after kill -9 of one; ms",
+        &[
+            "Services",
+            "pods",
+            "lost leaders",
+            "both: median",
+            "max",
+            "one killed: median",
+            "max",
+            "max / max",
+        ],
+        &failovers,
     );
 }
 
