@@ -21,7 +21,8 @@ use crate::support::case::{Case, annotation};
 use crate::support::harness::Test;
 use crate::support::names;
 use crate::support::objects::source;
-use crate::support::waiting::check;
+use crate::support::waiting::{check, until};
+use crate::support::webhook::Hook;
 
 pub fn tests() -> Vec<Test> {
     let mut tests = rotation::tests();
@@ -30,6 +31,20 @@ pub fn tests() -> Vec<Test> {
     tests.extend(healing::tests());
     tests.extend(mounted::tests());
     tests
+}
+
+/// Waits until both configurations carry the CA, and it alone.
+async fn until_published(t: &Case) -> String {
+    let ca = ca::Ca::of(t);
+    until("both configurations carry the CA", || async {
+        let ca = ca.value("ca.crt").await?;
+        for hook in Hook::BOTH {
+            let bundle = hook.bundle(&t.admin(), &t.world.system).await?;
+            check(!ca.is_empty() && bundle == ca, format!("{hook:?}: {bundle}"))?;
+        }
+        Ok::<_, String>(ca)
+    })
+    .await
 }
 
 /// A write that both webhooks judge, as a dry run; it says what is wrong where one was not asked.

@@ -82,7 +82,7 @@ async fn an_old_ca_is_replaced(t: Arc<Case>) {
 async fn new_leaves_on_request(t: Arc<Case>) {
     let ca = Ca::of(&t);
     // The one that a test before has left is old, and would be replaced in minutes.
-    ca.patch(&json!({"data": null})).await;
+    ca.empty().await;
     let fleet = Fleet::start(&t.world, &[]).await;
     let authority = until("one CA is in the bundle", || async {
         let (phase, authority) = (ca.value("phase").await?, ca.value("ca.crt").await?);

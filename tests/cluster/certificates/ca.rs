@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::support::case::Case;
@@ -45,6 +45,12 @@ impl Ca {
             assert!(began.elapsed() < ROTATION, "the phase is {now:?} and not of {phases:?}");
             sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Takes the CA away that a test before has left: it may live for another time than is said here.
+    /// Only while no replica knows it.
+    pub async fn empty(&self) {
+        self.patch(&json!({"data": null})).await;
     }
 
     pub async fn patch(&self, patch: &Value) {

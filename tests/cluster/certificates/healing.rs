@@ -1,12 +1,10 @@
 //! What is put right by itself: a caBundle that others wipe or overwrite, once or all the time, and
-//! what a clock that jumps by months makes due.
+//! what a clock that jumps by months or years, ahead or back, makes due.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
 use parking_lot::RwLock;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -21,8 +19,9 @@ use zen_lead::pki::{Authority, Ca, Settings, state::Margins};
 use zen_lead::serve::{self, tls, webhook};
 use zen_lead::telemetry::spans::Tracer;
 
-use super::try_write;
+use super::ca::Ca as SharedCa;
 use super::writes::Writes;
+use super::{try_write, until_published};
 use crate::support::case::Case;
 use crate::support::cluster;
 use crate::support::harness::Test;
@@ -43,28 +42,24 @@ pub fn tests() -> Vec<Test> {
             who_wipes_the_bundle_is_not_fought_all_the_time,
         ),
         Test::new(module, "clock_that_jumps_costs_no_call", clock_that_jumps_costs_no_call),
+        Test::new(
+            module,
+            "clock_that_jumps_over_the_life_of_the_ca_is_repaired",
+            clock_that_jumps_over_the_life_of_the_ca_is_repaired,
+        ),
+        Test::new(
+            module,
+            "clock_set_back_by_a_year_costs_calls_only_to_who_starts_by_it",
+            clock_set_back_by_a_year_costs_calls_only_to_who_starts_by_it,
+        ),
     ]
 }
 
 const DAY: Duration = Duration::from_hours(24);
+/// The life of a CA, as it is set by default.
+const YEAR: Duration = Duration::from_hours(365 * 24);
 /// How long somebody wipes the bundle as soon as it is there.
 const FIGHT: Duration = Duration::from_secs(8);
-
-/// Waits until both configurations carry the CA, and it alone.
-async fn until_published(t: &Case) -> String {
-    let secrets: Api<Secret> = Api::namespaced(t.admin(), &t.world.system);
-    until("both configurations carry the CA", || async {
-        let data = secrets.get("zen-lead-ca").await.map_err(|e| e.to_string())?.data;
-        let ca = data.unwrap_or_default().get("ca.crt").map(|v| v.0.clone()).unwrap_or_default();
-        let ca = String::from_utf8(ca).map_err(|e| e.to_string())?;
-        for hook in Hook::BOTH {
-            let bundle = hook.bundle(&t.admin(), &t.world.system).await?;
-            check(!ca.is_empty() && bundle == ca, format!("{hook:?}: {bundle}"))?;
-        }
-        Ok::<_, String>(ca)
-    })
-    .await
-}
 
 async fn wiped_or_foreign_bundle_is_put_right(t: Arc<Case>) {
     let (admin, system) = (t.admin(), t.world.system.clone());
@@ -132,6 +127,11 @@ struct InProcess {
 
 impl InProcess {
     async fn start(t: &Case) -> Self {
+        Self::start_at(t, Timestamp::now()).await
+    }
+
+    /// Starts with the clock at this time.
+    async fn start_at(t: &Case, now: Timestamp) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let source = tls::CertificateSource::new(metrics.clone());
         let settings = Settings {
@@ -141,7 +141,7 @@ impl InProcess {
             margins: Margins { carried: Duration::from_secs(2), switched: Duration::from_secs(1) },
             ..Settings::new(t.world.system.clone())
         };
-        let clock = Clock::fixed(Timestamp::now());
+        let clock = Clock::fixed(now);
         let client = cluster::client(&t.world.product.kubeconfig().to_owned()).await;
         let authority =
             Authority::new(client, settings, source.clone(), clock.clone(), metrics.clone());
@@ -156,7 +156,9 @@ impl InProcess {
         );
         let router = webhook::router(Arc::new(verdicts), metrics.clone(), Tracer::off());
         let at = ([127, 0, 0, 1], t.world.product.webhook_port(0)).into();
-        let listener = serve::Listener::bind(at).unwrap();
+        // One that ran before lets go of it a moment after its end.
+        let bind = || async { serve::Listener::bind(at) };
+        let listener = until("the port of the webhook is free", bind).await;
         let config = tls::server_config(source).unwrap();
         let woken = wake.clone();
         let authority = tokio::spawn(async move { authority.run(woken, |_| {}).await });
@@ -211,6 +213,92 @@ async fn clock_that_jumps_costs_no_call(t: Arc<Case>) {
     let (_, failed) = writes.finish().await;
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(until_published(&t).await, third);
+}
+
+/// By that clock every call fails already, so nothing is waited for: whoever calls by the right time may
+/// meet a certificate before its CA is in the bundle that is believed.
+async fn clock_that_jumps_over_the_life_of_the_ca_is_repaired(t: Arc<Case>) {
+    SharedCa::of(&t).empty().await;
+    let zen_lead = InProcess::start(&t).await;
+    let now = zen_lead.clock.now();
+    until("the first good review", || try_write(&t)).await;
+    let first = until_published(&t).await;
+
+    let began = Instant::now();
+    zen_lead.jump(now + YEAR);
+    let (mut made, mut failed, mut repaired) = (0, Vec::new(), Duration::ZERO);
+    let mut rotated = std::pin::pin!(until_another(&t, &first));
+    let second = loop {
+        tokio::select! {
+            second = &mut rotated => break second,
+            written = try_write(&t) => {
+                made += 1;
+                if let Err(why) = written {
+                    failed.push(why);
+                    repaired = began.elapsed();
+                }
+            }
+        }
+    };
+    let took = began.elapsed();
+    println!(
+        "certificates: {} of {made} writes failed when a clock jumped by the life of the CA, none \
+         after {repaired:?}; another CA alone after {took:?}",
+        failed.len(),
+    );
+    // Back at the right time the CA that was made lasts, and nothing has to be done.
+    zen_lead.jump(now);
+    let writes = Writes::start(&t);
+    writes.more(20).await;
+    let (_, failed) = writes.finish().await;
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert_eq!(until_published(&t).await, second);
+}
+
+/// Whoever runs keeps what it shows: it ends when it always did. Whoever starts with such a clock signs
+/// a certificate that has ended by everybody else's, until the clock is right.
+async fn clock_set_back_by_a_year_costs_calls_only_to_who_starts_by_it(t: Arc<Case>) {
+    SharedCa::of(&t).empty().await;
+    let zen_lead = InProcess::start(&t).await;
+    let now = zen_lead.clock.now();
+    until("the first good review", || try_write(&t)).await;
+    let first = until_published(&t).await;
+
+    let writes = Writes::start(&t);
+    zen_lead.jump(now - YEAR);
+    // It looks at everything by that clock: a bundle with another CA beside ours is made ours alone.
+    let foreign = Ca::generate(now, DAY, None).unwrap().certificate.to_pem();
+    let both = k8s_openapi::ByteString(format!("{first}{foreign}").into_bytes());
+    let both = json!({"clientConfig": {"caBundle": both}});
+    for hook in Hook::BOTH {
+        hook.apply(&t.admin(), &t.world.system, &both).await;
+        zen_lead.wake.notify_one();
+        assert_eq!(until_published(&t).await, first);
+    }
+    writes.more(20).await;
+    zen_lead.jump(now);
+    writes.more(20).await;
+    let (made, failed) = writes.finish().await;
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert_eq!(until_published(&t).await, first);
+
+    drop(zen_lead);
+    let zen_lead = InProcess::start_at(&t, now - YEAR).await;
+    until("what is shown has ended by the API server's clock", || async {
+        let told = try_write(&t).await.err().unwrap_or_default();
+        check(told.contains("certificate has expired"), told)
+    })
+    .await;
+    assert_eq!(until_published(&t).await, first, "the CA is as good as it was");
+    let began = Instant::now();
+    zen_lead.jump(now);
+    until("writes are judged again", || try_write(&t)).await;
+    let took = began.elapsed();
+    println!(
+        "certificates: {made} writes while a clock was set back by a year, none failed; who started by \
+         it was right {took:?} after the clock was"
+    );
+    assert_eq!(until_published(&t).await, first);
 }
 
 /// Waits until a rotation has ended with another CA.
