@@ -5,7 +5,6 @@
 //! how many starts from nothing, `ZEN_LEAD_CA_GENERATIONS` how many CAs grow old.
 
 mod age;
-mod ca;
 mod calls;
 mod cold_start;
 mod fleet;
@@ -17,6 +16,7 @@ mod writes;
 use kube::api::PostParams;
 use serde_json::json;
 
+use crate::support::ca::Ca;
 use crate::support::case::{Case, annotation};
 use crate::support::harness::Test;
 use crate::support::names;
@@ -35,7 +35,7 @@ pub fn tests() -> Vec<Test> {
 
 /// Waits until both configurations carry the CA, and it alone.
 async fn until_published(t: &Case) -> String {
-    let ca = ca::Ca::of(t);
+    let ca = Ca::of(t);
     until("both configurations carry the CA", || async {
         let ca = ca.value("ca.crt").await?;
         for hook in Hook::BOTH {

@@ -13,11 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use serde_json::{Value, json};
 
+use crate::support::ca::Ca;
 use crate::support::case::{Case, Routed, routed};
 use crate::support::harness::Test;
 use crate::support::names;
@@ -31,7 +30,6 @@ use crate::support::webhook::Hook;
 const QUIET: Duration = Duration::from_millis(250);
 /// A finalizer.
 const HOLD: &str = "zen-lead-tests/hold";
-const SECRET: &str = "zen-lead-ca";
 const ROTATE_CA: &str = "zen-lead.io/rotate-ca";
 /// Where the Secret keeps the last request that was answered.
 const ANSWERED: &str = "rotate-ca-answered";
@@ -151,8 +149,7 @@ impl Scenario {
             Self::Rotate => {
                 // Another text each time.
                 let asked = json!({"metadata": {"annotations": {ROTATE_CA: &t.ns}}});
-                let params = PatchParams::default();
-                secrets(t).patch(SECRET, &params, &Patch::Merge(asked)).await.unwrap();
+                Ca::of(t).patch(&asked).await;
             }
         }
     }
@@ -177,12 +174,13 @@ impl Scenario {
                 check(leader.metadata.deletion_timestamp.is_some(), "it is not being deleted")
             }
             Self::Rotate => {
-                let (phase, answered) = (secret(t, "phase").await?, secret(t, ANSWERED).await?);
+                let ca = Ca::of(t);
+                let (phase, answered) = (ca.value("phase").await?, ca.value(ANSWERED).await?);
                 check(phase == "steady" && answered == t.ns, format!("{phase}, {answered}"))?;
-                let ca = secret(t, "ca.crt").await?;
+                let authority = ca.value("ca.crt").await?;
                 for hook in Hook::BOTH {
                     let bundle = hook.bundle(&t.admin(), &t.world.system).await?;
-                    check(bundle == ca, format!("{hook:?} does not carry the CA alone"))?;
+                    check(bundle == authority, format!("{hook:?} does not carry the CA alone"))?;
                 }
                 Ok(())
             }
@@ -262,17 +260,6 @@ async fn is_gone(t: &Case, leader: &str) -> Result<(), String> {
         check(t.slice(leader, family).await.is_err(), format!("its {family} slice is there"))?;
     }
     Ok(())
-}
-
-fn secrets(t: &Case) -> Api<Secret> {
-    Api::namespaced(t.admin(), &t.world.system)
-}
-
-/// A value in the Secret of the CA.
-async fn secret(t: &Case, key: &str) -> Result<String, String> {
-    let secret = secrets(t).get(SECRET).await.map_err(|e| e.to_string())?;
-    let value = secret.data.as_ref().and_then(|data| data.get(key));
-    Ok(value.map(|v| String::from_utf8_lossy(&v.0).into_owned()).unwrap_or_default())
 }
 
 /// A process, and the proxy through which it sees the API server.

@@ -139,6 +139,7 @@ async fn far_behind(t: Arc<Case>) {
     }
     let scrape = product.scrape(0).await.unwrap();
     let read = scrape.value("zen_lead_cache_misses_total", &[]).unwrap_or(0.0);
+    assert!(read > 0.0, "decisions that read first are counted");
     println!("watches {by:?} behind: nothing made twice, no flap, {read} decisions by reading");
 }
 

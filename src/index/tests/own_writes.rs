@@ -35,11 +35,9 @@ fn what_came_after_what_we_deleted_stays() {
 fn a_list_of_the_version_that_was_seen_keeps_what_we_wrote_after_it() {
     let mut index = led("ours");
     index.reset_slices(Vec::new(), Rv(10));
-    let seen = || (vec![service("web").enabled()], Rv(10));
     for _ in 0..2 {
-        let (services, version) = seen();
-        index.reset_services(services, version);
-        index.reset_slices(Vec::new(), version);
+        index.reset_services(vec![service("web").enabled()], Rv(10));
+        index.reset_slices(Vec::new(), Rv(10));
         let known = index.snapshot(&key("web"));
         assert_eq!((known.slices.len(), known.leaders.len()), (1, 1));
     }

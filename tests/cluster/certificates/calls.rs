@@ -47,6 +47,21 @@ pub struct Tally {
     pub slowest: [Duration; 2],
 }
 
+impl Tally {
+    /// All calls that were answered.
+    pub fn made(&self) -> usize {
+        self.closing + self.kept
+    }
+
+    /// No call failed, and there is a verdict on all but one in a hundred.
+    pub fn none_failed(&self) {
+        let (failed, made) = (&self.failed, self.made());
+        let first = &failed[..failed.len().min(20)];
+        assert!(failed.is_empty(), "{} failed: {first:#?}", failed.len());
+        assert!(self.void * 100 <= made, "{} of {made} calls without a verdict", self.void);
+    }
+}
+
 /// Calls that are being made.
 pub struct Calls {
     case: Arc<Case>,

@@ -19,9 +19,9 @@ use zen_lead::pki::{Authority, Ca, Settings, state::Margins};
 use zen_lead::serve::{self, tls, webhook};
 use zen_lead::telemetry::spans::Tracer;
 
-use super::ca::Ca as SharedCa;
 use super::writes::Writes;
 use super::{try_write, until_published};
+use crate::support::ca::Ca as SharedCa;
 use crate::support::case::Case;
 use crate::support::cluster;
 use crate::support::harness::Test;
@@ -190,8 +190,7 @@ impl Drop for InProcess {
 async fn clock_that_jumps_costs_no_call(t: Arc<Case>) {
     let zen_lead = InProcess::start(&t).await;
     let now = zen_lead.clock.now();
-    until("the first good review", || try_write(&t)).await;
-    let first = until_published(&t).await;
+    let first = until_judged(&t).await;
 
     let writes = Writes::start(&t);
     zen_lead.jump(now + 250 * DAY);
@@ -206,13 +205,23 @@ async fn clock_that_jumps_costs_no_call(t: Arc<Case>) {
     zen_lead.jump(now + 700 * DAY);
     let third = until_another(&t, &second).await;
     until("writes are judged again", || try_write(&t)).await;
-    // And put right again, nothing has to be done.
+    lasts_when_put_right(&t, &zen_lead, now, &third).await;
+}
+
+/// The first good review; the CA by which it was made.
+async fn until_judged(t: &Case) -> String {
+    until("the first good review", || try_write(t)).await;
+    until_published(t).await
+}
+
+/// Back at the right time the CA that was made lasts, and nothing has to be done.
+async fn lasts_when_put_right(t: &Arc<Case>, zen_lead: &InProcess, now: Timestamp, ca: &str) {
     zen_lead.jump(now);
-    let writes = Writes::start(&t);
+    let writes = Writes::start(t);
     writes.more(20).await;
     let (_, failed) = writes.finish().await;
     assert!(failed.is_empty(), "{failed:#?}");
-    assert_eq!(until_published(&t).await, third);
+    assert_eq!(until_published(t).await, ca);
 }
 
 /// By that clock every call fails already, so nothing is waited for: whoever calls by the right time may
@@ -221,8 +230,7 @@ async fn clock_that_jumps_over_the_life_of_the_ca_is_repaired(t: Arc<Case>) {
     SharedCa::of(&t).empty().await;
     let zen_lead = InProcess::start(&t).await;
     let now = zen_lead.clock.now();
-    until("the first good review", || try_write(&t)).await;
-    let first = until_published(&t).await;
+    let first = until_judged(&t).await;
 
     let began = Instant::now();
     zen_lead.jump(now + YEAR);
@@ -246,13 +254,7 @@ async fn clock_that_jumps_over_the_life_of_the_ca_is_repaired(t: Arc<Case>) {
          after {repaired:?}; another CA alone after {took:?}",
         failed.len(),
     );
-    // Back at the right time the CA that was made lasts, and nothing has to be done.
-    zen_lead.jump(now);
-    let writes = Writes::start(&t);
-    writes.more(20).await;
-    let (_, failed) = writes.finish().await;
-    assert!(failed.is_empty(), "{failed:#?}");
-    assert_eq!(until_published(&t).await, second);
+    lasts_when_put_right(&t, &zen_lead, now, &second).await;
 }
 
 /// Whoever runs keeps what it shows: it ends when it always did. Whoever starts with such a clock signs
@@ -261,8 +263,7 @@ async fn clock_set_back_by_a_year_costs_calls_only_to_who_starts_by_it(t: Arc<Ca
     SharedCa::of(&t).empty().await;
     let zen_lead = InProcess::start(&t).await;
     let now = zen_lead.clock.now();
-    until("the first good review", || try_write(&t)).await;
-    let first = until_published(&t).await;
+    let first = until_judged(&t).await;
 
     let writes = Writes::start(&t);
     zen_lead.jump(now - YEAR);

@@ -204,8 +204,9 @@ impl Product {
             check(answer.code == 503, format!("{answer:?}"))?;
             let scrape = self.scrape(replica).await?;
             for resource in resources {
-                let gate = format!("\"{resource}-watch");
-                check(answer.body.contains(&gate), &answer.body)?;
+                // Of pods there may be one a namespace.
+                let gate = if *resource == "pods" { "watches" } else { "watch" };
+                check(answer.body.contains(&format!("\"{resource}-{gate}\"")), &answer.body)?;
                 let up = scrape.value("zen_lead_watch_up", &[("resource", resource)]);
                 check(up == Some(0.0), format!("zen_lead_watch_up of {resource} is {up:?}"))?;
             }

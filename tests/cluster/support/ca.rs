@@ -8,8 +8,10 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::support::case::Case;
+use super::case::Case;
 
+/// Its name.
+pub const NAME: &str = "zen-lead-ca";
 /// What a rotation takes at most, starts of killed replicas included.
 pub const ROTATION: Duration = Duration::from_mins(1);
 
@@ -24,7 +26,7 @@ impl Ca {
     }
 
     pub async fn value(&self, key: &str) -> Result<String, String> {
-        let secret = self.secrets.get("zen-lead-ca").await.map_err(|e| e.to_string())?;
+        let secret = self.secrets.get(NAME).await.map_err(|e| e.to_string())?;
         let value = secret.data.as_ref().and_then(|d| d.get(key));
         Ok(value.map(|v| String::from_utf8_lossy(&v.0).into_owned()).unwrap_or_default())
     }
@@ -55,6 +57,6 @@ impl Ca {
 
     pub async fn patch(&self, patch: &Value) {
         let patch = Patch::Merge(patch);
-        self.secrets.patch("zen-lead-ca", &PatchParams::default(), &patch).await.unwrap();
+        self.secrets.patch(NAME, &PatchParams::default(), &patch).await.unwrap();
     }
 }
