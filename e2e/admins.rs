@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Endpoints;
-use kube::api::ListParams;
-use serde_json::json;
-
+use crate::support::built_in;
 use crate::support::case::Case;
 use crate::support::harness::tests;
 use crate::support::kubectl::As;
-use crate::support::names;
 use crate::support::product::BREAK_GLASS;
 use crate::support::traffic::Load;
 use crate::support::waiting::{check, until};
@@ -55,20 +51,7 @@ async fn selector_put_on_by_break_glass_is_taken_off(t: Arc<Case>) {
         check(selector.is_empty(), format!("{selector:?}"))
     })
     .await;
-    until("nothing of the built-in controllers is left", || async {
-        let label = format!("{}=web-leader", names::SERVICE_NAME);
-        let list = t.slices().list(&ListParams::default().labels(&label)).await;
-        let list = list.map_err(|e| e.to_string())?.items;
-        let by: Vec<_> = list
-            .iter()
-            .map(|s| s.metadata.labels.as_ref().unwrap()[names::SLICE_MANAGED_BY].clone())
-            .collect();
-        check(by == ["zen-lead"], format!("slices managed by {by:?}"))?;
-        let endpoints =
-            t.api::<Endpoints>().get_opt("web-leader").await.map_err(|e| e.to_string())?;
-        check(endpoints.is_none(), "the Endpoints object is there")
-    })
-    .await;
+    built_in::until_gone(&t).await;
     let note = t.until_event("web-leader", "SelectorRemoved").await;
     assert_eq!(
         note,
@@ -89,8 +72,5 @@ async fn selector_put_on_by_break_glass_is_taken_off(t: Arc<Case>) {
         format!("{others} requests went to other pods before it was taken off; {answers}"),
     );
     assert!(answers.failures().is_empty(), "{answers}");
-    let still = t.services().get("web-leader").await.unwrap();
-    let cleanup = json!(still.metadata.annotations.unwrap().get("zen-lead.io/cleanup-pending"));
-    assert!(cleanup.is_null(), "{cleanup}");
     assert_eq!(t.leader_now("web-leader").await, Ok(leader));
 }

@@ -4,6 +4,8 @@
 // Shared files: each suite uses another part of them.
 #![allow(dead_code, unused_macros, unused_imports)]
 
+#[path = "../tests/cluster/support/built_in.rs"]
+pub mod built_in;
 #[path = "../tests/cluster/support/case.rs"]
 pub mod case;
 #[path = "../tests/cluster/support/cluster.rs"]

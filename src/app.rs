@@ -17,6 +17,7 @@ use crate::events;
 use crate::health::{Gate, Health};
 use crate::index::{Index, Limit};
 use crate::judge::Verdicts;
+use crate::leftovers;
 use crate::metrics::Metrics;
 use crate::names::{NameRule, ServiceKey};
 use crate::ownership;
@@ -195,6 +196,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     );
     reconciler.tracer = tracer;
     let reconciler = Arc::new(reconciler);
+    leftovers::start(&client, reconciler.clone(), &metrics, &supervisor, &shutdown);
     for _ in 0..args.workers {
         supervisor.spawn("worker", work(reconciler.clone(), queue.clone()));
     }

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use crate::decide::slices::SliceWrite;
 use crate::decide::{Step, Target};
-use crate::keys::{self, kubernetes, status};
+use crate::keys::{self, status};
+use crate::leftovers::{Leftover, Made};
 use crate::names::ServiceKey;
 use crate::retry::{self, CallError, Caller, Operation};
 
@@ -64,7 +65,6 @@ impl Applier {
                     self.delete_slice(key, target).await
                 }
             },
-            Step::ClearBuiltIn(target) => self.clear_built_in(key, target).await,
             Step::Mirror(target, mirror, _) => {
                 let annotations = json!(mirror.annotations);
                 let body = status_body(key, &target, Some(annotations), &mirror.conditions);
@@ -211,56 +211,23 @@ impl Applier {
         Ok(Applied::Service(Box::new(made)))
     }
 
-    /// Removes the slices and the Endpoints that the built-in controllers made for our leader
-    /// Service while somebody had put a selector on it: nobody else does, and they would route to
-    /// all pods for ever. Only theirs by label and, for slices, by controller owner.
-    async fn clear_built_in(&self, key: &ServiceKey, t: Target) -> Result<Applied, CallError> {
-        let slices = self.slices(key);
-        let labels = format!(
-            "{}={},{}={}",
-            kubernetes::SERVICE_NAME,
-            t.name,
-            kubernetes::SLICE_MANAGED_BY,
-            kubernetes::SLICE_CONTROLLER
-        );
-        let params = ListParams::default().labels(&labels);
-        let listed =
-            self.call(Operation::ListSlices, key, &t.name, || slices.list(&params)).await?;
-        for slice in listed {
-            let meta = slice.metadata;
-            let owner = crate::index::slice::controller_uid(&meta);
-            if owner == Some(t.uid.as_str()) {
-                let left = Target {
-                    name: meta.name.clone().unwrap_or_default(),
-                    uid: meta.uid.clone().unwrap_or_default(),
-                    version: meta.resource_version.clone(),
-                };
-                self.delete_slice(key, left).await?;
-            }
+    /// Deletes what a built-in controller left, as it was seen.
+    ///
+    /// # Errors
+    /// What the API server answered; a conflict where the object has changed since.
+    pub async fn delete_leftover(
+        &self,
+        key: &ServiceKey,
+        left: &Leftover,
+    ) -> Result<(), CallError> {
+        let target = left.target.clone();
+        if let Made::Slice(_) = left.made {
+            return self.delete_slice(key, target).await.map(|_| ());
         }
-        self.clear_endpoints(key, &t.name).await?;
-        let patch = json!({"metadata": {"annotations": {status::CLEANUP: null}}});
-        self.patch_service(key, &t, patch).await
-    }
-
-    async fn clear_endpoints(&self, key: &ServiceKey, name: &str) -> Result<(), CallError> {
         let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
-        let call = || api.get_opt(name);
-        let Some(found) = self.call(Operation::GetEndpoints, key, name, call).await? else {
-            return Ok(());
-        };
-        let meta = found.metadata;
-        let by = meta.labels.as_ref().and_then(|l| l.get(kubernetes::ENDPOINTS_MANAGED_BY));
-        if by.is_none_or(|b| b != kubernetes::ENDPOINTS_CONTROLLER) {
-            return Ok(());
-        }
-        let params = delete_params(&Target {
-            name: name.to_owned(),
-            uid: meta.uid.unwrap_or_default(),
-            version: meta.resource_version,
-        });
-        let call = || api.delete(name, &params);
-        match self.call(Operation::DeleteEndpoints, key, name, call).await {
+        let params = delete_params(&target);
+        let call = || api.delete(&target.name, &params);
+        match self.call(Operation::DeleteEndpoints, key, &target.name, call).await {
             Ok(_) | Err(CallError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }

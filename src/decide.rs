@@ -48,7 +48,7 @@ pub struct Target {
     pub version: Option<String>,
 }
 
-/// One write: one call to the API server (but for [`Step::ClearBuiltIn`]).
+/// One write: one call to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Create the leader Service.
@@ -59,9 +59,6 @@ pub enum Step {
     DeleteLeader(Target),
     /// Write a slice.
     Slice(Box<slices::Next>),
-    /// Remove what the built-in controllers made for our leader Service while it had a selector, then
-    /// take off the annotation that asks for it.
-    ClearBuiltIn(Target),
     /// Apply the mirror to the leader Service's status.
     Mirror(Target, Box<Mirror>, Vec<Notice>),
     /// Apply (or remove, when empty) our conditions on the source's status.
@@ -84,8 +81,6 @@ pub enum StepKind {
     CreateSlice,
     /// Every step that creates something: refused in a namespace that is being deleted.
     Creation,
-    /// [`Step::ClearBuiltIn`]
-    ClearBuiltIn,
     /// [`Step::Mirror`]
     Mirror,
     /// [`Step::SourceConditions`]
@@ -101,7 +96,6 @@ impl Step {
             Self::DeleteLeader(_) => StepKind::DeleteLeader,
             Self::Slice(_) if self.creates() => StepKind::CreateSlice,
             Self::Slice(_) => StepKind::Slice,
-            Self::ClearBuiltIn(_) => StepKind::ClearBuiltIn,
             Self::Mirror(..) => StepKind::Mirror,
             Self::SourceConditions(..) => StepKind::SourceConditions,
         }
@@ -140,7 +134,7 @@ impl Step {
     /// swapped on the version of the source.
     fn needs_read(&self) -> bool {
         match self {
-            Self::CreateLeader(_) | Self::DeleteLeader(_) | Self::ClearBuiltIn(_) => true,
+            Self::CreateLeader(_) | Self::DeleteLeader(_) => true,
             Self::Slice(next) => !matches!(next.write, SliceWrite::Replace(_)),
             _ => false,
         }

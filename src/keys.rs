@@ -79,13 +79,11 @@ pub mod status {
     /// Annotation, leader Service: keys of the annotations copied from the source, so that one no
     /// longer named is taken off again.
     pub const COPIED: &str = "zen-lead.io/copied-annotations";
-    /// Annotation, leader Service: leftovers of the built-in controllers are still to be removed.
-    pub const CLEANUP: &str = "zen-lead.io/cleanup-pending";
     /// Label, leader Service and slice: name of the source Service.
     pub const SOURCE_SERVICE: &str = "zen-lead.io/source-service";
 
     /// All status keys.
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 15] = [
         CURRENT_LEADER,
         LEADER_POD_NAME,
         LEADER_POD_UID,
@@ -100,7 +98,6 @@ pub mod status {
         DECISION_VERSION,
         SETTINGS,
         COPIED,
-        CLEANUP,
         SOURCE_SERVICE,
     ];
 }

@@ -25,6 +25,7 @@ pub mod health;
 pub mod index;
 pub mod judge;
 pub mod keys;
+pub mod leftovers;
 pub mod lists;
 pub mod metrics;
 pub mod names;

@@ -4,7 +4,7 @@
 //! chosen here: that is `decide`'s.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -71,9 +71,6 @@ pub fn applied(
                 format!("removed leader Service {}: it is not asked for any longer", target.name);
             event(on, key, key, uid(snapshot), Reason::LeaderServiceDeleted, &note, None);
         }
-        Step::ClearBuiltIn(target) => {
-            info!(%key, leader_service = %target.name, "leftovers of the built-in controllers removed");
-        }
         Step::Mirror(target, _, notices) => {
             let leader = ServiceKey::new(key.namespace.clone(), target.name.as_str());
             tell(on, key, &leader, &target.uid, notices);

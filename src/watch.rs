@@ -68,6 +68,10 @@ pub enum Kind {
     Slices,
     /// EndpointSlices of zen-lead's own Service.
     Replicas,
+    /// EndpointSlices that the built-in controller made for leader Services.
+    BuiltInSlices,
+    /// Endpoints that the built-in controller made for leader Services.
+    BuiltInEndpoints,
     /// Secrets: the one with the CA.
     Secrets,
     /// Webhook configurations.
@@ -76,8 +80,16 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 6] =
-        [Self::Services, Self::Pods, Self::Slices, Self::Replicas, Self::Secrets, Self::Webhooks];
+    pub const ALL: [Self; 8] = [
+        Self::Services,
+        Self::Pods,
+        Self::Slices,
+        Self::Replicas,
+        Self::BuiltInSlices,
+        Self::BuiltInEndpoints,
+        Self::Secrets,
+        Self::Webhooks,
+    ];
 
     /// The kind as a metric label.
     pub fn as_str(self) -> &'static str {
@@ -86,6 +98,8 @@ impl Kind {
             Self::Pods => "pods",
             Self::Slices => "endpointslices",
             Self::Replicas => "replicas",
+            Self::BuiltInSlices => "built_in_endpointslices",
+            Self::BuiltInEndpoints => "built_in_endpoints",
             Self::Secrets => "secrets",
             Self::Webhooks => "webhooks",
         }
@@ -96,7 +110,8 @@ impl Kind {
         match self {
             Self::Services => Operation::ListServices,
             Self::Pods => Operation::ListPods,
-            Self::Slices | Self::Replicas => Operation::ListSlices,
+            Self::Slices | Self::Replicas | Self::BuiltInSlices => Operation::ListSlices,
+            Self::BuiltInEndpoints => Operation::ListEndpoints,
             Self::Secrets => Operation::ListSecrets,
             Self::Webhooks => Operation::ListWebhooks,
         }
@@ -107,7 +122,8 @@ impl Kind {
         match self {
             Self::Services => Operation::WatchServices,
             Self::Pods => Operation::WatchPods,
-            Self::Slices | Self::Replicas => Operation::WatchSlices,
+            Self::Slices | Self::Replicas | Self::BuiltInSlices => Operation::WatchSlices,
+            Self::BuiltInEndpoints => Operation::WatchEndpoints,
             Self::Secrets => Operation::WatchSecrets,
             Self::Webhooks => Operation::WatchWebhooks,
         }

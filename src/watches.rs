@@ -98,7 +98,8 @@ impl Watches {
             Selector::all(),
             ServiceSink(feed.clone()),
         );
-        // The built-in controller's slices are not ours to judge, and there are many of them.
+        // The built-in controller's slices are not ours to judge, and there are many of them; those it
+        // made for leader Services are watched by `leftovers`.
         let others = format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);
         let slices = run(
             supervisor,
@@ -224,7 +225,8 @@ impl Inner {
     }
 }
 
-fn run<K: Watched, S: Sink<K>>(
+/// Starts a watch of a group as a task of its own.
+pub fn run<K: Watched, S: Sink<K>>(
     supervisor: &Supervisor,
     shutdown: &Shutdown,
     name: &'static str,

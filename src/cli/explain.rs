@@ -100,7 +100,6 @@ fn next(action: &Action) -> String {
                 (None, SliceWrite::Delete { name, .. }) => format!("delete slice {name}"),
                 (None, _) => "write the slice".into(),
             },
-            Step::ClearBuiltIn(t) => format!("remove leftover endpoints of {}", t.name),
             Step::Mirror(t, ..) => format!("update annotations and conditions of {}", t.name),
             Step::SourceConditions(t, ..) => format!("update the condition of {}", t.name),
         },

@@ -176,10 +176,6 @@ pub fn drift(present: &Service, desired: &Service) -> Option<Value> {
     }
 
     let mut patch = Map::new();
-    if spec.contains_key("selector") {
-        // Survives a crash: until this is taken off again, somebody has to look for leftovers.
-        patch.insert("metadata".into(), json!({"annotations": {status::CLEANUP: "true"}}));
-    }
     if !spec.is_empty() {
         patch.insert("spec".into(), Value::Object(spec));
     }

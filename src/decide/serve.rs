@@ -212,13 +212,11 @@ fn slice_ports(
     }
 }
 
-/// Drift of the leader Service, and the leftovers of a selector somebody had put on it.
+/// Drift of the leader Service; what a selector left behind is removed by `leftovers`.
 fn mend(routing: &mut Routing, source: &Service, leader: &Leader, spec: &LeaderSpec, version: u32) {
     let service = desired::leader_service(source, spec, version);
     if let Some(patch) = desired::drift(&leader.object, &service) {
         routing.steps.push(Step::PatchLeader(target(&leader.object, true), patch));
-    } else if annotation(&leader.object, status::CLEANUP).is_some() {
-        routing.steps.push(Step::ClearBuiltIn(target(&leader.object, true)));
     }
 }
 

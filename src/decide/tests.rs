@@ -264,19 +264,6 @@ fn invariant_3_what_is_not_ours_is_left_alone() {
 }
 
 #[test]
-fn invariant_3_leftovers_of_the_built_in_controller_go_with_the_selector() {
-    let mut scene = Scene::served(vec![pod("a").ready_for(5)]);
-    scene.server.put_service(scene.leader().selecting("app", "web"));
-    let uid = scene.leader().id();
-    let left = foreign_slice("web-leader-x7", "web-leader").owned_by("Service", "web-leader", &uid);
-    scene.server.built_in.insert("web-leader-x7".into(), left);
-    assert_eq!(kinds(&scene.settle()), [StepKind::PatchLeader, StepKind::ClearBuiltIn]);
-    assert!(scene.server.built_in.is_empty());
-    assert_eq!(scene.leader().spec.unwrap().selector, None);
-    assert!(!scene.leader().metadata.annotations.unwrap().contains_key(status::CLEANUP));
-}
-
-#[test]
 fn invariant_4_nobody_is_promoted_and_nobody_taken_out_unseen() {
     let mut scene = Scene::served(vec![pod("a").age(9).ready_for(5), pod("b").age(8).ready_for(5)]);
     scene.server.remove_pod("a");

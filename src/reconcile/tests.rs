@@ -8,14 +8,15 @@ use crate::names::NameRule;
 use crate::retry::Caller;
 use crate::testing::{FakeApi, Fault};
 
-const SERVICES: &str = "/api/v1/namespaces/shop/services";
+pub const SERVICES: &str = "/api/v1/namespaces/shop/services";
 const PODS: &str = "/api/v1/namespaces/shop/pods";
-const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
+pub const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
 
-struct World {
-    api: FakeApi,
-    metrics: Arc<Metrics>,
-    worker: Reconciler,
+/// A Service with two pods on the double, and a worker.
+pub struct World {
+    pub api: FakeApi,
+    pub metrics: Arc<Metrics>,
+    pub worker: Arc<Reconciler>,
     key: ServiceKey,
 }
 
@@ -49,18 +50,23 @@ async fn sync(worker: &Reconciler, key: &ServiceKey) {
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let api = FakeApi::new();
         let (worker, metrics) = worker(&api, "zl-0", &[]);
         api.put(SERVICES, source());
         api.put(PODS, pod("a", "10.0.0.1", true, 1));
         api.put(PODS, pod("b", "10.0.0.2", true, 2));
-        Self { api, metrics, worker, key: ServiceKey::new("shop", "web") }
+        Self { api, metrics, worker: Arc::new(worker), key: ServiceKey::new("shop", "web") }
     }
 
-    /// As the watches would do, then one turn of the worker.
-    async fn reconcile(&self) -> Result<Next, CallError> {
+    /// As the watches would do.
+    pub async fn sync(&self) {
         sync(&self.worker, &self.key).await;
+    }
+
+    /// The cache is brought up to date, then one turn of the worker.
+    pub async fn reconcile(&self) -> Result<Next, CallError> {
+        self.sync().await;
         self.worker.reconcile(&self.key, clock::monotonic()).await
     }
 
@@ -68,7 +74,7 @@ impl World {
         self.api.get(&format!("{SLICES}/web-leader-zen-lead-ipv4")).expect("the slice exists")
     }
 
-    fn leader(&self) -> Option<String> {
+    pub fn leader(&self) -> Option<String> {
         let slice = self.slice();
         let endpoint = slice["endpoints"].get(0)?;
         assert_eq!(slice["endpoints"].as_array().unwrap().len(), 1, "{slice}");

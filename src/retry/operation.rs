@@ -57,8 +57,8 @@ operations! {
     ReplaceSlice = "replace_slice", true;
     /// Deletes an EndpointSlice.
     DeleteSlice = "delete_slice", true;
-    /// Reads the Endpoints of a Service.
-    GetEndpoints = "get_endpoints", false;
+    /// Reads what the built-in Endpoints controller made for leader Services.
+    ListEndpoints = "list_endpoints", false;
     /// Deletes the leftover Endpoints of a Service.
     DeleteEndpoints = "delete_endpoints", true;
     /// Reads one pod.
@@ -91,6 +91,8 @@ operations! {
     WatchPods = "watch_pods", false;
     /// Opens a watch of EndpointSlices.
     WatchSlices = "watch_slices", false;
+    /// Opens a watch of what the built-in Endpoints controller made for leader Services.
+    WatchEndpoints = "watch_endpoints", false;
     /// Opens a watch of the Secret with the CA.
     WatchSecrets = "watch_secrets", false;
     /// Opens a watch of a webhook configuration.

@@ -298,7 +298,6 @@ fn action(action: &Action) -> &'static str {
             // No step is of the kind Creation: it stands for all that create.
             StepKind::CreateSlice | StepKind::Creation => "create_slice",
             StepKind::Slice => "slice",
-            StepKind::ClearBuiltIn => "clear_built_in",
             StepKind::Mirror => "mirror",
             StepKind::SourceConditions => "source_conditions",
         },

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Endpoints;
-use kube::api::{ListParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::support::built_in;
 use crate::support::case::{Case, Routed, annotation, epoch};
 use crate::support::harness::tests;
 use crate::support::names;
@@ -17,6 +17,7 @@ tests![
     removed_label_is_repaired,
     removed_mirror_is_repaired,
     selector_is_taken_off_with_what_it_left_behind,
+    a_late_built_in_controller_leaves_nothing_behind,
     endpoints_written_by_hand_into_our_slice_are_repaired,
     what_others_add_to_the_leader_service_stays,
 ];
@@ -109,20 +110,17 @@ async fn selector_is_taken_off_with_what_it_left_behind(t: Arc<Case>) {
         "a selector was put on the leader Service; removed, because it would route to every pod \
          it matches"
     );
-    until("slices and Endpoints of the built-in controllers are gone", || async {
-        let labelled = ListParams::default().labels("kubernetes.io/service-name=web-leader");
-        let slices = t.slices().list(&labelled).await.map_err(|e| e.to_string())?;
-        let names: Vec<String> = slices.iter().map(ResourceExt::name_any).collect();
-        check(names == ["web-leader-zen-lead-ipv4"], format!("{names:?}"))?;
-        let endpoints: Api<Endpoints> = t.api();
-        let left = endpoints.get_opt("web-leader").await.map_err(|e| e.to_string())?;
-        check(left.is_none(), format!("{left:?}"))?;
-        let leader = t.services().get("web-leader").await.map_err(|e| e.to_string())?;
-        let pending = annotation(&leader, "zen-lead.io/cleanup-pending");
-        check(pending.is_empty(), "clean-up is pending")
-    })
-    .await;
+    built_in::until_gone(&t).await;
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
+    t.until_led_by("web-leader", "a").await;
+}
+
+async fn a_late_built_in_controller_leaves_nothing_behind(t: Arc<Case>) {
+    led(&t).await;
+    for _ in 0..2 {
+        built_in::make_late(&t).await;
+        built_in::until_gone(&t).await;
+    }
     t.until_led_by("web-leader", "a").await;
 }
 

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::support::case::{Case, annotation, epoch, refusal};
+use crate::support::case::{Case, epoch, refusal};
 use crate::support::harness::tests;
 use crate::support::names;
 use crate::support::objects::{annotations, source, source_set};
@@ -172,7 +172,6 @@ async fn changes_made_while_stopped_are_caught_up_with(t: Arc<Case>) {
         let now = t.services().get("web-leader").await.map_err(|e| e.to_string())?;
         check(now.uid() == leader.uid(), "another leader Service")?;
         check(now.spec.as_ref().is_some_and(|s| s.selector.is_none()), "it has a selector")?;
-        check(annotation(&now, "zen-lead.io/cleanup-pending").is_empty(), "pending")?;
         let all = t.slices().list(&Default::default()).await.map_err(|e| e.to_string())?;
         let of_leader = all
             .items

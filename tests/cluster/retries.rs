@@ -72,6 +72,7 @@ fn operation(seen: &Seen) -> String {
     let (one, many) = match rest[0] {
         "services" => ("service", "services"),
         "endpointslices" => ("slice", "slices"),
+        "endpoints" => ("endpoints", "endpoints"),
         "pods" => ("pod", "pods"),
         "events" => ("event", "events"),
         "secrets" => ("secret", "secrets"),

@@ -4,6 +4,7 @@
 //! library): a renamed key has to break a test.
 
 pub mod audit;
+pub mod built_in;
 pub mod ca;
 pub mod caller;
 pub mod case;

@@ -137,7 +137,6 @@ impl Ledger {
             }
             Step::PatchLeader(target, _)
             | Step::DeleteLeader(target)
-            | Step::ClearBuiltIn(target)
             | Step::Mirror(target, ..) => {
                 let known = &before.services[&target.name];
                 // A label of ours that was taken off may be put back by the owner alone.

@@ -152,13 +152,7 @@ pub fn happen(server: &mut Server, what: World, dual_allowed: bool, ledger: &mut
         }
         World::PutSelectorOnLeader => {
             if let Some(leader) = leader {
-                let left = foreign_slice("built-in", &leader.name()).owned_by(
-                    "Service",
-                    &leader.name(),
-                    &leader.id(),
-                );
                 server.put_service(leader.selecting("app", "web"));
-                server.built_in.insert("built-in".into(), left);
             }
         }
         World::EditLeader => {

@@ -249,13 +249,10 @@ fn what_only_balancers_have_is_not_patched_on_others() {
 }
 
 #[test]
-fn a_selector_is_taken_off_with_a_note_to_clean_up() {
+fn a_selector_is_taken_off() {
     let spec = spec(LeaderType::ClusterIp, &[]);
     let present = stored(&service("web"), &spec).selecting("app", "web");
-    let expected = json!({
-        "metadata": {"annotations": {"zen-lead.io/cleanup-pending": "true"}},
-        "spec": {"selector": null},
-    });
+    let expected = json!({"spec": {"selector": null}});
     assert_eq!(patch(&present, &service("web"), &spec), Some(expected));
 }
 

@@ -1,0 +1,278 @@
+//! Removes what the built-in controllers made for leader Services while somebody had put a selector
+//! on one: `EndpointSlices` and Endpoints. Nobody else does, and they would route to all pods for ever.
+//!
+//! They are watched, not looked for once the selector is off: a controller that is behind, or whose
+//! calls wait for their turn, makes them after that. That a leader Service has no selector is
+//! `decide`'s business.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::decide::Target;
+use crate::index::service::selector;
+use crate::index::slice::controller_uid;
+use crate::index::{Snapshot, SourceState};
+use crate::keys::{kubernetes, status};
+use crate::metrics::Metrics;
+use crate::names::ServiceKey;
+use crate::reconcile::Reconciler;
+use crate::retry::{CallError, Delays};
+use crate::shutdown::Shutdown;
+use crate::supervise::Supervisor;
+use crate::version::Rv;
+use crate::watch::{Kind, Selector, Sink, WatchGroup};
+use crate::watches;
+
+/// Between two looks while there is anything: what is not to be removed yet (the selector is still
+/// on) may be at the next one, and no event of its own says so.
+const LOOK: Duration = Duration::from_secs(1);
+/// Longest wait after failures.
+const MAX_DELAY: Duration = Duration::from_mins(1);
+
+/// An object of a built-in controller that carries the label of a leader Service: they copy the
+/// labels of the Service (kubernetes/endpointslice `setEndpointSliceLabels`, `endpoints_controller`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leftover {
+    /// What it is.
+    pub made: Made,
+    /// The object.
+    pub target: Target,
+    /// Name of the Service it was made for.
+    service: String,
+}
+
+/// What a built-in controller makes of a Service with a selector.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Made {
+    /// An `EndpointSlice`, of which the Service with this uid is the controller.
+    Slice(String),
+    /// An Endpoints object; it has no owner, but the name of its Service.
+    Endpoints,
+}
+
+impl Leftover {
+    fn slice(slice: EndpointSlice) -> Option<(ServiceKey, Self)> {
+        let made = Made::Slice(controller_uid(&slice.metadata)?.to_owned());
+        let service = slice.metadata.labels.as_ref()?.get(kubernetes::SERVICE_NAME)?.clone();
+        Self::read(slice.metadata, made, service)
+    }
+
+    fn endpoints(endpoints: Endpoints) -> Option<(ServiceKey, Self)> {
+        let service = endpoints.metadata.name.clone()?;
+        Self::read(endpoints.metadata, Made::Endpoints, service)
+    }
+
+    /// With the source its label names.
+    fn read(meta: ObjectMeta, made: Made, service: String) -> Option<(ServiceKey, Self)> {
+        let source = meta.labels.as_ref()?.get(status::SOURCE_SERVICE)?;
+        let source = ServiceKey::new(meta.namespace.as_deref()?, source.as_str());
+        let target = Target { name: meta.name?, uid: meta.uid?, version: meta.resource_version };
+        Some((source, Self { made, target, service }))
+    }
+
+    /// Whether it was made for a leader Service of zen-lead that has no selector (any longer).
+    fn is_left_over(&self, snapshot: &Snapshot) -> bool {
+        let (SourceState::Plain { uid } | SourceState::Judged { uid, .. }) = &snapshot.source
+        else {
+            return false;
+        };
+        snapshot.leaders.iter().any(|leader| {
+            leader.is_ours(&snapshot.key.name, uid)
+                && leader.name() == self.service
+                && selector(&leader.object).next().is_none()
+                && match &self.made {
+                    Made::Slice(owner) => owner == leader.uid(),
+                    Made::Endpoints => true,
+                }
+        })
+    }
+}
+
+/// What was found, and a bell for changes.
+#[derive(Default)]
+struct Found {
+    slices: Pile,
+    endpoints: Pile,
+    changed: Notify,
+}
+
+/// By namespace and name.
+type Pile = Mutex<BTreeMap<(String, String), (ServiceKey, Leftover)>>;
+
+impl Found {
+    fn by_source(&self) -> BTreeMap<ServiceKey, Vec<Leftover>> {
+        let mut all: BTreeMap<ServiceKey, Vec<Leftover>> = BTreeMap::new();
+        for pile in [&self.slices, &self.endpoints] {
+            for (source, left) in pile.lock().values() {
+                all.entry(source.clone()).or_default().push(left.clone());
+            }
+        }
+        all
+    }
+}
+
+/// Delivers the objects of one kind.
+struct FoundSink<K> {
+    found: Arc<Found>,
+    pile: fn(&Found) -> &Pile,
+    read: fn(K) -> Option<(ServiceKey, Leftover)>,
+}
+
+impl<K> FoundSink<K> {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<(String, String), (ServiceKey, Leftover)>)) {
+        change(&mut (self.pile)(&self.found).lock());
+        self.found.changed.notify_one();
+    }
+}
+
+fn place((source, left): &(ServiceKey, Leftover)) -> (String, String) {
+    (source.namespace.to_string(), left.target.name.clone())
+}
+
+impl<K: Send + 'static> Sink<K> for FoundSink<K> {
+    type Kept = Option<(ServiceKey, Leftover)>;
+
+    fn trim(&self, object: K) -> Self::Kept {
+        (self.read)(object)
+    }
+
+    fn reset(&self, objects: Vec<Self::Kept>, _: Rv) {
+        let objects = objects.into_iter().flatten().map(|o| (place(&o), o)).collect();
+        self.change(|pile| *pile = objects);
+    }
+
+    fn apply(&self, object: Self::Kept, _: Rv) {
+        if let Some(object) = object {
+            self.change(|pile| _ = pile.insert(place(&object), object));
+        }
+    }
+
+    fn delete(&self, object: Self::Kept, _: Rv) {
+        if let Some(object) = object {
+            self.change(|pile| _ = pile.remove(&place(&object)));
+        }
+    }
+
+    fn heard(&self, _: Rv) {}
+
+    fn live(&self) {}
+
+    fn lost(&self) {}
+}
+
+/// Watches for them and removes them, until the process ends.
+pub fn start(
+    client: &Client,
+    on: Arc<Reconciler>,
+    metrics: &Arc<Metrics>,
+    supervisor: &Supervisor,
+    shutdown: &Shutdown,
+) {
+    let found = Arc::new(Found::default());
+    let labels = |key: &str, controller: &str| {
+        Selector::labels(format!("{key}={controller},{}", status::SOURCE_SERVICE))
+    };
+    let slices = WatchGroup::new(Kind::BuiltInSlices, metrics.clone(), |_| {});
+    watches::run(
+        supervisor,
+        shutdown,
+        "built-in slices watch",
+        &slices,
+        Api::<EndpointSlice>::all(client.clone()),
+        labels(kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER),
+        FoundSink { found: found.clone(), pile: |f| &f.slices, read: Leftover::slice },
+    );
+    slices.seal();
+    let endpoints = WatchGroup::new(Kind::BuiltInEndpoints, metrics.clone(), |_| {});
+    watches::run(
+        supervisor,
+        shutdown,
+        "built-in Endpoints watch",
+        &endpoints,
+        Api::<Endpoints>::all(client.clone()),
+        labels(kubernetes::ENDPOINTS_MANAGED_BY, kubernetes::ENDPOINTS_CONTROLLER),
+        FoundSink { found: found.clone(), pile: |f| &f.endpoints, read: Leftover::endpoints },
+    );
+    endpoints.seal();
+    let (metrics, until) = (metrics.clone(), shutdown.clone());
+    supervisor.spawn("leftovers", async move {
+        tokio::select! { () = keep_removing(&on, &found, &metrics) => {}, () = until.stopping() => {} }
+    });
+}
+
+async fn keep_removing(on: &Reconciler, found: &Found, metrics: &Metrics) {
+    let mut delays = Delays::new(LOOK, MAX_DELAY);
+    loop {
+        let all = found.by_source();
+        metrics.set_cache_size("leftovers", all.values().map(Vec::len).sum());
+        if all.is_empty() {
+            found.changed.notified().await;
+            continue;
+        }
+        let wait = match remove(on, all).await {
+            Ok(()) => {
+                delays.reset();
+                LOOK
+            }
+            Err(error) => {
+                let wait = delays.next_delay();
+                warn!(
+                    "what a built-in controller left behind a leader Service is not removed: {error}; \
+                     tried again in {wait:?}"
+                );
+                wait
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Removes what is left over by a read of its namespace; without one, the cache only says where to
+/// look. The others are tried although one failed; the last error is told.
+async fn remove(
+    on: &Reconciler,
+    all: BTreeMap<ServiceKey, Vec<Leftover>>,
+) -> Result<(), CallError> {
+    let mut result = Ok(());
+    for (source, mut some) in all {
+        let cached = on.index.read().snapshot(&source);
+        some.retain(|left| left.is_left_over(&cached));
+        if some.is_empty() {
+            continue;
+        }
+        match on.reader.read(&source).await {
+            Ok(read) => {
+                let read = read.snapshot(&source);
+                some.retain(|left| left.is_left_over(&read));
+            }
+            Err(error) => {
+                result = Err(error);
+                continue;
+            }
+        }
+        for left in some {
+            match on.applier.delete_leftover(&source, &left).await {
+                Ok(()) => info!(
+                    key = %source, leader_service = %left.service, name = %left.target.name,
+                    "removed what a built-in controller left behind a leader Service"
+                ),
+                // Somebody was faster; the watch tells what came of it.
+                Err(CallError::Conflict { .. }) => {}
+                Err(error) => result = Err(error),
+            }
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests;

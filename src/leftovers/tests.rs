@@ -1,0 +1,159 @@
+//! What is removed and what is not, with the real watches against the API server double.
+
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::*;
+use crate::reconcile::tests::{SERVICES, SLICES, World};
+use crate::testing::Fault;
+
+const ENDPOINTS: &str = "/api/v1/namespaces/shop/endpoints";
+/// Long enough for a few looks.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A served Service, and `leftovers` at work beside it.
+struct Scene {
+    world: World,
+    /// Ends the tasks when dropped.
+    _shutdown: Shutdown,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let world = World::new();
+        world.reconcile().await.unwrap();
+        world.sync().await;
+        let shutdown = Shutdown::new();
+        let supervisor = Supervisor::new(shutdown.clone());
+        start(&world.api.client(), world.worker.clone(), &world.metrics, &supervisor, &shutdown);
+        sleep(SOON).await;
+        Self { world, _shutdown: shutdown }
+    }
+
+    fn leader_uid(&self) -> String {
+        let leader = self.world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
+        leader["metadata"]["uid"].as_str().unwrap().to_owned()
+    }
+
+    /// As the built-in controllers write them, for the Service of this uid.
+    fn put(&self, owner: &str) {
+        self.world.api.put(SLICES, slice(owner));
+        self.world.api.put(ENDPOINTS, endpoints("endpoint-controller"));
+    }
+
+    /// Whether the slice and the Endpoints are still there.
+    fn left(&self) -> (bool, bool) {
+        let api = &self.world.api;
+        let there = |path: String| api.get(&path).is_some();
+        (there(format!("{SLICES}/web-leader-x7")), there(format!("{ENDPOINTS}/web-leader")))
+    }
+
+    fn select(&self, selector: Value) {
+        let mut leader = self.world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
+        leader["spec"]["selector"] = selector;
+        self.world.api.put(SERVICES, leader);
+    }
+}
+
+fn slice(owner: &str) -> Value {
+    json!({
+        "metadata": {
+            "name": "web-leader-x7", "namespace": "shop",
+            "labels": {
+                "kubernetes.io/service-name": "web-leader",
+                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+                "zen-lead.io/source-service": "web",
+            },
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Service", "name": "web-leader", "uid": owner,
+                "controller": true,
+            }],
+        },
+        "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.2"]}],
+    })
+}
+
+fn endpoints(manager: &str) -> Value {
+    json!({"metadata": {
+        "name": "web-leader", "namespace": "shop",
+        "labels": {
+            "endpoints.kubernetes.io/managed-by": manager, "zen-lead.io/source-service": "web",
+        },
+    }})
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_controller_makes_after_the_selector_is_gone_is_removed_each_time() {
+    let scene = Scene::new().await;
+    for _ in 0..2 {
+        scene.put(&scene.leader_uid());
+        sleep(SOON).await;
+        assert_eq!(scene.left(), (false, false));
+    }
+    assert_eq!(scene.world.leader().as_deref(), Some("a"), "our own slice stays");
+    // Nothing is left to look at.
+    let seen = scene.world.api.count("GET");
+    sleep(SOON).await;
+    assert_eq!(scene.world.api.count("GET"), seen);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_removed_before_the_selector_is_and_then_without_another_event() {
+    let scene = Scene::new().await;
+    scene.select(json!({"app": "web"}));
+    scene.world.sync().await;
+    scene.put(&scene.leader_uid());
+    sleep(SOON).await;
+    assert_eq!(scene.left(), (true, true));
+    scene.select(Value::Null);
+    scene.world.sync().await;
+    sleep(SOON).await;
+    assert_eq!(scene.left(), (false, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_is_behind_removes_nothing() {
+    let scene = Scene::new().await;
+    // The cache has not seen it.
+    scene.select(json!({"app": "web"}));
+    scene.put(&scene.leader_uid());
+    sleep(SOON).await;
+    assert_eq!(scene.left(), (true, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_of_our_leader_service_stays() {
+    let scene = Scene::new().await;
+    // Of a Service of that name that was there before.
+    scene.put("uid-of-another");
+    scene.world.api.put(ENDPOINTS, endpoints("somebody"));
+    sleep(SOON).await;
+    assert_eq!(scene.left(), (true, true));
+    // Nobody's leader Service any longer.
+    let mut leader = scene.world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
+    leader["metadata"]["ownerReferences"] = json!([]);
+    scene.world.api.put(SERVICES, leader);
+    scene.world.sync().await;
+    scene.put(&scene.leader_uid());
+    sleep(SOON).await;
+    assert_eq!(scene.left(), (true, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_repeated_and_keeps_back_nothing_else() {
+    let scene = Scene::new().await;
+    scene.world.api.fail(
+        "DELETE",
+        &format!("{ENDPOINTS}/web-leader"),
+        30,
+        Fault::Status(403, "Forbidden", "no"),
+    );
+    scene.put(&scene.leader_uid());
+    sleep(SOON).await;
+    assert_eq!(scene.left(), (false, true));
+    let asked = scene.world.api.count("DELETE");
+    assert!(asked < 10, "{asked} times within {SOON:?}");
+    scene.world.api.forgive();
+    sleep(2 * MAX_DELAY).await;
+    assert_eq!(scene.left(), (false, false));
+}
