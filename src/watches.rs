@@ -394,7 +394,7 @@ impl Sink<EndpointSlice> for SliceSink {
     fn lost(&self) {}
 }
 
-/// Rings on every change and keeps nothing.
+/// Rings on every change, and when the server is heard again; keeps nothing.
 struct Bell(Arc<Notify>);
 
 impl<K: Send + 'static> Sink<K> for Bell {
@@ -416,7 +416,9 @@ impl<K: Send + 'static> Sink<K> for Bell {
 
     fn heard(&self, _: Rv) {}
 
-    fn live(&self) {}
+    fn live(&self) {
+        self.0.notify_one();
+    }
 
     fn lost(&self) {}
 }

@@ -78,6 +78,12 @@ pub enum AuthorityError {
     Contended(String),
 }
 
+impl AuthorityError {
+    fn is_silence(&self) -> bool {
+        matches!(self, Self::Call { source: CallError::Timeout { .. }, .. })
+    }
+}
+
 /// What a pass found, for health and logs.
 #[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +98,8 @@ pub struct Report {
     pub wrote: bool,
     /// The step by which it took a rotation further.
     pub advanced: Option<state::Step>,
+    /// The API server does not answer at all.
+    pub unanswered: bool,
     /// What went wrong, in words.
     pub problems: Vec<String>,
 }
@@ -158,11 +166,16 @@ impl Authority {
             for problem in &pass.problems {
                 tracing::warn!("{problem}; looked at again in {pause:?}");
             }
-            tokio::time::sleep(pause).await;
             // After a write or a problem the next pass follows; otherwise there is time until
-            // something happens.
-            if !disturbed {
-                let rest = self.idle().saturating_sub(pause);
+            // something happens. Where nobody answers, a watch that is back wakes it.
+            let (pause, rest) = if pass.unanswered {
+                (SHORTEST, pause)
+            } else {
+                (pause, if disturbed { Duration::ZERO } else { self.idle() })
+            };
+            tokio::time::sleep(pause).await;
+            let rest = rest.saturating_sub(pause);
+            if !rest.is_zero() {
                 let _elapsed_or_woken = tokio::time::timeout(rest, wake.notified()).await;
             }
         }
@@ -215,6 +228,7 @@ impl Authority {
     async fn whole_pass(&mut self) -> Report {
         let mut report = Report::default();
         if let Err(error) = self.settle_secret(&mut report).await {
+            report.unanswered = error.is_silence();
             report.problems.push(error.to_string());
         }
         let Some(state) = self.known.clone() else { return report };
@@ -224,6 +238,11 @@ impl Authority {
             report.problems.push(error.to_string());
         }
         report.serving = self.serves();
+        if report.unanswered {
+            // The other calls would wait for their deadlines as well, and for so long it would not
+            // be seen that the server is back.
+            return report;
+        }
         let published = self.publish(&state, &mut report).await;
 
         if let Err(error) = self.advance(&state, published, &mut report).await {

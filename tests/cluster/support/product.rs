@@ -188,7 +188,11 @@ impl Product {
     }
 
     pub async fn until_ready(&self, replica: usize) {
-        within(START_AND_STOP, format!("replica {replica} is ready"), || async {
+        self.until_ready_within(replica, START_AND_STOP).await;
+    }
+
+    pub async fn until_ready_within(&self, replica: usize, limit: Duration) {
+        within(limit, format!("replica {replica} is ready"), || async {
             assert!(self.runs(replica), "replica {replica} ended: {}", self.tail(replica, 30));
             let answer = http::get(self.admin_port(replica), "/readyz").await?;
             check(answer.code == 200, format!("{answer:?}"))
