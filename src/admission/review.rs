@@ -134,6 +134,12 @@ pub enum ReviewError {
     /// A request without a uid, which an answer must repeat.
     #[error("the request has no uid")]
     NoUid,
+    /// A request that does not say what its object is: it may be a Service.
+    #[error("the request {uid} has no kind")]
+    NoKind {
+        /// Uid of the request, in quotes.
+        uid: String,
+    },
     /// A Service is created or changed, and not sent.
     #[error("the request {uid} has no object")]
     NoObject {
@@ -159,6 +165,7 @@ impl ReviewError {
             Self::WrongKind { .. } => "wrong_kind",
             Self::NoRequest => "no_request",
             Self::NoUid => "no_uid",
+            Self::NoKind { .. } => "no_kind",
             Self::NoObject { .. } => "no_object",
             Self::BadObject { .. } => "bad_object",
         }
@@ -225,9 +232,10 @@ pub fn judge(
         service: ServiceKey::new(namespace, request.name.unwrap_or_default()),
         user: request.user_info.and_then(|user| user.username).unwrap_or_default(),
     };
-    let is_service = request.kind.is_some_and(|kind| {
-        kind.kind.as_deref() == Some("Service") && kind.group.unwrap_or_default().is_empty()
-    });
+    let group = request.kind.as_ref().and_then(|kind| kind.group.as_deref()).unwrap_or_default();
+    let kind = request.kind.as_ref().and_then(|kind| kind.kind.as_deref());
+    let kind = kind.ok_or_else(|| ReviewError::NoKind { uid: quoted(&judged.uid) })?;
+    let is_service = kind == "Service" && group.is_empty();
     let by_zen_lead = !self_username.is_empty() && judged.user == self_username;
     let operation = match request.operation {
         Verb::Create => Operation::Create,

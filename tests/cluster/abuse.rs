@@ -362,7 +362,7 @@ async fn what_is_no_review_is_refused_and_what_is_one_is_answered_with_its_uid(t
             400,
             "bad_object",
         ),
-        ("POST /validate", json, with("/request/kind", json!(null)).into(), 200, ""),
+        ("POST /validate", json, with("/request/kind", json!(null)).into(), 400, "no_kind"),
         ("POST /validate", json, with("/request/userInfo", json!(null)).into(), 200, ""),
         ("POST /validate", json, with("/request/name", json!(null)).into(), 200, ""),
         ("POST /validate", json, with("/request/operation", json!("DELETE")).into(), 200, ""),

@@ -310,6 +310,7 @@ fn bodies_that_are_no_reviews_are_errors_that_say_why() {
             "no_uid",
             "the request has no uid",
         ),
+        (&without("/request/kind"), "no_kind", r#"the request "4b7a" has no kind"#),
         (&without("/request/object"), "no_object", r#"the request "4b7a" has no object"#),
         (
             &with(good.clone(), "/request/object/spec/ports", "x".into()).to_string(),
@@ -457,7 +458,10 @@ fn a_field_that_is_missing_is_refused_or_judged_without_it() {
         ("/request/operation", "malformed", "malformed"),
         ("/request/object", "no_object", "no_object"),
         ("/request/oldObject", "Denied", "Denied"),
-        ("/request/kind", "Exempt", "Exempt"),
+        ("/request/kind", "no_kind", "no_kind"),
+        ("/request/kind/kind", "no_kind", "no_kind"),
+        // The core group has no name.
+        ("/request/kind/group", "Denied", "Allowed"),
         ("/request/resource", "Denied", "Allowed"),
         ("/request/namespace", "Denied", "Allowed"),
         ("/request/name", "Denied", "Allowed"),
