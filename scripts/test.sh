@@ -14,6 +14,12 @@ e2e/cluster.sh up
 # shellcheck source=/dev/null
 . target/cluster/env
 
+# Replicas of two runs would serve each other's Services. Inherited by all that a run starts, so what
+# a killed one left behind holds it too.
+exec 9>>target/.tests.lock
+flock --nonblock 9 || die "another test run uses the cluster of this checkout" \
+  "wait for it; if it was killed, end the zen-lead processes it left (those that hold target/.tests.lock)"
+
 host=$(rustc -vV | sed -n 's/^host: //p')
 if [[ -n $CLUSTER_EXEC ]]; then
   runner=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$host")_RUNNER
