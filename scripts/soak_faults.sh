@@ -4,7 +4,7 @@
 #
 #   scripts/soak_faults.sh [MODULE...]      crash, replicas, partitions, restarts; all if none is named
 #
-# About 50 minutes for all on two cores. Each number is the variable the module's head explains.
+# About 40 minutes for all on two cores. Each number is the variable the module's head explains.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
