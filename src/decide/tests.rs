@@ -1,5 +1,6 @@
 //! Scenarios over a double of the API server: every invariant of the design by name.
 
+mod families;
 mod hazards;
 mod limits;
 mod protocol;

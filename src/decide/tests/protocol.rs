@@ -2,18 +2,18 @@
 
 use super::*;
 
-fn dual(pods: Vec<Pod>) -> Scene {
+pub(super) fn dual(pods: Vec<Pod>) -> Scene {
     let mut scene = Scene::with(service("web").enabled().dual_stack(), pods);
     scene.settle();
     scene
 }
 
-fn pair() -> Vec<Pod> {
+pub(super) fn pair() -> Vec<Pod> {
     vec![pod("a").age(9).ready_for(5), pod("b").age(8).ready_for(5)]
 }
 
 /// Which slice a step writes, and whom it routes to.
-fn written(step: &Step) -> (String, Option<String>) {
+pub(super) fn written(step: &Step) -> (String, Option<String>) {
     let Step::Slice(next) = step else { panic!("a slice is expected: {step:?}") };
     match &next.write {
         SliceWrite::Create(s) | SliceWrite::Replace(s) => (s.address_type.clone(), routed(s)),
@@ -21,7 +21,7 @@ fn written(step: &Step) -> (String, Option<String>) {
     }
 }
 
-fn ip(family: &str, to: Option<&str>) -> (String, Option<String>) {
+pub(super) fn ip(family: &str, to: Option<&str>) -> (String, Option<String>) {
     (family.to_owned(), to.map(str::to_owned))
 }
 
