@@ -256,19 +256,13 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
 
     // The lock: with a switch a new epoch; with a follower ahead of it a new epoch as well, because
     // a switch was begun and not finished. A mirror ahead of it means that somebody changed one of
-    // the two by hand (`decide` has read both): epochs do not go back.
+    // the two by hand (`decide` has read both), or deleted the lock: epochs do not go back.
     let unfinished = (dual && follower_epoch > lock_epoch) || wanted.mirror.epoch > lock_epoch;
-    let renewed = switch.is_some() || unfinished || present.lock.is_none();
-    let epoch = match () {
-        () if switch.is_some() || unfinished => to_come,
-        // A lock that was deleted by hand: the same leader again must not look older than before.
-        () if present.lock.is_none() && wanted.choice.endpoint.is_some() => to_come,
-        () if present.lock.is_none() => previous,
-        () => lock_epoch,
-    };
+    // The first lock of a renamed leader Service takes over the leader without a switch.
+    let begins = present.lock.is_none() && wanted.choice.endpoint.is_some();
+    let epoch = if switch.is_some() || unfinished || begins { to_come } else { lock_epoch };
     let content = Content::of_lock(wanted, switch.as_ref(), epoch, lock);
-    let right = present.lock.is_some_and(|s| wanted.says(s, wanted.families[0], &content));
-    if renewed || !right {
+    if !present.lock.is_some_and(|s| wanted.says(s, wanted.families[0], &content)) {
         let urgent = switch.is_none() && takes_out(present.lock, &content);
         let write = wanted.write(present.lock, wanted.families[0], &content);
         return Some(Next { write, switch, urgent });
