@@ -64,9 +64,10 @@ pub fn hash(parts: &[&str]) -> u64 {
     h ^ (h >> 33)
 }
 
-/// The epoch of the next switch: it only grows, also when slices were deleted by hand.
+/// The epoch of the next switch: it only grows, also when slices were deleted by hand. One that
+/// somebody set to the last number stays there: back at the time of day it would be written for ever.
 pub fn next_epoch(previous: u64, now: jiff::Timestamp) -> u64 {
-    (previous + 1).max(u64::try_from(now.as_millisecond()).unwrap_or(0))
+    previous.saturating_add(1).max(u64::try_from(now.as_millisecond()).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -156,5 +157,6 @@ mod tests {
         let now = jiff::Timestamp::from_millisecond(5000).unwrap();
         assert_eq!(next_epoch(0, now), 5000);
         assert_eq!(next_epoch(9000, now), 9001);
+        assert_eq!(next_epoch(u64::MAX, now), u64::MAX);
     }
 }

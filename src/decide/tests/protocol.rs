@@ -171,6 +171,32 @@ fn a_mirror_ahead_of_the_lock_is_read_again_and_then_overtaken() {
 }
 
 #[test]
+fn an_epoch_that_somebody_set_to_its_end_stays_there_and_comes_to_rest() {
+    let end = u64::MAX.to_string();
+    let set: [fn(&mut Scene, &str); 2] = [
+        |scene, end| {
+            let leader = scene.leader().annotation(status::LEADER_EPOCH, end);
+            scene.server.put_service(leader);
+        },
+        |scene, end| {
+            let lock = scene.lock().annotation(status::LEADER_EPOCH, end);
+            scene.server.put_slice(lock);
+        },
+    ];
+    for set in set {
+        for stack in [service("web").enabled(), service("web").enabled().dual_stack()] {
+            let mut scene = Scene::with(stack, pair());
+            scene.settle();
+            set(&mut scene, &end);
+            scene.server.put_pod(pod("a").age(9).unready_for(0));
+            scene.settle();
+            assert_eq!(scene.routed().as_deref(), Some("b"));
+            assert_eq!(scene.epoch(), u64::MAX);
+        }
+    }
+}
+
+#[test]
 fn a_late_mirror_meets_a_conflict() {
     let mut scene = Scene::served(pair());
     scene.server.put_pod(pod("a").age(9).unready_for(0));
