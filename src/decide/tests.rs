@@ -3,6 +3,7 @@
 mod families;
 mod hazards;
 mod limits;
+mod ownership;
 mod protocol;
 
 use k8s_openapi::api::core::v1::{Pod, Service};

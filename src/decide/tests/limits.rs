@@ -116,6 +116,20 @@ fn a_lower_bound_on_services_takes_no_leader_and_no_place() {
     assert_eq!(scene.routed().as_deref(), Some("b"), "it fails over as ever");
 }
 
+#[test]
+fn a_lower_bound_on_services_does_not_stop_a_leader_service_from_being_renamed() {
+    let mut scene = Scene::served(pods(&["a", "b"]));
+    // Older, and served as well: it keeps the only place.
+    let older = scene.server.put_service(service("api").enabled().age(9999));
+    scene.server.put_service(service("api-leader").leading("api", &older.id()));
+    scene.limits.services_per_namespace = 1;
+    scene.server.put_service(scene.source().set("leader-service-name", "front"));
+    assert_eq!(scene.snapshot().over_limit, Some(1));
+    scene.settle();
+    assert_eq!(routed(&scene.server.slices.now["front-zen-lead-ipv4"]).as_deref(), Some("a"));
+    assert!(!scene.server.services.now.contains_key("web-leader"), "it has gone over");
+}
+
 proptest! {
     /// Whatever the bounds become and whoever comes: a leader that is well stays where it is, and
     /// no write takes it out on the way.

@@ -1,0 +1,129 @@
+//! What is ours, what goes with it, and what stays (design, invariant 3).
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::protocol::pair;
+use super::*;
+
+/// Slices beside ours for the leader Service: by hand, with our label but another owner, and with
+/// our owner but another writer.
+fn beside(scene: &Scene) -> [EndpointSlice; 3] {
+    let uid = scene.leader().id();
+    let managed = "endpointslice.kubernetes.io/managed-by";
+    [
+        foreign_slice("by-hand", "web-leader"),
+        foreign_slice("labelled", "web-leader").label(managed, "zen-lead").owned_by(
+            "Service",
+            "web-leader",
+            "uid-of-another",
+        ),
+        foreign_slice("owned", "web-leader").label(managed, "somebody").owned_by(
+            "Service",
+            "web-leader",
+            &uid,
+        ),
+    ]
+}
+
+#[test]
+fn slices_that_are_not_ours_by_label_and_owner_are_told_and_outlive_what_is() {
+    let mut scene = Scene::served(pair());
+    let beside = beside(&scene).map(|slice| scene.server.put_slice(slice));
+    scene.settle();
+    let (state, reason, message) = scene.condition();
+    assert_eq!((state.as_str(), reason.as_str()), ("False", "ForeignEndpoints"));
+    assert!(
+        message.contains("to this Service: by-hand, labelled, owned; delete them"),
+        "{message}"
+    );
+    let untouched = |scene: &Scene| {
+        for slice in &beside {
+            assert_eq!(scene.server.slices.now.get(&slice.name()), Some(slice));
+        }
+    };
+    untouched(&scene);
+    let served = scene.server.clone();
+    scene.server.put_service(service("web"));
+    scene.settle();
+    assert!(!scene.server.slices.now.contains_key("web-leader-zen-lead-ipv4"), "opted out");
+    untouched(&scene);
+    scene.server = served;
+    scene.server.remove_service("web");
+    scene.settle();
+    assert_eq!(scene.routed(), None, "the source is gone");
+    untouched(&scene);
+}
+
+#[test]
+fn a_leader_service_that_is_being_deleted_is_kept_right_and_not_made_longer_lived() {
+    let mut scene = Scene::served(pair());
+    let mut leader = scene.leader();
+    leader.metadata.deletion_timestamp = Some(Time(at(0)));
+    leader.metadata.finalizers = Some(vec!["example.com/hold".into()]);
+    leader.spec().ports.as_mut().unwrap()[0].port = 81;
+    leader = scene.server.put_service(leader);
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    assert_eq!(kinds(&scene.settle()), [StepKind::Slice], "neither mended nor mirrored");
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+    let served = scene.server.clone();
+    scene.server.remove_slice("web-leader-zen-lead-ipv4");
+    assert_eq!(scene.settle(), [], "no slice is made for it");
+    scene.server = served;
+    scene.server.put_service(service("web"));
+    assert_eq!(kinds(&scene.settle()), [StepKind::Slice], "nor is it deleted once more");
+    assert_eq!(scene.leader(), leader);
+}
+
+#[test]
+fn who_empties_a_slice_writes_its_name_unless_a_newer_version_wrote_it() {
+    let newer = (DECISION_VERSION + 1).to_string();
+    for (version, writer) in [(DECISION_VERSION.to_string(), "zen-lead-0"), (newer, "before")] {
+        let mut scene = Scene::served(pair());
+        let lock = scene.lock().annotation(status::DECISION_VERSION, &version);
+        scene.server.put_slice(lock.annotation(status::WRITER, "before"));
+        scene.server.remove_service("web");
+        assert_eq!(kinds(&scene.settle()), [StepKind::Slice]);
+        assert_eq!((scene.routed(), mark(&scene.lock(), status::WRITER).as_str()), (None, writer));
+    }
+}
+
+#[test]
+fn who_has_the_asked_name_is_told_in_words_of_its_own() {
+    let managed = "app.kubernetes.io/managed-by";
+    let instead = "choose another name with the annotation zen-lead.io/leader-service-name";
+    let leading = |source, uid| service("web-leader").leading(source, uid);
+    let cases = [
+        (
+            leading("web", "u1").label(managed, "helm"),
+            format!(
+                "does not carry the label {managed}: zen-lead and is left alone; {instead}, or put \
+                 the label back if zen-lead made it"
+            ),
+        ),
+        (
+            leading("web", "before"),
+            format!(
+                "belonged to an earlier Service \"web\" (uid before) and is left alone; if garbage \
+                 collection does not remove it, delete it yourself or {instead}"
+            ),
+        ),
+        (leading("api", "uid-api"), format!("is the leader Service of \"api\"; {instead}")),
+        (leading("api", "u1"), format!("is the leader Service of \"api\"; {instead}")),
+        (
+            service("web-leader"),
+            format!(
+                "exists and was not made by zen-lead; it is left alone; {instead} or delete it"
+            ),
+        ),
+    ];
+    for (holder, words) in cases {
+        let mut scene = Scene::with(service("web").enabled(), pair());
+        scene.server.put_service(holder);
+        scene.settle();
+        let expected = format!("Service \"web-leader\" {words}");
+        assert_eq!(
+            condition(&scene.source()),
+            ("False".into(), "OwnershipConflict".into(), expected)
+        );
+    }
+}
