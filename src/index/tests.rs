@@ -1,6 +1,7 @@
 //! The index under random histories, relists and late events.
 
 mod own_writes;
+mod sizes;
 
 use k8s_openapi::api::core::v1::Pod as RawPod;
 use k8s_openapi::api::core::v1::Service;

@@ -141,4 +141,54 @@ mod tests {
         };
         assert_eq!([0, 2, 3, 4].map(pods), [None, Some((3, 2)), None, None]);
     }
+
+    #[test]
+    fn only_pods_that_are_known_and_selected_are_counted() {
+        let limits = Limits { pods_per_service: 2, ..Limits::default() };
+        let labelled =
+            |app: &str| ["a", "b", "c"].map(|n| pod(&format!("{n}-{app}")).label("app", app));
+        let pods: Vec<_> = labelled("web").into_iter().chain(labelled("db")).collect();
+        let source = |app: &str| service(app).selecting("app", app);
+        let found = |index: &Index, source: &Service| {
+            View { index, synced: true }.pods_beyond_limit(NAMESPACE, source).map(|r| r.found)
+        };
+        let mut index = Index::new(NameRule::Dns1123, limits);
+        for pod in &pods {
+            index.apply_pod(pod);
+        }
+        assert_eq!(found(&index, &source("web")), None, "there are more, or fewer: nobody knows");
+        for scope in [Some(NAMESPACE), None] {
+            let mut index = index.clone();
+            index.reset_pods(scope, &pods, Rv(7));
+            assert_eq!(found(&index, &source("web")), Some(3), "by the watch of {scope:?}");
+            assert_eq!(found(&index, &Service::default()), None, "no selector selects nobody");
+            index.delete_pod(&pod("a-web").version(8));
+            assert_eq!(found(&index, &source("web")), None, "just as many as may be");
+            assert_eq!(found(&index, &source("cache")), None);
+        }
+    }
+
+    #[test]
+    fn a_source_that_went_frees_its_place_and_its_name() {
+        let limits = Limits { services_per_namespace: 2, ..Limits::default() };
+        let mut index = Index::new(NameRule::Dns1123, limits);
+        for name in ["web", "db"] {
+            index.apply_service(service(name).enabled().set("leader-service-name", "one"));
+        }
+        index.delete_service(&service("db").version(2));
+        index.apply_service(service("api").enabled());
+        index.apply_service(service("api").version(2));
+        let view = View { index: &index, synced: true };
+        assert_eq!(view.services_at_limit(NAMESPACE), None);
+        assert_eq!(view.claimants(NAMESPACE, "one"), ["web"]);
+        assert_eq!(view.claimants(NAMESPACE, "api-leader"), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_not_synced_is_told() {
+        let index = Index::default();
+        assert!(
+            [true, false].iter().all(|&synced| View { index: &index, synced }.synced() == synced)
+        );
+    }
 }
