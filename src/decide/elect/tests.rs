@@ -233,3 +233,37 @@ fn standings_name_every_reason() {
     );
     assert_eq!(choice.available, 2);
 }
+
+#[test]
+fn an_incumbent_has_stayed_only_while_it_is_healthy_and_nobody_is_preferred() {
+    let patient = LeaderSpec { failover_min_delay: Duration::from_secs(10), ..spec() };
+    let loose = LeaderSpec { sticky: false, ..spec() };
+    let b = || pod("b").age(99).ready_for(50);
+    let well = || pod("a").age(9).ready_for(5);
+    let lost = || pod("a").unready_for(0);
+    let cases = [
+        (spec(), vec![well(), b()], Some(true)),
+        (loose.clone(), vec![well()], Some(true)),
+        (loose, vec![well(), b()], Some(false)),
+        (spec(), vec![lost(), b()], Some(false)),
+        (spec(), vec![lost()], Some(false)),
+        (patient, vec![lost(), b()], Some(false)),
+        (spec(), vec![b()], None),
+    ];
+    for (i, (spec, pods, stayed)) in cases.into_iter().enumerate() {
+        let choice = held(&spec, &trimmed(pods), Some(&incumbent("a")), 0);
+        assert_eq!(choice.incumbent_stayed, stayed, "case {i}");
+    }
+    assert_eq!(held(&spec(), &trimmed(vec![well()]), None, 0).incumbent_stayed, None);
+}
+
+#[test]
+fn ready_for_exactly_the_asked_time_is_long_enough_and_told_so() {
+    let slow = LeaderSpec { min_ready_duration: Duration::from_mins(1), ..spec() };
+    let pods = trimmed(vec![pod("a").age(99).ready_for(90), pod("b").age(9).ready_for(20)]);
+    let of_b = |now| held(&slow, &pods, Some(&incumbent("a")), now).standings[1].1;
+    assert_eq!(
+        [39, 40, 41].map(of_b),
+        [Standing::ReadyTooShort, Standing::Standby, Standing::Standby]
+    );
+}
