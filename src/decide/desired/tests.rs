@@ -288,3 +288,79 @@ fn a_change_of_type_goes_both_ways() {
     assert_eq!(down["spec"]["type"], "ClusterIP");
     assert_eq!(down["spec"]["ports"][0].get("nodePort"), None);
 }
+
+#[test]
+fn node_ports_stay_with_port_and_protocol() {
+    let spec = spec(LeaderType::Mirror, &[]);
+    let udp = |name: &str| ServicePort {
+        protocol: Some("UDP".into()),
+        ..port(name, 53, IntOrString::Int(5353))
+    };
+    let mut source = service("web");
+    source.spec().type_ = Some("NodePort".into());
+    source.spec().ports = Some(vec![port("dns", 53, IntOrString::Int(5353)), udp("dns-udp")]);
+    let present = stored(&source, &spec);
+    assert_eq!(patch(&present, &source, &spec), None);
+    let added = port("http", 80, IntOrString::Int(8080));
+    source.spec().ports.as_mut().unwrap().insert(0, added);
+    let found = patch(&present, &source, &spec).unwrap();
+    let ports = found["spec"]["ports"].as_array().unwrap();
+    let nodes: Vec<_> = ports.iter().map(|p| p.get("nodePort").cloned()).collect();
+    assert_eq!(nodes, [None, Some(json!(31000)), Some(json!(31001))]);
+}
+
+#[test]
+fn ports_without_protocol_are_tcp_and_without_target_go_to_themselves() {
+    let spec = spec(LeaderType::Mirror, &[]);
+    let mut source = service("web");
+    source.spec().type_ = Some("NodePort".into());
+    let bare = |port: i32| ServicePort { port, ..ServicePort::default() };
+    source.spec().ports = Some(vec![bare(80)]);
+    let mut present = stored(&source, &spec);
+    let stored = &mut present.spec().ports.as_mut().unwrap()[0];
+    stored.protocol = Some("TCP".into());
+    stored.target_port = Some(IntOrString::Int(80));
+    assert_eq!(patch(&present, &source, &spec), None);
+    source.spec().ports = Some(vec![bare(80), ServicePort { name: Some("x".into()), ..bare(81) }]);
+    let found = patch(&present, &source, &spec).unwrap();
+    assert_eq!(found["spec"]["ports"][0]["nodePort"], 31000);
+}
+
+#[test]
+fn the_proxy_name_comes_and_goes_with_the_sources() {
+    let proxy = "service.kubernetes.io/service-proxy-name";
+    let spec = spec(LeaderType::ClusterIp, &[]);
+    let (plain, proxied) = (service("web"), service("web").label(proxy, "other"));
+    assert_eq!(patch(&stored(&proxied, &spec), &proxied, &spec), None);
+    let labels = |value: Value| Some(json!({"metadata": {"labels": {proxy: value}}}));
+    assert_eq!(patch(&stored(&proxied, &spec), &plain, &spec), labels(Value::Null));
+    assert_eq!(patch(&stored(&plain, &spec), &proxied, &spec), labels(json!("other")));
+}
+
+#[test]
+fn of_several_copied_annotations_only_those_no_longer_named_are_taken_off() {
+    let hostname = "external-dns.alpha.kubernetes.io/hostname";
+    let both = spec(LeaderType::Mirror, &[hostname, "lb.example/internal"]);
+    let present = stored(&rich(), &both);
+    assert_eq!(patch(&present, &rich(), &both), None);
+    let expected = json!({"metadata": {"annotations": {
+        "lb.example/internal": null, "zen-lead.io/copied-annotations": hostname}}});
+    assert_eq!(patch(&present, &rich(), &spec(LeaderType::Mirror, &[hostname])), Some(expected));
+    let changed = rich().annotation(hostname, "b.example");
+    let expected = json!({"metadata": {"annotations": {hostname: "b.example"}}});
+    assert_eq!(patch(&present, &changed, &both), Some(expected));
+}
+
+#[test]
+fn with_another_type_node_ports_are_the_servers_to_keep_or_not() {
+    let spec = spec(LeaderType::Mirror, &[]);
+    let mut source = rich();
+    source.spec().type_ = Some("NodePort".into());
+    let present = stored(&source, &spec);
+    assert_eq!(present.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].node_port, Some(31000));
+    // A balancer that is to do without node ports must not be given those of before.
+    let found = patch(&present, &rich(), &spec).unwrap();
+    assert_eq!(found["spec"]["type"], "LoadBalancer");
+    assert_eq!(found["spec"]["allocateLoadBalancerNodePorts"], false);
+    assert_eq!(found["spec"]["ports"][0].get("nodePort"), None);
+}
