@@ -243,11 +243,10 @@ fn with_node_ports(want: &ServiceSpec, now: &ServiceSpec, type_changes: bool) ->
         .collect()
 }
 
-/// Ports with what the API server fills in, and without what it allocates.
+/// Ports with what the API server fills in.
 fn comparable(ports: &[ServicePort]) -> Vec<ServicePort> {
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
     let fill = |p: &ServicePort| ServicePort {
-        node_port: None,
         protocol: Some(p.protocol.clone().unwrap_or_else(|| "TCP".into())),
         target_port: Some(p.target_port.clone().unwrap_or(IntOrString::Int(p.port))),
         ..p.clone()
