@@ -175,15 +175,16 @@ pub fn drift(present: &Service, desired: &Service) -> Option<Value> {
         set("ipFamilies", now.ip_families.as_ref() != Some(families), json!(families));
     }
 
-    let mut patch = Map::new();
-    if !spec.is_empty() {
-        patch.insert("spec".into(), Value::Object(spec));
-    }
-    merge_metadata(&mut patch, present, desired);
+    let patch: Map<String, Value> = [("metadata", metadata(present, desired)), ("spec", spec)]
+        .into_iter()
+        .filter(|(_, part)| !part.is_empty())
+        .map(|(field, part)| (field.to_owned(), Value::Object(part)))
+        .collect();
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
-fn merge_metadata(patch: &mut Map<String, Value>, present: &Service, desired: &Service) {
+/// Labels and annotations that differ.
+fn metadata(present: &Service, desired: &Service) -> Map<String, Value> {
     let mut labels = Map::new();
     let now = present.metadata.labels.clone().unwrap_or_default();
     let want = desired.metadata.labels.clone().unwrap_or_default();
@@ -211,17 +212,13 @@ fn merge_metadata(patch: &mut Map<String, Value>, present: &Service, desired: &S
     if now.contains_key(status::COPIED) && !want.contains_key(status::COPIED) {
         annotations.insert(status::COPIED.to_owned(), Value::Null);
     }
+    let mut metadata = Map::new();
     for (field, map) in [("labels", labels), ("annotations", annotations)] {
-        if map.is_empty() {
-            continue;
-        }
-        let metadata = patch.entry("metadata").or_insert_with(|| json!({}));
-        let Some(target) = metadata.as_object_mut() else { continue };
-        let into = target.entry(field).or_insert_with(|| json!({}));
-        if let Some(into) = into.as_object_mut() {
-            into.extend(map);
+        if !map.is_empty() {
+            metadata.insert(field.to_owned(), Value::Object(map));
         }
     }
+    metadata
 }
 
 /// Node ports the API server gave out stay with their port, so that a patch does not move them.
