@@ -12,6 +12,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::json;
 use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::fake::{Fake, MUTATING, SECRET, VALIDATING, configuration};
 mod requests;
@@ -431,15 +433,24 @@ async fn clock_jumps_renew_the_leaf_and_an_ended_ca() {
     assert_eq!(replica.accepted_by(&fake.bundle(VALIDATING, 0)), Ok(()));
 }
 
+/// The loop of a replica, and what it reports of each pass, with the time.
+fn looping(
+    fake: &Fake,
+    wake: &Arc<Notify>,
+) -> (impl Future<Output = ()> + use<>, UnboundedReceiver<(tokio::time::Instant, Report)>) {
+    let replica = Replica::new(fake, t0());
+    let (tell, told) = unbounded_channel();
+    let run = replica.authority.run(Arc::clone(wake), move |r| {
+        let _closed = tell.send((tokio_now(), r.clone()));
+    });
+    (run, told)
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_loop_heals_on_a_wake_and_on_its_own() {
     let fake = Fake::installed();
-    let replica = Replica::new(&fake, t0());
-    let wake = Arc::new(tokio::sync::Notify::new());
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let run = replica.authority.run(Arc::clone(&wake), move |r| {
-        let _closed = tell.send((tokio_now(), r.clone()));
-    });
+    let wake = Arc::new(Notify::new());
+    let (run, mut told) = looping(&fake, &wake);
     let watch = async {
         let started = told.recv().await.unwrap();
         assert!(started.1.serving && started.1.published);
@@ -503,12 +514,8 @@ async fn a_secret_that_others_change_all_the_time_is_given_up_for_this_pass() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_back_is_noticed_by_the_watches_and_at_the_latest_within_a_minute() {
     let fake = Fake::installed();
-    let replica = Replica::new(&fake, t0());
-    let wake = Arc::new(tokio::sync::Notify::new());
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let run = replica.authority.run(Arc::clone(&wake), move |r| {
-        let _closed = tell.send((tokio_now(), r.clone()));
-    });
+    let wake = Arc::new(Notify::new());
+    let (run, mut told) = looping(&fake, &wake);
     let watch = async {
         assert!(told.recv().await.unwrap().1.published);
         for (waken, within) in [(true, 12), (false, 42)] {
