@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Service;
 use super::elect::Choice;
 use super::mirror::{self, Readiness};
 use super::serve::Case;
-use super::slices::{self, SliceWrite};
+use super::slices;
 use super::{Context, Notice, Step, StepKind, Target, desired};
 use crate::events::Reason;
 use crate::index::service::{Leader, own_conditions};
@@ -26,10 +26,13 @@ use crate::version::Marks;
 
 /// The steps of a decision, in order, and what was found on the way.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub(super) struct Routing {
     pub(super) steps: Vec<Step>,
     pub(super) marks: Marks,
     pub(super) outranked: bool,
+    /// A leader Service that cannot be served: somebody else has the name of its lock.
+    pub(super) taken: bool,
     pub(super) may_take_over: bool,
     /// The Services seen here are ahead of the slices: read before writing.
     pub(super) doubtful: bool,
@@ -69,12 +72,12 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
     match course(snapshot) {
         Course::Abandon => {
             let mut routing = Routing::default();
-            empty_slices(&mut routing, snapshot, ctx, &snapshot.leaders);
+            empty_slices(&mut routing, snapshot, ctx, &snapshot.leaders, true);
             routing
         }
         Course::TakeDown { source, uid } => {
-            let mut routing = take_down(snapshot, source, uid);
-            empty_slices(&mut routing, snapshot, ctx, disowned(snapshot, uid));
+            let mut routing = take_down(snapshot, ctx, source, uid);
+            empty_slices(&mut routing, snapshot, ctx, disowned(snapshot, uid), true);
             routing
         }
         Course::Serve { source, uid, leader, spec, valid, problem } => {
@@ -83,10 +86,11 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             if let Some(leader) = &leader {
                 case.serve(&mut routing, leader);
             }
-            let served = routing.steps.iter().all(|s| !matches!(s, Step::Slice(_)));
+            let served =
+                !routing.taken && routing.steps.iter().all(|s| !matches!(s, Step::Slice(_)));
             match &leader {
                 Some(leader) if valid && served => {
-                    remove_others(&mut routing, snapshot, Some(leader), uid);
+                    remove_others(&mut routing, snapshot, ctx, Some(leader), uid);
                 }
                 // A renamed leader Service serves on until its successor does.
                 kept => {
@@ -104,7 +108,7 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
                 routing.steps.push(Step::CreateLeader(Box::new(service)));
                 routing.report.get_or_insert_default();
             }
-            empty_slices(&mut routing, snapshot, ctx, disowned(snapshot, uid));
+            empty_slices(&mut routing, snapshot, ctx, disowned(snapshot, uid), true);
             source_conditions(&mut routing, source, problem.as_ref(), ctx);
             routing
         }
@@ -283,21 +287,27 @@ fn empty_slices<'a>(
     snapshot: &Snapshot,
     ctx: &Context<'_>,
     leaders: impl IntoIterator<Item = &'a Arc<Leader>>,
+    urgent: bool,
 ) {
     for leader in leaders {
         let slices = snapshot.slices.iter();
         for slice in slices.filter(|s| *s.service == *leader.name() && s.is_ours(leader.uid())) {
             routing.marks = routing.marks.max(slice.truth().marks);
             if let Some(emptied) = slices::emptied(slice, snapshot.marks, ctx) {
-                routing.steps.push(Step::Slice(Box::new(emptied)));
+                routing.steps.push(Step::Slice(Box::new(slices::Next { urgent, ..emptied })));
             }
         }
     }
 }
 
-fn take_down(snapshot: &Snapshot, source: Option<&Service>, uid: &str) -> Routing {
+fn take_down(
+    snapshot: &Snapshot,
+    ctx: &Context<'_>,
+    source: Option<&Service>,
+    uid: &str,
+) -> Routing {
     let mut routing = Routing::default();
-    remove_others(&mut routing, snapshot, None, uid);
+    remove_others(&mut routing, snapshot, ctx, None, uid);
     if let Some(source) = source
         && own_conditions(source).next().is_some()
     {
@@ -306,26 +316,20 @@ fn take_down(snapshot: &Snapshot, source: Option<&Service>, uid: &str) -> Routin
     routing
 }
 
-/// Removes the leader Services that are ours and not (any longer) asked for: their slices first, so
-/// that none is left without its Service.
-fn remove_others(routing: &mut Routing, snapshot: &Snapshot, keep: Option<&Leader>, uid: &str) {
+/// Removes the leader Services that are ours and not (any longer) asked for. Their slices are emptied
+/// first and go with them (garbage collection): were they deleted before, a replica that is late
+/// could make one anew of what it knew, where nothing is left to compare it with.
+fn remove_others(
+    routing: &mut Routing,
+    snapshot: &Snapshot,
+    ctx: &Context<'_>,
+    keep: Option<&Leader>,
+    uid: &str,
+) {
     for leader in own(snapshot, uid).filter(|l| keep.is_none_or(|k| k.uid() != l.uid())) {
-        let slices = snapshot.slices.iter();
-        for slice in slices.filter(|s| *s.service == *leader.name() && s.is_ours(leader.uid())) {
-            routing.marks = routing.marks.max(slice.truth().marks);
-            if slice.deleting {
-                continue;
-            }
-            routing.steps.push(Step::Slice(Box::new(slices::Next {
-                write: SliceWrite::Delete {
-                    name: slice.name.to_string(),
-                    uid: slice.uid.to_string(),
-                    version: slice.version.to_string(),
-                },
-                switch: None,
-                urgent: false,
-            })));
-        }
+        // What may be asked for again by now is destroyed: that rests on a read.
+        routing.doubtful = true;
+        empty_slices(routing, snapshot, ctx, [leader], false);
         if !leader.deleting() {
             routing.steps.push(Step::DeleteLeader(target(&leader.object, true)));
         }

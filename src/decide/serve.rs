@@ -66,6 +66,7 @@ impl Case<'_> {
         let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
         routing.marks = routing.marks.max(present.marks());
         routing.outranked |= outranked;
+        routing.taken |= taken(families[0]);
         routing.may_take_over |= newer == Newer::Gone;
         routing.doubtful |= truth.as_ref().is_some_and(|t| t.epoch < mirrored.epoch);
         routing.again_at = elect::earliest(routing.again_at, choice.again_at);

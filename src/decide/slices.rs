@@ -263,7 +263,10 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
     let epoch = if switch.is_some() || unfinished || begins { to_come } else { lock_epoch };
     let content = Content::of_lock(wanted, switch.as_ref(), epoch, lock);
     if !present.lock.is_some_and(|s| wanted.says(s, wanted.families[0], &content)) {
-        let urgent = switch.is_none() && takes_out(present.lock, &content);
+        // Whom the selector has left is healthy. Who may promote another takes him out by a switch.
+        let urgent = switch.is_none()
+            && takes_out(present.lock, &content)
+            && !wanted.was_left_by_the_selector(present.lock);
         let write = wanted.write(present.lock, wanted.families[0], &content);
         return Some(Next { write, switch, urgent });
     }
@@ -382,6 +385,13 @@ impl Wanted<'_> {
         let mut known = self.pods.iter().chain(self.deselected);
         let others: Vec<&str> = named(slice).filter(|uid| Some(*uid) != successor).collect();
         known.any(|p| others.contains(&&*p.uid) && p.eligible())
+    }
+
+    /// True when the lock names a pod that could lead, had the selector not left it.
+    fn was_left_by_the_selector(&self, lock: Option<&Slice>) -> bool {
+        let named: Vec<&str> = named(lock).collect();
+        let mut left = self.deselected.iter().filter(|p| named.contains(&&*p.uid));
+        left.any(|p| p.eligible() && p.address(self.families[0]).is_some())
     }
 
     /// True when the slice says this already; marks, writer and times do not count.

@@ -34,7 +34,14 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         if valid && holder.is_none() {
             return bad("at rest: the leader Service is missing", wanted);
         }
-        if valid && mine.is_some() && own.len() > 1 {
+        // Where somebody else has the name of its lock, the one of before serves on.
+        let theirs = |m: &Service| {
+            let family = m.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first().cloned());
+            let lock = format!("{wanted}-zen-lead-{}", family.unwrap_or_default().to_lowercase());
+            let lock = server.slices.now.get(&lock);
+            lock.is_some_and(|s| !is_slice_of(s, m))
+        };
+        if valid && mine.is_some_and(|m| !theirs(m)) && own.len() > 1 {
             let names: Vec<_> = own.iter().map(|s| s.name()).collect();
             return bad("at rest: one leader Service", format!("{names:?} of {name}"));
         }

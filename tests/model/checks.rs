@@ -102,10 +102,16 @@ impl Ledger {
     /// A write that rests on what was lost when the cluster was restored: nobody could know.
     pub fn wrote_from_other_history(&mut self, step: &Step) {
         self.writes += 1;
-        if let Step::Slice(next) = step
-            && let SliceWrite::Create(s) | SliceWrite::Replace(s) = &next.write
-        {
-            self.reach.remove(s.metadata.uid.as_deref().unwrap_or_default());
+        // It may have moved one of two families, or the mirror, under a write that compares with another.
+        match step {
+            Step::Slice(next) => {
+                if let SliceWrite::Create(s) | SliceWrite::Replace(s) = &next.write {
+                    self.reach.remove(s.metadata.uid.as_deref().unwrap_or_default());
+                    self.by_hand(&label(&s.metadata, kubernetes::SERVICE_NAME));
+                }
+            }
+            Step::Mirror(target, ..) => self.by_hand(&target.name),
+            _ => {}
         }
     }
 
@@ -350,6 +356,12 @@ impl Ledger {
             return Ok(());
         }
         if view.older_rival.is_some() && free {
+            return Ok(());
+        }
+        // The old one of a renamed leader Service ends once the new one serves.
+        let wanted = leader_name(source);
+        let mut renamed = view.slices.iter().filter(|s| *s.service == *wanted);
+        if service != wanted && renamed.any(|s| s.routed_pods().next().is_some()) {
             return Ok(());
         }
         let family = new.address_type.as_str();

@@ -2,9 +2,10 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use zen_lead::keys::setting;
+use zen_lead::keys::{kubernetes, setting};
 
 use crate::checks::Ledger;
+use crate::facts::label;
 use crate::fixtures::api::{Server, Stored};
 use crate::fixtures::{Object, PodFixture, ServiceFixture, foreign_slice, pod, service};
 use crate::walk::Profile;
@@ -193,7 +194,17 @@ pub fn happen(server: &mut Server, what: World, dual_allowed: bool, ledger: &mut
                 server.remove_slice(name);
             }
         }
-        World::CollectGarbage => _ = server.collect_garbage(),
+        World::CollectGarbage => {
+            // A slice of an earlier leader Service may hold the name of a present one's follower: the
+            // lock does not wait for it, and once it is gone that is as if somebody had removed it.
+            let before = server.slices.now.clone();
+            server.collect_garbage();
+            for (_, gone) in
+                before.iter().filter(|(name, _)| !server.slices.now.contains_key(*name))
+            {
+                ledger.by_hand(&label(&gone.metadata, kubernetes::SERVICE_NAME));
+            }
+        }
         World::Quota { slices, services } => {
             server.slice_quota = slices;
             server.service_quota = services;

@@ -296,11 +296,14 @@ fn an_orphaned_leader_service_routes_nobody_and_stays() {
 }
 
 #[test]
-fn opting_out_removes_slices_first_and_leaves_nothing() {
+fn opting_out_empties_slices_first_and_leaves_nothing() {
     let mut scene = Scene::served(pair());
     scene.server.put_service(service("web"));
     assert_eq!(kinds(&scene.settle()), [StepKind::Slice, StepKind::DeleteLeader]);
     assert_eq!(scene.server.services.now.keys().collect::<Vec<_>>(), ["web"]);
+    assert_eq!(scene.routed(), None);
+    // What is left goes with the leader Service.
+    while scene.server.collect_garbage() {}
     assert!(scene.server.slices.now.is_empty());
 }
 

@@ -45,7 +45,8 @@ fn slices_that_are_not_ours_by_label_and_owner_are_told_and_outlive_what_is() {
     let served = scene.server.clone();
     scene.server.put_service(service("web"));
     scene.settle();
-    assert!(!scene.server.slices.now.contains_key("web-leader-zen-lead-ipv4"), "opted out");
+    assert!(!scene.server.services.now.contains_key("web-leader"), "opted out");
+    assert_eq!(scene.routed(), None);
     untouched(&scene);
     scene.server = served;
     scene.server.remove_service("web");
@@ -126,4 +127,21 @@ fn who_has_the_asked_name_is_told_in_words_of_its_own() {
             ("False".into(), "OwnershipConflict".into(), expected)
         );
     }
+}
+
+#[test]
+fn a_renamed_leader_service_serves_on_while_its_successors_slice_is_somebody_elses() {
+    let mut scene = Scene::served(pair());
+    // As of an earlier leader Service of that name, which garbage collection is about to take.
+    scene.server.put_slice(foreign_slice("front-zen-lead-ipv4", "front"));
+    scene.server.put_service(scene.source().set("leader-service-name", "front"));
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("a"));
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+    scene.server.remove_slice("front-zen-lead-ipv4");
+    scene.settle();
+    assert_eq!(routed(&scene.server.slices.now["front-zen-lead-ipv4"]).as_deref(), Some("b"));
+    assert!(!scene.server.services.now.contains_key("web-leader"));
 }

@@ -1,6 +1,7 @@
 //! The protocol between replicas (design, 3a): two families, marks, epochs, versions.
 
 use super::*;
+use crate::fixtures::api::Refusal;
 
 pub(super) fn dual(pods: Vec<Pod>) -> Scene {
     let mut scene = Scene::with(service("web").enabled().dual_stack(), pods);
@@ -207,7 +208,7 @@ fn a_late_mirror_meets_a_conflict() {
     scene.server.put_pod(pod("b").age(8).unready_for(0));
     scene.server.put_pod(pod("a").age(9).ready_for(0));
     scene.settle();
-    assert_eq!(scene.server.perform(&late).unwrap_err(), crate::fixtures::api::Refusal::Conflict);
+    assert_eq!(scene.server.perform(&late).unwrap_err(), Refusal::Conflict);
 }
 
 #[test]
@@ -302,6 +303,22 @@ fn who_took_an_endpoint_out_does_not_hold_itself_back() {
 }
 
 #[test]
+fn an_older_version_leaves_a_planned_switch_to_the_newer_one() {
+    let mut scene = Scene::served(vec![
+        pod("a").age(9).ready_for(5),
+        pod("c").ready_for(5).label("app", "new"),
+    ]);
+    let newer = (DECISION_VERSION + 1).to_string();
+    scene.server.put_slice(scene.lock().annotation(status::DECISION_VERSION, &newer));
+    scene.server.put_service(scene.source().selecting("app", "new"));
+    assert_eq!(scene.decide().action, Action::Nothing, "a is healthy");
+    // A leader that is not is taken out all the same.
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    scene.settle();
+    assert_eq!(scene.routed(), None);
+}
+
+#[test]
 fn taking_over_leaves_nothing_of_the_newer_version() {
     let mut scene = written_by_a_newer_version();
     let replicas = vec!["zen-lead-0".to_owned()];
@@ -364,6 +381,23 @@ fn steps_that_cannot_be_compared_and_swapped_rest_on_a_read() {
     );
     scene.server.put_service(scene.source().set("enabled", "false"));
     assert_eq!(cached(&scene), Action::Read);
+}
+
+#[test]
+fn a_late_first_slice_meets_the_one_of_a_leader_service_that_is_taken_down() {
+    let mut scene = Scene::with(service("web").enabled(), pair());
+    let step = scene.next();
+    scene.perform(&step);
+    let late = scene.next();
+    assert!(late.creates() && late.kind() == StepKind::CreateSlice);
+    // Others make the slice, somebody opts out, and its leader is gone.
+    scene.settle();
+    scene.server.put_service(service("web"));
+    let step = scene.next();
+    scene.perform(&step);
+    assert_eq!(scene.routed(), None);
+    assert_eq!(scene.server.perform(&late).unwrap_err(), Refusal::Exists);
+    assert_eq!(kinds(&scene.settle()), [StepKind::DeleteLeader]);
 }
 
 #[test]

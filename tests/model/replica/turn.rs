@@ -16,7 +16,7 @@ use zen_lead::replica::{self, TAKEOVER};
 use zen_lead::version::{Marks, Rv};
 
 use super::{KINDS, Outcome, Pending, Reading, Replica, Settling, Without};
-use crate::checks::{self, Bad, Ledger};
+use crate::checks::{self, Bad, Before, Ledger};
 use crate::digest::Part;
 use crate::facts;
 use crate::fixtures::api::{Answer, Refusal, Server, Stored};
@@ -178,8 +178,7 @@ impl Replica {
         let late = self.flying.remove(0);
         let before = checks::Before::of(server);
         if server.perform(&late.step).is_ok() {
-            checks::sure(&late.step, late.unsure)?;
-            ledger.wrote(server, &before, &late.step, &late.view, late.reach, late.now)?;
+            late.judge(server, &before, ledger)?;
         }
         Ok(true)
     }
@@ -313,8 +312,7 @@ impl Replica {
             self.again(&key);
             return Ok(());
         }
-        let Pending { step, view, reach, now, unsure, other_history } = pending;
-        let slice = match &step {
+        let slice = match &pending.step {
             Step::Slice(next) => match &next.write {
                 SliceWrite::Create(s) | SliceWrite::Replace(s) => Some(s),
                 SliceWrite::Delete { .. } => None,
@@ -328,14 +326,9 @@ impl Replica {
             return Ok(());
         }
         let before = checks::Before::of(server);
-        match server.perform(&step) {
+        match server.perform(&pending.step) {
             Ok(answer) => {
-                if other_history {
-                    ledger.wrote_from_other_history(&step);
-                } else {
-                    checks::sure(&step, unsure)?;
-                    ledger.wrote(server, &before, &step, &view, reach, now)?;
-                }
+                pending.judge(server, &before, ledger)?;
                 self.blocked.remove(&key);
                 match (outcome, settling) {
                     (Outcome::AnswerLost, Some(settling)) => self.settling = Some(settling),
@@ -351,7 +344,7 @@ impl Replica {
             Err(Refusal::Quota) => {
                 let message = "exceeded quota".to_owned();
                 let reason = Reason::QuotaExceeded;
-                self.blocked.insert(key, Blocked { kind: step.kind(), reason, message });
+                self.blocked.insert(key, Blocked { kind: pending.step.kind(), reason, message });
             }
             Err(Refusal::Conflict | Refusal::Exists | Refusal::NotFound) => {
                 self.read = None;
@@ -431,5 +424,17 @@ fn fold(index: &mut Index, key: &ServiceKey, answer: &Answer) -> Dirty {
         Answer::Slice(slice) => index.answer_slice((**slice).clone()),
         Answer::ServiceGone(gone) => index.forget_service(key, &gone.name(), &gone.id()),
         Answer::SliceGone(gone) => index.forget_slice(key, &gone.name(), &gone.id()),
+    }
+}
+
+impl Pending {
+    /// Judges it after the server has accepted it.
+    fn judge(&self, server: &Server, before: &Before, ledger: &mut Ledger) -> Result<(), Bad> {
+        if self.other_history {
+            ledger.wrote_from_other_history(&self.step);
+            return Ok(());
+        }
+        checks::sure(&self.step, self.unsure)?;
+        ledger.wrote(server, before, &self.step, &self.view, self.reach, self.now)
     }
 }
