@@ -186,7 +186,7 @@ mod tests {
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
             "request": {
                 "uid": long, "name": long, "namespace": long, "userInfo": {"username": long},
-                "operation": "DELETE",
+                "operation": "DELETE", "kind": {"group": "", "version": "v1", "kind": "Service"},
             },
         });
         let judged = judge.judge(Path::Validate, body.to_string().as_bytes()).unwrap();
