@@ -1,5 +1,6 @@
 //! The index under random histories, relists and late events.
 
+mod bounds;
 mod own_writes;
 mod sizes;
 
@@ -184,6 +185,17 @@ fn going_from_one_kind_of_pod_watch_to_the_other_loses_nobody() {
     index.drop_pods(None);
     let now = index.snapshot(&key("web"));
     assert_eq!((now.pods.len(), now.pods_known, now.marks.pods), (1, true, Rv(30)));
+}
+
+#[test]
+fn a_list_keeps_pods_that_another_watch_told_of_after_it() {
+    let mut index = with_pods(&[]);
+    index.reset_pods(None, &[pod("a").version(9)], Rv(10));
+    index.apply_pod(&pod("b").version(12));
+    index.pods_heard(Some(NAMESPACE), Rv(12));
+    index.drop_pods(Some(NAMESPACE));
+    index.reset_pods(None, &[pod("a").version(9)], Rv(10));
+    assert_eq!(members(&index, "web"), ["a", "b"]);
 }
 
 #[test]
