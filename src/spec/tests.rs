@@ -1,5 +1,7 @@
 //! Reading Services: defaults, every setting, shape, status keys, warnings, and the round trip.
 
+mod bounds;
+
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
