@@ -31,7 +31,7 @@ pub fn rank(me: &str, replicas: &[String], key: &ServiceKey) -> usize {
         return replicas.len();
     }
     let own = weight(me, key);
-    replicas.iter().filter(|r| r.as_str() != me && (weight(r, key), r.as_str()) > (own, me)).count()
+    replicas.iter().filter(|r| (weight(r, key), r.as_str()) > (own, me)).count()
 }
 
 /// Whether a change of the list of ready replicas may show `me` that a newer version is gone: one that
