@@ -94,7 +94,7 @@ fn leading_fraction(s: &str) -> (u64, f64, &str) {
     let end = s.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(s.len());
     let (mut value, mut scale) = (0u64, 1f64);
     for digit in s[..end].bytes() {
-        if value > (LIMIT - 1) / 10 {
+        if value > LIMIT / 10 {
             break;
         }
         let next = value * 10 + u64::from(digit - b'0');
@@ -179,10 +179,10 @@ pub fn format(nanos: i64) -> String {
     let sign = if nanos < 0 { "-" } else { "" };
     let size = nanos.unsigned_abs();
     match size {
-        0 => "0s".into(),
         1..1_000 => format!("{sign}{size}ns"),
         1_000..1_000_000 => format!("{sign}{}\u{b5}s", decimal(size, 3)),
         1_000_000..1_000_000_000 => format!("{sign}{}ms", decimal(size, 6)),
+        // Nothing at all is no seconds, and has no sign.
         _ => {
             let minutes = size / 60_000_000_000;
             let seconds = decimal(size % 60_000_000_000, 9);
