@@ -34,7 +34,7 @@ const STOPPED: usize = 3;
 const NOTICED: Duration = Duration::from_secs(80);
 /// How long after it is reached again a replica may stay unready: a call that is swallowed takes 10 s,
 /// and the certificates are looked at every 30.
-const BACK: Duration = Duration::from_secs(60);
+const BACK: Duration = Duration::from_mins(1);
 /// The address at which the API server is seen through the firewall.
 const WALLED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 12);
 
