@@ -104,8 +104,7 @@ impl Case<'_> {
         let lagging = next.is_some();
         let refused = ctx.blocked.filter(|b| next.as_ref().is_some_and(|step| b.refuses(step)));
         routing.steps.extend(next);
-        let asked_for = leader.name() == spec.leader_service_name;
-        if valid && asked_for && !leader.deleting() {
+        if valid && !leader.deleting() {
             mend(routing, source, leader, spec, ctx.version);
         }
         let failed = ports_failed.then_some(&missing);

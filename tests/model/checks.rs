@@ -375,7 +375,11 @@ impl Ledger {
         };
         // Rule 7: over what a newer version wrote, an older one takes out and leaves the rest to it.
         let author = format!("{}-", text(&new.metadata, status::WRITER));
-        let outranked = !text(&new.metadata, status::WRITE_ID).starts_with(&author);
+        let version = |meta| number(meta, status::DECISION_VERSION);
+        let newer = |meta| version(meta) > version(&new.metadata);
+        let outranked = !text(&new.metadata, status::WRITE_ID).starts_with(&author)
+            || siblings(server, new).1.is_some_and(|follower| newer(&follower.metadata))
+            || server.services.now.get(&service).is_some_and(|s| newer(&s.metadata));
         if let Some(was) = &was
             && routed(new).is_none()
             && !outranked
