@@ -88,6 +88,13 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             }
             let served =
                 !routing.taken && routing.steps.iter().all(|s| !matches!(s, Step::Slice(_)));
+            // They may know of different leaders, each made by who was behind: never from one who
+            // routes to one who does not.
+            let served = served
+                && leader.as_ref().is_some_and(|leader| {
+                    let mut others = own(snapshot, uid).filter(|l| l.uid() != leader.uid());
+                    routes(snapshot, leader) || !others.any(|l| routes(snapshot, l))
+                });
             match &leader {
                 Some(leader) if valid && served => {
                     remove_others(&mut routing, snapshot, ctx, Some(leader), uid);
@@ -271,6 +278,12 @@ fn fallback(snapshot: &Snapshot) -> LeaderSpec {
         leader_type: LeaderType::default(),
         copy_annotations: Vec::new(),
     }
+}
+
+/// Whether a leader Service has a pod that takes traffic.
+fn routes(snapshot: &Snapshot, leader: &Leader) -> bool {
+    let mut slices = snapshot.slices.iter().filter(|s| *s.service == *leader.name());
+    slices.any(|s| s.is_ours(leader.uid()) && s.routed_pods().next().is_some())
 }
 
 /// Leader Services of this source's name that are not this source's: made for an earlier one that

@@ -145,3 +145,27 @@ fn a_renamed_leader_service_serves_on_while_its_successors_slice_is_somebody_els
     assert_eq!(routed(&scene.server.slices.now["front-zen-lead-ipv4"]).as_deref(), Some("b"));
     assert!(!scene.server.services.now.contains_key("web-leader"));
 }
+
+#[test]
+fn a_renamed_leader_service_serves_on_while_its_successor_routes_nobody() {
+    let mut scene = Scene::served(pair());
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    scene.settle();
+    let source = scene.source().set("failover-min-delay", "10s");
+    scene.server.put_service(source.set("leader-service-name", "front"));
+    while !scene.server.slices.now.contains_key("front-zen-lead-ipv4") {
+        let step = scene.next();
+        scene.perform(&step);
+    }
+    // Made by who still took a for the leader: it is waited for.
+    let mut late = scene.server.slices.now["front-zen-lead-ipv4"].clone();
+    late = late.annotation(status::LEADER_POD_UID, &scene.server.pods.now["a"].id());
+    late.endpoints = Some(Vec::new());
+    scene.server.put_slice(late);
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+    scene.server.now = at(30);
+    scene.settle();
+    assert_eq!(routed(&scene.server.slices.now["front-zen-lead-ipv4"]).as_deref(), Some("b"));
+    assert!(!scene.server.services.now.contains_key("web-leader"));
+}
