@@ -130,6 +130,43 @@ fn who_has_the_asked_name_is_told_in_words_of_its_own() {
 }
 
 #[test]
+fn opting_out_empties_slices_first_and_leaves_nothing() {
+    let mut scene = Scene::served(pair());
+    scene.server.put_service(service("web"));
+    assert_eq!(kinds(&scene.settle()), [StepKind::Slice, StepKind::DeleteLeader]);
+    assert_eq!(scene.server.services.now.keys().collect::<Vec<_>>(), ["web"]);
+    assert_eq!(scene.routed(), None);
+    // What is left goes with the leader Service.
+    while scene.server.collect_garbage() {}
+    assert!(scene.server.slices.now.is_empty());
+}
+
+#[test]
+fn a_renamed_leader_service_serves_on_until_its_successor_does() {
+    let mut scene = Scene::served(pair());
+    // b leads, so that order alone would choose a.
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    scene.settle();
+    scene.server.put_pod(pod("a").age(9).ready_for(0));
+    scene.server.put_service(scene.source().set("leader-service-name", "front"));
+    let mut seen = Vec::new();
+    while let Action::Do(step) = scene.decide().action {
+        scene.perform(&step);
+        let names = ["web-leader", "front"].map(|l| {
+            let slice = scene.server.slices.now.get(&format!("{l}-zen-lead-ipv4"));
+            slice.and_then(routed)
+        });
+        assert!(names.iter().flatten().next().is_some(), "somebody routes at any time");
+        assert!(names.iter().flatten().all(|n| n == "b"), "the leader moves along: {names:?}");
+        seen.push(step.kind());
+    }
+    assert_eq!(scene.server.services.now.keys().collect::<Vec<_>>(), ["front", "web"]);
+    let removed = seen.iter().position(|k| *k == StepKind::DeleteLeader).unwrap();
+    let made = seen.iter().position(|k| *k == StepKind::CreateLeader).unwrap();
+    assert!(made < removed);
+}
+
+#[test]
 fn a_renamed_leader_service_serves_on_while_its_successors_slice_is_somebody_elses() {
     let mut scene = Scene::served(pair());
     // As of an earlier leader Service of that name, which garbage collection is about to take.
