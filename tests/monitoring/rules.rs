@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
@@ -49,6 +50,12 @@ pub fn rules() -> Vec<Rule> {
 
 /// Writes the plain rules file, by the script that users are told to use; returns its path.
 pub fn plain_file() -> PathBuf {
+    // Tests of one program share a process, and so the name of the draft below.
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(write_plain_file).clone()
+}
+
+fn write_plain_file() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(root.join("scripts/prometheus_rules.sh")).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
