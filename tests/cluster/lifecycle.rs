@@ -100,7 +100,8 @@ async fn opting_out_and_in_again_makes_a_new_leader_service(t: Arc<Case>) {
     assert!(epoch(&second) > epoch(&first));
 }
 
-async fn rename_removes_the_old_one_after_the_new_one_serves(t: Arc<Case>) {
+/// Pods `a` and `b` are Ready, and `b` leads although `a` comes first in order.
+async fn the_second_pod_leads(t: &Case) {
     t.ready_pods("web", &["a", "b"]).await;
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
@@ -108,6 +109,10 @@ async fn rename_removes_the_old_one_after_the_new_one_serves(t: Arc<Case>) {
     t.until_led_by("web-leader", "b").await;
     t.set_ready("a", true).await;
     t.until_message("web-leader", "b leads; a: standby").await;
+}
+
+async fn rename_removes_the_old_one_after_the_new_one_serves(t: Arc<Case>) {
+    the_second_pod_leads(&t).await;
     let recorder = t.record().await;
     t.patch_service("web", &annotations(&[(names::LEADER_NAME, "primary")])).await;
     t.until_led_by("primary", "b").await;
@@ -223,14 +228,8 @@ async fn leader_service_deleted_by_hand_comes_back(t: Arc<Case>) {
 }
 
 async fn slice_deleted_by_hand_comes_back_with_a_higher_epoch(t: Arc<Case>) {
-    t.ready_pods("web", &["a", "b"]).await;
-    t.web(&[]).await;
-    t.until_led_by("web-leader", "a").await;
-    t.set_ready("a", false).await;
-    t.until_led_by("web-leader", "b").await;
-    t.set_ready("a", true).await;
     // Only the mirror remembers that b leads.
-    t.until_message("web-leader", "b leads; a: standby").await;
+    the_second_pod_leads(&t).await;
     let before = t.slice("web-leader", "IPv4").await.unwrap();
     let recorder = t.record().await;
     t.slices().delete(&before.name_any(), &DeleteParams::default()).await.unwrap();
