@@ -110,6 +110,18 @@ impl Step {
         }
     }
 
+    /// The Service it writes; `None` where it writes a slice.
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::Slice(_) => None,
+            Self::CreateLeader(service) => service.metadata.name.as_deref(),
+            Self::PatchLeader(target, _)
+            | Self::DeleteLeader(target)
+            | Self::Mirror(target, ..)
+            | Self::SourceConditions(target, ..) => Some(&target.name),
+        }
+    }
+
     /// It only takes an endpoint out; such a step never waits for a replica of a lower rank.
     pub fn urgent(&self) -> bool {
         matches!(self, Self::Slice(next) if next.urgent)
@@ -152,14 +164,15 @@ pub struct Notice {
     pub once: Option<String>,
 }
 
-/// A step the API server refused for a reason that trying again at once cannot mend.
+/// Steps that are kept back: the API server refused one for a reason that trying again at once cannot
+/// mend, or somebody undoes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
     /// The kind of step.
     pub kind: StepKind,
     /// Why, for the condition.
     pub reason: EventReason,
-    /// The server's words.
+    /// The server's words, or who undoes it.
     pub message: String,
 }
 
@@ -179,14 +192,21 @@ pub struct Context<'a> {
     pub writer: &'a str,
     /// Whether the watches can be trusted.
     pub trust: Trust,
-    /// What was refused lately.
-    pub blocked: Option<&'a Blocked>,
+    /// What was refused lately, or undone.
+    pub blocked: &'a [Blocked],
     /// Version of the decision rules this replica follows.
     pub version: u32,
     /// Ready replicas of zen-lead, by pod name, as far as this one sees them.
     pub replicas: &'a [String],
     /// [`Decision::may_take_over`] has held for [`crate::replica::TAKEOVER`].
     pub takes_over: bool,
+}
+
+impl<'a> Context<'a> {
+    /// Why a step is kept back, if it is.
+    pub fn refused(&self, step: &Step) -> Option<&'a Blocked> {
+        self.blocked.iter().find(|b| b.refuses(step))
+    }
 }
 
 /// What is to be done now.
@@ -229,7 +249,7 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
     let routing = routing::route(snapshot, ctx);
     let behind = snapshot.marks.behind(&routing.marks);
     let step = routing.steps.into_iter().find(|step| {
-        let refused = ctx.blocked.is_some_and(|b| b.refuses(step));
+        let refused = ctx.refused(step).is_some();
         // A newer version of zen-lead wrote the slice: only what takes an endpoint out is ours.
         let outranked = routing.outranked && !step.urgent();
         !refused && !outranked

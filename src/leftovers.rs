@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::decide::Target;
@@ -29,7 +30,7 @@ use crate::retry::{CallError, Delays};
 use crate::shutdown::Shutdown;
 use crate::supervise::Supervisor;
 use crate::version::Rv;
-use crate::watch::{Kind, Selector, Sink, WatchGroup};
+use crate::watch::{Kind, Selector, Sink, WatchGroup, Watched};
 use crate::watches;
 
 /// Between two looks while there is anything: what is not to be removed yet (the selector is still
@@ -71,8 +72,11 @@ impl Leftover {
         Self::read(endpoints.metadata, Made::Endpoints, service)
     }
 
-    /// With the source its label names.
+    /// With the source its label names; `None` where it is being deleted already.
     fn read(meta: ObjectMeta, made: Made, service: String) -> Option<(ServiceKey, Self)> {
+        if meta.deletion_timestamp.is_some() {
+            return None;
+        }
         let source = meta.labels.as_ref()?.get(status::SOURCE_SERVICE)?;
         let source = ServiceKey::new(meta.namespace.as_deref()?, source.as_str());
         let target = Target { name: meta.name?, uid: meta.uid?, version: meta.resource_version };
@@ -105,8 +109,9 @@ struct Found {
     changed: Notify,
 }
 
-/// By namespace and name.
-type Pile = Mutex<BTreeMap<(String, String), (ServiceKey, Leftover)>>;
+/// Namespace and name.
+type Place = (String, String);
+type Pile = Mutex<BTreeMap<Place, (ServiceKey, Leftover)>>;
 
 impl Found {
     fn by_source(&self) -> BTreeMap<ServiceKey, Vec<Leftover>> {
@@ -128,38 +133,40 @@ struct FoundSink<K> {
 }
 
 impl<K> FoundSink<K> {
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<(String, String), (ServiceKey, Leftover)>)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<Place, (ServiceKey, Leftover)>)) {
         change(&mut (self.pile)(&self.found).lock());
         self.found.changed.notify_one();
     }
 }
 
-fn place((source, left): &(ServiceKey, Leftover)) -> (String, String) {
-    (source.namespace.to_string(), left.target.name.clone())
-}
-
-impl<K: Send + 'static> Sink<K> for FoundSink<K> {
-    type Kept = Option<(ServiceKey, Leftover)>;
+impl<K: Watched> Sink<K> for FoundSink<K> {
+    /// Where it is, and what is left over there.
+    type Kept = (Place, Option<(ServiceKey, Leftover)>);
 
     fn trim(&self, object: K) -> Self::Kept {
-        (self.read)(object)
+        let meta = object.meta();
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        let place = (name(&meta.namespace), name(&meta.name));
+        (place, (self.read)(object))
     }
 
     fn reset(&self, objects: Vec<Self::Kept>, _: Rv) {
-        let objects = objects.into_iter().flatten().map(|o| (place(&o), o)).collect();
-        self.change(|pile| *pile = objects);
+        let some = |(place, left): Self::Kept| left.map(|left| (place, left));
+        self.change(|pile| *pile = objects.into_iter().filter_map(some).collect());
     }
 
-    fn apply(&self, object: Self::Kept, _: Rv) {
-        if let Some(object) = object {
-            self.change(|pile| _ = pile.insert(place(&object), object));
-        }
+    fn apply(&self, (place, left): Self::Kept, _: Rv) {
+        self.change(|pile| {
+            // What somebody made his own, or is deleting, is left over no longer.
+            _ = match left {
+                Some(left) => pile.insert(place, left),
+                None => pile.remove(&place),
+            };
+        });
     }
 
-    fn delete(&self, object: Self::Kept, _: Rv) {
-        if let Some(object) = object {
-            self.change(|pile| _ = pile.remove(&place(&object)));
-        }
+    fn delete(&self, (place, _): Self::Kept, _: Rv) {
+        self.change(|pile| _ = pile.remove(&place));
     }
 
     fn heard(&self, _: Rv) {}
@@ -232,7 +239,12 @@ async fn keep_removing(on: &Reconciler, found: &Found, metrics: &Metrics) {
                 wait
             }
         };
-        tokio::time::sleep(wait).await;
+        // What cannot be removed must not hold up what comes after it.
+        let look = async {
+            sleep(LOOK).await;
+            found.changed.notified().await;
+        };
+        tokio::select! { () = sleep(wait) => {}, () = look => {} }
     }
 }
 

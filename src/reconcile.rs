@@ -3,6 +3,7 @@
 //! What a refusal means for the next decision is settled here. No objects are built and nothing is
 //! chosen here: that is `decide`'s.
 
+mod held;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -14,6 +15,8 @@ use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
+
+use held::Held;
 
 use crate::apply::{Applied, Applier};
 use crate::clock::{self, Clock};
@@ -31,10 +34,8 @@ use crate::telemetry::spans::Tracer;
 
 /// Steps of one reconcile before it lets others pass; a normal one takes at most six.
 const MAX_STEPS: usize = 24;
-/// First wait after a refusal that trying again cannot mend (quota, no permission), doubled each
-/// time up to [`LAST_REFUSAL_WAIT`].
-const FIRST_REFUSAL_WAIT: Duration = Duration::from_secs(15);
-const LAST_REFUSAL_WAIT: Duration = Duration::from_mins(5);
+/// So often in one reconcile the same is not written to the same Service, unless somebody undoes it.
+const UNDONE: usize = 3;
 /// Longest reconcile before it lets others pass; looked at between two steps, each of which has
 /// deadlines of its own.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -51,8 +52,8 @@ pub type Replicas = Arc<RwLock<Vec<String>>>;
 struct Memory {
     /// A step that waits for a replica of a lower rank, and since when.
     wish: Option<(u64, Instant)>,
-    /// A refused step, until when, and the wait before.
-    blocked: Option<(Blocked, Instant, Duration)>,
+    /// Kinds of steps that are not tried for a while.
+    held: Held,
     /// When the event that ended a leadership was noticed.
     lost_at: Option<Instant>,
     /// Since when the replicas of a newer version that wrote the slices are gone.
@@ -195,6 +196,7 @@ impl Reconciler {
     async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
         let mut view = View::Cache;
         let mut acting = false;
+        let mut written = HashMap::new();
         let began = clock::monotonic();
         for _ in 0..MAX_STEPS {
             if clock::monotonic() - began >= DEADLINE {
@@ -210,7 +212,7 @@ impl Reconciler {
             let snapshot = self.snapshot(key, &view);
             drop(gathering);
             let blocked = self.blocked(key, &snapshot);
-            let decision = self.decide(key, &snapshot, blocked.as_ref());
+            let decision = self.decide(key, &snapshot, &blocked);
             self.note_newer(key, decision.may_take_over);
             self.metrics.cache_lookup("services", matches!(view, View::Cache));
             self.note_loss(key, &decision, noticed);
@@ -240,6 +242,13 @@ impl Reconciler {
                     let lost_at = self.memory.lock().get_mut(key).and_then(|m| m.lost_at);
                     record::applied(self, key, &snapshot, &decision, &step, lost_at);
                     self.absorb(&mut view, key, &applied);
+                    if let Some(about) = step.service() {
+                        let times = written.entry((step.kind(), about.to_owned())).or_insert(0);
+                        *times += 1;
+                        if *times == UNDONE {
+                            self.undone(key, step.kind(), about);
+                        }
+                    }
                 }
                 Err(error) => {
                     record::failed(self, key, &step, &error);
@@ -249,7 +258,7 @@ impl Reconciler {
                     } else if let CallError::Terminating { .. } = error {
                         self.ends(key, &snapshot, &error);
                     } else if let Some(reason) = record::refusal(&error) {
-                        self.block(key, step.kind(), reason, &error);
+                        self.refused(key, step.kind(), reason, &error);
                     } else {
                         return Err(error);
                     }
@@ -260,7 +269,7 @@ impl Reconciler {
         Ok(Next::At(clock::monotonic() + Duration::from_millis(100)))
     }
 
-    fn decide(&self, key: &ServiceKey, snapshot: &Snapshot, blocked: Option<&Blocked>) -> Decision {
+    fn decide(&self, key: &ServiceKey, snapshot: &Snapshot, blocked: &[Blocked]) -> Decision {
         let deciding = self.tracer.decide();
         let decision = decide::decide(
             snapshot,
@@ -312,27 +321,23 @@ impl Reconciler {
         let mut memory = self.memory.lock();
         let known = memory.entry(key.clone()).or_default();
         known.wish = None;
-        // Run out, and what was refused is not wanted any longer: kept, it would bring the key back
-        // at once, for ever.
-        let now = clock::monotonic();
-        known.blocked.take_if(|(_, until, _)| *until <= now);
+        known.held.expire();
         let Some(report) = &decision.report else {
-            if known.blocked.is_none() {
-                return Next::Forget;
-            }
+            let Some(until) = known.held.until() else { return Next::Forget };
             known.ending = None;
-            return known.blocked.as_ref().map_or(Next::Idle, |(_, until, _)| Next::At(*until));
+            return Next::At(until);
         };
         if report.endpoints > 0 {
             known.lost_at = None;
         }
         self.metrics.services().set(key, report.clone());
-        let timer = decision.again_at.map(|at| clock::monotonic() + until(at, self.clock.now()));
-        let refusal = known.blocked.as_ref().map(|(_, until, _)| *until);
+        let now = clock::monotonic();
+        let timer = decision.again_at.map(|at| now + until(at, self.clock.now()));
+        let held = known.held.until();
         // Once it is over, the takeover is a step like any other; a time that has passed would bring
         // the key back at once, for ever, while that step is refused.
         let takeover = known.newer_gone.map(|since| since + TAKEOVER).filter(|at| *at > now);
-        [timer, refusal, takeover].into_iter().flatten().min().map_or(Next::Idle, Next::At)
+        [timer, held, takeover].into_iter().flatten().min().map_or(Next::Idle, Next::At)
     }
 
     /// Remembers when a leadership ended, for the failover latency.
@@ -384,15 +389,18 @@ impl Reconciler {
         (at > now).then_some(at)
     }
 
-    fn blocked(&self, key: &ServiceKey, snapshot: &Snapshot) -> Option<Blocked> {
+    fn blocked(&self, key: &ServiceKey, snapshot: &Snapshot) -> Vec<Blocked> {
         let memory = self.memory.lock();
-        let known = memory.get(key)?;
+        let Some(known) = memory.get(key) else { return Vec::new() };
+        let mut blocked: Vec<Blocked> = known.held.now().cloned().collect();
         if known.ending.is_some() && known.ending == record::uid(snapshot) {
             let message = "the namespace is being deleted".to_owned();
-            return Some(Blocked { kind: StepKind::Creation, reason: Reason::Forbidden, message });
+            // Of what is not created there nothing else is told.
+            blocked.retain(|b| !matches!(b.kind, StepKind::CreateLeader | StepKind::CreateSlice));
+            let (kind, reason) = (StepKind::Creation, Reason::Forbidden);
+            blocked.push(Blocked { kind, reason, message });
         }
-        let (blocked, until, _) = known.blocked.as_ref()?;
-        (*until > clock::monotonic()).then(|| blocked.clone())
+        blocked
     }
 
     /// The namespace is being deleted: as it should be, and nothing to repeat.
@@ -403,27 +411,24 @@ impl Reconciler {
     }
 
     /// Keeps a refused kind of step back for a while: no retry storm against a quota.
-    fn block(&self, key: &ServiceKey, kind: StepKind, reason: Reason, error: &CallError) {
+    fn refused(&self, key: &ServiceKey, kind: StepKind, reason: Reason, error: &CallError) {
         let mut memory = self.memory.lock();
         let known = memory.entry(key.clone()).or_default();
-        let wait = match &known.blocked {
-            Some((before, _, wait)) if before.kind == kind => (*wait * 2).min(LAST_REFUSAL_WAIT),
-            _ => FIRST_REFUSAL_WAIT,
-        };
-        // The same each time: a condition that counted down would be written for ever.
-        let message = format!("{error}; tried again by itself within {LAST_REFUSAL_WAIT:?}");
+        let wait = known.held.refused(kind, reason, &error.to_string());
         warn!(%key, "{error}; tried again in {wait:?}");
-        let blocked = Blocked { kind, reason, message };
-        known.blocked = Some((blocked, clock::monotonic() + wait, wait));
     }
 
-    /// Something about the Service changed: what was refused may be allowed now.
-    pub fn unblock(&self, key: &ServiceKey, kind: StepKind) {
-        if let Some(known) = self.memory.lock().get_mut(key)
-            && known.blocked.as_ref().is_some_and(|(b, _, _)| b.kind == kind)
-        {
+    /// Keeps a kind of step back for a while that somebody undoes: no fight over every write.
+    fn undone(&self, key: &ServiceKey, kind: StepKind, name: &str) {
+        let mut memory = self.memory.lock();
+        let wait = memory.entry(key.clone()).or_default().held.undone(kind, name);
+        warn!(%key, ?kind, service = name, "somebody undoes this each time; tried again in {wait:?}");
+    }
+
+    /// A step of this kind succeeded: it is not refused any longer.
+    pub fn succeeded(&self, key: &ServiceKey, kind: StepKind) {
+        if self.memory.lock().get_mut(key).is_some_and(|known| known.held.succeeded(kind)) {
             info!(%key, ?kind, "no longer refused");
-            known.blocked = None;
         }
     }
 }

@@ -25,7 +25,7 @@ pub fn applied(
     step: &Step,
     lost_at: Option<Instant>,
 ) {
-    on.unblock(key, step.kind());
+    on.succeeded(key, step.kind());
     match step {
         Step::Slice(next) => {
             let choice = decision.choice.as_ref();

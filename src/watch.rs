@@ -262,6 +262,8 @@ pub struct Watch<K, S> {
     delays: Delays,
     /// Openings in a row that failed for a passing reason.
     failed: u32,
+    /// Waits before a list that follows one from which nothing could be watched.
+    relists: Option<Delays>,
 }
 
 /// How the pages of a list are called.
@@ -306,7 +308,8 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
         }
     }
 
-    /// Watches from `version`, again and again, until everything has to be listed again.
+    /// Watches from `version`, again and again, until everything has to be listed again: at once, but
+    /// where that was so right after the last list as well.
     async fn follow(&mut self, mut version: Rv) {
         loop {
             match self.watch_once(&mut version).await {
@@ -317,6 +320,12 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
                     self.pulse.failing();
                     let (kind, reason) = (self.kind.as_str(), reason.as_str());
                     tracing::info!(kind, %version, reason, "watch cannot go on, listing again");
+                    if let Some(delays) = &mut self.relists {
+                        let wait = tokio::time::sleep(delays.next_delay());
+                        self.pulse.or_lose(wait, || self.sink.lost()).await;
+                    } else {
+                        self.relists = Some(Delays::new(times::FIRST_DELAY, times::MAX_DELAY));
+                    }
                     return;
                 }
                 End::Failed { reason, message, retry_after } => {
@@ -333,6 +342,12 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
             self.sink.live();
             tracing::info!(kind = self.kind.as_str(), %version, "watch is live");
         }
+    }
+
+    /// A watch has been heard from: the list it goes on from was of use.
+    fn watched(&mut self, version: Rv) {
+        self.relists = None;
+        self.heard(version);
     }
 
     /// Counts and logs a failure and waits before the next attempt.

@@ -106,7 +106,7 @@ fn decision(key: &ServiceKey) -> Decision {
         now: at(100),
         writer: "zl-0",
         trust: Trust::Live,
-        blocked: None,
+        blocked: &[],
         version: 1,
         replicas: &[],
         takes_over: false,

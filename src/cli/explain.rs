@@ -32,7 +32,7 @@ pub async fn run(service: &str, reader: &Reader, now: Timestamp) -> anyhow::Resu
         now,
         writer: "explain",
         trust: Trust::Live,
-        blocked: None,
+        blocked: &[],
         version: DECISION_VERSION,
         replicas: &[],
         takes_over: false,

@@ -14,7 +14,7 @@ use super::elect::Choice;
 use super::mirror::{self, Readiness};
 use super::serve::Case;
 use super::slices;
-use super::{Context, Notice, Step, StepKind, Target, desired};
+use super::{Blocked, Context, Notice, Step, StepKind, Target, desired};
 use crate::events::Reason;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::snapshot::{Holder, SourceState};
@@ -125,11 +125,15 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
 /// What was refused lately and is still wanted. Once another replica has done it, it is nobody's
 /// problem any more: to go on telling it would undo what that one writes, and it would write again.
 fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Problem> {
-    let blocked = ctx.blocked?;
     // A namespace that is being deleted is nobody's problem.
-    let kinds = [StepKind::CreateLeader, StepKind::CreateSlice, StepKind::Slice];
-    let wanted = leaderless || routing.steps.iter().any(|step| blocked.refuses(step));
-    (wanted && kinds.contains(&blocked.kind)).then(|| Problem {
+    let kinds =
+        [StepKind::CreateLeader, StepKind::PatchLeader, StepKind::CreateSlice, StepKind::Slice];
+    let wanted = |blocked: &&Blocked| {
+        kinds.contains(&blocked.kind)
+            && ((leaderless && blocked.kind == StepKind::CreateLeader)
+                || routing.steps.iter().any(|step| blocked.refuses(step)))
+    };
+    ctx.blocked.iter().find(wanted).map(|blocked| Problem {
         reason: blocked.reason,
         message: blocked.message.clone(),
         limit: None,

@@ -59,7 +59,7 @@ impl Scene {
             now: self.server.now,
             writer: "zen-lead-0",
             trust: Trust::Live,
-            blocked: None,
+            blocked: &[],
             version: DECISION_VERSION,
             replicas: &[],
             takes_over: false,

@@ -157,3 +157,63 @@ async fn a_failure_is_repeated_and_keeps_back_nothing_else() {
     sleep(2 * MAX_DELAY).await;
     assert_eq!(scene.left(), (false, false));
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_no_leftover_any_longer_is_forgotten() {
+    let scene = Scene::new().await;
+    // It is there while the selector is still on, as far as the cache knows.
+    scene.select(json!({"app": "web"}));
+    scene.world.sync().await;
+    scene.put(&scene.leader_uid());
+    sleep(SOON).await;
+    assert_eq!(scene.left(), (true, true));
+    // Somebody takes the owner off: it is nobody's left-over now.
+    let mut orphan = slice("nobody");
+    orphan["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+    scene.world.api.put(SLICES, orphan);
+    scene.select(Value::Null);
+    scene.world.sync().await;
+    sleep(SOON).await;
+    assert_eq!(scene.left(), (true, false), "not ours to remove");
+    let asked = scene.world.api.seen().len();
+    sleep(SOON).await;
+    let seen = scene.world.api.seen();
+    let calls: Vec<_> = seen[asked..]
+        .iter()
+        .filter(|s| s.verb != "WATCH")
+        .map(|s| format!("{} {}", s.verb, s.path))
+        .collect();
+    assert!(calls.is_empty(), "still asked for after it was settled: {calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_removed_does_not_hold_up_the_next() {
+    let scene = Scene::new().await;
+    scene.world.api.fail(
+        "DELETE",
+        &format!("{ENDPOINTS}/web-leader"),
+        usize::MAX,
+        Fault::Status(403, "Forbidden", "no"),
+    );
+    scene.world.api.put(ENDPOINTS, endpoints("endpoint-controller"));
+    // Long enough for the waits to have grown.
+    sleep(Duration::from_mins(10)).await;
+    scene.world.api.put(SLICES, slice(&scene.leader_uid()));
+    sleep(SOON).await;
+    assert_eq!(scene.left(), (false, true), "a slice that routes to every pod waits behind it");
+}
+
+/// Somebody's finalizer keeps it: the first deletion is all that can be done.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_being_deleted_is_not_deleted_again() {
+    let scene = Scene::new().await;
+    let mut kept = slice(&scene.leader_uid());
+    kept["metadata"]["finalizers"] = json!(["example.org/mine"]);
+    kept["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let kept = scene.world.api.put(SLICES, kept);
+    let kept: &'static str = Box::leak(kept.to_string().into_boxed_str());
+    scene.world.api.fail("DELETE", SLICES, usize::MAX, Fault::Garbage(kept));
+    sleep(Duration::from_mins(1)).await;
+    let asked = scene.world.api.count("DELETE");
+    assert!(asked <= 1, "{asked} deletions of what is being deleted already");
+}

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::held::FIRST_REFUSAL_WAIT;
 use super::*;
 use crate::index::Limits;
 use crate::names::NameRule;
@@ -485,4 +486,100 @@ async fn a_read_that_fails_is_not_remembered() {
     world.api.fail("GET", PODS, 99, Fault::Stall);
     assert!(world.worker.reader.read(&world.key).await.is_err());
     assert_eq!(world.worker.reader.reading(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_refused_kinds_are_no_storm() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    // Our rights are gone: every write is refused.
+    for verb in ["POST", "PUT", "PATCH", "DELETE"] {
+        world.api.fail(verb, "", usize::MAX, Fault::Status(403, "Forbidden", "no"));
+    }
+    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    let (before, began) = (world.writes(), clock::monotonic());
+    let next = world.reconcile().await.unwrap();
+    let made = world.writes() - before;
+    let again = match next {
+        Next::At(at) => at - began,
+        other => panic!("{other:?}"),
+    };
+    assert!(
+        made <= 4 && again >= FIRST_REFUSAL_WAIT,
+        "{made} writes in one turn, and the next turn in {again:?}"
+    );
+}
+
+/// Somebody's mutating webhook puts a field of the leader Service back with each write.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_somebody_undoes_is_repeated_with_growing_pauses() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    let path = format!("{SERVICES}/web-leader");
+    let mut leader = world.api.get(&path).unwrap();
+    leader["spec"]["sessionAffinity"] = json!("ClientIP");
+    leader["spec"]["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": 10800}});
+    let undone = world.api.put(SERVICES, leader);
+    let undone: &'static str = Box::leak(undone.to_string().into_boxed_str());
+    world.api.fail("PATCH", "web-leader", usize::MAX, Fault::Garbage(undone));
+    world.sync().await;
+    let (before, began) = (world.writes(), clock::monotonic());
+    while clock::monotonic() - began < Duration::from_secs(10) {
+        match world.worker.reconcile(&world.key, clock::monotonic()).await.unwrap() {
+            Next::At(at) => tokio::time::sleep_until(at).await,
+            other => panic!("{other:?}"),
+        }
+    }
+    let made = world.writes() - before;
+    assert!(made <= 20, "{made} writes within 10 s");
+    let source = world.api.get(&format!("{SERVICES}/web")).unwrap();
+    assert!(source["status"].to_string().contains("is changed back"), "{source}");
+}
+
+/// As server-side apply answers where another field manager owns the condition as well (for example
+/// `before-first-apply`, after somebody has cleared managedFields): it stays.
+#[tokio::test(start_paused = true)]
+async fn a_condition_that_cannot_be_taken_off_is_tried_with_growing_pauses() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    let mut source = world.api.get(&format!("{SERVICES}/web")).unwrap();
+    source["status"] = json!({"conditions": [{
+        "type": "zen-lead.io/LeaderReady", "status": "False", "reason": "QuotaExceeded",
+        "message": "of before", "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]});
+    let kept = world.api.put(SERVICES, source);
+    let kept: &'static str = Box::leak(kept.to_string().into_boxed_str());
+    world.api.fail("PATCH", "web/status", usize::MAX, Fault::Garbage(kept));
+    world.sync().await;
+    let (before, began) = (world.writes(), clock::monotonic());
+    while clock::monotonic() - began < Duration::from_secs(10) {
+        match world.worker.reconcile(&world.key, clock::monotonic()).await.unwrap() {
+            Next::At(at) => tokio::time::sleep_until(at).await,
+            Next::Idle => break,
+            other @ Next::Forget => panic!("{other:?}"),
+        }
+    }
+    let made = world.writes() - before;
+    assert!(made <= 20, "{made} writes within 10 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_patch_of_the_leader_service_is_told() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    let mut source = world.api.get(&format!("{SERVICES}/web")).unwrap();
+    source["spec"]["ports"] = json!([
+        {"name": "a", "port": 80, "protocol": "TCP", "targetPort": 8080},
+        {"name": "b", "port": 81, "protocol": "TCP", "targetPort": 8081},
+    ]);
+    world.api.put(SERVICES, source);
+    // Once: the mirror, which comes next, is allowed.
+    world.api.fail("PATCH", "web-leader", 1, Fault::Status(422, "Invalid", "field is immutable"));
+    world.reconcile().await.unwrap();
+    let leader = world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
+    assert_eq!(leader["spec"]["ports"].as_array().unwrap().len(), 1, "as it was: {leader}");
+    let told = [leader, world.api.get(&format!("{SERVICES}/web")).unwrap()]
+        .iter()
+        .any(|s| s["status"].to_string().contains("immutable"));
+    assert!(told, "no condition says that the leader Service is not as it is asked for");
 }

@@ -61,7 +61,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
             let until = settles.map_or(deadline, |at| at.min(deadline));
             let next = tokio::time::timeout_at(until, events.next());
             match self.pulse.or_lose(next, || self.sink.lost()).await {
-                Err(_) if settles.take().is_some() => self.heard(*version),
+                Err(_) if settles.take().is_some() => self.watched(*version),
                 Err(_) => {
                     self.caller.metrics.timeout(operation.as_str());
                     return silent(call, monotonic() - opened);
@@ -99,7 +99,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
                 }
                 *version = marked;
                 self.sink.heard(marked);
-                self.heard(marked);
+                self.watched(marked);
                 return None;
             }
             WatchEvent::Error(status) => {
@@ -124,7 +124,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
             self.sink.apply(kept, written);
         }
         // Only now, so that a position that is read is never ahead of what the sink has.
-        self.heard(written);
+        self.watched(written);
         None
     }
 }

@@ -69,6 +69,7 @@ impl WatchGroup {
             pulse,
             caller: super::caller(Arc::clone(&self.inner.metrics)),
             delays: Delays::new(times::FIRST_DELAY, times::MAX_DELAY),
+            relists: None,
             failed: 0,
         };
         (handle, watch)

@@ -560,3 +560,13 @@ async fn a_list_of_slow_pages_ends_at_its_deadline_and_is_begun_again() {
     assert!(scene.counted(&format!(r#"{name}{{operation="list_services"}} 1"#)));
     assert_eq!((scene.handle.state(), scene.notes.maps().len()), (State::Live, 5001));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_gone_each_time_is_listed_with_growing_pauses() {
+    let api = FakeApi::new();
+    api.fail("WATCH", MAPS, 2000, Fault::Status(410, "Expired", "too old resource version"));
+    let _scene = Scene::new(&api);
+    seconds(10).await;
+    let lists = api.count("GET");
+    assert!(lists < 50, "{lists} lists within 10 s");
+}

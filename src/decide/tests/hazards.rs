@@ -1,5 +1,7 @@
 //! The hazards of this trade that belong to the pure core, by name (docs/hazards.md lists them).
 
+use std::slice::from_ref;
+
 use super::*;
 use crate::events::Reason as EventReason;
 
@@ -312,7 +314,10 @@ fn the_old_name_is_kept_up_to_date_while_the_new_one_is_refused() {
         scene.server.put_pod(pod("a").age(9).unready_for(0));
         for _ in 0..9 {
             let refused = kind == StepKind::CreateLeader || scene.server.slices.now.len() == 1;
-            let ctx = Context { blocked: Some(&refusal).filter(|_| refused), ..scene.context() };
+            let ctx = Context {
+                blocked: if refused { from_ref(&refusal) } else { &[] },
+                ..scene.context()
+            };
             match decide(&scene.snapshot(), &ctx).action {
                 Action::Do(step) => _ = scene.server.perform(&step),
                 _ => break,
@@ -335,7 +340,7 @@ fn a_refused_slice_is_reported_and_not_as_a_routed_leader() {
     scene.perform(&create);
     assert!(scene.server.perform(&scene.next()).is_err());
     let refusal = blocked(StepKind::CreateSlice);
-    let ctx = Context { blocked: Some(&refusal), ..scene.context() };
+    let ctx = Context { blocked: from_ref(&refusal), ..scene.context() };
     for _ in 0..9 {
         let Action::Do(step) = decide(&scene.snapshot(), &ctx).action else { break };
         scene.perform(&step);
@@ -351,7 +356,7 @@ fn a_refusal_of_what_another_replica_has_done_is_not_told() {
     let scene = Scene::served(pair());
     for kind in [StepKind::CreateLeader, StepKind::CreateSlice, StepKind::Slice] {
         let refusal = blocked(kind);
-        let ctx = Context { blocked: Some(&refusal), ..scene.context() };
+        let ctx = Context { blocked: from_ref(&refusal), ..scene.context() };
         assert_eq!(decide(&scene.snapshot(), &ctx).action, Action::Nothing, "{kind:?}");
     }
 }
@@ -364,14 +369,14 @@ fn in_a_namespace_that_ends_nothing_is_created_but_an_endpoint_is_taken_out() {
         message: "the namespace is being deleted".into(),
     };
     let mut scene = Scene::with(service("web").enabled(), pair());
-    let ctx = Context { blocked: Some(&ends), ..scene.context() };
+    let ctx = Context { blocked: from_ref(&ends), ..scene.context() };
     let action = decide(&scene.snapshot(), &ctx).action;
     assert_eq!(action, Action::Nothing, "nor is a condition written");
 
     scene.settle();
     scene.server.put_pod(pod("a").age(9).unready_for(0));
     for _ in 0..9 {
-        let ctx = Context { blocked: Some(&ends), ..scene.context() };
+        let ctx = Context { blocked: from_ref(&ends), ..scene.context() };
         match decide(&scene.snapshot(), &ctx).action {
             Action::Do(step) => _ = scene.perform(&step),
             _ => break,
@@ -380,7 +385,7 @@ fn in_a_namespace_that_ends_nothing_is_created_but_an_endpoint_is_taken_out() {
     assert_eq!(scene.routed().as_deref(), Some("b"), "what exists is kept right");
     scene.server.remove_slice("web-leader-zen-lead-ipv4");
     for _ in 0..9 {
-        let ctx = Context { blocked: Some(&ends), ..scene.context() };
+        let ctx = Context { blocked: from_ref(&ends), ..scene.context() };
         match decide(&scene.snapshot(), &ctx).action {
             Action::Do(step) => _ = scene.perform(&step),
             _ => break,

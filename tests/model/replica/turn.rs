@@ -1,5 +1,6 @@
 //! A replica's turn: decide, read, write, one API call at a time.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -234,7 +235,13 @@ impl Replica {
             now,
             writer: &self.name,
             trust,
-            blocked: self.bare.as_ref().map(|_| &mute).or(self.blocked.get(key)),
+            blocked: self
+                .bare
+                .as_ref()
+                .map(|_| &mute)
+                .or(self.blocked.get(key))
+                .map(from_ref)
+                .unwrap_or_default(),
             version: match self.without {
                 Without::VersionsInOrder => 9,
                 _ => self.version,
