@@ -1,5 +1,8 @@
 //! Two families (design, 3a.5): when the follower has to be emptied before the lock is switched.
 
+use std::slice::from_ref;
+
+use super::hazards::blocked;
 use super::protocol::{dual, ip, pair, written};
 use super::*;
 
@@ -121,4 +124,23 @@ fn the_first_slice_of_a_renamed_leader_service_counts_the_leader_it_takes_over()
         assert_eq!(routed(&lock).as_deref(), Some("a"));
         assert!(carried(&lock) > 0, "a leader without an epoch would have no event");
     }
+}
+
+#[test]
+fn a_renamed_leader_service_stays_until_both_slices_of_its_successor_are_made() {
+    let mut scene = dual(pair());
+    scene.server.put_service(scene.source().set("leader-service-name", "front"));
+    while !scene.server.slices.now.contains_key("front-zen-lead-ipv4") {
+        let step = scene.next();
+        scene.perform(&step);
+    }
+    // A quota that leaves no room for the other one.
+    let refusal = blocked(StepKind::CreateSlice);
+    let ctx = Context { blocked: from_ref(&refusal), ..scene.context() };
+    for _ in 0..9 {
+        let Action::Do(step) = decide(&scene.snapshot(), &ctx).action else { break };
+        scene.perform(&step);
+    }
+    assert!(scene.server.services.now.contains_key("web-leader"));
+    assert_eq!(routed(&scene.server.slices.now["web-leader-zen-lead-ipv6"]).as_deref(), Some("a"));
 }

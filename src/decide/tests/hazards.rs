@@ -9,7 +9,7 @@ fn pair() -> Vec<Pod> {
     vec![pod("a").age(9).ready_for(5), pod("b").age(8).ready_for(5)]
 }
 
-fn blocked(kind: StepKind) -> Blocked {
+pub(super) fn blocked(kind: StepKind) -> Blocked {
     Blocked { kind, reason: EventReason::QuotaExceeded, message: "exceeded quota: small".into() }
 }
 

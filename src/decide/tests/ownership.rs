@@ -177,6 +177,12 @@ fn a_renamed_leader_service_serves_on_while_its_successors_slice_is_somebody_els
     scene.server.put_pod(pod("a").age(9).unready_for(0));
     scene.settle();
     assert_eq!(scene.routed().as_deref(), Some("b"));
+    // Nor is it given up while there is nobody to route.
+    scene.server.put_pod(pod("b").age(8).unready_for(0));
+    scene.settle();
+    scene.server.put_pod(pod("b").age(8).ready_for(0));
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("b"));
     scene.server.remove_slice("front-zen-lead-ipv4");
     scene.settle();
     assert_eq!(routed(&scene.server.slices.now["front-zen-lead-ipv4"]).as_deref(), Some("b"));
@@ -205,4 +211,19 @@ fn a_renamed_leader_service_serves_on_while_its_successor_routes_nobody() {
     scene.settle();
     assert_eq!(routed(&scene.server.slices.now["front-zen-lead-ipv4"]).as_deref(), Some("b"));
     assert!(!scene.server.services.now.contains_key("web-leader"));
+}
+
+#[test]
+fn only_where_the_source_is_gone_are_slices_emptied_out_of_turn() {
+    for gone in [false, true] {
+        let mut scene = Scene::served(pair());
+        if gone {
+            scene.server.remove_service("web");
+        } else {
+            scene.server.put_service(scene.source().set("enabled", "false"));
+        }
+        let step = scene.next();
+        assert_eq!(step.kind(), StepKind::Slice);
+        assert_eq!(step.urgent(), gone, "{step:?}");
+    }
 }
