@@ -30,6 +30,23 @@ impl Scene {
         Self { world, _shutdown: shutdown }
     }
 
+    /// They are there, and so is the selector.
+    async fn selected() -> Self {
+        let scene = Self::new().await;
+        scene.select(json!({"app": "web"}));
+        scene.world.sync().await;
+        scene.put(&scene.leader_uid());
+        sleep(SOON).await;
+        assert_eq!(scene.left(), (true, true));
+        scene
+    }
+
+    async fn deselect(&self) {
+        self.select(Value::Null);
+        self.world.sync().await;
+        sleep(SOON).await;
+    }
+
     fn leader_uid(&self) -> String {
         let leader = self.world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
         leader["metadata"]["uid"].as_str().unwrap().to_owned()
@@ -99,15 +116,8 @@ async fn what_a_controller_makes_after_the_selector_is_gone_is_removed_each_time
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_removed_before_the_selector_is_and_then_without_another_event() {
-    let scene = Scene::new().await;
-    scene.select(json!({"app": "web"}));
-    scene.world.sync().await;
-    scene.put(&scene.leader_uid());
-    sleep(SOON).await;
-    assert_eq!(scene.left(), (true, true));
-    scene.select(Value::Null);
-    scene.world.sync().await;
-    sleep(SOON).await;
+    let scene = Scene::selected().await;
+    scene.deselect().await;
     assert_eq!(scene.left(), (false, false));
 }
 
@@ -160,20 +170,12 @@ async fn a_failure_is_repeated_and_keeps_back_nothing_else() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_is_no_leftover_any_longer_is_forgotten() {
-    let scene = Scene::new().await;
-    // It is there while the selector is still on, as far as the cache knows.
-    scene.select(json!({"app": "web"}));
-    scene.world.sync().await;
-    scene.put(&scene.leader_uid());
-    sleep(SOON).await;
-    assert_eq!(scene.left(), (true, true));
+    let scene = Scene::selected().await;
     // Somebody takes the owner off: it is nobody's left-over now.
     let mut orphan = slice("nobody");
     orphan["metadata"].as_object_mut().unwrap().remove("ownerReferences");
     scene.world.api.put(SLICES, orphan);
-    scene.select(Value::Null);
-    scene.world.sync().await;
-    sleep(SOON).await;
+    scene.deselect().await;
     assert_eq!(scene.left(), (true, false), "not ours to remove");
     let asked = scene.world.api.seen().len();
     sleep(SOON).await;
