@@ -204,7 +204,7 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// Why a step is kept back, if it is.
-    pub fn refused(&self, step: &Step) -> Option<&'a Blocked> {
+    pub fn blocked_by(&self, step: &Step) -> Option<&'a Blocked> {
         self.blocked.iter().find(|b| b.refuses(step))
     }
 }
@@ -249,7 +249,7 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
     let routing = routing::route(snapshot, ctx);
     let behind = snapshot.marks.behind(&routing.marks);
     let step = routing.steps.into_iter().find(|step| {
-        let refused = ctx.refused(step).is_some();
+        let refused = ctx.blocked_by(step).is_some();
         // A newer version of zen-lead wrote the slice: only what takes an endpoint out is ours.
         let outranked = routing.outranked && !step.urgent();
         !refused && !outranked

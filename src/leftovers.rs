@@ -12,7 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -144,9 +144,7 @@ impl<K: Watched> Sink<K> for FoundSink<K> {
     type Kept = (Place, Option<(ServiceKey, Leftover)>);
 
     fn trim(&self, object: K) -> Self::Kept {
-        let meta = object.meta();
-        let name = |name: &Option<String>| name.clone().unwrap_or_default();
-        let place = (name(&meta.namespace), name(&meta.name));
+        let place = (object.namespace().unwrap_or_default(), object.name_any());
         (place, (self.read)(object))
     }
 

@@ -3,7 +3,7 @@
 //! What a refusal means for the next decision is settled here. No objects are built and nothing is
 //! chosen here: that is `decide`'s.
 
-mod held;
+mod blocks;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use held::Held;
+use blocks::Blocks;
 
 use crate::apply::{Applied, Applier};
 use crate::clock::{self, Clock};
@@ -53,7 +53,7 @@ struct Memory {
     /// A step that waits for a replica of a lower rank, and since when.
     wish: Option<(u64, Instant)>,
     /// Kinds of steps that are not tried for a while.
-    held: Held,
+    blocks: Blocks,
     /// When the event that ended a leadership was noticed.
     lost_at: Option<Instant>,
     /// Since when the replicas of a newer version that wrote the slices are gone.
@@ -321,9 +321,9 @@ impl Reconciler {
         let mut memory = self.memory.lock();
         let known = memory.entry(key.clone()).or_default();
         known.wish = None;
-        known.held.expire();
+        known.blocks.expire();
         let Some(report) = &decision.report else {
-            let Some(until) = known.held.until() else { return Next::Forget };
+            let Some(until) = known.blocks.until() else { return Next::Forget };
             known.ending = None;
             return Next::At(until);
         };
@@ -333,11 +333,11 @@ impl Reconciler {
         self.metrics.services().set(key, report.clone());
         let now = clock::monotonic();
         let timer = decision.again_at.map(|at| now + until(at, self.clock.now()));
-        let held = known.held.until();
+        let blocked = known.blocks.until();
         // Once it is over, the takeover is a step like any other; a time that has passed would bring
         // the key back at once, for ever, while that step is refused.
         let takeover = known.newer_gone.map(|since| since + TAKEOVER).filter(|at| *at > now);
-        [timer, held, takeover].into_iter().flatten().min().map_or(Next::Idle, Next::At)
+        [timer, blocked, takeover].into_iter().flatten().min().map_or(Next::Idle, Next::At)
     }
 
     /// Remembers when a leadership ended, for the failover latency.
@@ -392,7 +392,7 @@ impl Reconciler {
     fn blocked(&self, key: &ServiceKey, snapshot: &Snapshot) -> Vec<Blocked> {
         let memory = self.memory.lock();
         let Some(known) = memory.get(key) else { return Vec::new() };
-        let mut blocked: Vec<Blocked> = known.held.now().cloned().collect();
+        let mut blocked: Vec<Blocked> = known.blocks.now().cloned().collect();
         if known.ending.is_some() && known.ending == record::uid(snapshot) {
             let message = "the namespace is being deleted".to_owned();
             // Of what is not created there nothing else is told.
@@ -414,20 +414,20 @@ impl Reconciler {
     fn refused(&self, key: &ServiceKey, kind: StepKind, reason: Reason, error: &CallError) {
         let mut memory = self.memory.lock();
         let known = memory.entry(key.clone()).or_default();
-        let wait = known.held.refused(kind, reason, &error.to_string());
+        let wait = known.blocks.refused(kind, reason, &error.to_string());
         warn!(%key, "{error}; tried again in {wait:?}");
     }
 
     /// Keeps a kind of step back for a while that somebody undoes: no fight over every write.
     fn undone(&self, key: &ServiceKey, kind: StepKind, name: &str) {
         let mut memory = self.memory.lock();
-        let wait = memory.entry(key.clone()).or_default().held.undone(kind, name);
+        let wait = memory.entry(key.clone()).or_default().blocks.undone(kind, name);
         warn!(%key, ?kind, service = name, "somebody undoes this each time; tried again in {wait:?}");
     }
 
     /// A step of this kind succeeded: it is not refused any longer.
     pub fn succeeded(&self, key: &ServiceKey, kind: StepKind) {
-        if self.memory.lock().get_mut(key).is_some_and(|known| known.held.succeeded(kind)) {
+        if self.memory.lock().get_mut(key).is_some_and(|known| known.blocks.succeeded(kind)) {
             info!(%key, ?kind, "no longer refused");
         }
     }

@@ -102,7 +102,7 @@ impl Case<'_> {
         };
         let next = next.map(|next| Step::Slice(Box::new(next)));
         let lagging = next.is_some();
-        let refused = next.as_ref().and_then(|step| ctx.refused(step));
+        let refused = next.as_ref().and_then(|step| ctx.blocked_by(step));
         routing.steps.extend(next);
         if valid && !leader.deleting() {
             mend(routing, source, leader, spec, ctx.version);

@@ -47,6 +47,11 @@ impl Scene {
         sleep(SOON).await;
     }
 
+    fn refuse_deletion_of_endpoints(&self, times: usize) {
+        let refused = Fault::Status(403, "Forbidden", "no");
+        self.world.api.fail("DELETE", &format!("{ENDPOINTS}/web-leader"), times, refused);
+    }
+
     fn leader_uid(&self) -> String {
         let leader = self.world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
         leader["metadata"]["uid"].as_str().unwrap().to_owned()
@@ -152,12 +157,7 @@ async fn what_is_not_of_our_leader_service_stays() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_repeated_and_keeps_back_nothing_else() {
     let scene = Scene::new().await;
-    scene.world.api.fail(
-        "DELETE",
-        &format!("{ENDPOINTS}/web-leader"),
-        30,
-        Fault::Status(403, "Forbidden", "no"),
-    );
+    scene.refuse_deletion_of_endpoints(30);
     scene.put(&scene.leader_uid());
     sleep(SOON).await;
     assert_eq!(scene.left(), (false, true));
@@ -191,12 +191,7 @@ async fn one_that_is_no_leftover_any_longer_is_forgotten() {
 #[tokio::test(start_paused = true)]
 async fn one_that_cannot_be_removed_does_not_hold_up_the_next() {
     let scene = Scene::new().await;
-    scene.world.api.fail(
-        "DELETE",
-        &format!("{ENDPOINTS}/web-leader"),
-        usize::MAX,
-        Fault::Status(403, "Forbidden", "no"),
-    );
+    scene.refuse_deletion_of_endpoints(usize::MAX);
     scene.world.api.put(ENDPOINTS, endpoints("endpoint-controller"));
     // Long enough for the waits to have grown.
     sleep(Duration::from_mins(10)).await;

@@ -22,7 +22,7 @@ pub(super) const LAST_WAIT: Duration = Duration::from_mins(5);
 
 /// What is kept back, at most one entry a kind.
 #[derive(Default)]
-pub(super) struct Held(Vec<Entry>);
+pub(super) struct Blocks(Vec<Entry>);
 
 struct Entry {
     blocked: Blocked,
@@ -32,7 +32,7 @@ struct Entry {
     undone: bool,
 }
 
-impl Held {
+impl Blocks {
     /// What is kept back now.
     pub(super) fn now(&self) -> impl Iterator<Item = &Blocked> {
         let now = clock::monotonic();
