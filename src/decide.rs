@@ -48,6 +48,20 @@ pub struct Target {
     pub version: Option<String>,
 }
 
+impl Target {
+    /// This very object, in whatever version.
+    pub fn of(object: &Service) -> Self {
+        let meta = &object.metadata;
+        let (name, uid) = (meta.name.clone(), meta.uid.clone());
+        Self { name: name.unwrap_or_default(), uid: uid.unwrap_or_default(), version: None }
+    }
+
+    /// This very object, as it was seen.
+    pub fn as_seen(object: &Service) -> Self {
+        Self { version: object.metadata.resource_version.clone(), ..Self::of(object) }
+    }
+}
+
 /// One write: one call to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
@@ -160,8 +174,17 @@ pub struct Notice {
     pub reason: EventReason,
     /// What happened, in one line.
     pub note: String,
-    /// Name that makes it one event whoever writes it; `None` for an ordinary event.
-    pub once: Option<String>,
+    /// The switch it tells of, so that it is one event whoever writes it; `None` for an ordinary event.
+    pub switch: Option<Switched>,
+}
+
+/// Which switch it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switched {
+    /// Its number, by which its event is named.
+    pub epoch: u64,
+    /// When it was. The lock may have got a newer epoch since, without a switch.
+    pub at: Timestamp,
 }
 
 /// Steps that are kept back: the API server refused one for a reason that trying again at once cannot

@@ -62,7 +62,9 @@ struct Memory {
     /// A namespace does not come back from that; a source of the same name later has another uid.
     ending: Option<String>,
     /// The last switch before this process began has been told, should it have been untold.
-    told: bool,
+    told_before: bool,
+    /// When the last switch was of which this process has told.
+    told: Option<Timestamp>,
 }
 
 /// What a reconcile asks for next.
@@ -231,7 +233,7 @@ impl Reconciler {
             if decision.history_void {
                 let note = "the slice was decided on newer data than the cluster now has: it was \
                             restored from a backup; deciding afresh";
-                record::event(self, key, key, None, Reason::HistoryRestored, note, None);
+                record::event(self, key, key, None, Reason::HistoryRestored, note);
             }
             if !acting && let Some(at) = self.waits_for_rank(key, &step) {
                 return Ok(Next::At(at));
@@ -305,15 +307,21 @@ impl Reconciler {
         }
     }
 
-    /// At the first rest of a Service: the event that a replica before may have died over.
-    fn tell_untold(&self, key: &ServiceKey, snapshot: &Snapshot) {
+    /// At the first rest of a Service, or its first switch: the event that a replica before may have died
+    /// over.
+    pub fn tell_untold(&self, key: &ServiceKey, snapshot: &Snapshot) {
         let told = {
             let mut memory = self.memory.lock();
-            std::mem::replace(&mut memory.entry(key.clone()).or_default().told, true)
+            std::mem::replace(&mut memory.entry(key.clone()).or_default().told_before, true)
         };
         if !told {
             record::untold(self, key, snapshot, self.began);
         }
+    }
+
+    /// Whether to tell of the switch of this time: the first who asks does.
+    pub fn tells_of(&self, key: &ServiceKey, at: Timestamp) -> bool {
+        self.memory.lock().entry(key.clone()).or_default().told.replace(at) != Some(at)
     }
 
     /// A timer or a refusal that runs out, or nothing; an unmanaged Service is forgotten.

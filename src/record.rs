@@ -9,7 +9,7 @@ use tracing::info;
 
 use crate::clock;
 use crate::decide::mirror;
-use crate::decide::{Decision, Notice, Step};
+use crate::decide::{Decision, Notice, Step, Target};
 use crate::events::{Note, Reason};
 use crate::index::Snapshot;
 use crate::names::ServiceKey;
@@ -44,6 +44,10 @@ pub fn applied(
                     latency_ms = latency.map(|l| l.as_secs_f64() * 1000.0),
                     "leader switched"
                 );
+                on.tell_untold(key, snapshot);
+                // Now, and not with its mirror: another switch may come before that, and an answer to
+                // that may be lost.
+                tell(on, key, &switch.leader, &[mirror::told(switch)]);
             } else {
                 info!(%key, urgent = next.urgent, "slice written");
             }
@@ -52,7 +56,7 @@ pub fn applied(
             let name = service.metadata.name.as_deref().unwrap_or_default();
             info!(%key, leader_service = name, "leader Service created");
             let note = format!("made leader Service {name}");
-            event(on, key, key, uid(snapshot), Reason::LeaderServiceCreated, &note, None);
+            event(on, key, key, uid(snapshot), Reason::LeaderServiceCreated, &note);
         }
         Step::PatchLeader(target, patch) => {
             let selector = patch.pointer("/spec/selector").is_some();
@@ -63,23 +67,20 @@ pub fn applied(
                 (Reason::DriftRepaired, format!("put right: {}", fields(patch)))
             };
             let leader = ServiceKey::new(key.namespace.clone(), target.name.as_str());
-            event(on, key, &leader, Some(target.uid.clone()), reason, &note, None);
+            event(on, key, &leader, Some(target.uid.clone()), reason, &note);
         }
         Step::DeleteLeader(target) => {
             info!(%key, leader_service = %target.name, "leader Service deleted");
             let note =
                 format!("removed leader Service {}: it is not asked for any longer", target.name);
-            event(on, key, key, uid(snapshot), Reason::LeaderServiceDeleted, &note, None);
+            event(on, key, key, uid(snapshot), Reason::LeaderServiceDeleted, &note);
         }
-        Step::Mirror(target, _, notices) => {
-            let leader = ServiceKey::new(key.namespace.clone(), target.name.as_str());
-            tell(on, key, &leader, &target.uid, notices);
-        }
+        Step::Mirror(target, _, notices) => tell(on, key, target, notices),
         Step::SourceConditions(target, _, notices) => {
             if let Some(limit) = decision.refused_by {
                 on.metrics.limit_refusal(limit.as_str());
             }
-            tell(on, key, key, &target.uid, notices);
+            tell(on, key, target, notices);
         }
     }
 }
@@ -88,15 +89,20 @@ pub fn applied(
 pub fn untold(on: &Reconciler, key: &ServiceKey, snapshot: &Snapshot, began: Timestamp) {
     for leader in &snapshot.leaders {
         let notice = mirror::untold(leader, began);
-        let about = ServiceKey::new(key.namespace.clone(), leader.name());
-        tell(on, key, &about, leader.uid(), notice.as_slice());
+        tell(on, key, &Target::of(&leader.object), &notice);
     }
 }
 
 /// Records a step that failed.
 pub fn failed(on: &Reconciler, key: &ServiceKey, step: &Step, error: &CallError) {
-    if matches!(step, Step::Slice(_)) {
-        on.metrics.slice_write_failed(key, overtaken(error));
+    match step {
+        Step::Slice(_) => on.metrics.slice_write_failed(key, overtaken(error)),
+        // Perhaps written, and then nobody else comes by this switch. Whoever wrote it to the slice may
+        // be dead.
+        Step::Mirror(target, _, notices) if error.may_have_happened() => {
+            tell(on, key, target, notices.iter().filter(|n| n.switch.is_some()));
+        }
+        _ => {}
     }
 }
 
@@ -131,8 +137,17 @@ pub fn event(
     uid: Option<String>,
     reason: Reason,
     text: &str,
-    once: Option<String>,
 ) {
+    on.events.publish(note(key, about, uid, reason, text));
+}
+
+fn note(
+    key: &ServiceKey,
+    about: &ServiceKey,
+    uid: Option<String>,
+    reason: Reason,
+    text: &str,
+) -> Note {
     let regarding = ObjectReference {
         api_version: Some("v1".into()),
         kind: Some("Service".into()),
@@ -141,21 +156,26 @@ pub fn event(
         uid,
         ..ObjectReference::default()
     };
-    let note = Note { name: once, ..Note::new(reason, key.clone(), regarding, text) };
-    on.events.publish(note);
+    Note::new(reason, key.clone(), regarding, text)
 }
 
-fn tell(on: &Reconciler, key: &ServiceKey, about: &ServiceKey, uid: &str, notices: &[Notice]) {
+/// Tells of the Service `about`; of a switch only where this process has not yet.
+fn tell<'a>(
+    on: &Reconciler,
+    key: &ServiceKey,
+    about: &Target,
+    notices: impl IntoIterator<Item = &'a Notice>,
+) {
+    let service = ServiceKey::new(key.namespace.clone(), about.name.as_str());
     for notice in notices {
-        event(
-            on,
-            key,
-            about,
-            Some(uid.to_owned()),
-            notice.reason,
-            &notice.note,
-            notice.once.clone(),
-        );
+        let note = note(key, &service, Some(about.uid.clone()), notice.reason, &notice.note);
+        match notice.switch {
+            None => on.events.publish(note),
+            Some(switch) if on.tells_of(key, switch.at) => {
+                on.events.publish(note.once_an_epoch(&about.uid, switch.epoch));
+            }
+            Some(_) => {}
+        }
     }
 }
 

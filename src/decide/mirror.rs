@@ -8,8 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::Notice;
 use super::elect::{Choice, Standing};
+use super::slices::Switch;
+use super::{Notice, Switched};
 use crate::events::Reason as EventReason;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::slice::Truth;
@@ -122,30 +123,39 @@ pub fn condition(service: &Service, state: &Readiness, now: Timestamp) -> Condit
 pub fn notices(leader: &Leader, truth: &Truth, state: &Readiness) -> Vec<Notice> {
     let before = read(&leader.object);
     let mut notices = Vec::new();
-    if truth.switched_at.is_some() && truth.switched_at != before.switched_at {
-        notices.push(switched(leader, truth, before.pod_name.as_deref()));
+    if truth.switched_at != before.switched_at {
+        notices.extend(last_switch(truth, before.pod_name.as_deref()));
     }
     let known = own_conditions(&leader.object).find(|c| c.type_ == keys::CONDITION_LEADER_READY);
     let changed = known.is_none_or(|c| c.reason != state.reason.as_str());
     if changed {
-        notices.push(Notice { reason: state.reason, note: state.message.clone(), once: None });
+        notices.push(Notice { reason: state.reason, note: state.message.clone(), switch: None });
     }
     notices
 }
 
-/// The event of a switch.
-fn switched(leader: &Leader, truth: &Truth, from: Option<&str>) -> Notice {
-    let to = truth.pod_name.as_deref().unwrap_or_default();
-    let why = truth.reason.as_deref().unwrap_or_default();
+/// The event of a switch that was just written.
+pub fn told(switch: &Switch) -> Notice {
+    let which = Switched { epoch: switch.epoch, at: switch.at };
+    switched(which, switch.from.as_deref(), &switch.name, switch.reason.as_str())
+}
+
+fn switched(switch: Switched, from: Option<&str>, to: &str, why: &str) -> Notice {
     let what = match from {
         Some(from) => format!("leader changed from {from} to {to}"),
         None => format!("{to} leads"),
     };
     Notice {
         reason: EventReason::LeaderChanged,
-        note: format!("{what} ({why}), epoch {}", truth.epoch),
-        once: Some(format!("{}.{}", leader.uid(), truth.epoch)),
+        note: format!("{what} ({why}), epoch {}", switch.epoch),
+        switch: Some(switch),
     }
+}
+
+fn last_switch(truth: &Truth, from: Option<&str>) -> Option<Notice> {
+    let switch = Switched { epoch: truth.epoch, at: truth.switched_at? };
+    let to = truth.pod_name.as_deref().unwrap_or_default();
+    Some(switched(switch, from, to, truth.reason.as_deref().unwrap_or_default()))
 }
 
 /// The event of the last switch, for a replica that has begun at `began`: whoever wrote the mirror
@@ -154,7 +164,7 @@ fn switched(leader: &Leader, truth: &Truth, from: Option<&str>) -> Notice {
 pub fn untold(leader: &Leader, began: Timestamp) -> Option<Notice> {
     let truth = read(&leader.object);
     let before = began.duration_since(truth.switched_at?);
-    (!before.is_negative() && before <= UNTOLD).then(|| switched(leader, &truth, None))
+    last_switch(&truth, None).filter(|_| !before.is_negative() && before <= UNTOLD)
 }
 
 /// Names in one line why each pod is (not) leading. No counters of changing things, nothing that

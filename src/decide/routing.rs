@@ -328,7 +328,7 @@ fn take_down(
     if let Some(source) = source
         && own_conditions(source).next().is_some()
     {
-        routing.steps.push(Step::SourceConditions(target(source, false), Vec::new(), Vec::new()));
+        routing.steps.push(Step::SourceConditions(Target::of(source), Vec::new(), Vec::new()));
     }
     routing
 }
@@ -348,7 +348,7 @@ fn remove_others(
         routing.doubtful = true;
         empty_slices(routing, snapshot, ctx, [leader], false);
         if !leader.deleting() {
-            routing.steps.push(Step::DeleteLeader(target(&leader.object, true)));
+            routing.steps.push(Step::DeleteLeader(Target::as_seen(&leader.object)));
         }
     }
 }
@@ -369,21 +369,12 @@ fn source_conditions(
                 message: problem.message.clone(),
             };
             let notice =
-                Notice { reason: problem.reason, note: problem.message.clone(), once: None };
+                Notice { reason: problem.reason, note: problem.message.clone(), switch: None };
             (vec![mirror::condition(source, &state, ctx.now)], vec![notice])
         }
     };
     routing.refused_by = problem.and_then(|p| p.limit);
     if !mirror::same_conditions(source, &wanted) {
-        routing.steps.push(Step::SourceConditions(target(source, false), wanted, notices));
-    }
-}
-
-pub(super) fn target(service: &Service, with_version: bool) -> Target {
-    let meta = &service.metadata;
-    Target {
-        name: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-        version: meta.resource_version.clone().filter(|_| with_version),
+        routing.steps.push(Step::SourceConditions(Target::of(source), wanted, notices));
     }
 }

@@ -11,9 +11,9 @@ use serde_json::json;
 use super::elect::{self, Choice, Incumbent, Rules, Standing};
 use super::mirror::{self, Readiness};
 use super::ports::{self, Ports};
-use super::routing::{Routing, target};
+use super::routing::Routing;
 use super::slices::{self, Present, SliceWrite, Version};
-use super::{Blocked, Context, Step, desired};
+use super::{Blocked, Context, Step, Target, desired};
 use crate::events::Reason;
 use crate::index::Snapshot;
 use crate::index::pod::Family;
@@ -121,7 +121,7 @@ impl Case<'_> {
             if !mirror::says(&leader.object, &mirror) {
                 let notices = mirror::notices(leader, &truth, &state);
                 // With its version: a late writer must not take the epoch back.
-                let target = target(&leader.object, true);
+                let target = Target::as_seen(&leader.object);
                 routing.steps.push(Step::Mirror(target, Box::new(mirror), notices));
             }
         }
@@ -216,7 +216,7 @@ fn slice_ports(
 fn mend(routing: &mut Routing, source: &Service, leader: &Leader, spec: &LeaderSpec, version: u32) {
     let service = desired::leader_service(source, spec, version);
     if let Some(patch) = desired::drift(&leader.object, &service) {
-        routing.steps.push(Step::PatchLeader(target(&leader.object, true), patch));
+        routing.steps.push(Step::PatchLeader(Target::as_seen(&leader.object), patch));
     }
 }
 

@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::Context;
 use super::elect::{Begun, Choice, Conditions, Incumbent, Reason};
+use super::{Context, Target};
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
@@ -61,8 +61,12 @@ pub struct Switch {
     pub from: Option<String>,
     /// Number of the switch.
     pub epoch: u64,
+    /// When.
+    pub at: Timestamp,
     /// Why.
     pub reason: Reason,
+    /// Leader Service whose leader it changes.
+    pub leader: Target,
 }
 
 /// What the slices are written from.
@@ -236,7 +240,9 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
             name: pod.name.to_string(),
             from: wanted.incumbent.map(|i| i.name.clone()),
             epoch: to_come,
+            at: wanted.now,
             reason,
+            leader: Target::of(&wanted.leader.object),
         })
     });
     // A slice that no family needs any longer must not keep a healthy pod beside the next leader.
@@ -348,7 +354,7 @@ impl Content {
             (None, None) => (None, None),
         };
         let (switched_at, reason) = match switch {
-            Some(s) => (Some(wanted.now), Some(s.reason.as_str().to_owned())),
+            Some(s) => (Some(s.at), Some(s.reason.as_str().to_owned())),
             None => (last.switched_at, last.reason.clone()),
         };
         Self {

@@ -180,8 +180,11 @@ fn a_leader_service_is_made_and_routes() {
     let Step::Mirror(_, _, notices) = &steps[2] else { panic!() };
     assert_eq!(notices[0].reason, EventReason::LeaderChanged);
     assert_eq!(notices[0].note, format!("b leads (first_leader), epoch {}", scene.epoch()));
-    let once = format!("{}.{}", scene.leader().id(), scene.epoch());
-    assert_eq!(notices[0].once, Some(once));
+    assert_eq!(notices[0].switch.map(|s| s.epoch), Some(scene.epoch()));
+    let Step::Slice(next) = &steps[1] else { panic!() };
+    let switch = next.switch.as_ref().unwrap();
+    assert_eq!(switch.leader, Target::of(&scene.leader()));
+    assert_eq!(mirror::told(switch), notices[0], "the same event, whoever tells");
 }
 
 #[test]

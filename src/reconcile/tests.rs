@@ -1,5 +1,7 @@
 //! Scenarios of the worker against the API server double: what it writes, and what faults do to it.
 
+mod told;
+
 use serde_json::{Value, json};
 
 use super::blocks::FIRST_REFUSAL_WAIT;
@@ -159,34 +161,6 @@ async fn a_switch_whose_answer_was_lost_is_settled_by_reading_and_counted_once()
     assert!(world.metric(
         r#"zen_lead_failover_count_total{namespace="shop",reason="pod_not_ready",service="web"} 1"#
     ));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_switch_whose_writer_died_before_its_event_is_told_once_by_the_next_process() {
-    let world = World::new();
-    // Mirrored, and its event is never written.
-    world.reconcile().await.unwrap();
-    let leader = world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
-    let (uid, epoch) = (leader["metadata"]["uid"].as_str().unwrap(), world.epoch());
-    let event = format!("/apis/events.k8s.io/v1/namespaces/shop/events/{uid}.{epoch}");
-    let before = world.writes();
-    for told_before in [false, true] {
-        assert_eq!(world.api.get(&event).is_some(), told_before);
-        let (mut next, metrics) = worker(&world.api, "zl-0", &[]);
-        let caller = Caller::new(metrics);
-        let (events, writer) =
-            Publisher::new(world.api.client(), caller, next.me.clone(), next.clock.clone());
-        next.events = events;
-        for _ in 0..3 {
-            sync(&next, &world.key).await;
-            assert_eq!(next.reconcile(&world.key, clock::monotonic()).await.unwrap(), Next::Idle);
-        }
-        drop(next);
-        writer.run(std::future::pending()).await;
-        let written = world.api.get(&event).expect("the event");
-        assert_eq!(written["note"], format!("a leads (first_leader), epoch {epoch}"));
-    }
-    assert_eq!(world.writes(), before + 2, "one attempt a process, and nothing else");
 }
 
 #[tokio::test(start_paused = true)]

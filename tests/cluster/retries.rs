@@ -23,6 +23,7 @@ tests![
     what_cannot_succeed_is_tried_once,
     deadline_is_counted_told_and_settled,
     lost_answer_is_settled_by_reading,
+    lost_answer_to_a_mirror_leaves_no_switch_untold,
 ];
 
 async fn proxy(t: &Case) -> Proxy {
@@ -187,6 +188,12 @@ fn creates(what: &'static str, name: String) -> impl Fn(&Seen) -> bool {
 fn replaces(service: &str) -> impl Fn(&Seen) -> bool + use<> {
     let slice = format!("/endpointslices/{service}-leader-");
     move |s| s.verb == "PUT" && s.path.contains(&slice)
+}
+
+/// The writes of what the leader Service of a source says of its leader.
+fn mirrors(service: &str) -> impl Fn(&Seen) -> bool + use<> {
+    let status = format!("/services/{service}-leader/status");
+    move |s| s.verb == "PATCH" && s.path.ends_with(&status)
 }
 
 /// The requests of a kind that met a fault.
@@ -450,4 +457,19 @@ async fn lost_answer_is_settled_by_reading(t: Arc<Case>) {
     assert!(epoch(&slice) > before);
     let told = "; settled by reading the slice: it took effect";
     assert_ne!(t.world.product.lines_about(0, told, 1), "");
+}
+
+/// The leader Service says that somebody else leads, and nobody is left who would look again.
+async fn lost_answer_to_a_mirror_leaves_no_switch_untold(t: Arc<Case>) {
+    let proxy = proxy(&t).await;
+    start(&t, &proxy).await;
+    t.ready_pods("web", &["a", "b"]).await;
+    sources(&t, &["web"]).await;
+    until_told(&t, "web", "a").await;
+    proxy.fail(1, Fault::ResetAfter, mirrors("web"));
+    t.set_ready("a", false).await;
+    until_told(&t, "web", "b").await;
+    assert_eq!(failed(&proxy, mirrors("web")), 1);
+    t.until_told("web-leader", 2).await;
+    books_agree(&t, &proxy).await;
 }

@@ -1,0 +1,178 @@
+//! Each switch has its Event, and one only, whatever happens to the calls around it.
+
+use super::*;
+use crate::events::Writer;
+
+const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
+
+/// Gives a worker a publisher whose Events are written as soon as the writer runs.
+fn telling(worker: &mut Reconciler, world: &World) -> Writer {
+    let caller = Caller::new(worker.metrics.clone());
+    let (me, clock) = (worker.me.clone(), worker.clock.clone());
+    let (events, writer) = Publisher::new(world.api.client(), caller, me, clock);
+    worker.events = events;
+    writer
+}
+
+/// What the Event of a switch says; `None` where there is none.
+fn note(world: &World, epoch: u64) -> Option<String> {
+    let leader = world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
+    let uid = leader["metadata"]["uid"].as_str().unwrap();
+    let event = world.api.get(&format!("{EVENTS}/{uid}.{epoch}"))?;
+    Some(event["note"].as_str().unwrap().to_owned())
+}
+
+/// Number of Events of a reason.
+fn count(metrics: &Metrics, reason: &str, result: &str) -> usize {
+    let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
+    let labels = format!(r#"zen_lead_events_total{{reason="{reason}",result="{result}"}} "#);
+    text.lines().find_map(|l| l.strip_prefix(&labels)).map_or(0, |value| value.parse().unwrap())
+}
+
+/// A millisecond later: no two switches are of the same time.
+fn later(worker: &Reconciler) {
+    worker.clock.set(worker.clock.now() + Duration::from_millis(1));
+}
+
+/// As its queue does: again until it succeeds, here at most ten times.
+async fn until_done(worker: &Reconciler, key: &ServiceKey) {
+    for _ in 0..10 {
+        sync(worker, key).await;
+        if worker.reconcile(key, clock::monotonic()).await == Ok(Next::Idle) {
+            return;
+        }
+    }
+    panic!("not at rest after ten reconciles");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_is_told_once_whichever_call_fails_or_loses_its_answer() {
+    let calls =
+        [("PUT", "web-leader-zen-lead-ipv4"), ("GET", SLICES), ("PATCH", "web-leader/status")];
+    let unavailable = Fault::Status(503, "ServiceUnavailable", "etcd has no leader");
+    for (verb, path) in calls {
+        for fault in [Fault::Reset, Fault::ResetAfter, Fault::StallAfter, unavailable.clone()] {
+            // Once, and for longer than a call is tried.
+            for times in [1, 99] {
+                let world = World::new();
+                let (mut worker, metrics) = worker(&world.api, "zl-0", &[]);
+                let writer = telling(&mut worker, &world);
+                until_done(&worker, &world.key).await;
+                let first = world.epoch();
+
+                later(&worker);
+                world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+                sync(&worker, &world.key).await;
+                world.api.fail(verb, path, times, fault.clone());
+                let _ = worker.reconcile(&world.key, clock::monotonic()).await;
+                world.api.forgive();
+                until_done(&worker, &world.key).await;
+
+                drop(worker);
+                writer.run(std::future::pending()).await;
+                let case = format!("{verb} {path}: {fault:?}, {times} times");
+                let told = [first, first + 1].map(|epoch| note(&world, epoch));
+                let expected = [
+                    format!("a leads (first_leader), epoch {first}"),
+                    format!("leader changed from a to b (pod_not_ready), epoch {}", first + 1),
+                ];
+                assert_eq!(told, expected.map(Some), "{case}");
+                assert_eq!(world.epoch(), first + 1, "{case}");
+                let tried = ["written", "exists", "repeated", "failed", "dropped"]
+                    .map(|result| count(&metrics, "LeaderChanged", result));
+                assert_eq!(tried, [2, 0, 0, 0, 0], "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_that_the_mirror_never_shows_is_told() {
+    let world = World::new();
+    let (mut worker, _) = worker(&world.api, "zl-0", &[]);
+    let writer = telling(&mut worker, &world);
+    until_done(&worker, &world.key).await;
+    let first = world.epoch();
+
+    later(&worker);
+    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    sync(&worker, &world.key).await;
+    world.api.fail("PATCH", "web-leader/status", 99, Fault::Reset);
+    worker.reconcile(&world.key, clock::monotonic()).await.unwrap_err();
+    world.api.forgive();
+    // The next one comes before the mirror could be written.
+    later(&worker);
+    world.api.put(PODS, pod("a", "10.0.0.1", true, 1));
+    world.api.put(PODS, pod("b", "10.0.0.2", false, 2));
+    until_done(&worker, &world.key).await;
+
+    drop(worker);
+    writer.run(std::future::pending()).await;
+    let told = [first + 1, first + 2].map(|epoch| note(&world, epoch).unwrap());
+    assert!(told[0].starts_with("leader changed from a to b "), "{told:?}");
+    assert!(told[1].starts_with("leader changed from b to a "), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_whose_writer_died_is_told_by_a_replica_that_loses_the_answer_to_its_mirror() {
+    let world = World::new();
+    let (mut next, _) = worker(&world.api, "zl-1", &[]);
+    let writer = telling(&mut next, &world);
+    // Both at rest: neither has an earlier switch to tell of.
+    world.reconcile().await.unwrap();
+    until_done(&next, &world.key).await;
+    let first = world.epoch();
+
+    later(&world.worker);
+    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    world.api.fail("PATCH", "web-leader/status", 99, Fault::Reset);
+    // Its Event is never written.
+    world.reconcile().await.unwrap_err();
+    world.api.forgive();
+    world.api.fail("PATCH", "web-leader/status", 1, Fault::ResetAfter);
+    until_done(&next, &world.key).await;
+
+    drop(next);
+    writer.run(std::future::pending()).await;
+    let told = note(&world, first + 1).expect("the event");
+    assert!(told.starts_with("leader changed from a to b "), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_whose_writer_died_before_its_event_is_told_once_by_the_next_process() {
+    let world = World::new();
+    // Mirrored, and its event is never written.
+    world.reconcile().await.unwrap();
+    let epoch = world.epoch();
+    let before = world.writes();
+    for told_before in [false, true] {
+        assert_eq!(note(&world, epoch).is_some(), told_before);
+        let (mut next, _) = worker(&world.api, "zl-0", &[]);
+        let writer = telling(&mut next, &world);
+        for _ in 0..3 {
+            until_done(&next, &world.key).await;
+        }
+        drop(next);
+        writer.run(std::future::pending()).await;
+        let told = format!("a leads (first_leader), epoch {epoch}");
+        assert_eq!(note(&world, epoch), Some(told));
+    }
+    assert_eq!(world.writes(), before + 2, "one attempt a process, and nothing else");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_begins_with_a_switch_tells_of_the_one_before_too() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    let first = world.epoch();
+    let (mut next, _) = worker(&world.api, "zl-0", &[]);
+    let writer = telling(&mut next, &world);
+    later(&next);
+    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    until_done(&next, &world.key).await;
+    drop(next);
+    writer.run(std::future::pending()).await;
+    let told = [first, first + 1].map(|epoch| note(&world, epoch).unwrap());
+    assert!(told[0].starts_with("a leads "), "{told:?}");
+    assert!(told[1].starts_with("leader changed from a to b "), "{told:?}");
+}
