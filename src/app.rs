@@ -24,7 +24,7 @@ use crate::ownership;
 use crate::pki;
 use crate::queue::Queue;
 use crate::reader::Reader;
-use crate::reconcile::{Next, Reconciler};
+use crate::reconcile::{Next, Reconciler, Turns};
 use crate::record;
 use crate::retry::{self, Caller, Operation, Target};
 use crate::serve::{self, admin, tls, webhook};
@@ -195,6 +195,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         Box::new(move |key| wake.add_now(key)),
     );
     reconciler.tracer = tracer;
+    reconciler.turns = Turns::of(args.workers);
     let reconciler = Arc::new(reconciler);
     leftovers::start(&client, reconciler.clone(), &metrics, &supervisor, &shutdown);
     for _ in 0..args.workers {

@@ -250,6 +250,9 @@ pub enum Action {
 pub struct Decision {
     /// What is to be done now.
     pub action: Action,
+    /// What is to be done, or to be read for, is making the leader Service of a source that has none:
+    /// it serves nobody yet, so it may wait for its turn.
+    pub makes_first: bool,
     /// When a timer of this Service runs out.
     pub again_at: Option<Timestamp>,
     /// State for the metrics; `None` when the Service is not managed (any more).
@@ -277,6 +280,7 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
         let outranked = routing.outranked && !step.urgent();
         !refused && !outranked
     });
+    let makes_first = snapshot.leaders.is_empty() && matches!(step, Some(Step::CreateLeader(_)));
     // An election over pods that were never listed would find everybody gone.
     let blind = routing.choice.is_some() && !snapshot.pods_known && ctx.trust != Trust::Lost;
     let action = match step {
@@ -290,6 +294,7 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
     };
     Decision {
         action,
+        makes_first,
         again_at: routing.again_at,
         report: routing.report,
         choice: routing.choice,

@@ -6,6 +6,7 @@
 mod blocks;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use blocks::Blocks;
+pub use turns::Turns;
 
 use crate::apply::{Applied, Applier};
 use crate::clock::{self, Clock};
@@ -113,6 +115,8 @@ pub struct Reconciler {
     pub wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
     /// Makes a span of each reconcile and its parts.
     pub tracer: Tracer,
+    /// Sources whose first leader Service is being made.
+    pub turns: Turns,
     began: Timestamp,
     memory: Mutex<HashMap<ServiceKey, Memory>>,
 }
@@ -139,6 +143,7 @@ impl Reconciler {
         wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
     ) -> Self {
         let (tracer, memory, began) = (Tracer::off(), Mutex::default(), clock.now());
+        let turns = Turns::of(1);
         Self {
             index,
             applier,
@@ -151,6 +156,7 @@ impl Reconciler {
             trust,
             wake,
             tracer,
+            turns,
             began,
             memory,
         }
@@ -199,6 +205,7 @@ impl Reconciler {
         let mut view = View::Cache;
         let mut acting = false;
         let mut written = HashMap::new();
+        let mut turn = self.turns.given(key, &*self.wake);
         let began = clock::monotonic();
         for _ in 0..MAX_STEPS {
             if clock::monotonic() - began >= DEADLINE {
@@ -218,6 +225,14 @@ impl Reconciler {
             self.note_newer(key, decision.may_take_over);
             self.metrics.cache_lookup("services", matches!(view, View::Cache));
             self.note_loss(key, &decision, noticed);
+            if !decision.makes_first {
+                turn = None;
+            } else if turn.is_none() {
+                turn = self.turns.ask(key, &*self.wake);
+                if turn.is_none() {
+                    return Ok(Next::Idle);
+                }
+            }
             let step = match decision.action.clone() {
                 Action::Nothing => {
                     self.tell_untold(key, &snapshot);

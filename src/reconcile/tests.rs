@@ -1,6 +1,7 @@
 //! Scenarios of the worker against the API server double: what it writes, and what faults do to it.
 
 mod told;
+mod turns;
 
 use serde_json::{Value, json};
 

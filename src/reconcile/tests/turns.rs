@@ -1,0 +1,143 @@
+//! Making many leader Services: some at a time, each of them in the end, and nobody served waits.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use tokio::sync::mpsc;
+
+use super::*;
+
+const WORKERS: usize = 16;
+const AT_ONCE: usize = 4;
+/// For the API server to make one.
+const SLOW: Duration = Duration::from_secs(4);
+
+fn name(n: usize) -> String {
+    format!("s{n}")
+}
+
+fn key(n: usize) -> ServiceKey {
+    ServiceKey::new("shop", name(n).as_str())
+}
+
+/// A worker whose wakes arrive in a channel.
+fn woken(api: &FakeApi) -> (Reconciler, mpsc::UnboundedReceiver<ServiceKey>) {
+    let (mut worker, _) = worker(api, "zl-0", &[]);
+    let (sender, woken) = mpsc::unbounded_channel();
+    worker.wake = Box::new(move |key| sender.send(key).unwrap());
+    worker.turns = Turns::of(WORKERS);
+    (worker, woken)
+}
+
+fn sources(api: &FakeApi, number: usize) -> BTreeSet<ServiceKey> {
+    api.put(PODS, pod("a", "10.0.0.1", true, 1));
+    for n in 0..number {
+        let mut source = source();
+        source["metadata"]["name"] = json!(name(n));
+        api.put(SERVICES, source);
+    }
+    (0..number).map(key).collect()
+}
+
+fn creations(api: &FakeApi) -> usize {
+    api.seen().iter().filter(|s| s.verb == "POST" && s.path == SERVICES).count()
+}
+
+/// Reconciles these at once, then those that were woken, until nobody is any more.
+async fn until_rest(
+    worker: &Reconciler,
+    woken: &mut mpsc::UnboundedReceiver<ServiceKey>,
+    mut keys: BTreeSet<ServiceKey>,
+) {
+    while !keys.is_empty() {
+        let all = keys.iter().map(|key| worker.reconcile(key, clock::monotonic()));
+        let _ = join_all(all).await;
+        keys.clear();
+        while let Ok(key) = woken.try_recv() {
+            keys.insert(key);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quarter_of_the_workers_make_leader_services_until_all_are_made() {
+    let api = FakeApi::new();
+    let (worker, mut woken) = woken(&api);
+    let keys = sources(&api, WORKERS);
+    sync(&worker, &key(0)).await;
+    api.fail("POST", SERVICES, 99, Fault::Late(SLOW));
+    let began = clock::monotonic();
+    let watched = async {
+        let mut seen = Vec::new();
+        for _ in 0..WORKERS / AT_ONCE {
+            tokio::time::sleep(SLOW / 2).await;
+            seen.push(creations(&api));
+            tokio::time::sleep(SLOW / 2).await;
+        }
+        seen
+    };
+    let ((), seen) = tokio::join!(until_rest(&worker, &mut woken, keys), watched);
+    assert_eq!(seen, [4, 8, 12, 16], "four at a time, each once");
+    assert_eq!(clock::monotonic() - began, 4 * SLOW);
+    for n in 0..WORKERS {
+        let slice = api.get(&format!("{SLICES}/s{n}-leader-zen-lead-ipv4")).expect("it is led");
+        assert_eq!(slice["endpoints"][0]["targetRef"]["name"], "a");
+    }
+    assert_eq!(worker.turns.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_goes_on_where_nothing_is_made_after_all() {
+    let api = FakeApi::new();
+    let (worker, mut woken) = woken(&api);
+    let keys = sources(&api, WORKERS);
+    sync(&worker, &key(0)).await;
+    // Those that wait are not wanted any longer once it is their turn; those that do not are refused.
+    api.fail("POST", SERVICES, 99, Fault::Status(403, "Forbidden", "exceeded quota: q"));
+    let first = keys.iter().map(|key| worker.reconcile(key, clock::monotonic()));
+    join_all(first).await;
+    assert!(worker.turns.waiting() > 0);
+    for n in 1..WORKERS {
+        api.remove(&format!("{SERVICES}/s{n}"));
+    }
+    sync(&worker, &key(0)).await;
+    let mut left = BTreeSet::new();
+    while let Ok(key) = woken.try_recv() {
+        left.insert(key);
+    }
+    until_rest(&worker, &mut woken, left).await;
+    assert_eq!(worker.turns.waiting(), 0);
+    assert!(worker.turns.ask(&key(99), &*worker.wake).is_some(), "all turns have come back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reconcile_that_is_cancelled_gives_its_turn_back() {
+    let api = FakeApi::new();
+    let (worker, mut woken) = woken(&api);
+    let keys: Vec<ServiceKey> = sources(&api, AT_ONCE + 1).into_iter().collect();
+    sync(&worker, &key(0)).await;
+    api.fail("POST", SERVICES, AT_ONCE, Fault::Stall);
+    let all = join_all(keys.iter().map(|key| worker.reconcile(key, clock::monotonic())));
+    tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_err();
+    assert_eq!(woken.try_recv().as_ref(), Ok(&keys[AT_ONCE]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_served_already_waits_for_no_turn() {
+    let api = FakeApi::new();
+    let (worker, _woken) = woken(&api);
+    sources(&api, 1);
+    let served = key(0);
+    sync(&worker, &served).await;
+    assert_eq!(worker.reconcile(&served, clock::monotonic()).await.unwrap(), Next::Idle);
+    let others: Vec<_> =
+        (1..=AT_ONCE).map(|n| worker.turns.ask(&key(n), &*worker.wake).unwrap()).collect();
+    let mut renamed = source();
+    renamed["metadata"]["name"] = json!("s0");
+    renamed["metadata"]["annotations"]["zen-lead.io/leader-service-name"] = json!("elsewhere");
+    api.put(SERVICES, renamed);
+    sync(&worker, &served).await;
+    worker.reconcile(&served, clock::monotonic()).await.unwrap();
+    assert!(api.get(&format!("{SERVICES}/elsewhere")).is_some());
+    drop(others);
+}
