@@ -52,7 +52,7 @@ async fn every_switch_is_told_by_one_event(t: Arc<Case>) {
     for _ in 0..4 {
         t.until_ready_pods("web", 2).await;
         epochs.insert(epoch(&t.slice("web-leader", "IPv4").await.unwrap()));
-        // The mirror, and with it the event, belongs to this epoch before the next one begins.
+        // The mirror belongs to this epoch before the next one begins.
         until("the mirror has the epoch", || async {
             let found = t.services().get("web-leader").await.map_err(|e| e.to_string())?;
             check(epochs.last() == Some(&epoch(&found)), format!("{}", epoch(&found)))

@@ -174,17 +174,9 @@ pub struct Notice {
     pub reason: EventReason,
     /// What happened, in one line.
     pub note: String,
-    /// The switch it tells of, so that it is one event whoever writes it; `None` for an ordinary event.
-    pub switch: Option<Switched>,
-}
-
-/// Which switch it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Switched {
-    /// Its number, by which its event is named.
-    pub epoch: u64,
-    /// When it was. The lock may have got a newer epoch since, without a switch.
-    pub at: Timestamp,
+    /// When the switch was that it tells of, so that it is one event whoever writes it; `None` for an
+    /// ordinary event. Not its epoch: the lock may have got a newer one since, without a switch.
+    pub switched_at: Option<Timestamp>,
 }
 
 /// Steps that are kept back: the API server refused one for a reason that trying again at once cannot

@@ -6,6 +6,7 @@
 mod publisher;
 mod reason;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 
 pub use publisher::{Publisher, Writer};
@@ -31,7 +32,7 @@ pub struct Note {
     /// One or two sentences; cut at 1 kB.
     pub text: String,
     /// A name that says what the Event is about, so that it is written once by all replicas
-    /// together: see [`Note::once_an_epoch`]. Without it, repetitions within ten minutes are left
+    /// together: see [`Note::once_a_switch`]. Without it, repetitions within ten minutes are left
     /// out by each replica for itself.
     pub name: Option<String>,
     /// The trace that led to it.
@@ -57,11 +58,12 @@ impl Note {
         self
     }
 
-    /// Makes it the one Event of this switch: the name is made of the uid of the leader Service and
-    /// the epoch, so that of several replicas that report the switch one succeeds.
+    /// Makes it the one Event of the switch of this time: the name is made of the uid of the leader
+    /// Service and the milliseconds since 1970, so that of several replicas that report the switch one
+    /// succeeds.
     #[must_use]
-    pub fn once_an_epoch(mut self, leader_service_uid: &str, epoch: u64) -> Self {
-        self.name = Some(format!("{leader_service_uid}.{epoch}"));
+    pub fn once_a_switch(mut self, leader_service_uid: &str, at: Timestamp) -> Self {
+        self.name = Some(format!("{leader_service_uid}.{}", at.as_millisecond()));
         self
     }
 }

@@ -322,9 +322,8 @@ impl Reconciler {
         }
     }
 
-    /// At the first rest of a Service, or its first switch: the event that a replica before may have died
-    /// over.
-    pub fn tell_untold(&self, key: &ServiceKey, snapshot: &Snapshot) {
+    /// At the first rest of a Service: the event that a replica before may have died over.
+    fn tell_untold(&self, key: &ServiceKey, snapshot: &Snapshot) {
         let told = {
             let mut memory = self.memory.lock();
             std::mem::replace(&mut memory.entry(key.clone()).or_default().told_before, true)

@@ -44,10 +44,10 @@ pub fn applied(
                     latency_ms = latency.map(|l| l.as_secs_f64() * 1000.0),
                     "leader switched"
                 );
-                on.tell_untold(key, snapshot);
                 // Now, and not with its mirror: another switch may come before that, and an answer to
-                // that may be lost.
-                tell(on, key, &switch.leader, &[mirror::told(switch)]);
+                // that may be lost. Whoever wrote the switch before may have died over it.
+                let before = switch.before.iter().filter(|b| mirror::is_recent(b, switch.at));
+                tell(on, key, &switch.leader, before.chain([&mirror::told(switch)]));
             } else {
                 info!(%key, urgent = next.urgent, "slice written");
             }
@@ -100,7 +100,7 @@ pub fn failed(on: &Reconciler, key: &ServiceKey, step: &Step, error: &CallError)
         // Perhaps written, and then nobody else comes by this switch. Whoever wrote it to the slice may
         // be dead.
         Step::Mirror(target, _, notices) if error.may_have_happened() => {
-            tell(on, key, target, notices.iter().filter(|n| n.switch.is_some()));
+            tell(on, key, target, notices.iter().filter(|n| n.switched_at.is_some()));
         }
         _ => {}
     }
@@ -169,10 +169,10 @@ fn tell<'a>(
     let service = ServiceKey::new(key.namespace.clone(), about.name.as_str());
     for notice in notices {
         let note = note(key, &service, Some(about.uid.clone()), notice.reason, &notice.note);
-        match notice.switch {
+        match notice.switched_at {
             None => on.events.publish(note),
-            Some(switch) if on.tells_of(key, switch.at) => {
-                on.events.publish(note.once_an_epoch(&about.uid, switch.epoch));
+            Some(at) if on.tells_of(key, at) => {
+                on.events.publish(note.once_a_switch(&about.uid, at));
             }
             Some(_) => {}
         }

@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::Notice;
 use super::elect::{Choice, Standing};
 use super::slices::Switch;
-use super::{Notice, Switched};
 use crate::events::Reason as EventReason;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::slice::Truth;
@@ -124,38 +124,45 @@ pub fn notices(leader: &Leader, truth: &Truth, state: &Readiness) -> Vec<Notice>
     let before = read(&leader.object);
     let mut notices = Vec::new();
     if truth.switched_at != before.switched_at {
-        notices.extend(last_switch(truth, before.pod_name.as_deref()));
+        notices.extend(last_switch(truth, &before));
     }
     let known = own_conditions(&leader.object).find(|c| c.type_ == keys::CONDITION_LEADER_READY);
     let changed = known.is_none_or(|c| c.reason != state.reason.as_str());
     if changed {
-        notices.push(Notice { reason: state.reason, note: state.message.clone(), switch: None });
+        notices.push(Notice {
+            reason: state.reason,
+            note: state.message.clone(),
+            switched_at: None,
+        });
     }
     notices
 }
 
 /// The event of a switch that was just written.
 pub fn told(switch: &Switch) -> Notice {
-    let which = Switched { epoch: switch.epoch, at: switch.at };
-    switched(which, switch.from.as_deref(), &switch.name, switch.reason.as_str())
+    let (from, to) = (switch.from.as_deref(), &*switch.name);
+    switched(switch.at, from, to, switch.reason.as_str(), switch.epoch)
 }
 
-fn switched(switch: Switched, from: Option<&str>, to: &str, why: &str) -> Notice {
+/// The event of the switch that the truth tells of last. Who led before it only a mirror knows that does
+/// not say so yet.
+pub fn last_switch(truth: &Truth, mirror: &Truth) -> Option<Notice> {
+    let from = mirror.pod_name.as_deref().filter(|_| mirror.switched_at != truth.switched_at);
+    let to = truth.pod_name.as_deref().unwrap_or_default();
+    let why = truth.reason.as_deref().unwrap_or_default();
+    Some(switched(truth.switched_at?, from, to, why, truth.epoch))
+}
+
+fn switched(at: Timestamp, from: Option<&str>, to: &str, why: &str, epoch: u64) -> Notice {
     let what = match from {
         Some(from) => format!("leader changed from {from} to {to}"),
         None => format!("{to} leads"),
     };
     Notice {
         reason: EventReason::LeaderChanged,
-        note: format!("{what} ({why}), epoch {}", switch.epoch),
-        switch: Some(switch),
+        note: format!("{what} ({why}), epoch {epoch}"),
+        switched_at: Some(at),
     }
-}
-
-fn last_switch(truth: &Truth, from: Option<&str>) -> Option<Notice> {
-    let switch = Switched { epoch: truth.epoch, at: truth.switched_at? };
-    let to = truth.pod_name.as_deref().unwrap_or_default();
-    Some(switched(switch, from, to, truth.reason.as_deref().unwrap_or_default()))
 }
 
 /// The event of the last switch, for a replica that has begun at `began`: whoever wrote the mirror
@@ -163,8 +170,12 @@ fn last_switch(truth: &Truth, from: Option<&str>) -> Option<Notice> {
 /// before is told again; under its name it is one event whoever writes it.
 pub fn untold(leader: &Leader, began: Timestamp) -> Option<Notice> {
     let truth = read(&leader.object);
-    let before = began.duration_since(truth.switched_at?);
-    last_switch(&truth, None).filter(|_| !before.is_negative() && before <= UNTOLD)
+    last_switch(&truth, &truth).filter(|notice| is_recent(notice, began))
+}
+
+/// Whether the event may still be untold. The clock of whoever switched may be ahead of this one.
+pub fn is_recent(notice: &Notice, now: Timestamp) -> bool {
+    notice.switched_at.is_some_and(|at| now.duration_since(at).abs() <= UNTOLD)
 }
 
 /// Names in one line why each pod is (not) leading. No counters of changing things, nothing that

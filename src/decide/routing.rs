@@ -369,7 +369,7 @@ fn source_conditions(
                 message: problem.message.clone(),
             };
             let notice =
-                Notice { reason: problem.reason, note: problem.message.clone(), switch: None };
+                Notice { reason: problem.reason, note: problem.message.clone(), switched_at: None };
             (vec![mirror::condition(source, &state, ctx.now)], vec![notice])
         }
     };

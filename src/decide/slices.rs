@@ -13,7 +13,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::elect::{Begun, Choice, Conditions, Incumbent, Reason};
-use super::{Context, Target};
+use super::{Context, Notice, Target, mirror};
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
@@ -67,6 +67,8 @@ pub struct Switch {
     pub reason: Reason,
     /// Leader Service whose leader it changes.
     pub leader: Target,
+    /// The event of the switch before, as the lock tells of it, or the mirror where there is no lock.
+    pub before: Option<Notice>,
 }
 
 /// What the slices are written from.
@@ -238,11 +240,12 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
         Some(Switch {
             uid: pod.uid.to_string(),
             name: pod.name.to_string(),
-            from: wanted.incumbent.map(|i| i.name.clone()),
+            from: wanted.incumbent.map(|i| i.name.clone()).filter(|name| !name.is_empty()),
             epoch: to_come,
             at: wanted.now,
             reason,
             leader: Target::of(&wanted.leader.object),
+            before: mirror::last_switch(lock.unwrap_or(wanted.mirror), wanted.mirror),
         })
     });
     // A slice that no family needs any longer must not keep a healthy pod beside the next leader.

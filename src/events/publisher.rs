@@ -1,8 +1,8 @@
 //! The publisher of Events: a bounded queue and the one task that writes it out.
 //!
 //! Events are a help for people, not a record: when in doubt, one is dropped (and counted). Only that of
-//! a switch is tried again for a while where the API server could not be reached: nobody else tells of
-//! it (docs/decisions/event-of-a-switch.md).
+//! a switch is tried again for a while where the API server could not be reached: perhaps nobody else tells
+//! of it (docs/decisions/event-of-a-switch.md).
 
 #[cfg(test)]
 mod tests;

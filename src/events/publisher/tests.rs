@@ -1,5 +1,6 @@
 //! Tests of the publisher against the fake API server.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -41,6 +42,10 @@ impl Scene {
     }
 }
 
+fn at(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap()
+}
+
 async fn soon() {
     tokio::time::sleep(Duration::from_millis(10)).await;
 }
@@ -61,7 +66,7 @@ async fn an_event_has_all_that_the_api_server_demands() {
     let scene = Scene::new();
     let pod = ObjectReference { kind: Some("Pod".into()), ..ObjectReference::default() };
     let note = note(Reason::LeaderChanged, "web-1 leads").related(pod);
-    scene.publisher.publish(note.once_an_epoch("3f2a-77", 1_750_000_000_000));
+    scene.publisher.publish(note.once_a_switch("3f2a-77", at(1_750_000_000_000)));
     soon().await;
     let event = scene.api.get(&format!("{EVENTS}/3f2a-77.1750000000000")).unwrap();
     let field = |name: &str| event[name].clone();
@@ -81,14 +86,14 @@ async fn an_event_has_all_that_the_api_server_demands() {
 async fn a_switch_that_another_replica_has_reported_is_done() {
     let scene = Scene::new();
     scene.api.put(EVENTS, json!({"metadata": {"name": "uid.7"}, "note": "theirs"}));
-    scene.publisher.publish(note(Reason::LeaderChanged, "ours").once_an_epoch("uid", 7));
+    scene.publisher.publish(note(Reason::LeaderChanged, "ours").once_a_switch("uid", at(7)));
     soon().await;
     assert_eq!(scene.api.get(&format!("{EVENTS}/uid.7")).unwrap()["note"], "theirs");
     assert_eq!(scene.counted("LeaderChanged", "exists"), 1);
 
     // An attempt of ours whose answer was lost is ours.
     scene.api.fail("POST", EVENTS, 1, Fault::ResetAfter);
-    scene.publisher.publish(note(Reason::LeaderChanged, "ours").once_an_epoch("uid", 8));
+    scene.publisher.publish(note(Reason::LeaderChanged, "ours").once_a_switch("uid", at(8)));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(scene.counted("LeaderChanged", "written"), 1);
 }
@@ -128,7 +133,7 @@ async fn a_failed_event_is_no_reason_to_leave_out_the_next() {
 // Killing an API server for longer than a call may take lost the Event of one switch in 300.
 #[tokio::test(start_paused = true)]
 async fn the_event_of_a_switch_outlasts_an_outage() {
-    let switch = |epoch| note(Reason::LeaderChanged, "b leads").once_an_epoch("uid", epoch);
+    let switch = |time| note(Reason::LeaderChanged, "b leads").once_a_switch("uid", at(time));
     for (fault, failures) in [
         (Fault::Stall, 20),
         (Fault::Status(503, "ServiceUnavailable", "down"), 60),
@@ -162,9 +167,12 @@ async fn the_event_of_a_switch_outlasts_an_outage() {
 async fn what_is_to_be_tried_again_is_bounded_and_tried_at_the_end() {
     let mut scene = Scene::new();
     scene.api.fail("POST", EVENTS, QUEUE + 50, Fault::Status(403, "Forbidden", "not yet"));
-    for epochs in [0..QUEUE as u64, QUEUE as u64..QUEUE as u64 + 50] {
-        for epoch in epochs {
-            scene.publisher.publish(note(Reason::LeaderChanged, "x").once_an_epoch("uid", epoch));
+    let queue = i64::try_from(QUEUE).unwrap();
+    for times in [0..queue, queue..queue + 50] {
+        for time in times {
+            scene
+                .publisher
+                .publish(note(Reason::LeaderChanged, "x").once_a_switch("uid", at(time)));
         }
         soon().await;
     }

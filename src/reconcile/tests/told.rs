@@ -116,11 +116,7 @@ async fn a_switch_that_the_mirror_never_shows_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_switch_whose_writer_died_is_told_by_a_replica_that_loses_the_answer_to_its_mirror() {
     let world = World::new();
-    let (mut next, _) = worker(&world.api, "zl-1", &[]);
-    let writer = telling(&mut next, &world);
-    // Both at rest: neither has an earlier switch to tell of.
-    world.reconcile().await.unwrap();
-    until_done(&next, &world.key).await;
+    let (next, writer) = pair(&world).await;
     let first = world.epoch();
 
     later(&world.worker);
@@ -158,6 +154,64 @@ async fn a_switch_whose_writer_died_before_its_event_is_told_once_by_the_next_pr
         assert_eq!(note(&world, epoch), Some(told));
     }
     assert_eq!(world.writes(), before + 2, "one attempt a process, and nothing else");
+}
+
+/// Two replicas at rest; the writer of the second runs at the end.
+async fn pair(world: &World) -> (Reconciler, Writer) {
+    let (mut next, _) = worker(&world.api, "zl-1", &[]);
+    let writer = telling(&mut next, world);
+    world.reconcile().await.unwrap();
+    until_done(&next, &world.key).await;
+    (next, writer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_switches_next_tells_of_the_switch_whose_writer_died() {
+    for mirrored in [false, true] {
+        let world = World::new();
+        let (next, writer) = pair(&world).await;
+        let first = world.epoch();
+        later(&world.worker);
+        world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+        if !mirrored {
+            world.api.fail("PATCH", "web-leader/status", 99, Fault::Reset);
+        }
+        // Its Event is never written.
+        assert_eq!(world.reconcile().await.is_ok(), mirrored);
+        world.api.forgive();
+        next.clock.set(world.worker.clock.now());
+        later(&next);
+        world.api.put(PODS, pod("a", "10.0.0.1", true, 1));
+        world.api.put(PODS, pod("b", "10.0.0.2", false, 2));
+        until_done(&next, &world.key).await;
+        drop(next);
+        writer.run(std::future::pending()).await;
+        let told = [first + 1, first + 2].map(|epoch| note(&world, epoch).unwrap());
+        // Once it is mirrored, who led before is on no object any longer.
+        let start = if mirrored { "b leads " } else { "leader changed from a to b " };
+        assert!(told[0].starts_with(start), "{told:?}");
+        assert!(told[1].starts_with("leader changed from b to a "), "{told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_without_a_switch_is_no_second_event() {
+    let world = World::new();
+    let (next, writer) = pair(&world).await;
+    let first = world.epoch();
+    // Made again with a new epoch; then the other replica switches.
+    world.api.remove(&format!("{SLICES}/web-leader-zen-lead-ipv4"));
+    later(&world.worker);
+    world.reconcile().await.unwrap();
+    assert_eq!(world.epoch(), first + 1);
+    next.clock.set(world.worker.clock.now());
+    later(&next);
+    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    until_done(&next, &world.key).await;
+    drop(next);
+    writer.run(std::future::pending()).await;
+    let told = [first, first + 1, first + 2].map(|epoch| note(&world, epoch));
+    assert_eq!(told.map(|note| note.is_some()), [true, false, true]);
 }
 
 #[tokio::test(start_paused = true)]
