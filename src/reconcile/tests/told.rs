@@ -45,6 +45,17 @@ async fn until_done(worker: &Reconciler, key: &ServiceKey) {
     panic!("not at rest after ten reconciles");
 }
 
+/// A replica that has led `a`, whose cache shows by now that it is not Ready; the epoch so far.
+async fn about_to_switch(world: &World) -> (Reconciler, Writer, u64) {
+    let (mut worker, _) = worker(&world.api, "zl-0", &[]);
+    let writer = telling(&mut worker, world);
+    until_done(&worker, &world.key).await;
+    later(&worker);
+    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    sync(&worker, &world.key).await;
+    (worker, writer, world.epoch())
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_switch_is_told_once_whichever_call_fails_or_loses_its_answer() {
     let calls =
@@ -55,19 +66,13 @@ async fn a_switch_is_told_once_whichever_call_fails_or_loses_its_answer() {
             // Once, and for longer than a call is tried.
             for times in [1, 99] {
                 let world = World::new();
-                let (mut worker, metrics) = worker(&world.api, "zl-0", &[]);
-                let writer = telling(&mut worker, &world);
-                until_done(&worker, &world.key).await;
-                let first = world.epoch();
-
-                later(&worker);
-                world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
-                sync(&worker, &world.key).await;
+                let (worker, writer, first) = about_to_switch(&world).await;
                 world.api.fail(verb, path, times, fault.clone());
                 let _ = worker.reconcile(&world.key, clock::monotonic()).await;
                 world.api.forgive();
                 until_done(&worker, &world.key).await;
 
+                let metrics = Arc::clone(&worker.metrics);
                 drop(worker);
                 writer.run(std::future::pending()).await;
                 let case = format!("{verb} {path}: {fault:?}, {times} times");
@@ -89,14 +94,7 @@ async fn a_switch_is_told_once_whichever_call_fails_or_loses_its_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_switch_that_the_mirror_never_shows_is_told() {
     let world = World::new();
-    let (mut worker, _) = worker(&world.api, "zl-0", &[]);
-    let writer = telling(&mut worker, &world);
-    until_done(&worker, &world.key).await;
-    let first = world.epoch();
-
-    later(&worker);
-    world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
-    sync(&worker, &world.key).await;
+    let (worker, writer, first) = about_to_switch(&world).await;
     world.api.fail("PATCH", "web-leader/status", 99, Fault::Reset);
     worker.reconcile(&world.key, clock::monotonic()).await.unwrap_err();
     world.api.forgive();
