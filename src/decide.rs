@@ -179,6 +179,13 @@ pub struct Notice {
     pub switched_at: Option<Timestamp>,
 }
 
+impl Notice {
+    /// An ordinary event.
+    pub fn of(reason: EventReason, note: impl Into<String>) -> Self {
+        Self { reason, note: note.into(), switched_at: None }
+    }
+}
+
 /// Steps that are kept back: the API server refused one for a reason that trying again at once cannot
 /// mend, or somebody undoes them.
 #[derive(Clone, Debug, PartialEq, Eq)]

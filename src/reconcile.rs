@@ -248,7 +248,7 @@ impl Reconciler {
             if decision.history_void {
                 let note = "the slice was decided on newer data than the cluster now has: it was \
                             restored from a backup; deciding afresh";
-                record::event(self, key, key, None, Reason::HistoryRestored, note);
+                record::event(self, key, None, Reason::HistoryRestored, note);
             }
             if !acting && let Some(at) = self.waits_for_rank(key, &step) {
                 return Ok(Next::At(at));

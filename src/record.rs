@@ -46,8 +46,7 @@ pub fn applied(
                 );
                 // Now, and not with its mirror: another switch may come before that, and an answer to
                 // that may be lost. Whoever wrote the switch before may have died over it.
-                let before = switch.before.iter().filter(|b| mirror::is_recent(b, switch.at));
-                tell(on, key, &switch.leader, before.chain([&mirror::told(switch)]));
+                tell(on, key, &switch.leader, switch.before.iter().chain([&mirror::told(switch)]));
             } else {
                 info!(%key, urgent = next.urgent, "slice written");
             }
@@ -56,7 +55,7 @@ pub fn applied(
             let name = service.metadata.name.as_deref().unwrap_or_default();
             info!(%key, leader_service = name, "leader Service created");
             let note = format!("made leader Service {name}");
-            event(on, key, key, uid(snapshot), Reason::LeaderServiceCreated, &note);
+            event(on, key, uid(snapshot), Reason::LeaderServiceCreated, &note);
         }
         Step::PatchLeader(target, patch) => {
             let selector = patch.pointer("/spec/selector").is_some();
@@ -66,14 +65,13 @@ pub fn applied(
             } else {
                 (Reason::DriftRepaired, format!("put right: {}", fields(patch)))
             };
-            let leader = ServiceKey::new(key.namespace.clone(), target.name.as_str());
-            event(on, key, &leader, Some(target.uid.clone()), reason, &note);
+            tell(on, key, target, [&Notice::of(reason, note)]);
         }
         Step::DeleteLeader(target) => {
             info!(%key, leader_service = %target.name, "leader Service deleted");
             let note =
                 format!("removed leader Service {}: it is not asked for any longer", target.name);
-            event(on, key, key, uid(snapshot), Reason::LeaderServiceDeleted, &note);
+            event(on, key, uid(snapshot), Reason::LeaderServiceDeleted, &note);
         }
         Step::Mirror(target, _, notices) => tell(on, key, target, notices),
         Step::SourceConditions(target, _, notices) => {
@@ -88,7 +86,8 @@ pub fn applied(
 /// Tells of the last switch before this process began, in case whoever mirrored it died over that.
 pub fn untold(on: &Reconciler, key: &ServiceKey, snapshot: &Snapshot, began: Timestamp) {
     for leader in &snapshot.leaders {
-        let notice = mirror::untold(leader, began);
+        let truth = mirror::read(&leader.object);
+        let notice = mirror::untold(&truth, &truth, began);
         tell(on, key, &Target::of(&leader.object), &notice);
     }
 }
@@ -129,18 +128,12 @@ pub fn failure(error: &CallError, wait: Duration) -> String {
     format!("{error}; the reconcile is tried again in {again:?}")
 }
 
-/// Hands in an Event about a Service, written on behalf of the source `key`.
-pub fn event(
-    on: &Reconciler,
-    key: &ServiceKey,
-    about: &ServiceKey,
-    uid: Option<String>,
-    reason: Reason,
-    text: &str,
-) {
-    on.events.publish(note(key, about, uid, reason, text));
+/// Hands in an Event about the source `key`.
+pub fn event(on: &Reconciler, key: &ServiceKey, uid: Option<String>, reason: Reason, text: &str) {
+    on.events.publish(note(key, key, uid, reason, text));
 }
 
+/// An Event about the Service `about`, written on behalf of the source `key`.
 fn note(
     key: &ServiceKey,
     about: &ServiceKey,

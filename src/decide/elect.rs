@@ -95,8 +95,8 @@ impl Standing {
 pub struct Incumbent {
     /// Uid of the pod.
     pub uid: String,
-    /// Name of the pod.
-    pub name: String,
+    /// Name of the pod, unless somebody took it off.
+    pub name: Option<String>,
     /// When it was taken out for being NotReady, if it was.
     pub not_ready_since: Option<Timestamp>,
 }

@@ -129,11 +129,7 @@ pub fn notices(leader: &Leader, truth: &Truth, state: &Readiness) -> Vec<Notice>
     let known = own_conditions(&leader.object).find(|c| c.type_ == keys::CONDITION_LEADER_READY);
     let changed = known.is_none_or(|c| c.reason != state.reason.as_str());
     if changed {
-        notices.push(Notice {
-            reason: state.reason,
-            note: state.message.clone(),
-            switched_at: None,
-        });
+        notices.push(Notice::of(state.reason, state.message.as_str()));
     }
     notices
 }
@@ -146,7 +142,7 @@ pub fn told(switch: &Switch) -> Notice {
 
 /// The event of the switch that the truth tells of last. Who led before it only a mirror knows that does
 /// not say so yet.
-pub fn last_switch(truth: &Truth, mirror: &Truth) -> Option<Notice> {
+fn last_switch(truth: &Truth, mirror: &Truth) -> Option<Notice> {
     let from = mirror.pod_name.as_deref().filter(|_| mirror.switched_at != truth.switched_at);
     let to = truth.pod_name.as_deref().unwrap_or_default();
     let why = truth.reason.as_deref().unwrap_or_default();
@@ -165,17 +161,13 @@ fn switched(at: Timestamp, from: Option<&str>, to: &str, why: &str, epoch: u64) 
     }
 }
 
-/// The event of the last switch, for a replica that has begun at `began`: whoever wrote the mirror
-/// may have died before the event got out, and nobody else would write it. Only what happened shortly
-/// before is told again; under its name it is one event whoever writes it.
-pub fn untold(leader: &Leader, began: Timestamp) -> Option<Notice> {
-    let truth = read(&leader.object);
-    last_switch(&truth, &truth).filter(|notice| is_recent(notice, began))
-}
-
-/// Whether the event may still be untold. The clock of whoever switched may be ahead of this one.
-pub fn is_recent(notice: &Notice, now: Timestamp) -> bool {
-    notice.switched_at.is_some_and(|at| now.duration_since(at).abs() <= UNTOLD)
+/// The event of the last switch, for whoever comes after it, as a new process or with the next switch:
+/// who wrote it may have died before the event got out, and nobody else would write it. Only what
+/// happened within ten minutes of `now` (the clock of whoever switched may be ahead) is told again;
+/// under its name it is one event whoever writes it.
+pub fn untold(truth: &Truth, mirror: &Truth, now: Timestamp) -> Option<Notice> {
+    let age = now.duration_since(truth.switched_at?).abs();
+    last_switch(truth, mirror).filter(|_| age <= UNTOLD)
 }
 
 /// Names in one line why each pod is (not) leading. No counters of changing things, nothing that

@@ -368,8 +368,7 @@ fn source_conditions(
                 reason: problem.reason,
                 message: problem.message.clone(),
             };
-            let notice =
-                Notice { reason: problem.reason, note: problem.message.clone(), switched_at: None };
+            let notice = Notice::of(problem.reason, problem.message.as_str());
             (vec![mirror::condition(source, &state, ctx.now)], vec![notice])
         }
     };

@@ -188,7 +188,7 @@ fn incumbent(
     };
     Some(Incumbent {
         uid: truth.pod_uid?,
-        name: truth.pod_name.unwrap_or_default(),
+        name: truth.pod_name,
         not_ready_since: truth.not_ready_since,
     })
 }

@@ -67,7 +67,8 @@ pub struct Switch {
     pub reason: Reason,
     /// Leader Service whose leader it changes.
     pub leader: Target,
-    /// The event of the switch before, as the lock tells of it, or the mirror where there is no lock.
+    /// The event of the switch before, in case it is untold: as the lock tells of it, or the mirror where
+    /// there is no lock.
     pub before: Option<Notice>,
 }
 
@@ -240,12 +241,12 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
         Some(Switch {
             uid: pod.uid.to_string(),
             name: pod.name.to_string(),
-            from: wanted.incumbent.map(|i| i.name.clone()).filter(|name| !name.is_empty()),
+            from: wanted.incumbent.and_then(|i| i.name.clone()),
             epoch: to_come,
             at: wanted.now,
             reason,
             leader: Target::of(&wanted.leader.object),
-            before: mirror::last_switch(lock.unwrap_or(wanted.mirror), wanted.mirror),
+            before: mirror::untold(lock.unwrap_or(wanted.mirror), wanted.mirror, wanted.now),
         })
     });
     // A slice that no family needs any longer must not keep a healthy pod beside the next leader.
@@ -353,7 +354,7 @@ impl Content {
         let last = lock.unwrap_or(wanted.mirror);
         let (leader_uid, leader_name) = match (switch, wanted.incumbent) {
             (Some(s), _) => (Some(s.uid.clone()), Some(s.name.clone())),
-            (None, Some(i)) => (Some(i.uid.clone()), Some(i.name.clone())),
+            (None, Some(i)) => (Some(i.uid.clone()), i.name.clone()),
             (None, None) => (None, None),
         };
         let (switched_at, reason) = match switch {

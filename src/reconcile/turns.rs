@@ -6,58 +6,51 @@
 //! the deadline of an attempt, and none ever succeeds; and no worker is left for a lost leader.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::names::ServiceKey;
+use crate::shrink;
 
-/// The turns of one process; clones share them.
-#[derive(Clone)]
+/// The turns of one process.
 pub struct Turns {
-    state: Arc<Mutex<State>>,
-}
-
-struct State {
     /// How many may have a turn at the same time.
     limit: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
     having: HashSet<ServiceKey>,
     waiting: VecDeque<ServiceKey>,
 }
 
+/// How a source is woken.
+type Wake<'a> = &'a (dyn Fn(ServiceKey) + Send + Sync);
+
 /// The turn of a source. When it ends, however that comes, the longest-waiting one has it and is woken.
 pub struct Turn<'a> {
-    turns: Turns,
-    key: ServiceKey,
-    wake: &'a (dyn Fn(ServiceKey) + Send + Sync),
+    turns: &'a Turns,
+    key: &'a ServiceKey,
+    wake: Wake<'a>,
 }
 
 impl Turns {
     /// A quarter of this many workers, but one at least.
     pub fn of(workers: usize) -> Self {
-        let limit = (workers / 4).max(1);
-        let state = State { limit, having: HashSet::new(), waiting: VecDeque::new() };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { limit: (workers / 4).max(1), state: Mutex::default() }
     }
 
     /// The turn that was given to this source while it waited, if it was.
-    pub fn given<'a>(
-        &self,
-        key: &ServiceKey,
-        wake: &'a (dyn Fn(ServiceKey) + Send + Sync),
-    ) -> Option<Turn<'a>> {
+    pub fn given<'a>(&'a self, key: &'a ServiceKey, wake: Wake<'a>) -> Option<Turn<'a>> {
         let given = self.state.lock().having.contains(key);
-        given.then(|| Turn { turns: self.clone(), key: key.clone(), wake })
+        given.then(|| Turn { turns: self, key, wake })
     }
 
     /// A turn, or `None`: then this source waits for one.
-    pub fn ask<'a>(
-        &self,
-        key: &ServiceKey,
-        wake: &'a (dyn Fn(ServiceKey) + Send + Sync),
-    ) -> Option<Turn<'a>> {
+    pub fn ask<'a>(&'a self, key: &'a ServiceKey, wake: Wake<'a>) -> Option<Turn<'a>> {
         let mut state = self.state.lock();
-        if state.having.len() < state.limit {
+        if state.having.len() < self.limit {
             state.having.insert(key.clone());
         } else if !state.having.contains(key) {
             if !state.waiting.contains(key) {
@@ -65,8 +58,7 @@ impl Turns {
             }
             return None;
         }
-        drop(state);
-        Some(Turn { turns: self.clone(), key: key.clone(), wake })
+        Some(Turn { turns: self, key, wake })
     }
 
     /// Sources that wait.
@@ -79,12 +71,10 @@ impl Turns {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.turns.state.lock();
-        state.having.remove(&self.key);
+        state.having.remove(self.key);
         let next = state.waiting.pop_front();
+        shrink::queue(&mut state.waiting);
         state.having.extend(next.clone());
-        if state.waiting.is_empty() {
-            state.waiting.shrink_to_fit();
-        }
         drop(state);
         // It has its turn until the reconcile that this brings about has ended, whatever that finds.
         if let Some(next) = next {

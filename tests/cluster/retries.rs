@@ -57,6 +57,16 @@ async fn until_told(t: &Case, name: &str, leader: &str) {
     .await;
 }
 
+/// One source, `web`, of two pods of which `a` leads, and the way its replica sees it.
+async fn led(t: &Case) -> Proxy {
+    let proxy = proxy(t).await;
+    start(t, &proxy).await;
+    t.ready_pods("web", &["a", "b"]).await;
+    sources(t, &["web"]).await;
+    until_told(t, "web", "a").await;
+    proxy
+}
+
 /// The operation of zen-lead that a request is, by the words of docs/metrics.md.
 fn operation(seen: &Seen) -> String {
     let parts: Vec<&str> = seen.path.split('/').filter(|p| !p.is_empty()).collect();
@@ -397,11 +407,7 @@ async fn what_cannot_succeed_is_tried_once(t: Arc<Case>) {
 }
 
 async fn deadline_is_counted_told_and_settled(t: Arc<Case>) {
-    let proxy = proxy(&t).await;
-    start(&t, &proxy).await;
-    t.ready_pods("web", &["a", "b"]).await;
-    sources(&t, &["web"]).await;
-    until_told(&t, "web", "a").await;
+    let proxy = led(&t).await;
     proxy.fail(2, Fault::Stall, replaces("web"));
     let recorder = t.record().await;
     t.set_ready("a", false).await;
@@ -434,11 +440,7 @@ async fn deadline_is_counted_told_and_settled(t: Arc<Case>) {
 }
 
 async fn lost_answer_is_settled_by_reading(t: Arc<Case>) {
-    let proxy = proxy(&t).await;
-    start(&t, &proxy).await;
-    t.ready_pods("web", &["a", "b"]).await;
-    sources(&t, &["web"]).await;
-    until_told(&t, "web", "a").await;
+    let proxy = led(&t).await;
     let before = epoch(&t.slice("web-leader", "IPv4").await.unwrap());
     proxy.fail(1, Fault::ResetAfter, replaces("web"));
     t.set_ready("a", false).await;
@@ -461,11 +463,7 @@ async fn lost_answer_is_settled_by_reading(t: Arc<Case>) {
 
 /// The leader Service says that somebody else leads, and nobody is left who would look again.
 async fn lost_answer_to_a_mirror_leaves_no_switch_untold(t: Arc<Case>) {
-    let proxy = proxy(&t).await;
-    start(&t, &proxy).await;
-    t.ready_pods("web", &["a", "b"]).await;
-    sources(&t, &["web"]).await;
-    until_told(&t, "web", "a").await;
+    let proxy = led(&t).await;
     proxy.fail(1, Fault::ResetAfter, mirrors("web"));
     t.set_ready("a", false).await;
     until_told(&t, "web", "b").await;

@@ -22,7 +22,7 @@ fn trimmed(pods: impl IntoIterator<Item = k8s_openapi::api::core::v1::Pod>) -> V
 }
 
 fn incumbent(name: &str) -> Incumbent {
-    Incumbent { uid: format!("uid-{name}"), name: name.into(), not_ready_since: None }
+    Incumbent { uid: format!("uid-{name}"), name: Some(name.into()), not_ready_since: None }
 }
 
 fn held(spec: &LeaderSpec, pods: &[Arc<Pod>], last: Option<&Incumbent>, now: i64) -> Choice {

@@ -103,12 +103,16 @@ fn a_switch_is_told_once_and_a_state_when_it_changes() {
 fn the_last_switch_is_told_again_by_who_came_within_ten_minutes() {
     let leader =
         mirrored(&truth("a", 1, 1000), &state(true, EventReason::LeaderRoutingAvailable), 1000);
-    let note = |began: i64| untold(&leader, at(began)).map(|notice| notice.note);
+    let untold = |leader: &Leader, began: i64| {
+        let truth = read(&leader.object);
+        untold(&truth, &truth, at(began))
+    };
+    let note = |began: i64| untold(&leader, began).map(|notice| notice.note);
     let told = Some("a leads (first_leader), epoch 1".to_owned());
     // Before it: by a clock that is behind.
     let expected = [None, told.clone(), told.clone(), told, None];
     assert_eq!([399, 400, 1000, 1600, 1601].map(note), expected);
-    assert_eq!(untold(&carrying(None), at(0)), None);
+    assert_eq!(untold(&carrying(None), 0), None);
 }
 
 #[test]

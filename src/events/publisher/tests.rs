@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::events::Reason;
 use crate::names::ServiceKey;
-use crate::testing::{FakeApi, Fault};
+use crate::testing::{FakeApi, Fault, events};
 
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/team/events";
 
@@ -35,10 +35,8 @@ impl Scene {
         Self { api, publisher, metrics, stop, tasks }
     }
 
-    fn counted(&self, reason: &str, result: &str) -> u32 {
-        let text = String::from_utf8(self.metrics.exposition().unwrap()).unwrap();
-        let labels = format!(r#"zen_lead_events_total{{reason="{reason}",result="{result}"}} "#);
-        text.lines().find_map(|l| l.strip_prefix(&labels)).map_or(0, |value| value.parse().unwrap())
+    fn counted(&self, reason: &str, result: &str) -> usize {
+        events(&self.metrics, reason, result)
     }
 }
 
@@ -179,7 +177,7 @@ async fn what_is_to_be_tried_again_is_bounded_and_tried_at_the_end() {
     assert_eq!(scene.counted("LeaderChanged", "failed"), 50);
     scene.stop.send_replace(true);
     scene.tasks.join_next().await.unwrap().unwrap();
-    assert_eq!(scene.counted("LeaderChanged", "written"), u32::try_from(QUEUE).unwrap());
+    assert_eq!(scene.counted("LeaderChanged", "written"), QUEUE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,7 +194,7 @@ async fn a_server_that_does_not_answer_holds_up_nobody() {
     scene.tasks.join_next().await.unwrap().unwrap();
     assert_eq!(monotonic() - start, LAST_WRITES);
     // One was under way and as many waited as fit: none is lost without a count.
-    assert_eq!(scene.counted("NoReadyPods", "dropped"), 100 + u32::try_from(QUEUE).unwrap());
+    assert_eq!(scene.counted("NoReadyPods", "dropped"), 100 + QUEUE);
     let text = String::from_utf8(scene.metrics.exposition().unwrap()).unwrap();
     assert!(text.contains(r#"zen_lead_timeout_occurrences_total{operation="flush_events"} 1"#));
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::events::Writer;
+use crate::testing::events;
 
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
 
@@ -22,13 +23,6 @@ fn note(world: &World, epoch: u64) -> Option<String> {
     Some(event["note"].as_str().unwrap().to_owned())
 }
 
-/// Number of Events of a reason.
-fn count(metrics: &Metrics, reason: &str, result: &str) -> usize {
-    let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
-    let labels = format!(r#"zen_lead_events_total{{reason="{reason}",result="{result}"}} "#);
-    text.lines().find_map(|l| l.strip_prefix(&labels)).map_or(0, |value| value.parse().unwrap())
-}
-
 /// A millisecond later: no two switches are of the same time.
 fn later(worker: &Reconciler) {
     worker.clock.set(worker.clock.now() + Duration::from_millis(1));
@@ -45,6 +39,27 @@ async fn until_done(worker: &Reconciler, key: &ServiceKey) {
     panic!("not at rest after ten reconciles");
 }
 
+/// Ends a replica and lets its Events be written.
+async fn written(worker: Reconciler, writer: Writer) {
+    drop(worker);
+    writer.run(std::future::pending()).await;
+}
+
+/// The leader goes back from `b` to `a`: what is told of that switch and of the one before, which came
+/// after `first`.
+async fn after_the_next(
+    world: &World,
+    worker: Reconciler,
+    writer: Writer,
+    first: u64,
+) -> [String; 2] {
+    world.api.put(PODS, pod("a", "10.0.0.1", true, 1));
+    world.api.put(PODS, pod("b", "10.0.0.2", false, 2));
+    until_done(&worker, &world.key).await;
+    written(worker, writer).await;
+    [first + 1, first + 2].map(|epoch| note(world, epoch).unwrap())
+}
+
 /// A replica that has led `a`, whose cache shows by now that it is not Ready; the epoch so far.
 async fn about_to_switch(world: &World) -> (Reconciler, Writer, u64) {
     let (mut worker, _) = worker(&world.api, "zl-0", &[]);
@@ -54,6 +69,15 @@ async fn about_to_switch(world: &World) -> (Reconciler, Writer, u64) {
     world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
     sync(&worker, &world.key).await;
     (worker, writer, world.epoch())
+}
+
+/// Two replicas at rest; the writer of the second runs at the end.
+async fn pair(world: &World) -> (Reconciler, Writer) {
+    let (mut next, _) = worker(&world.api, "zl-1", &[]);
+    let writer = telling(&mut next, world);
+    world.reconcile().await.unwrap();
+    until_done(&next, &world.key).await;
+    (next, writer)
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,8 +97,7 @@ async fn a_switch_is_told_once_whichever_call_fails_or_loses_its_answer() {
                 until_done(&worker, &world.key).await;
 
                 let metrics = Arc::clone(&worker.metrics);
-                drop(worker);
-                writer.run(std::future::pending()).await;
+                written(worker, writer).await;
                 let case = format!("{verb} {path}: {fault:?}, {times} times");
                 let told = [first, first + 1].map(|epoch| note(&world, epoch));
                 let expected = [
@@ -84,7 +107,7 @@ async fn a_switch_is_told_once_whichever_call_fails_or_loses_its_answer() {
                 assert_eq!(told, expected.map(Some), "{case}");
                 assert_eq!(world.epoch(), first + 1, "{case}");
                 let tried = ["written", "exists", "repeated", "failed", "dropped"]
-                    .map(|result| count(&metrics, "LeaderChanged", result));
+                    .map(|result| events(&metrics, "LeaderChanged", result));
                 assert_eq!(tried, [2, 0, 0, 0, 0], "{case}");
             }
         }
@@ -100,13 +123,7 @@ async fn a_switch_that_the_mirror_never_shows_is_told() {
     world.api.forgive();
     // The next one comes before the mirror could be written.
     later(&worker);
-    world.api.put(PODS, pod("a", "10.0.0.1", true, 1));
-    world.api.put(PODS, pod("b", "10.0.0.2", false, 2));
-    until_done(&worker, &world.key).await;
-
-    drop(worker);
-    writer.run(std::future::pending()).await;
-    let told = [first + 1, first + 2].map(|epoch| note(&world, epoch).unwrap());
+    let told = after_the_next(&world, worker, writer, first).await;
     assert!(told[0].starts_with("leader changed from a to b "), "{told:?}");
     assert!(told[1].starts_with("leader changed from b to a "), "{told:?}");
 }
@@ -126,8 +143,7 @@ async fn a_switch_whose_writer_died_is_told_by_a_replica_that_loses_the_answer_t
     world.api.fail("PATCH", "web-leader/status", 1, Fault::ResetAfter);
     until_done(&next, &world.key).await;
 
-    drop(next);
-    writer.run(std::future::pending()).await;
+    written(next, writer).await;
     let told = note(&world, first + 1).expect("the event");
     assert!(told.starts_with("leader changed from a to b "), "{told}");
 }
@@ -146,21 +162,11 @@ async fn a_switch_whose_writer_died_before_its_event_is_told_once_by_the_next_pr
         for _ in 0..3 {
             until_done(&next, &world.key).await;
         }
-        drop(next);
-        writer.run(std::future::pending()).await;
+        written(next, writer).await;
         let told = format!("a leads (first_leader), epoch {epoch}");
         assert_eq!(note(&world, epoch), Some(told));
     }
     assert_eq!(world.writes(), before + 2, "one attempt a process, and nothing else");
-}
-
-/// Two replicas at rest; the writer of the second runs at the end.
-async fn pair(world: &World) -> (Reconciler, Writer) {
-    let (mut next, _) = worker(&world.api, "zl-1", &[]);
-    let writer = telling(&mut next, world);
-    world.reconcile().await.unwrap();
-    until_done(&next, &world.key).await;
-    (next, writer)
 }
 
 #[tokio::test(start_paused = true)]
@@ -179,12 +185,7 @@ async fn who_switches_next_tells_of_the_switch_whose_writer_died() {
         world.api.forgive();
         next.clock.set(world.worker.clock.now());
         later(&next);
-        world.api.put(PODS, pod("a", "10.0.0.1", true, 1));
-        world.api.put(PODS, pod("b", "10.0.0.2", false, 2));
-        until_done(&next, &world.key).await;
-        drop(next);
-        writer.run(std::future::pending()).await;
-        let told = [first + 1, first + 2].map(|epoch| note(&world, epoch).unwrap());
+        let told = after_the_next(&world, next, writer, first).await;
         // Once it is mirrored, who led before is on no object any longer.
         let start = if mirrored { "b leads " } else { "leader changed from a to b " };
         assert!(told[0].starts_with(start), "{told:?}");
@@ -206,8 +207,7 @@ async fn an_epoch_without_a_switch_is_no_second_event() {
     later(&next);
     world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
     until_done(&next, &world.key).await;
-    drop(next);
-    writer.run(std::future::pending()).await;
+    written(next, writer).await;
     let told = [first, first + 1, first + 2].map(|epoch| note(&world, epoch));
     assert_eq!(told.map(|note| note.is_some()), [true, false, true]);
 }
@@ -222,8 +222,7 @@ async fn a_process_that_begins_with_a_switch_tells_of_the_one_before_too() {
     later(&next);
     world.api.put(PODS, pod("a", "10.0.0.1", false, 1));
     until_done(&next, &world.key).await;
-    drop(next);
-    writer.run(std::future::pending()).await;
+    written(next, writer).await;
     let told = [first, first + 1].map(|epoch| note(&world, epoch).unwrap());
     assert!(told[0].starts_with("a leads "), "{told:?}");
     assert!(told[1].starts_with("leader changed from a to b "), "{told:?}");

@@ -20,23 +20,23 @@ fn key(n: usize) -> ServiceKey {
     ServiceKey::new("shop", name(n).as_str())
 }
 
-/// A worker whose wakes arrive in a channel.
-fn woken(api: &FakeApi) -> (Reconciler, mpsc::UnboundedReceiver<ServiceKey>) {
-    let (mut worker, _) = worker(api, "zl-0", &[]);
-    let (sender, woken) = mpsc::unbounded_channel();
-    worker.wake = Box::new(move |key| sender.send(key).unwrap());
-    worker.turns = Turns::of(WORKERS);
-    (worker, woken)
-}
-
-fn sources(api: &FakeApi, number: usize) -> BTreeSet<ServiceKey> {
+/// So many sources of one pod, and a worker that knows them and whose wakes arrive in a channel.
+async fn scene(
+    number: usize,
+) -> (FakeApi, Reconciler, mpsc::UnboundedReceiver<ServiceKey>, BTreeSet<ServiceKey>) {
+    let api = FakeApi::new();
     api.put(PODS, pod("a", "10.0.0.1", true, 1));
     for n in 0..number {
         let mut source = source();
         source["metadata"]["name"] = json!(name(n));
         api.put(SERVICES, source);
     }
-    (0..number).map(key).collect()
+    let (mut worker, _) = worker(&api, "zl-0", &[]);
+    let (sender, woken) = mpsc::unbounded_channel();
+    worker.wake = Box::new(move |key| sender.send(key).unwrap());
+    worker.turns = Turns::of(WORKERS);
+    sync(&worker, &key(0)).await;
+    (api, worker, woken, (0..number).map(key).collect())
 }
 
 fn creations(api: &FakeApi) -> usize {
@@ -52,19 +52,18 @@ async fn until_rest(
     while !keys.is_empty() {
         let all = keys.iter().map(|key| worker.reconcile(key, clock::monotonic()));
         let _ = join_all(all).await;
-        keys.clear();
-        while let Ok(key) = woken.try_recv() {
-            keys.insert(key);
-        }
+        keys = drained(woken);
     }
+}
+
+/// Who was woken since the last time.
+fn drained(woken: &mut mpsc::UnboundedReceiver<ServiceKey>) -> BTreeSet<ServiceKey> {
+    std::iter::from_fn(|| woken.try_recv().ok()).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_quarter_of_the_workers_make_leader_services_until_all_are_made() {
-    let api = FakeApi::new();
-    let (worker, mut woken) = woken(&api);
-    let keys = sources(&api, WORKERS);
-    sync(&worker, &key(0)).await;
+    let (api, worker, mut woken, keys) = scene(WORKERS).await;
     api.fail("POST", SERVICES, 99, Fault::Late(SLOW));
     let began = clock::monotonic();
     let watched = async {
@@ -88,10 +87,7 @@ async fn a_quarter_of_the_workers_make_leader_services_until_all_are_made() {
 
 #[tokio::test(start_paused = true)]
 async fn a_turn_goes_on_where_nothing_is_made_after_all() {
-    let api = FakeApi::new();
-    let (worker, mut woken) = woken(&api);
-    let keys = sources(&api, WORKERS);
-    sync(&worker, &key(0)).await;
+    let (api, worker, mut woken, keys) = scene(WORKERS).await;
     // Those that wait are not wanted any longer once it is their turn; those that do not are refused.
     api.fail("POST", SERVICES, 99, Fault::Status(403, "Forbidden", "exceeded quota: q"));
     let first = keys.iter().map(|key| worker.reconcile(key, clock::monotonic()));
@@ -101,10 +97,7 @@ async fn a_turn_goes_on_where_nothing_is_made_after_all() {
         api.remove(&format!("{SERVICES}/s{n}"));
     }
     sync(&worker, &key(0)).await;
-    let mut left = BTreeSet::new();
-    while let Ok(key) = woken.try_recv() {
-        left.insert(key);
-    }
+    let left = drained(&mut woken);
     until_rest(&worker, &mut woken, left).await;
     assert_eq!(worker.turns.waiting(), 0);
     assert!(worker.turns.ask(&key(99), &*worker.wake).is_some(), "all turns have come back");
@@ -112,26 +105,21 @@ async fn a_turn_goes_on_where_nothing_is_made_after_all() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reconcile_that_is_cancelled_gives_its_turn_back() {
-    let api = FakeApi::new();
-    let (worker, mut woken) = woken(&api);
-    let keys: Vec<ServiceKey> = sources(&api, AT_ONCE + 1).into_iter().collect();
-    sync(&worker, &key(0)).await;
+    let (api, worker, mut woken, keys) = scene(AT_ONCE + 1).await;
     api.fail("POST", SERVICES, AT_ONCE, Fault::Stall);
     let all = join_all(keys.iter().map(|key| worker.reconcile(key, clock::monotonic())));
     tokio::time::timeout(Duration::from_secs(1), all).await.unwrap_err();
-    assert_eq!(woken.try_recv().as_ref(), Ok(&keys[AT_ONCE]));
+    assert_eq!(woken.try_recv().as_ref().ok(), keys.last());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_served_already_waits_for_no_turn() {
-    let api = FakeApi::new();
-    let (worker, _woken) = woken(&api);
-    sources(&api, 1);
+    let (api, worker, _woken, _) = scene(1).await;
     let served = key(0);
-    sync(&worker, &served).await;
     assert_eq!(worker.reconcile(&served, clock::monotonic()).await.unwrap(), Next::Idle);
-    let others: Vec<_> =
-        (1..=AT_ONCE).map(|n| worker.turns.ask(&key(n), &*worker.wake).unwrap()).collect();
+    let others: Vec<ServiceKey> = (1..=AT_ONCE).map(key).collect();
+    let taken: Vec<_> =
+        others.iter().map(|key| worker.turns.ask(key, &*worker.wake).unwrap()).collect();
     let mut renamed = source();
     renamed["metadata"]["name"] = json!("s0");
     renamed["metadata"]["annotations"]["zen-lead.io/leader-service-name"] = json!("elsewhere");
@@ -139,5 +127,5 @@ async fn who_is_served_already_waits_for_no_turn() {
     sync(&worker, &served).await;
     worker.reconcile(&served, clock::monotonic()).await.unwrap();
     assert!(api.get(&format!("{SERVICES}/elsewhere")).is_some());
-    drop(others);
+    drop(taken);
 }
