@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use super::case::{Routed, annotation, epoch, routed};
 use super::names;
@@ -38,7 +40,7 @@ impl Recorder {
         Self { api, seen, task }
     }
 
-    /// Stops, once everything that exists now has been seen.
+    /// Stops, once everything that exists now has been seen, and so has the end of what does not.
     pub async fn finish(self) -> History {
         until("the recorder has caught up", || async {
             let list = self.api.list(&ListParams::default()).await.map_err(|e| e.to_string())?;
@@ -46,7 +48,13 @@ impl Recorder {
             let missing = list.items.iter().find(|slice| {
                 !seen.iter().any(|s| s.slice.resource_version() == slice.resource_version())
             });
-            check(missing.is_none(), format!("not seen: {missing:?}"))
+            check(missing.is_none(), format!("not seen: {missing:?}"))?;
+            let ends: BTreeMap<String, bool> =
+                seen.iter().map(|s| (s.slice.name_any(), s.deleted)).collect();
+            let ended = ends.iter().find(|(name, deleted)| {
+                !**deleted && !list.items.iter().any(|slice| slice.name_any() == **name)
+            });
+            check(ended.is_none(), format!("its end is not seen: {ended:?}"))
         })
         .await;
         self.task.abort();
@@ -56,7 +64,10 @@ impl Recorder {
 
 async fn follow(api: Api<EndpointSlice>, mut from: String, seen: Arc<Mutex<Vec<Seen>>>) {
     loop {
-        let Ok(stream) = api.watch(&WatchParams::default(), &from).await else { continue };
+        let Ok(stream) = api.watch(&WatchParams::default(), &from).await else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
         pin_mut!(stream);
         while let Some(Ok(event)) = stream.next().await {
             let (slice, deleted) = match event {
