@@ -161,8 +161,8 @@ spec:
         - name: web
           image: $DEMO_IMAGE
           imagePullPolicy: Never
-          # Longer than kube-proxy may hold new rules back (minSyncPeriod, 1 s).
-          args: [-term-delay=3s]
+          # Far longer than kube-proxy may hold new rules back (minSyncPeriod, 1 s).
+          args: [-term-delay=10s]
           ports: [{name: http, containerPort: 8080}]
           readinessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1}
 ---
@@ -175,9 +175,20 @@ YAML
   run alice get pods
 }
 
+# judged COMMAND...: repeats what the webhook did not answer within its one second, on a busy machine.
+judged() {
+  local tries
+  for tries in {1..5}; do
+    if run "$@"; then return; fi
+    grep -qF 'failed calling webhook' "$WORK/out" || return 1
+    say "no answer within a second, once more ($tries)"
+  done
+  return 1
+}
+
 refusal() {
   step "A mistake is refused, with what to write instead"
-  if run alice annotate service web zen-lead.io/enabled=true zen-lead.io/sticky=maybe zen-lead.io/min-ready-duraton=5s; then
+  if judged alice annotate service web zen-lead.io/enabled=true zen-lead.io/sticky=maybe zen-lead.io/min-ready-duraton=5s; then
     wrong "it was accepted"
   fi
   grep -qF 'zen-lead.io/sticky' "$WORK/out" || wrong "the refusal does not name sticky"
@@ -187,7 +198,7 @@ refusal() {
 
 admission() {
   step "One annotation turns it on"
-  run alice annotate service web zen-lead.io/enabled=true
+  judged alice annotate service web zen-lead.io/enabled=true
   alice wait --for=create service/web-leader --timeout=15s >/dev/null || wrong "no leader Service appears"
   run alice wait --for=condition=zen-lead.io/LeaderReady service/web-leader --timeout=15s || wrong "it does not become ready"
   run alice get services
@@ -206,8 +217,13 @@ requests() {
   local name address answers
   for name in web web-leader; do
     address=$(admin -n "$NS" get service "$name" -o 'jsonpath={.spec.clusterIP}')
+    # kube-proxy may not know it yet.
+    for _ in {1..50}; do
+      "${ENTER[@]}" curl -s --max-time 10 -o /dev/null "http://$address/" && break
+      sleep 0.2
+    done
     # shellcheck disable=SC2016 # expanded by the inner shell
-    "${ENTER[@]}" bash -c 'for i in {1..50}; do curl -s --max-time 2 "http://$0/" || echo failed; done' "$address" >"$WORK/$name"
+    "${ENTER[@]}" bash -c 'for i in {1..50}; do curl -s --max-time 10 "http://$0/" || echo failed; done' "$address" >"$WORK/$name"
     say "$name ($address) was answered by:"
     sort "$WORK/$name" | uniq -c | show
   done
@@ -225,9 +241,10 @@ failover() {
   # connection each, one after the other.
   # shellcheck disable=SC2016 # expanded by the inner shell
   "${ENTER[@]}" bash -c '
-    end=$((SECONDS + $1))
-    while ((SECONDS < end)); do
-      answer=$(curl -s --max-time 2 "http://$0/") || answer=failed
+    end=$((SECONDS + $1)) old=""
+    while ((SECONDS < end)) || { ((SECONDS < end + 30)) && [[ $answer == "$old" ]]; }; do
+      answer=$(curl -s --max-time 10 "http://$0/") || answer=failed
+      [[ $old ]] || old=$answer
       echo "$EPOCHREALTIME $answer"
     done' "$address" "$LOAD" >"$WORK/load" &
   pid=$!
@@ -256,7 +273,7 @@ summary() {
       if (!first || !last) { print "   one of the two never answered"; exit 1 }
       if (back) { printf "   the old leader answered %d times after the new one\n", back; exit 1 }
       if (others) { printf "   %d answers came from a third pod\n", others; exit 1 }
-      if (failed) { printf "   the old pod serves for three seconds more: no request had to fail\n"; exit 1 }
+      if (failed) { printf "   the old pod serves for ten seconds more: no request had to fail\n"; exit 1 }
     }' "$WORK/load"
 }
 
@@ -267,7 +284,10 @@ story() {
     -o 'custom-columns=LEADER:.metadata.annotations.zen-lead\.io/current-leader,SINCE:.metadata.annotations.zen-lead\.io/leader-last-switch-time,EPOCH:.metadata.annotations.zen-lead\.io/leader-epoch,WHY:.metadata.annotations.zen-lead\.io/switch-reason'
   [[ $(alice get service web-leader -o 'jsonpath={.metadata.annotations.zen-lead\.io/current-leader}') == *"$LEADER" ]] ||
     wrong "the leader Service names another pod than its slice"
-  sleep 1
+  for _ in {1..50}; do
+    alice get events.events.k8s.io --field-selector=reason=LeaderChanged -o 'jsonpath={.items[*].note}' | grep -qF "to $LEADER" && break
+    sleep 0.2
+  done
   run alice get events.events.k8s.io --field-selector=reason=LeaderChanged -o 'custom-columns=REASON:.reason,NOTE:.note'
   grep -qF "$LEADER" "$WORK/out" || wrong "no event tells of the switch"
 }

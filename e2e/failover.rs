@@ -96,10 +96,10 @@ async fn deleted(t: &Case, args: &[&str], grace: Option<u32>, what: &str) -> Ans
 }
 
 async fn leader_deleted_gracefully_loses_no_connection(t: Arc<Case>) {
-    // Longer than kube-proxy may hold new rules back (minSyncPeriod, 1 s); what one second does is
-    // measured by `make bench BENCH=deletions`.
-    let args = ["-term-delay=3s"];
-    let answers = deleted(&t, &args, None, "leader deleted, app serves 3 s after SIGTERM").await;
+    // Far longer than kube-proxy may hold new rules back (minSyncPeriod, 1 s), on a busy machine
+    // too; what one second does is measured by `make bench BENCH=deletions`.
+    let args = ["-term-delay=10s"];
+    let answers = deleted(&t, &args, None, "leader deleted, app serves 10 s after SIGTERM").await;
     assert!(answers.failures().is_empty(), "a successor was at hand: {answers}");
 }
 

@@ -47,6 +47,7 @@ async fn one_pod_answers_over_both_families(t: Arc<Case>) {
         some(to).await.assert_only(&leader);
         // The other way round: the source's own address is shared, so the test can fail.
         let shared = t.address("web", v6).await;
+        until_answered(shared).await;
         let all = some(shared).await;
         assert_eq!(all.pods().len(), pods.len(), "{all}");
     }

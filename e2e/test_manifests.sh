@@ -361,7 +361,7 @@ webhooks_without_zen_lead() {
   local started=$SECONDS
   allowed "a plain Service may have 60,000 annotations" alice -n "$NS" patch service plain --type=merge --patch-file "$WORK/many.json"
   allowed "and is written as before" alice -n "$NS" label service plain team=x
-  if ((SECONDS - started < 20)); then pass "in good time"; else fail "but it took $((SECONDS - started)) s"; fi
+  if ((SECONDS - started < 60)); then pass "in good time"; else fail "but it took $((SECONDS - started)) s"; fi
   refused "and our key among them is seen" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabled=true
 }
 
@@ -420,7 +420,7 @@ level() { admin get flowschema "$1" -o jsonpath='{.spec.priorityLevelConfigurati
 # The last leader Service and everything else can be written by hand; nothing of the install is in the way.
 writable() {
   eventually 30 "the webhooks are gone" no_webhooks
-  allowed "Services with our keys are writable again" alice -n "$NS" annotate --overwrite service web zen-lead.io/enabled=maybe
+  eventually 20 "Services with our keys are writable again" alice -n "$NS" annotate --overwrite service web zen-lead.io/enabled=maybe
   allowed "and can be created" alice -n "$NS" create --dry-run=server -f - <<<"$(source_service new | sed 's/name: new/name: new, annotations: {zen-lead.io\/enabled: "true"}/')"
   allowed "plain ones too" alice -n "$NS" create --dry-run=server -f - <<<"$(source_service new)"
   eventually 20 "leader Services can be changed by hand" patch_service alice '{"spec":{"selector":{"app":"last"}}}'

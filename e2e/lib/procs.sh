@@ -35,7 +35,7 @@ start() {
 
 wait_child() {
   local child='' tries
-  for ((tries = 0; tries < 50; tries++)); do
+  for ((tries = 0; tries < 300; tries++)); do
     { read -r child _ <"/proc/$1/task/$1/children"; } 2>/dev/null || true
     [[ -z $child ]] || { echo "$child" && return; }
     [[ -e /proc/$1 ]] || return 1

@@ -128,7 +128,11 @@ impl Case {
         let found = self.pods().get(pod).await.unwrap();
         let ip = found.status.unwrap().pod_ip.unwrap().parse().unwrap();
         let path = format!("/ready?value={ready}");
-        traffic::ask(SocketAddr::new(ip, 8080), "POST", &path).await.unwrap();
+        until(format!("{pod} is told"), || async {
+            let told = traffic::ask(SocketAddr::new(ip, 8080), "POST", &path).await;
+            told.map_err(|failure| format!("{failure:?}"))
+        })
+        .await;
     }
 
     /// `kubectl delete pod`, with the grace the pod asks for or the given one.

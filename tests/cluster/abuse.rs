@@ -408,9 +408,12 @@ async fn dawdlers_cost_nobody_else_anything(t: Arc<Case>) {
         .await;
     let bodies = futures::stream::iter(0..300).map(|_| async {
         let mut line = caller.connect().await.unwrap();
-        line.send(head("/validate?timeout=2s", body.len()).as_bytes()).await.unwrap();
+        line.send(head("/validate?timeout=4s", body.len()).as_bytes()).await.unwrap();
         for byte in body.as_bytes().chunks(1).take(20) {
-            line.send(byte).await.unwrap();
+            // On a busy machine the answer may be there before all of them are sent.
+            if line.send(byte).await.is_err() {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         line.answer().await.unwrap().code

@@ -51,7 +51,7 @@ async fn taken_name_is_refused_at_admission(t: Arc<Case>) {
     let status = until("foo is refused", || async {
         let dry = PostParams { dry_run: true, ..PostParams::default() };
         match services.create(&dry, &source("foo", &json!({}))).await {
-            Err(kube::Error::Api(status)) => Ok(status),
+            Err(kube::Error::Api(status)) if status.code == 422 => Ok(status),
             other => Err(format!("{other:?}")),
         }
     })
@@ -164,7 +164,7 @@ async fn two_sources_cannot_share_a_leader_name(t: Arc<Case>) {
     let status = until("the second is refused", || async {
         let dry = PostParams { dry_run: true, ..PostParams::default() };
         match t.user_services().create(&dry, &second).await {
-            Err(kube::Error::Api(status)) => Ok(status),
+            Err(kube::Error::Api(status)) if status.code == 422 => Ok(status),
             other => Err(format!("{other:?}")),
         }
     })

@@ -84,6 +84,7 @@ async fn removed_label_is_repaired(t: Arc<Case>) {
 
 async fn removed_mirror_is_repaired(t: Arc<Case>) {
     led(&t).await;
+    t.until_told("web-leader", 1).await;
     let slice = t.slice("web-leader", "IPv4").await.unwrap();
     let patch = json!({"metadata": {"annotations": {
         names::EPOCH: null, names::POD_NAME: null, names::CURRENT: null,

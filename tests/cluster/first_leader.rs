@@ -166,7 +166,7 @@ async fn kubectl_wait_sees_the_leader(t: Arc<Case>) {
     t.web(&[]).await;
     t.ready_pods("web", &["a"]).await;
     let wait =
-        ["wait", "--for=condition=zen-lead.io/LeaderReady", "service/web-leader", "--timeout=20s"];
+        ["wait", "--for=condition=zen-lead.io/LeaderReady", "service/web-leader", "--timeout=60s"];
     t.until_led_by("web-leader", "a").await;
     let said = t.kubectl(As::Alice, &wait, None).await;
     assert_eq!(

@@ -22,7 +22,7 @@ tests![
 ];
 
 /// For the namespaces of other tests, which may still be going.
-const PATIENCE: Duration = Duration::from_secs(50);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Starts the first replica, to which the webhooks go, with these bounds.
 async fn start(t: &Case, flags: &[&str]) {

@@ -1,6 +1,5 @@
 //! What is told: events, conditions, metrics, probes. And that a settled cluster is left in peace.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,30 +29,30 @@ tests![
 async fn every_epoch_is_told_by_one_event(t: Arc<Case>) {
     t.ready_pods("web", &["a", "b"]).await;
     t.web(&[]).await;
-    let mut expected = BTreeSet::new();
     let first = t.until_led_by("web-leader", "a").await;
-    expected.insert(format!("a leads (first_leader), epoch {}", epoch(&first)));
+    let first = format!("a leads (first_leader), epoch {}", epoch(&first));
+    let mut expected = vec![[first.clone(), first]];
     t.until_message("web-leader", "a leads; b: standby").await;
     for (down, up) in [("a", "b"), ("b", "a"), ("a", "b")] {
         t.set_ready(down, false).await;
         let slice = t.until_led_by("web-leader", up).await;
         let number = epoch(&slice);
-        let note = format!("leader changed from {down} to {up} (pod_not_ready), epoch {number}");
-        expected.insert(note);
+        // Who tells of it later than its writer may not know from whom (decisions/event-of-a-switch.md).
+        let notes = [format!("leader changed from {down} to {up}"), format!("{up} leads")];
+        expected.push(notes.map(|what| format!("{what} (pod_not_ready), epoch {number}")));
         t.until_message("web-leader", &format!("{up} leads; {down}: not Ready")).await;
         t.set_ready(down, true).await;
         t.until_message("web-leader", &format!("{up} leads; {down}: standby")).await;
         let leader = t.services().get("web-leader").await.unwrap();
         assert_eq!(epoch(&leader), number, "mirror and slice agree");
     }
-    until("the last event is there", || async {
-        let now: BTreeSet<String> =
-            t.events("web-leader", "LeaderChanged").await.into_iter().collect();
-        check(now == expected, format!("{now:?}"))
-    })
-    .await;
     // One each, not two of the same.
-    assert_eq!(t.events("web-leader", "LeaderChanged").await.len(), expected.len());
+    t.until_told("web-leader", expected.len()).await;
+    let told = t.events("web-leader", "LeaderChanged").await;
+    for notes in &expected {
+        let found = told.iter().filter(|note| notes.contains(note)).count();
+        assert_eq!(found, 1, "{notes:?} in {told:?}");
+    }
 }
 
 async fn leader_service_creation_is_told(t: Arc<Case>) {
@@ -77,17 +76,24 @@ async fn settled_services_are_not_written(t: Arc<Case>) {
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
     t.until_condition("empty-leader", "False", "NoPodsFound").await;
     t.until_event("dual-leader", "LeaderRoutingAvailable").await;
-    // Time passes on purpose: that nothing happens is a statement about a time.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = t.world.writes(&t.ns);
-    assert!(before.len() >= 9, "the audit log is read: {} writes", before.len());
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let after = t.world.writes(&t.ns);
-    let shown: Vec<String> = after[before.len()..]
-        .iter()
-        .map(|w| format!("{} {} {}", w["verb"], w["objectRef"]["resource"], w["objectRef"]["name"]))
-        .collect();
-    assert_eq!(shown, [""; 0], "written although everything was right");
+    // The last Events come when it suits them, and from both replicas: ten seconds without a write
+    // are waited for. Two that undo each other's work, or one that repeats its own, never let them come.
+    until("nothing is written for ten seconds", || async {
+        let before = t.world.writes(&t.ns);
+        check(before.len() >= 9, format!("the audit log has {} writes", before.len()))?;
+        // Time passes on purpose: that nothing happens is a statement about a time.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let after = t.world.writes(&t.ns);
+        let shown: Vec<String> = after[before.len()..]
+            .iter()
+            .map(|w| {
+                let at = &w["objectRef"];
+                format!("{} {} {}", w["verb"], at["resource"], at["name"])
+            })
+            .collect();
+        check(shown.is_empty(), format!("written although everything was right: {shown:?}"))
+    })
+    .await;
 }
 
 /// In this process, because the API server lets no such names through.
@@ -180,10 +186,14 @@ async fn probes_answer_with_their_state(t: Arc<Case>) {
         assert_eq!(live.code, 200);
         let body: Value = serde_json::from_str(&live.body).unwrap();
         assert_eq!(body, json!({"alive": true}));
-        let ready = http::get(port, "/readyz").await.unwrap();
-        assert_eq!(ready.code, 200);
-        let body: Value = serde_json::from_str(&ready.body).unwrap();
-        assert_eq!(body, json!({"ready": true, "missing": [], "draining": false}));
+        until("it is ready", || async {
+            let ready = http::get(port, "/readyz").await?;
+            check(ready.code == 200, format!("{ready:?}"))?;
+            let body: Value = serde_json::from_str(&ready.body).map_err(|e| e.to_string())?;
+            let whole = json!({"ready": true, "missing": [], "draining": false});
+            check(body == whole, ready.body)
+        })
+        .await;
         assert_eq!(http::get(port, "/nothing").await.unwrap().code, 404);
     }
     let service = t.web(&[]).await;

@@ -43,7 +43,7 @@ async fn quota_is_reported_tried_rarely_and_served_when_raised(t: Arc<Case>) {
 
     let more = Patch::Merge(json!({"spec": {"hard": {"services": "5"}}}));
     quotas.patch("few", &PatchParams::default(), &more).await.unwrap();
-    within(Duration::from_secs(40), "it is served after the quota was raised", || async {
+    within(Duration::from_secs(100), "it is served after the quota was raised", || async {
         let leader = t.services().get_opt("web-leader").await.map_err(|e| e.to_string())?;
         check(leader.is_some(), "no leader Service")
     })

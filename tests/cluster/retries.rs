@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -111,7 +111,8 @@ fn passing(done: &Done) -> Option<&'static str> {
     let code = match done {
         Done::Passed(code) | Done::Failed(Fault::Answer(code, _)) => *code,
         Done::Failed(Fault::Reset | Fault::ResetAfter) => return Some("connection"),
-        Done::Failed(Fault::Stall) => return Some("timeout"),
+        Done::Failed(Fault::RetryIn(_)) => return Some("unavailable"),
+        Done::Failed(Fault::Stall) | Done::Left => return Some("timeout"),
         Done::Failed(Fault::Delay(_) | Fault::DieBefore | Fault::DieAfter) | Done::Pending => {
             return None;
         }
@@ -321,9 +322,8 @@ async fn retry_after_is_waited_for(t: Arc<Case>) {
         until_told(&t, name, "a").await;
     }
     proxy.fail(2, Fault::retry_after(429, "2"), replaces("number"));
-    // Whole seconds, so up to one is cut off; another for the way of the pod's status to zen-lead.
-    let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(6));
-    proxy.fail(1, Fault::retry_after(503, &date), replaces("date"));
+    // Whole seconds, so up to one is cut off.
+    proxy.fail(1, Fault::RetryIn(Duration::from_secs(6)), replaces("date"));
     t.set_ready("a", false).await;
     for name in ["number", "date"] {
         until_told(&t, name, "b").await;

@@ -63,7 +63,7 @@ async fn failover(t: &Case) {
     t.set_ready("a", false).await;
     t.until_led_by("web-leader", "b").await;
     t.until_message("web-leader", "b leads; a: not Ready").await;
-    t.until_event("web-leader", "LeaderChanged").await;
+    t.until_told("web-leader", 2).await;
 }
 
 /// The trace in which the leader was switched for this reason, once it is complete.

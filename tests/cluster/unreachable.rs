@@ -21,7 +21,7 @@ use crate::support::waiting::{check, until};
 use crate::support::webhook::Hook;
 
 /// Two webhooks are waited for, one second each. Far more would be another promise.
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(20);
 /// A write that is not waited for at all would prove nothing.
 const AT_LEAST: Duration = Duration::from_millis(900);
 
@@ -145,7 +145,11 @@ async fn judged_so_far(t: &Case) {
         made.map(|_| ()).map_err(|e| e.to_string())
     })
     .await;
-    t.patch_service("there", &annotations(&[(names::STICKY, "false")])).await;
+    until("and judges the next one", || async {
+        let change = Patch::Merge(annotations(&[(names::STICKY, "false")]));
+        services.patch("there", &PatchParams::default(), &change).await
+    })
+    .await;
 }
 
 /// A socket that is bound and accepts nothing: once its queue is full, the kernel drops what comes.

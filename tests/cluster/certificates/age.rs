@@ -20,7 +20,7 @@ use crate::support::webhook::{Hook, recorded, review};
 const LIFE: Duration = Duration::from_mins(1);
 const WAIT: Duration = Duration::from_secs(3);
 const FLAGS: [&str; 4] =
-    ["--ca-lifetime=1m", "--ca-introduce-wait=3s", "--ca-retire-wait=3s", "--leaf-lifetime=15s"];
+    ["--ca-lifetime=1m", "--ca-introduce-wait=3s", "--ca-retire-wait=3s", "--leaf-lifetime=40s"];
 
 pub fn tests() -> Vec<Test> {
     let old = Test::new("certificates", "an_old_ca_is_replaced", an_old_ca_is_replaced);

@@ -141,14 +141,23 @@ impl Calls {
         }
     }
 
-    /// The bundle of `lag` ago, and since when it is out of date.
-    fn bundle(&self, hook: Hook, lag: Duration) -> (String, Option<Instant>) {
+    /// The bundle of `lag` ago, and the number of the reading that replaces it.
+    fn bundle(&self, hook: Hook, lag: Duration) -> (String, usize) {
         let history = self.history.lock().unwrap();
         let then = Instant::now().checked_sub(lag);
         let known = |(at, _): &&Read| then.is_some_and(|then| *at <= then);
         let newer = history.iter().take_while(known).count().max(1);
         let bundle = history[newer - 1].1[usize::from(hook == Hook::Mutating)].clone();
-        (bundle, history.get(newer).map(|(at, _)| *at))
+        (bundle, newer)
+    }
+
+    /// Whether a bundle had been replaced for longer than is promised at the end of a call.
+    async fn outdated(&self, newer: usize, ended: Instant) -> bool {
+        while *self.last_read.lock().unwrap() < ended && self.goes_on() {
+            sleep(READ_EVERY).await;
+        }
+        let replaced = self.history.lock().unwrap().get(newer).map(|(at, _)| *at);
+        replaced.is_some_and(|at| ended.duration_since(at) > self.promised)
     }
 
     async fn call_directly(self: Arc<Self>) {
@@ -166,13 +175,15 @@ impl Calls {
             let lag = LAG * u32::try_from(n * 37 % 100).unwrap() / 100;
             let port = self.fleet.port(replica);
             let call = async {
-                let (began, (bundle, outdated)) = (Instant::now(), self.bundle(hook, lag));
+                let (began, (bundle, newer)) = (Instant::now(), self.bundle(hook, lag));
                 let outcome = review(port, hook, &bundle, &body).await;
-                (outcome, outdated, began.elapsed())
+                (outcome, newer, began.elapsed())
             };
-            let Some((outcome, outdated, took)) = self.fleet.call(replica, call).await else {
+            let Some((outcome, newer, took)) = self.fleet.call(replica, call).await else {
                 continue;
             };
+            // The machine stood still for seconds between reading and the end of the call.
+            let void = outcome.is_err() && self.outdated(newer, Instant::now()).await;
             let mut tally = self.tally.lock().unwrap();
             match outcome {
                 Ok(reviewed) if reviewed.response["allowed"] == true => {
@@ -181,10 +192,7 @@ impl Calls {
                     tally.leaves.insert(reviewed.shown);
                     tally.slowest[0] = tally.slowest[0].max(took);
                 }
-                // The machine stood still for seconds between reading and calling.
-                Err(_) if outdated.is_some_and(|at| at.elapsed() > self.promised) => {
-                    tally.void += 1;
-                }
+                Err(_) if void => tally.void += 1,
                 other => {
                     let why = other.map_or_else(|e| e, |answer| answer.response.to_string());
                     tally

@@ -20,7 +20,13 @@ use crate::support::world::START_AND_STOP;
 
 /// Waits of a rotation; an API server on the same machine needs milliseconds, a busy machine more.
 const WAIT: Duration = Duration::from_secs(3);
-const FLAGS: [&str; 3] = ["--ca-introduce-wait=3s", "--ca-retire-wait=3s", "--leaf-lifetime=15s"];
+const FLAGS: [&str; 4] = [
+    "--ca-introduce-wait=3s",
+    "--ca-retire-wait=3s",
+    "--leaf-lifetime=40s",
+    // The default: handshakes that have begun come to their end.
+    "--drain-delay=3s",
+];
 /// The phases of a rotation.
 const PHASES: [&str; 3] = ["introducing", "introduced", "retiring"];
 /// So many more rotations, if nobody was killed in one of them: it was over too soon each time.

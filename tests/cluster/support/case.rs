@@ -369,7 +369,10 @@ impl Case {
 
     /// Events about a Service with a reason: their notes.
     pub async fn events(&self, service: &str, reason: &str) -> Vec<String> {
-        let events = self.api::<Event>().list(&ListParams::default()).await.unwrap();
+        let events = until("events are listed", || async {
+            self.api::<Event>().list(&ListParams::default()).await
+        })
+        .await;
         events
             .items
             .into_iter()

@@ -7,6 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+/// No answer takes longer, also on a busy machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
 /// Status code and body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -34,9 +37,9 @@ async fn ask(port: u16, path: &str, request: String) -> Result<Answer, String> {
         stream.read_to_string(&mut text).await?;
         Ok::<_, std::io::Error>(text)
     };
-    let text = timeout(Duration::from_secs(5), ask)
+    let text = timeout(LIMIT, ask)
         .await
-        .map_err(|_| format!("no answer on port {port}{path} within 5 s"))?
+        .map_err(|_| format!("no answer on port {port}{path} within {LIMIT:?}"))?
         .map_err(|e| format!("port {port}{path}: {e}"))?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or("an answer without a body")?;
     let code = head.split(' ').nth(1).and_then(|c| c.parse().ok()).ok_or("no status code")?;

@@ -166,9 +166,10 @@ impl Product {
             .args(["--validating-webhook", &self.system])
             .args(["--mutating-webhook", &self.system])
             .args(["--username", &format!("system:serviceaccount:{}:zen-lead", self.system)])
-            .args(["--drain-delay", "200ms"])
             .args(more)
             .env_clear()
+            // A flag among `more` has precedence.
+            .env("ZEN_LEAD_DRAIN_DELAY", "200ms")
             .env("ZEN_LEAD_LOG_FORMAT", "text")
             .env("ZEN_LEAD_LOG_LEVEL", "info,zen_lead=debug")
             .envs(variables.iter().copied())

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, to_bytes};
 use http::header::{AUTHORIZATION, CONNECTION, HOST, TRANSFER_ENCODING};
@@ -30,6 +30,8 @@ use super::lag::Lag;
 pub enum Fault {
     /// This HTTP status with a plain text, and with this `Retry-After`; the API server sees nothing.
     Answer(u16, Option<String>),
+    /// 503 with a `Retry-After` that names the time this much later; the API server sees nothing.
+    RetryIn(Duration),
     /// The connection is reset; the API server sees nothing.
     Reset,
     /// The API server does what was asked, and the connection is reset instead of its answer.
@@ -58,8 +60,10 @@ impl Fault {
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// Nothing yet (or the client went away).
+    /// Nothing yet.
     Pending,
+    /// The client went away before the answer, and whether it took effect is not known.
+    Left,
     /// The API server answered this status.
     Passed(u16),
     /// A rule applied.
@@ -236,6 +240,21 @@ async fn serve(stream: TcpStream, upstream: Upstream, state: Arc<Mutex<State>>) 
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
+/// Dropped with the request, also where its client leaves.
+struct Underway<'a> {
+    state: &'a Mutex<State>,
+    number: usize,
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        let done = &mut self.state.lock().unwrap().seen[self.number].done;
+        if *done == Done::Pending {
+            *done = Done::Left;
+        }
+    }
+}
+
 /// The answer, or `None` to break the connection.
 async fn handle(
     request: Request<Incoming>,
@@ -247,6 +266,7 @@ async fn handle(
     let Some((number, fault)) = state.lock().unwrap().meet(seen(&head, &body)) else {
         return std::future::pending().await;
     };
+    let _underway = Underway { state, number };
     let pass = || pass(head, body.to_vec(), upstream);
     match fault {
         Some(Fault::Answer(code, retry_after)) => {
@@ -255,6 +275,11 @@ async fn handle(
                 answer = answer.header("Retry-After", text);
             }
             return Some(answer.body(Body::from("the proxy of the test says no\n")).unwrap());
+        }
+        Some(Fault::RetryIn(time)) => {
+            let date = httpdate::fmt_http_date(SystemTime::now() + time);
+            let answer = Response::builder().status(503).header("Retry-After", date);
+            return Some(answer.body(Body::empty()).unwrap());
         }
         Some(Fault::Reset) => return None,
         Some(Fault::ResetAfter) => {

@@ -31,7 +31,7 @@ const REPLICAS: usize = 2;
 const OWN_SLICE: &str = "zen-lead-replicas";
 
 /// No test may take longer, whatever it waits for.
-pub const TEST_DEADLINE: Duration = Duration::from_mins(1);
+pub const TEST_DEADLINE: Duration = Duration::from_mins(5);
 /// Tests at the same time, unless --test-threads says otherwise: two replicas and an API server
 /// share the machine with them.
 pub const THREADS: usize = 4;
@@ -348,7 +348,7 @@ impl Made<'_> {
 }
 
 /// Time zen-lead gets to become ready, and to end.
-pub const START_AND_STOP: Duration = Duration::from_secs(30);
+pub const START_AND_STOP: Duration = Duration::from_mins(1);
 
 impl World {
     /// The audit log's lines about writes of zen-lead in a namespace.
