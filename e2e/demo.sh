@@ -186,6 +186,14 @@ judged() {
   return 1
 }
 
+# soon COMMAND...: gives it ten seconds to come true; what follows judges whether it did.
+soon() {
+  for _ in {1..50}; do
+    if "$@"; then return; fi
+    sleep 0.2
+  done
+}
+
 refusal() {
   step "A mistake is refused, with what to write instead"
   if judged alice annotate service web zen-lead.io/enabled=true zen-lead.io/sticky=maybe zen-lead.io/min-ready-duraton=5s; then
@@ -218,10 +226,7 @@ requests() {
   for name in web web-leader; do
     address=$(admin -n "$NS" get service "$name" -o 'jsonpath={.spec.clusterIP}')
     # kube-proxy may not know it yet.
-    for _ in {1..50}; do
-      "${ENTER[@]}" curl -s --max-time 10 -o /dev/null "http://$address/" && break
-      sleep 0.2
-    done
+    soon "${ENTER[@]}" curl -s --max-time 10 -o /dev/null "http://$address/"
     # shellcheck disable=SC2016 # expanded by the inner shell
     "${ENTER[@]}" bash -c 'for i in {1..50}; do curl -s --max-time 10 "http://$0/" || echo failed; done' "$address" >"$WORK/$name"
     say "$name ($address) was answered by:"
@@ -277,6 +282,8 @@ summary() {
     }' "$WORK/load"
 }
 
+told() { alice get events.events.k8s.io --field-selector=reason=LeaderChanged -o 'jsonpath={.items[*].note}' | grep -qF "to $LEADER"; }
+
 story() {
   step "What Kubernetes shows of it"
   run alice wait --for=condition=zen-lead.io/LeaderReady service/web-leader --timeout=15s
@@ -284,10 +291,7 @@ story() {
     -o 'custom-columns=LEADER:.metadata.annotations.zen-lead\.io/current-leader,SINCE:.metadata.annotations.zen-lead\.io/leader-last-switch-time,EPOCH:.metadata.annotations.zen-lead\.io/leader-epoch,WHY:.metadata.annotations.zen-lead\.io/switch-reason'
   [[ $(alice get service web-leader -o 'jsonpath={.metadata.annotations.zen-lead\.io/current-leader}') == *"$LEADER" ]] ||
     wrong "the leader Service names another pod than its slice"
-  for _ in {1..50}; do
-    alice get events.events.k8s.io --field-selector=reason=LeaderChanged -o 'jsonpath={.items[*].note}' | grep -qF "to $LEADER" && break
-    sleep 0.2
-  done
+  soon told
   run alice get events.events.k8s.io --field-selector=reason=LeaderChanged -o 'custom-columns=REASON:.reason,NOTE:.note'
   grep -qF "$LEADER" "$WORK/out" || wrong "no event tells of the switch"
 }

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
 
-use crate::support::case::{Case, Routed, annotation, epoch};
+use crate::support::case::{Case, Routed, annotation, epoch, switch_notes};
 use crate::support::harness::tests;
 use crate::support::names;
 use crate::support::objects::{hollow, source};
@@ -42,9 +42,7 @@ async fn all_switched_once(t: &Case, services: &Together<'_>, recorder: Recorder
             check(annotation(&service, names::POD_NAME) == "b", "another pod")
         })
         .await;
-        // From whom, nobody knows any longer who begins when the mirror is right already.
-        let notes = ["leader changed from a to b", "b leads"]
-            .map(|what| format!("{what} (pod_not_ready), epoch {}", epoch(&lock)));
+        let notes = switch_notes("a", "b", epoch(&lock));
         until("the event is written, also when the winner died", || async {
             let found = t.events(&leader, "LeaderChanged").await;
             let told = found.iter().filter(|n| notes.contains(n)).count();

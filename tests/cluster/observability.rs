@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use zen_lead::metrics::{Metrics, ServiceReport};
 use zen_lead::names::ServiceKey;
 
-use crate::support::case::{Case, annotation, epoch};
+use crate::support::case::{Case, annotation, epoch, switch_notes};
 use crate::support::harness::tests;
 use crate::support::http;
 use crate::support::names;
@@ -37,9 +37,7 @@ async fn every_epoch_is_told_by_one_event(t: Arc<Case>) {
         t.set_ready(down, false).await;
         let slice = t.until_led_by("web-leader", up).await;
         let number = epoch(&slice);
-        // Who tells of it later than its writer may not know from whom (decisions/event-of-a-switch.md).
-        let notes = [format!("leader changed from {down} to {up}"), format!("{up} leads")];
-        expected.push(notes.map(|what| format!("{what} (pod_not_ready), epoch {number}")));
+        expected.push(switch_notes(down, up, number));
         t.until_message("web-leader", &format!("{up} leads; {down}: not Ready")).await;
         t.set_ready(down, true).await;
         t.until_message("web-leader", &format!("{up} leads; {down}: standby")).await;

@@ -16,14 +16,12 @@ use crate::support::case::{Case, Routed};
 use crate::support::harness::Test;
 use crate::support::names;
 use crate::support::objects::{annotations, foreign_slice, hollow, source, source_set};
-use crate::support::waiting::{check, within};
+use crate::support::waiting::{check, until};
 
 /// How long nothing may be written.
 const REST: u64 = 20;
 /// After the last disturbance; everything that follows from it has been written by then.
 const CALM: Duration = Duration::from_secs(5);
-/// The same on a machine that is busy.
-const PATIENCE: Duration = Duration::from_mins(1);
 /// Longer than the other replica waits before it does what the first left undone.
 const MOMENT: Duration = Duration::from_secs(2);
 /// Switches that are counted.
@@ -69,7 +67,7 @@ fn since(t: &Case, before: usize) -> Vec<Value> {
 /// Waits until nothing has been written for a moment, and says how many writes there are.
 async fn settled(t: &Case) -> usize {
     let last = std::sync::Mutex::new((0, Instant::now()));
-    within(PATIENCE, "nothing is written for a moment", || {
+    until("nothing is written for a moment", || {
         let now = t.world.writes(&t.ns).len();
         let mut last = last.lock().unwrap();
         if last.0 != now {
@@ -225,7 +223,7 @@ async fn all_kinds_of_states_come_to_rest_and_then_nothing_is_written(t: Arc<Cas
     let disturbed = Instant::now();
     let all = wanted.iter().map(|(name, said)| ((*name).to_owned(), (*said).to_owned()));
     let all: BTreeMap<String, String> = all.collect();
-    within(PATIENCE, "every leader Service says how it is", || async {
+    until("every leader Service says how it is", || async {
         let now = conditions(&t, &wanted).await;
         check(now == all, format!("{now:#?}"))
     })

@@ -70,6 +70,13 @@ pub fn epoch(object: &impl ResourceExt) -> u64 {
     annotation(object, names::EPOCH).parse().unwrap_or(0)
 }
 
+/// The notes that the Event of a switch may have, because a pod stopped being ready: whoever tells of it
+/// later than its writer may not know from whom (docs/decisions/event-of-a-switch.md).
+pub fn switch_notes(from: &str, to: &str, epoch: u64) -> [String; 2] {
+    [format!("leader changed from {from} to {to}"), format!("{to} leads")]
+        .map(|what| format!("{what} (pod_not_ready), epoch {epoch}"))
+}
+
 /// The API server's refusal in an error.
 pub fn refusal<T: std::fmt::Debug>(result: kube::Result<T>) -> Status {
     match result {
