@@ -37,6 +37,7 @@ mod observability;
 mod offline;
 mod partitions;
 mod ports;
+mod proxy_env;
 mod quota;
 mod replicas;
 mod rest;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         metrics::tests(),
         monitoring::tests(),
         retries::tests(),
+        proxy_env::tests(),
         tracing::tests(),
         limits::tests(),
         replicas::tests(),
