@@ -12,6 +12,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use crate::apply::Applier;
+use crate::cli::explain::Explained;
 use crate::clock::{self, Clock};
 use crate::config::{Cli, Command, LogFormat, Serve};
 use crate::events;
@@ -61,14 +62,26 @@ pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
             let reader = Reader::new(client, caller, names, bounds.limits());
             let now = Clock::system().now();
             let said = cli::explain::run(&service, &reader, now).await;
-            print!("{}", said.map_err(|error| cluster.explained(error))?);
-            Ok(ExitCode::SUCCESS)
+            match said.map_err(|error| cluster.explained(error))? {
+                Explained::Found(text) => {
+                    cli::print(&text)?;
+                    Ok(ExitCode::SUCCESS)
+                }
+                Explained::Missing(why) => {
+                    eprintln!("zen-lead: {why}");
+                    Ok(ExitCode::from(1))
+                }
+            }
         }),
         Command::Status { output, namespace } => runtime.block_on(async {
             let cluster = connect(Arc::new(Metrics::new()?)).await?;
             let (client, namespace) = (cluster.client.clone(), namespace.as_deref());
-            let text = cli::status::run(client, &cluster.caller, namespace, output).await;
-            print!("{}", text.map_err(|error| cluster.explained(error))?);
+            let report = cli::status::run(client, &cluster.caller, namespace, output).await;
+            let report = report.map_err(|error| cluster.explained(error))?;
+            cli::print(&report.text)?;
+            for object in &report.unreadable {
+                eprintln!("zen-lead: cannot read {object}");
+            }
             Ok(ExitCode::SUCCESS)
         }),
     }

@@ -19,6 +19,7 @@ mod admission;
 mod bad_services;
 mod certificates;
 mod churn;
+mod commands;
 mod conflicts;
 mod crash;
 mod drift;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         monitoring::tests(),
         retries::tests(),
         proxy_env::tests(),
+        commands::tests(),
         tracing::tests(),
         limits::tests(),
         replicas::tests(),
