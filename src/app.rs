@@ -50,9 +50,9 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {
-        Command::Lint { files } => {
+        Command::Lint { files, allow_no_service } => {
             let mut out = io::stdout().lock();
-            Ok(cli::lint::run(&files, NameRule::Dns1123, &mut out)?)
+            Ok(cli::lint::run(&files, NameRule::Dns1123, allow_no_service, &mut out)?)
         }
         Command::Serve(args) => runtime.block_on(serve(*args)),
         Command::Explain { service, bounds } => runtime.block_on(async {

@@ -35,6 +35,9 @@ pub enum Command {
         /// Files to read, `-` for standard input.
         #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
         files: Vec<String>,
+        /// Succeed where no file has a Service.
+        #[arg(long)]
+        allow_no_service: bool,
     },
     /// Say who leads for a Service, why, and what would happen next.
     Explain {
