@@ -9,6 +9,7 @@ mod delays;
 mod error;
 mod judge;
 mod operation;
+pub mod proxy;
 #[cfg(test)]
 mod tests;
 

@@ -167,6 +167,12 @@ impl Index {
         }
         snapshot
     }
+
+    /// The source of a leader Service, by its label; `None` for any other Service.
+    pub fn source_of(&self, key: &ServiceKey) -> Option<ServiceKey> {
+        let leader = self.namespaces.get(&key.namespace)?.service(&key.name)?.leader()?;
+        Some(ServiceKey::new(key.namespace.clone(), leader.source.clone()))
+    }
 }
 
 fn source_state(entry: Option<&Entry>) -> SourceState {

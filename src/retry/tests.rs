@@ -1,6 +1,7 @@
 //! Tests of calls against the fake API server; two of them over a real connection.
 
 mod messages;
+mod proxied;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, PostParams};
@@ -303,7 +304,7 @@ async fn the_real_client_names_itself_keeps_retry_after_and_does_not_retry_by_it
     let (uri, server) = api.listen().await;
     let mut tasks = JoinSet::new();
     tasks.spawn(server);
-    let maps = maps(client(Config::new(uri)).unwrap());
+    let maps = maps(client(Config::new(uri), None).unwrap());
     api.fail("GET", MAPS, 1, Fault::Plain(429, Some("7")));
     let kube::Error::Api(status) = maps.get("x").await.unwrap_err() else { panic!("no status") };
     assert_eq!(status.code, 429);
@@ -320,7 +321,7 @@ async fn a_connection_that_was_never_made_cannot_have_happened() {
     let uri: http::Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let mut caller = caller();
     caller.policy.deadline = Duration::from_millis(300);
-    let maps = maps(client(Config::new(uri)).unwrap());
+    let maps = maps(client(Config::new(uri), None).unwrap());
     let make = || async { maps.create(&PostParams::default(), &map("x")).await };
 
     // The first connection is taken and broken once the request has been read.
