@@ -214,8 +214,7 @@ fn slice_ports(
 
 /// Drift of the leader Service; what a selector left behind is removed by `leftovers`.
 fn mend(routing: &mut Routing, source: &Service, leader: &Leader, spec: &LeaderSpec, version: u32) {
-    let service = desired::leader_service(source, spec, version);
-    if let Some(patch) = desired::drift(&leader.object, &service) {
+    if let Some(patch) = desired::repair(&leader.object, source, spec, version) {
         routing.steps.push(Step::PatchLeader(Target::as_seen(&leader.object), patch));
     }
 }

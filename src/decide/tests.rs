@@ -5,6 +5,7 @@ mod hazards;
 mod limits;
 mod ownership;
 mod protocol;
+mod published;
 mod told;
 
 use k8s_openapi::api::core::v1::{Pod, Service};

@@ -13,7 +13,7 @@ fn spec() -> LeaderSpec {
         failover_min_delay: Duration::ZERO,
         ports_mode: PortsMode::Strict,
         leader_type: LeaderType::ClusterIp,
-        copy_annotations: Vec::new(),
+        ..LeaderSpec::default()
     }
 }
 
