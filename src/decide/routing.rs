@@ -14,7 +14,7 @@ use super::elect::Choice;
 use super::mirror::{self, Readiness};
 use super::serve::Case;
 use super::slices;
-use super::{Blocked, Context, Notice, Step, StepKind, Target, desired};
+use super::{Blocked, Context, Notice, Step, StepKind, Target, desired, follow};
 use crate::events::Reason;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::snapshot::{Holder, SourceState};
@@ -111,8 +111,9 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
                 if valid { refusal(ctx, &routing, leader.is_none()).or(problem) } else { problem };
             let blocked = problem.is_some() || source.metadata.deletion_timestamp.is_some();
             // These do not keep the source from being served.
-            let problem =
-                problem.or_else(|| valid.then(|| flaw(source, &spec, leader.as_deref())).flatten());
+            let problem = problem.or_else(|| {
+                valid.then(|| flaw(snapshot, source, &spec, leader.as_deref())).flatten()
+            });
             if leader.is_none() && !blocked {
                 let service = desired::leader_service(source, &spec, ctx.version);
                 routing.steps.push(Step::CreateLeader(Box::new(service)));
@@ -143,10 +144,18 @@ fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Pro
     })
 }
 
-/// What a source does not get although it is served: to be published, or its IP family.
-fn flaw(source: &Service, spec: &LeaderSpec, leader: Option<&Leader>) -> Option<Problem> {
+/// What a source does not get although it is served: the leader of another source, to be published,
+/// or its IP family.
+fn flaw(
+    snapshot: &Snapshot,
+    source: &Service,
+    spec: &LeaderSpec,
+    leader: Option<&Leader>,
+) -> Option<Problem> {
     let leader = leader.map(|leader| &leader.object);
-    let message = if spec.unnamed_provider_annotations.is_empty() {
+    let message = if let Some(why) = follow::flaw(snapshot, spec) {
+        why
+    } else if spec.unnamed_provider_annotations.is_empty() {
         desired::stuck_family(leader?, source)?
     } else {
         let type_ = leader.and_then(|l| l.spec.as_ref()?.type_.as_deref()).unwrap_or("ClusterIP");

@@ -25,6 +25,8 @@ pub(super) struct Namespace {
     claims: HashMap<Arc<str>, Names>,
     /// Source name -> Services whose label says they lead for it.
     leaders: HashMap<Arc<str>, Names>,
+    /// Source name -> sources that take its leader.
+    followers: HashMap<Arc<str>, Names>,
     /// First label pair of a source's selector -> those sources: finds the sources of a pod.
     selectors: HashMap<(Arc<str>, Arc<str>), Names>,
     /// Source name -> pods its selector matches.
@@ -77,9 +79,13 @@ impl Namespace {
     fn touch(&self, name: &Arc<str>, entry: &Entry, dirty: &mut Names) {
         match &entry.role {
             Role::Source(_) => _ = dirty.insert(name.clone()),
-            Role::Leader(leader) => _ = dirty.insert(leader.source.clone()),
+            Role::Leader(leader) => {
+                dirty.insert(leader.source.clone());
+                dirty.extend(self.followers_of(&leader.source));
+            }
             Role::Plain => {}
         }
+        dirty.extend(self.followers_of(name));
         // A source whose last annotation is gone still has a leader Service to take down.
         if self.leaders.contains_key(name) {
             dirty.insert(name.clone());
@@ -97,6 +103,9 @@ impl Namespace {
     fn unlink(&mut self, name: &Arc<str>, old: &Entry, selection_changed: bool) {
         if let Some(spec) = old.spec() {
             remove(&mut self.claims, spec.leader_service_name.as_str(), name);
+            if let Some(other) = &spec.same_leader_as {
+                remove(&mut self.followers, other.as_str(), name);
+            }
             self.enabled -= 1;
         }
         if let Some(leader) = old.leader() {
@@ -115,6 +124,9 @@ impl Namespace {
         if let Some(spec) = new.spec() {
             let claimed = Arc::from(spec.leader_service_name.as_str());
             self.claims.entry(claimed).or_default().insert(name.clone());
+            if let Some(other) = &spec.same_leader_as {
+                self.followers.entry(other.as_str().into()).or_default().insert(name.clone());
+            }
             self.enabled += 1;
         }
         if let Some(leader) = new.leader() {
@@ -226,12 +238,19 @@ impl Namespace {
         }
     }
 
-    /// The sources a slice concerns: the one its Service leads for, and those that ask for that name
-    /// (a decision that makes the leader Service just now looks at the slices under its name).
+    /// The sources a slice concerns: the one its Service leads for, those that take that one's leader,
+    /// and those that ask for that name (a decision that makes the leader Service just now looks at the
+    /// slices under its name).
     fn sources_of_slice(&self, slice: &Slice) -> impl Iterator<Item = Arc<str>> {
         let leader = self.services.get(&slice.service).and_then(Entry::leader);
         let claims = self.claims.get(&slice.service).into_iter().flatten().cloned();
-        leader.map(|l| l.source.clone()).into_iter().chain(claims)
+        let followers = leader.into_iter().flat_map(|l| self.followers_of(&l.source));
+        leader.map(|l| l.source.clone()).into_iter().chain(followers).chain(claims)
+    }
+
+    /// The sources that take the leader of this one.
+    fn followers_of(&self, source: &str) -> impl Iterator<Item = Arc<str>> {
+        self.followers.get(source).into_iter().flatten().cloned()
     }
 
     pub(super) fn services_not_in(&self, keep: &Names, version: Rv) -> Vec<Arc<str>> {
