@@ -27,8 +27,10 @@ pub(super) struct Peer<'a> {
 /// What is found among the others.
 #[derive(Default)]
 struct Found {
-    /// The named Service is enabled; whose leader it takes itself.
-    named: Option<Option<String>>,
+    /// The named Service is enabled.
+    named: bool,
+    /// Whose leader the named Service takes itself.
+    next: Option<String>,
     /// The named Service selects the same pods, or fewer or more of them.
     named_overlaps: bool,
     /// Those that take the leader of this one.
@@ -51,7 +53,8 @@ impl Peer<'_> {
             }
             let overlaps = overlap(self.service, service);
             if wanted == Some(name) {
-                found.named = Some(spec.same_leader_as.clone());
+                found.named = true;
+                found.next.clone_from(&spec.same_leader_as);
                 found.named_overlaps = overlaps;
             }
             if spec.same_leader_as.as_deref() == Some(self.name) {
@@ -75,17 +78,17 @@ impl Peer<'_> {
             Violation::of_value(field, Rule::SameLeader, Cause::Invalid, wanted, detail)
         };
         let mut out = Vec::new();
-        match found.named {
-            Some(Some(next)) if next == self.name => out.push(refuse(format!(
+        match found.next {
+            Some(next) if next == self.name => out.push(refuse(format!(
                 "Service {} takes the leader of this one already; keep one of the two annotations",
                 quoted(wanted)
             ))),
-            Some(Some(next)) => out.push(refuse(format!(
+            Some(next) => out.push(refuse(format!(
                 "Service {} takes the leader of {}; write that name here",
                 quoted(wanted),
                 quoted(&next)
             ))),
-            _ => {}
+            None => {}
         }
         let followers: Vec<_> = found.followers.into_iter().filter(|name| name != wanted).collect();
         if !followers.is_empty() {
@@ -104,16 +107,16 @@ impl Peer<'_> {
         let mut out = Vec::new();
         if let Some(wanted) = &self.spec.same_leader_as {
             let name = quoted(wanted);
-            match (&found.named, found.named_overlaps) {
-                (None, _) => {
+            match (found.named, found.named_overlaps) {
+                (false, _) => {
                     out.push(format!(
                         "Service {name} is not enabled: no pod leads here before it is"
                     ));
                 }
-                (Some(_), false) => out.push(format!(
+                (true, false) => out.push(format!(
                     "Service {name} selects other pods: this one has no leader while they differ"
                 )),
-                _ => {}
+                (true, true) => {}
             }
         }
         if let Some(first) = found.apart.first() {

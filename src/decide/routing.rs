@@ -52,6 +52,7 @@ struct Problem {
 }
 
 /// What is done with the leader Services of a source.
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Course<'a> {
     /// The source is gone: nobody is routed; garbage collection takes the rest.
     Abandon,
