@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Service;
 
-use super::verdict::{Neighbours, listed};
+use super::verdict::{Neighbours, listed, selector};
 use crate::keys::setting;
 use crate::spec::violation::{annotation_field, quoted};
 use crate::spec::{Cause, LeaderSpec, Rule, Violation};
@@ -136,14 +136,10 @@ impl Peer<'_> {
 
 /// Whether one selector takes in what the other selects.
 fn overlap(a: &Service, b: &Service) -> bool {
-    let selector = |service: &Service| -> BTreeMap<String, String> {
-        service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default()
-    };
-    let (a, b) = (selector(a), selector(b));
     let within = |a: &BTreeMap<String, String>, b: &BTreeMap<String, String>| {
         !a.is_empty() && a.iter().all(|(key, value)| b.get(key) == Some(value))
     };
-    within(&a, &b) || within(&b, &a)
+    selector(a).zip(selector(b)).is_some_and(|(a, b)| within(a, b) || within(b, a))
 }
 
 #[cfg(test)]

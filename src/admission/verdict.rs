@@ -4,6 +4,8 @@
 //! report, because a webhook that refuses unrelated writes is in the way. Admission is advice;
 //! names and collisions are checked again at write time.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Service;
 
 use super::peers::Peer;
@@ -169,7 +171,7 @@ fn unpublished(service: &Service) -> Option<String> {
 }
 
 /// The selector of a Service, where it has one.
-fn selector(service: &Service) -> Option<&std::collections::BTreeMap<String, String>> {
+pub(super) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     service.spec.as_ref().and_then(|spec| spec.selector.as_ref())
 }
 
