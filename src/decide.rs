@@ -12,6 +12,7 @@ pub mod mirror;
 pub mod ports;
 pub mod slices;
 
+mod follow;
 mod routing;
 mod serve;
 

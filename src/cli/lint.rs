@@ -19,7 +19,7 @@ use super::unless_closed;
 use crate::admission::verdict::{Neighbour, Neighbours, Operation, Question, verdict};
 use crate::index::Reached;
 use crate::names::NameRule;
-use crate::spec::{self, Rule, Violation};
+use crate::spec::{self, Intent, LeaderSpec, Rule, Violation};
 use documents::{Document, Unit};
 
 /// How bad a finding is.
@@ -223,6 +223,8 @@ struct Files {
     services: BTreeMap<(String, String), Neighbour>,
     /// Namespace and leader name, to the sources that ask for it.
     claims: BTreeMap<(String, String), BTreeSet<String>>,
+    /// Namespace, name, object and settings of the enabled, valid sources.
+    sources: Vec<(String, String, Service, LeaderSpec)>,
 }
 
 impl Files {
@@ -234,6 +236,9 @@ impl Files {
             if let Some(leader_name) = spec::claimed_name(service, names) {
                 let key = (namespace.clone(), leader_name);
                 files.claims.entry(key).or_default().insert(name.clone());
+            }
+            if let Ok(Intent::On(spec)) = spec::read(service, names) {
+                files.sources.push((namespace.clone(), name.clone(), (**service).clone(), spec));
             }
             let neighbour = Neighbour {
                 uid: service.metadata.uid.clone(),
@@ -261,6 +266,12 @@ impl Neighbours for Files {
 
     fn synced(&self) -> bool {
         true
+    }
+
+    fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
+        for (_, name, service, spec) in self.sources.iter().filter(|s| s.0 == namespace) {
+            visit(name, service, spec);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::elect::Choice;
 use super::mirror::{self, Readiness};
 use super::serve::Case;
 use super::slices;
-use super::{Blocked, Context, Notice, Step, StepKind, Target, bookkeeping, desired};
+use super::{Blocked, Context, Notice, Step, StepKind, Target, bookkeeping, desired, follow};
 use crate::events::Reason;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::snapshot::{Holder, SourceState};
@@ -52,6 +52,7 @@ struct Problem {
 }
 
 /// What is done with the leader Services of a source.
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Course<'a> {
     /// The source is gone: nobody is routed; garbage collection takes the rest.
     Abandon,
@@ -109,6 +110,10 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             let problem =
                 if valid { refusal(ctx, &routing, leader.is_none()).or(problem) } else { problem };
             let blocked = problem.is_some() || source.metadata.deletion_timestamp.is_some();
+            // These do not keep the source from being served.
+            let problem = problem.or_else(|| {
+                valid.then(|| flaw(snapshot, source, &spec, leader.as_deref())).flatten()
+            });
             if leader.is_none() && !blocked {
                 let service = desired::leader_service(source, &spec, ctx.version);
                 routing.steps.push(Step::CreateLeader(Box::new(service)));
@@ -142,6 +147,30 @@ fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Pro
         message: blocked.message.clone(),
         limit: None,
     })
+}
+
+/// What a source does not get although it is served: the leader of another source, to be published,
+/// or its IP family.
+fn flaw(
+    snapshot: &Snapshot,
+    source: &Service,
+    spec: &LeaderSpec,
+    leader: Option<&Leader>,
+) -> Option<Problem> {
+    let leader = leader.map(|leader| &leader.object);
+    let message = if let Some(why) = follow::flaw(snapshot, spec) {
+        why
+    } else if spec.unnamed_provider_annotations.is_empty() {
+        desired::stuck_family(leader?, source)?
+    } else {
+        let type_ = leader.and_then(|l| l.spec.as_ref()?.type_.as_deref()).unwrap_or("ClusterIP");
+        format!(
+            "{} stays of type {type_}, and no provider annotation is copied: {}",
+            spec.leader_service_name,
+            spec::provider::unnamed_reason(&spec.unnamed_provider_annotations)
+        )
+    };
+    Some(Problem { reason: Reason::InvalidService, message, limit: None })
 }
 
 fn course(snapshot: &Snapshot) -> Course<'_> {
@@ -288,7 +317,7 @@ fn fallback(snapshot: &Snapshot) -> LeaderSpec {
         failover_min_delay: Duration::ZERO,
         ports_mode: PortsMode::Partial,
         leader_type: LeaderType::default(),
-        copy_annotations: Vec::new(),
+        ..LeaderSpec::default()
     }
 }
 

@@ -13,7 +13,7 @@ use super::mirror::{self, Readiness};
 use super::ports::{self, Ports};
 use super::routing::Routing;
 use super::slices::{self, Present, SliceWrite, Version};
-use super::{Blocked, Context, Step, Target, bookkeeping, desired};
+use super::{Blocked, Context, Step, Target, bookkeeping, desired, follow};
 use crate::events::Reason;
 use crate::index::Snapshot;
 use crate::index::evidence::slice_name;
@@ -56,15 +56,21 @@ impl Case<'_> {
         let outranked = newer != Newer::No && !takes_over;
         let asked = asked(source);
         let begun = present.begun(&asked);
+        let follow = follow::follow(snapshot, spec);
         let rules = Rules {
             spec,
             family: families[0],
             // Over what a newer version wrote, an older one only takes out.
-            may_promote: valid && snapshot.pods_known && !outranked,
+            may_promote: valid && snapshot.pods_known && !outranked && !follow.waits(),
+            only: follow.only(),
             now: ctx.now,
             begun: begun.as_ref(),
         };
-        let choice = elect::elect(&snapshot.pods, incumbent.as_ref(), &rules);
+        let mut choice = elect::elect(&snapshot.pods, incumbent.as_ref(), &rules);
+        if follow.waits() {
+            // They wait for no timer, and none of them can lead now.
+            choice.available = 0;
+        }
         let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
         routing.marks = routing.marks.max(present.marks());
         routing.outranked |= outranked;
@@ -108,8 +114,8 @@ impl Case<'_> {
         routing.steps.extend(next);
         if !leader.deleting() {
             let signs = bookkeeping::repair(&leader.object, &snapshot.key.name, uid);
-            let drift = desired::leader_service(source, spec, ctx.version);
-            let drift = desired::drift(&leader.object, &drift).filter(|_| valid);
+            let drift = desired::repair(&leader.object, source, spec, ctx.version);
+            let drift = drift.filter(|_| valid);
             if let Some(patch) = bookkeeping::both(drift, signs) {
                 routing.steps.push(Step::PatchLeader(Target::as_seen(&leader.object), patch));
             }
