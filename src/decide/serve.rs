@@ -113,7 +113,14 @@ impl Case<'_> {
         let refused = refused.filter(|_| !routed);
         // What is chosen is told as done only where it is, or is about to be.
         let done = routed || ports_failed || (lagging && refused.is_none());
-        let state = readiness(&choice, done, &foreign, failed, refused, valid);
+        let mut state = readiness(&choice, done, &foreign, failed, refused, valid);
+        let mut patches = routing.steps.iter().filter(|s| matches!(s, Step::PatchLeader(..)));
+        // It routes all the same, but is not in everything as the source asks.
+        if let Some(unpatched) =
+            patches.find(|s| s.object() == leader.name()).and_then(|s| ctx.blocked_by(s))
+        {
+            state.message = format!("{}; {}", state.message, unpatched.message);
+        }
         let truth = truth.unwrap_or_else(|| mirrored.clone());
         if !leader.deleting() {
             let settings = valid.then(|| spec::settings_json(spec));

@@ -1,11 +1,12 @@
 //! Scenarios of the worker against the API server double: what it writes, and what faults do to it.
 
+mod standing;
 mod told;
 mod turns;
 
 use serde_json::{Value, json};
 
-use super::blocks::FIRST_REFUSAL_WAIT;
+use super::blocks::FIRST_WAIT;
 use super::*;
 use crate::index::Limits;
 use crate::names::NameRule;
@@ -181,7 +182,7 @@ async fn a_refused_creation_is_told_on_the_source_and_not_tried_in_a_storm() {
     assert!(condition["message"].as_str().unwrap().contains("exceeded quota: q"), "{condition}");
 
     world.api.forgive();
-    tokio::time::advance(FIRST_REFUSAL_WAIT).await;
+    tokio::time::advance(FIRST_WAIT).await;
     world.reconcile().await.unwrap();
     assert_eq!(world.leader().as_deref(), Some("a"), "served as soon as it is allowed");
     let source = world.api.get(&format!("{SERVICES}/web")).unwrap();
@@ -198,7 +199,7 @@ async fn a_refusal_that_ran_out_does_not_bring_an_unmanaged_service_back_for_eve
     world.api.put(SERVICES, json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {}}));
     let next = world.reconcile().await.unwrap();
     assert!(matches!(next, Next::At(at) if at > clock::monotonic()), "{next:?}");
-    tokio::time::advance(FIRST_REFUSAL_WAIT).await;
+    tokio::time::advance(FIRST_WAIT).await;
     assert_eq!(world.reconcile().await.unwrap(), Next::Forget, "a time that is past is no time");
 }
 
@@ -480,7 +481,7 @@ async fn two_refused_kinds_are_no_storm() {
         other => panic!("{other:?}"),
     };
     assert!(
-        made <= 4 && again >= FIRST_REFUSAL_WAIT,
+        made <= 4 && again >= FIRST_WAIT,
         "{made} writes in one turn, and the next turn in {again:?}"
     );
 }
@@ -493,7 +494,7 @@ async fn writes_within_10_s(world: &World) -> (usize, bool) {
         match world.worker.reconcile(&world.key, clock::monotonic()).await.unwrap() {
             Next::At(at) => tokio::time::sleep_until(at).await,
             Next::Idle => rests = true,
-            Next::Forget => panic!("it is managed"),
+            Next::Waits(_) | Next::Forget => panic!("it is managed and has its turn"),
         }
     }
     (world.writes() - before, rests)

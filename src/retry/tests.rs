@@ -59,7 +59,7 @@ async fn passing_failures_are_tried_again_and_each_attempt_is_counted() {
     for fault in [
         Fault::Plain(429, None),
         Fault::Plain(429, Some("0")),
-        Fault::Plain(500, None),
+        Fault::Status(500, "InternalError", "etcdserver: request timed out"),
         Fault::Status(502, "", "bad gateway"),
         Fault::Status(503, "ServiceUnavailable", "etcd has no leader"),
         Fault::Status(504, "Timeout", "request did not complete"),
@@ -166,7 +166,7 @@ fn a_terminating_namespace_is_told_from_missing_rights() {
         "code": 403, "reason": "Forbidden", "message": "it is being terminated",
         "details": {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]},
     }));
-    let Verdict::Final(refusal) = judge(&kube::Error::Api(status.unwrap())) else {
+    let Verdict::Final(refusal) = judge(&kube::Error::Api(status.unwrap()), true) else {
         panic!("not final")
     };
     let call = Call { operation: Operation::CreateSlice, object: "x".into() };

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use super::*;
 
 const WORKERS: usize = 16;
-const AT_ONCE: usize = 4;
+/// One lane is left for other namespaces.
+const AT_ONCE: usize = 3;
 /// For the API server to make one.
 const SLOW: Duration = Duration::from_secs(4);
 
@@ -62,13 +63,13 @@ fn drained(woken: &mut mpsc::UnboundedReceiver<ServiceKey>) -> BTreeSet<ServiceK
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quarter_of_the_workers_make_leader_services_until_all_are_made() {
+async fn a_quarter_of_the_workers_but_one_make_leader_services_of_a_namespace_until_all_are_made() {
     let (api, worker, mut woken, keys) = scene(WORKERS).await;
     api.fail("POST", SERVICES, 99, Fault::Late(SLOW));
     let began = clock::monotonic();
     let watched = async {
         let mut seen = Vec::new();
-        for _ in 0..WORKERS / AT_ONCE {
+        for _ in 0..WORKERS.div_ceil(AT_ONCE) {
             tokio::time::sleep(SLOW / 2).await;
             seen.push(creations(&api));
             tokio::time::sleep(SLOW / 2).await;
@@ -76,8 +77,8 @@ async fn a_quarter_of_the_workers_make_leader_services_until_all_are_made() {
         seen
     };
     let ((), seen) = tokio::join!(until_rest(&worker, &mut woken, keys), watched);
-    assert_eq!(seen, [4, 8, 12, 16], "four at a time, each once");
-    assert_eq!(clock::monotonic() - began, 4 * SLOW);
+    assert_eq!(seen, [3, 6, 9, 12, 15, 16], "three at a time, each once");
+    assert_eq!(clock::monotonic() - began, 6 * SLOW);
     for n in 0..WORKERS {
         let slice = api.get(&format!("{SLICES}/s{n}-leader-zen-lead-ipv4")).expect("it is led");
         assert_eq!(slice["endpoints"][0]["targetRef"]["name"], "a");
@@ -100,7 +101,7 @@ async fn a_turn_goes_on_where_nothing_is_made_after_all() {
     let left = drained(&mut woken);
     until_rest(&worker, &mut woken, left).await;
     assert_eq!(worker.turns.waiting(), 0);
-    assert!(worker.turns.ask(&key(99), &*worker.wake).is_some(), "all turns have come back");
+    assert!(worker.turns.ask(&key(99), &*worker.wake).is_ok(), "all turns have come back");
 }
 
 #[tokio::test(start_paused = true)]
