@@ -16,6 +16,7 @@ mod serve;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
@@ -103,6 +104,14 @@ pub enum StepKind {
     SourceConditions,
 }
 
+/// Hash of what a slice says: endpoints, ports and whose turn it is to lead.
+pub fn slice_content(slice: &EndpointSlice) -> u64 {
+    let meta = &slice.metadata;
+    let leader = meta.annotations.as_ref().and_then(|a| a.get(keys::status::LEADER_POD_UID));
+    let says = json!([slice.address_type, slice.endpoints, slice.ports, leader]);
+    hash(&[meta.name.as_deref().unwrap_or_default(), &says.to_string()])
+}
+
 impl Step {
     /// The kind of the step.
     pub fn kind(&self) -> StepKind {
@@ -170,11 +179,7 @@ impl Step {
         };
         let content = match self {
             Self::Slice(next) => match &next.write {
-                SliceWrite::Create(s) | SliceWrite::Replace(s) => {
-                    let annotations = s.metadata.annotations.as_ref();
-                    let leader = annotations.and_then(|a| a.get(keys::status::LEADER_POD_UID));
-                    json!([s.address_type, s.endpoints, s.ports, leader])
-                }
+                SliceWrite::Create(s) | SliceWrite::Replace(s) => return slice_content(s),
                 SliceWrite::Delete { uid, .. } => json!(uid),
             },
             Self::CreateLeader(service) => json!([service.metadata.annotations, service.spec]),

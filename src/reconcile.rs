@@ -280,7 +280,7 @@ impl Reconciler {
             let step = match decision.action.clone() {
                 Action::Nothing => {
                     self.tell_untold(key, &snapshot);
-                    return Ok(self.settled(key, &decision));
+                    return Ok(self.settled(key, &snapshot, &decision));
                 }
                 Action::Wait => return Ok(Next::Idle),
                 Action::Read => {
@@ -304,7 +304,7 @@ impl Reconciler {
             match self.applier.apply(key, step.clone()).await {
                 Ok(applied) => {
                     let lost_at = self.memory.lock().get_mut(key).and_then(|m| m.lost_at);
-                    self.wrote(key, &snapshot, &step, &applied, &mut met);
+                    self.wrote(key, &step, &applied, &mut met);
                     record::applied(self, key, &snapshot, &decision, &step, lost_at);
                     self.absorb(&mut view, key, &applied);
                     if let Some(turn) = turn.as_ref().filter(|_| decision.makes_first) {
@@ -397,12 +397,16 @@ impl Reconciler {
     }
 
     /// A timer or a refusal that runs out, or nothing; an unmanaged Service is forgotten.
-    fn settled(&self, key: &ServiceKey, decision: &Decision) -> Next {
+    fn settled(&self, key: &ServiceKey, snapshot: &Snapshot, decision: &Decision) -> Next {
         let mut memory = self.memory.lock();
         let known = memory.entry(key.clone()).or_default();
         known.wish = None;
         known.unfinished = 0;
         known.blocks.expire();
+        known.blocks.at_rest(|name| {
+            let slice = snapshot.slices.iter().find(|s| *s.name == *name)?;
+            slice.object.as_deref().map(decide::slice_content)
+        });
         let Some(report) = &decision.report else {
             return known.blocks.until().map_or(Next::Forget, Next::At);
         };
@@ -412,7 +416,7 @@ impl Reconciler {
         self.metrics.services().set(key, report.clone());
         let now = clock::monotonic();
         let timer = decision.again_at.map(|at| now + until(at, self.clock.now()));
-        let blocked = known.blocks.until();
+        let blocked = known.blocks.until().into_iter().chain(known.blocks.on_probation()).min();
         // Once it is over, the takeover is a step like any other; a time that has passed would bring
         // the key back at once, for ever, while that step is refused.
         let takeover = known.newer_gone.map(|since| since + TAKEOVER).filter(|at| *at > now);

@@ -26,6 +26,10 @@ pub(super) const LAST_WAIT: Duration = Duration::from_mins(5);
 const LATER_RANKS: u32 = 3;
 /// So often the same is written to the same object before it counts as undone each time.
 const UNDONE: u32 = 3;
+/// The same for what is created: each needs a read.
+const UNDONE_CREATION: u32 = 2;
+/// What was undone before is reported as done once it has lasted this long.
+const PROBATION: Duration = Duration::from_secs(1);
 /// What is undone later than this after it was written is simply written again.
 const SOON: Duration = Duration::from_secs(30);
 /// Waits that would end within this part of each other end together: one look serves them all.
@@ -103,20 +107,35 @@ impl Blocks {
         self.hold(step, reason, message.to_owned(), false, rank);
     }
 
-    /// Remembers a write that succeeded; whether it is one too many of the same. `anew`: the object was
-    /// written by another replica meanwhile, or the source asked for something else.
-    pub(super) fn written(&mut self, step: &Step, anew: bool) -> bool {
+    /// Remembers a write that succeeded; whether it is one too many of the same.
+    pub(super) fn written(&mut self, step: &Step) -> bool {
         let (kind, content, now) = (place(step.kind()), step.content(), clock::monotonic());
         let soon = self.wait_of(step).map_or(SOON, |wait| (2 * wait).max(SOON));
         let last = self.written.iter().position(|w| w.kind == kind && w.object == step.object());
         let last = last.map(|at| self.written.swap_remove(at));
         let times = match last {
-            Some(w) if w.content == content && !anew && now - w.at <= soon => w.times + 1,
+            Some(w) if w.content == content && now - w.at <= soon => w.times + 1,
             _ => 1,
         };
         let object = step.object().to_owned();
         self.written.push(Written { kind, object, content, times, at: now });
-        times >= UNDONE
+        times >= if step.creates() { UNDONE_CREATION } else { UNDONE }
+    }
+
+    /// At rest, with nothing kept back: a slice that says something else than was last written to it, and
+    /// rightly so, was not changed back but written by another replica.
+    pub(super) fn at_rest(&mut self, slice: impl Fn(&str) -> Option<u64>) {
+        if self.now().next().is_none() {
+            self.written.retain(|w| !is_slice(w.kind) || slice(&w.object) == Some(w.content));
+        }
+    }
+
+    /// What was undone before was written again just now: whether it lasts is seen in a moment, and
+    /// nothing is reported before that.
+    pub(super) fn on_probation(&self) -> Option<Instant> {
+        let now = clock::monotonic();
+        let tried = self.held.iter().filter(|h| h.undone).map(|h| h.at + PROBATION);
+        tried.filter(|at| *at > now).max()
     }
 
     /// Keeps a step back that is undone each time; for how long.

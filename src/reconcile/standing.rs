@@ -66,7 +66,9 @@ impl Reconciler {
             | CallError::NotFound { .. }
             | CallError::Unreadable { .. } => {
                 let tried = (step.kind(), step.subject(), step.base().to_owned());
-                let again = met.overtaken.contains(&tried) || met.overtaken.len() >= RACES;
+                // Without a version, only another uid could be in the way, and that was just read.
+                let sure = snapshot.consistent && step.base().is_empty() && !step.creates();
+                let again = sure || met.overtaken.contains(&tried) || met.overtaken.len() >= RACES;
                 met.overtaken.push(tried);
                 if !again && !self.remember(key, |known| known.blocks.knows(step)) {
                     debug!(%key, step = ?step.kind(), "{error}; it was overtaken: reading again");
@@ -123,24 +125,16 @@ impl Reconciler {
     }
 
     /// Judges a write that succeeded, and whether it lasts.
-    pub(super) fn wrote(
-        &self,
-        key: &ServiceKey,
-        snapshot: &Snapshot,
-        step: &Step,
-        applied: &Applied,
-        met: &mut Met,
-    ) {
+    pub(super) fn wrote(&self, key: &ServiceKey, step: &Step, applied: &Applied, met: &mut Met) {
         *self.answered.lock() = Some(crate::clock::monotonic());
         met.done.push(step.clone());
         let rank = self.rank(key);
-        let by_another = written_by_another(snapshot, step, &self.me);
         let (again, wait) = self.remember(key, |known| {
             known.unanswered = None;
             if known.blocks.succeeded(step) {
                 info!(%key, step = ?step.kind(), "no longer refused");
             }
-            if !known.blocks.written(step, by_another) {
+            if !known.blocks.written(step) {
                 return (false, None);
             }
             let by = if lasts(step, applied) { Undoer::Later } else { Undoer::InTheAnswer };
@@ -193,6 +187,15 @@ impl Reconciler {
                 conditions(snapshot).find_map(|text| words::as_said(text, &one.message))
             {
                 one.message = said.to_owned();
+            }
+        }
+        if self.remember(key, |known| known.blocks.on_probation()).is_some() {
+            for kind in [StepKind::Mirror, StepKind::SourceConditions] {
+                blocked.push(Blocked::all(
+                    kind,
+                    Reason::WriteUndone,
+                    "it is seen whether it lasts",
+                ));
             }
         }
         if self.is_ending(key, snapshot) {
@@ -262,13 +265,6 @@ fn conditions(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
     };
     let services = source.into_iter().chain(snapshot.leaders.iter().map(|l| &l.object));
     services.flat_map(own_conditions).map(|c| &*c.message)
-}
-
-/// Whether the slice that a step replaces was written by another replica last.
-fn written_by_another(snapshot: &Snapshot, step: &Step, me: &str) -> bool {
-    let slice = snapshot.slices.iter().find(|s| *s.name == *step.object());
-    let writer = slice.and_then(|s| s.truth().writer);
-    matches!(step, Step::Slice(_)) && writer.is_some_and(|writer| writer != me)
 }
 
 /// Whether the answer to a write has what was written.
