@@ -131,10 +131,11 @@ impl Blocks {
     }
 
     /// What was undone before was written again just now: whether it lasts is seen in a moment, and
-    /// nothing is reported before that.
+    /// nothing is reported before that. Not the first time, when nothing is reported yet.
     pub(super) fn on_probation(&self) -> Option<Instant> {
         let now = clock::monotonic();
-        let tried = self.held.iter().filter(|h| h.undone).map(|h| h.at + PROBATION);
+        let tried =
+            self.held.iter().filter(|h| h.undone && h.wait > FIRST_WAIT).map(|h| h.at + PROBATION);
         tried.filter(|at| *at > now).max()
     }
 

@@ -203,7 +203,8 @@ async fn a_creation_that_is_refused_is_no_storm_and_the_source_says_so() {
             pair.judge(&format!("{what}: {answer:?}")).await;
             let message = pair.message(&format!("{SERVICES}/web"));
             let said = [what, "the answer to each write lacks"].iter().any(|w| message.contains(w));
-            assert!(said, "{answer:?}: {message}");
+            let calls = pair.list(0, pair.calls.len().min(30));
+            assert!(said, "{what}: {answer:?}: {message}{calls}");
             pair.api.forgive();
             pair.run(Duration::from_mins(6)).await;
             assert_eq!(pair.routed().as_deref(), Some("a"), "{what}: {answer:?}");
