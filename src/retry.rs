@@ -123,7 +123,7 @@ where
                 attempts.succeeded(started);
                 return Ok(value);
             }
-            Ok(Err(error)) => judge(&error, operation.is_write()),
+            Ok(Err(error)) => judge(&error, operation.routes()),
             Err(_) => Verdict::Passing(Passing::no_answer(limit)),
         };
         match verdict {
@@ -174,7 +174,7 @@ pub async fn attempt<T>(
             *failed = 0;
             return outcome;
         }
-        Ok(Err(error)) => judge(error, operation.is_write()),
+        Ok(Err(error)) => judge(error, operation.routes()),
         Err(_) => {
             caller.metrics.timeout(operation.as_str());
             Verdict::Passing(Passing::no_answer(limit))

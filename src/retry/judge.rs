@@ -126,11 +126,12 @@ impl Passing {
     }
 }
 
-/// Sorts the outcome of one attempt; of a write it says more than of a read.
-pub(super) fn judge(error: &kube::Error, write: bool) -> Verdict {
+/// Sorts the outcome of one attempt; `routes` says that the call is a write of what routes
+/// ([`super::Operation::routes`]).
+pub(super) fn judge(error: &kube::Error, routes: bool) -> Verdict {
     let refused = |kind, message| Verdict::Final(Refusal { kind, message });
     match error {
-        kube::Error::Api(status) if write => judge_write(status),
+        kube::Error::Api(status) if routes => judge_write(status),
         kube::Error::Api(status) => judge_status(status),
         kube::Error::SerdeError(e) => refused(RefusalKind::Unreadable, e.to_string()),
         kube::Error::FromUtf8(e) => refused(RefusalKind::Unreadable, e.to_string()),
@@ -150,7 +151,7 @@ pub(super) fn judge(error: &kube::Error, write: bool) -> Verdict {
     }
 }
 
-/// A write is judged by admission as well, and a webhook may choose any code for its denial
+/// Such a write is judged by admission as well, and a webhook may choose any code for its denial
 /// (`ToStatusErr` in k8s.io/apiserver/pkg/admission/plugin/webhook/errors): a repetition at once would
 /// meet it again. So it would what the API server answers with 500 about one object (a webhook that
 /// cannot be called, a range that is used up); passing are those of its own store, "etcdserver: ...".

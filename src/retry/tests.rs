@@ -87,6 +87,34 @@ async fn passing_failures_are_tried_again_and_each_attempt_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_admission_and_allocation_answer_is_final_whatever_the_code_and_changed_nothing() {
+    let denied = "admission webhook \"v.example.com\" denied the request: no";
+    let down = "Internal error occurred: failed calling webhook \"v.example.com\": failed to call \
+                webhook: Post \"https://guard.policy.svc:443/?timeout=10s\": service \"guard\" not \
+                found";
+    let full = "Internal error occurred: failed to allocate a nodePort: range is full";
+    for (code, message, happened) in [
+        (404, denied, false),
+        (409, denied, false),
+        (410, denied, false),
+        (429, denied, false),
+        (503, denied, false),
+        (500, down, false),
+        (500, full, false),
+        (500, "Internal error occurred: x", true),
+    ] {
+        let (api, caller) = (FakeApi::new(), caller());
+        api.fail("POST", MAPS, 9, Fault::Status(code, "", message));
+        let error = create(&caller, &api).await.unwrap_err();
+        assert_eq!(error.category(), "rejected", "{code} {message}");
+        assert_eq!(error.words(), message);
+        assert_eq!(error.call().to_string(), "create_slice team/x");
+        assert_eq!(error.may_have_happened(), happened, "{message}");
+        assert_eq!(api.count("POST"), 1, "{code} {message}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn refusals_are_not_tried_again_and_keep_the_servers_words() {
     let quota = "slices \"x\" is forbidden: exceeded quota: count, requested: 1";
     for (code, reason, message, category, text) in [

@@ -212,6 +212,13 @@ impl FakeApi {
         self.inner.store.lock().get(&Place::parse(path).unwrap()).ok()
     }
 
+    /// All objects of a collection.
+    pub fn all(&self, collection: &str) -> Vec<Value> {
+        let place = Place::parse(collection).unwrap();
+        let listed = self.list(&place, &HashMap::new()).unwrap_or_default();
+        listed["items"].as_array().cloned().unwrap_or_default()
+    }
+
     /// Deletes an object by its full path.
     pub fn remove(&self, path: &str) {
         self.inner.store.lock().delete(&Place::parse(path).unwrap(), &Value::Null).unwrap();
