@@ -26,7 +26,7 @@ use crate::ownership;
 use crate::pki;
 use crate::queue::Queue;
 use crate::reader::Reader;
-use crate::reconcile::{Next, Reconciler, Turns};
+use crate::reconcile::{Next, Reconciler, Room, Turns};
 use crate::record;
 use crate::retry::proxy::Proxy;
 use crate::retry::{self, Caller, Operation, Target};
@@ -252,6 +252,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     );
     reconciler.tracer = tracer;
     reconciler.turns = Turns::of(args.workers);
+    reconciler.room = Room::of(args.workers);
     let reconciler = Arc::new(reconciler);
     leftovers::start(&client, reconciler.clone(), &metrics, &supervisor, &shutdown);
     for _ in 0..args.workers {
@@ -283,6 +284,7 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
         match reconciler.reconcile(&key, noticed).await {
             Ok(Next::Idle | Next::Forget) => held.done(None),
             Ok(Next::At(at)) => held.done(Some(at)),
+            Ok(Next::Waits(at)) => held.put_aside(at),
             Err(error) => {
                 let asked = error.retry_after().map(|pause| pause.min(MAX_RETRY_AFTER));
                 let wait = held.fail(asked.map(|pause| clock::monotonic() + pause));

@@ -134,15 +134,23 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
 /// What was refused lately and is still wanted. Once another replica has done it, it is nobody's
 /// problem any more: to go on telling it would undo what that one writes, and it would write again.
 fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Problem> {
-    // A namespace that is being deleted is nobody's problem.
-    let kinds =
-        [StepKind::CreateLeader, StepKind::PatchLeader, StepKind::CreateSlice, StepKind::Slice];
+    // A namespace that is being deleted is nobody's problem. The weightiest first, and always the same
+    // one: replicas that report different ones would undo each other's condition.
+    let kinds = [
+        StepKind::CreateLeader,
+        StepKind::Slice,
+        StepKind::CreateSlice,
+        StepKind::PatchLeader,
+        StepKind::DeleteLeader,
+        StepKind::Mirror,
+    ];
     let wanted = |blocked: &&Blocked| {
-        kinds.contains(&blocked.kind)
-            && ((leaderless && blocked.kind == StepKind::CreateLeader)
-                || routing.steps.iter().any(|step| blocked.refuses(step)))
+        (leaderless && blocked.kind == StepKind::CreateLeader)
+            || routing.steps.iter().any(|step| blocked.refuses(step))
     };
-    ctx.blocked.iter().find(wanted).map(|blocked| Problem {
+    let weight = |blocked: &&Blocked| kinds.iter().position(|kind| *kind == blocked.kind);
+    let all = ctx.blocked.iter().filter(|b| weight(b).is_some()).filter(wanted);
+    all.min_by_key(|b| (weight(b), b.message.clone())).map(|blocked| Problem {
         reason: blocked.reason,
         message: blocked.message.clone(),
         limit: None,

@@ -112,17 +112,21 @@ impl Case<'_> {
         let next = next.map(|next| Step::Slice(Box::new(next)));
         let refused = next.as_ref().and_then(|step| ctx.blocked_by(step));
         routing.steps.extend(next);
+        // It routes all the same, but is not in everything as the source asks.
+        let mut unpatched = None;
         if !leader.deleting() {
             let signs = bookkeeping::repair(&leader.object, &snapshot.key.name, uid);
             let drift = desired::repair(&leader.object, source, spec, ctx.version);
             let drift = drift.filter(|_| valid);
             if let Some(patch) = bookkeeping::both(drift, signs) {
-                routing.steps.push(Step::PatchLeader(Target::as_seen(&leader.object), patch));
+                let patch = Step::PatchLeader(Target::as_seen(&leader.object), patch);
+                unpatched = ctx.blocked_by(&patch);
+                routing.steps.push(patch);
             }
         }
         // What is reported is what is routed: by the lock as it is on the server.
         let routed = routed(snapshot, &present);
-        let state = Findings {
+        let mut state = Findings {
             choice: &choice,
             routed: routed.as_ref(),
             strangers: &strangers,
@@ -131,6 +135,9 @@ impl Case<'_> {
             valid,
         }
         .readiness();
+        if let Some(blocked) = unpatched {
+            state.message = format!("{}; {}", state.message, blocked.message);
+        }
         let truth = truth.unwrap_or_else(|| mirrored.clone());
         let settings = valid.then(|| spec::settings_json(spec));
         let name = routed.as_ref().map(|r| r.name.as_str());

@@ -37,15 +37,25 @@ pub enum Reason {
     LimitReached,
     /// The cluster was restored from a backup: recorded versions were void.
     HistoryRestored,
-    /// The API server does not allow what is needed.
+    /// zen-lead has not the rights for what is needed.
     Forbidden,
     /// A leader Service is still there, and its source does not ask for it any more.
     NotServed,
+    /// An admission policy refuses a write.
+    RefusedByPolicy,
+    /// An admission webhook refuses a write, or cannot be asked.
+    RefusedByWebhook,
+    /// The node ports or the cluster IPs are used up.
+    RangeExhausted,
+    /// The API server refuses a write for another reason.
+    WriteRefused,
+    /// What was written is changed back each time.
+    WriteUndone,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidService,
         Self::NoPodsFound,
         Self::NoReadyPods,
@@ -65,7 +75,26 @@ impl Reason {
         Self::HistoryRestored,
         Self::Forbidden,
         Self::NotServed,
+        Self::RefusedByPolicy,
+        Self::RefusedByWebhook,
+        Self::RangeExhausted,
+        Self::WriteRefused,
+        Self::WriteUndone,
     ];
+
+    /// A write is refused or undone, and tried again with growing pauses.
+    pub fn is_standing(self) -> bool {
+        matches!(
+            self,
+            Self::QuotaExceeded
+                | Self::Forbidden
+                | Self::RefusedByPolicy
+                | Self::RefusedByWebhook
+                | Self::RangeExhausted
+                | Self::WriteRefused
+                | Self::WriteUndone
+        )
+    }
 
     /// The reason as `kubectl get events` shows it, and as a metric label.
     pub fn as_str(self) -> &'static str {
@@ -89,6 +118,11 @@ impl Reason {
             Self::HistoryRestored => "HistoryRestored",
             Self::Forbidden => "Forbidden",
             Self::NotServed => "NotServed",
+            Self::RefusedByPolicy => "RefusedByPolicy",
+            Self::RefusedByWebhook => "RefusedByWebhook",
+            Self::RangeExhausted => "RangeExhausted",
+            Self::WriteRefused => "WriteRefused",
+            Self::WriteUndone => "WriteUndone",
         }
     }
 
@@ -113,7 +147,12 @@ impl Reason {
             | Self::WatchLost
             | Self::LimitReached
             | Self::HistoryRestored
-            | Self::Forbidden => "Warning",
+            | Self::Forbidden
+            | Self::RefusedByPolicy
+            | Self::RefusedByWebhook
+            | Self::RangeExhausted
+            | Self::WriteRefused
+            | Self::WriteUndone => "Warning",
         }
     }
 
@@ -130,7 +169,14 @@ impl Reason {
             Self::PortResolutionFailed => "ResolvePorts",
             Self::ForeignEndpoints => "CheckEndpoints",
             Self::DriftRepaired | Self::SelectorRemoved => "Repair",
-            Self::LimitReached | Self::HistoryRestored | Self::Forbidden => "Reconcile",
+            Self::LimitReached
+            | Self::HistoryRestored
+            | Self::Forbidden
+            | Self::RefusedByPolicy
+            | Self::RefusedByWebhook
+            | Self::RangeExhausted
+            | Self::WriteRefused
+            | Self::WriteUndone => "Reconcile",
         }
     }
 }

@@ -43,6 +43,11 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
+    /// The uids of its Services.
+    pub(super) fn service_uids(&self) -> BTreeSet<Arc<str>> {
+        self.services.values().map(|entry| entry.uid.clone()).collect()
+    }
+
     /// Sets or removes a Service. Older versions are ignored, whatever their uid: a late event of an
     /// object that was deleted must not replace the one that we created after it.
     pub(super) fn set_service(&mut self, name: &Arc<str>, entry: Option<Entry>) -> Names {

@@ -234,11 +234,7 @@ fn a_slice_without_labels_under_our_name_is_reported_and_left_alone() {
 #[test]
 fn a_write_of_a_slice_that_is_refused_is_reported_as_it_is() {
     let message = "admission webhook \"x\" denied the request".to_owned();
-    let refused = [Blocked {
-        kind: StepKind::Slice,
-        reason: EventReason::Forbidden,
-        message: message.clone(),
-    }];
+    let refused = [Blocked::all(StepKind::Slice, EventReason::Forbidden, message.as_str())];
     let settle = |scene: &mut Scene| {
         let mut n = 0;
         while let Action::Do(step) =

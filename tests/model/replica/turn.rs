@@ -229,8 +229,7 @@ impl Replica {
         if self.version > 1 {
             view.pods.iter_mut().for_each(youngest_first);
         }
-        let mute =
-            Blocked { kind: StepKind::Mirror, reason: Reason::Forbidden, message: String::new() };
+        let mute = Blocked::all(StepKind::Mirror, Reason::Forbidden, String::new());
         let ctx = Context {
             now,
             writer: &self.name,
@@ -351,7 +350,8 @@ impl Replica {
             Err(Refusal::Quota) => {
                 let message = "exceeded quota".to_owned();
                 let reason = Reason::QuotaExceeded;
-                self.blocked.insert(key, Blocked { kind: pending.step.kind(), reason, message });
+                let refused = Blocked::all(pending.step.kind(), reason, message);
+                self.blocked.insert(key, refused);
             }
             Err(Refusal::Conflict | Refusal::Exists | Refusal::NotFound) => {
                 self.read = None;
