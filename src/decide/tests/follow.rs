@@ -49,7 +49,7 @@ impl Pair {
                     let lead = self.routed("web");
                     assert_eq!(lead.as_deref(), Some(&*switch.name), "only the leader of web");
                 }
-                self.0.perform(&step).expect("nobody else writes");
+                self.0.perform(&step).expect("there is no other writer");
                 true
             }
             other => panic!("a consistent snapshot is enough, not {other:?}"),
@@ -203,6 +203,8 @@ fn state(name: &str, kind: u8) -> Option<Pod> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
     fn two_sources_that_share_a_leader_come_to_the_same_pod(
         changes in proptest::collection::vec((0..3usize, 0..8u8, any::<bool>()), 1..12),
