@@ -31,8 +31,9 @@ pub(super) struct Routing {
     pub(super) steps: Vec<Step>,
     pub(super) marks: Marks,
     pub(super) outranked: bool,
-    /// A leader Service that cannot be served: somebody else has the name of its lock.
-    pub(super) taken: bool,
+    /// A leader Service that cannot be served: the name of its lock, which an EndpointSlice has that is
+    /// not ours.
+    pub(super) taken: Option<String>,
     pub(super) may_take_over: bool,
     /// The Services seen here are ahead of the slices: read before writing.
     pub(super) doubtful: bool,
@@ -86,8 +87,8 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             if let Some(leader) = &leader {
                 case.serve(&mut routing, leader);
             }
-            let served =
-                !routing.taken && routing.steps.iter().all(|s| !matches!(s, Step::Slice(_)));
+            let served = routing.taken.is_none()
+                && routing.steps.iter().all(|s| !matches!(s, Step::Slice(_)));
             // They may know of different leaders, each made by who was behind: never from one who
             // routes to one who does not.
             let served = served
@@ -110,7 +111,8 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             let problem =
                 if valid { refusal(ctx, &routing, leader.is_none()).or(problem) } else { problem };
             let blocked = problem.is_some() || source.metadata.deletion_timestamp.is_some();
-            // These do not keep the source from being served.
+            // These do not keep a leader Service from being made.
+            let problem = problem.or_else(|| routing.taken.as_deref().map(name_taken));
             let problem = problem.or_else(|| {
                 valid.then(|| flaw(snapshot, source, &spec, leader.as_deref())).flatten()
             });
@@ -227,6 +229,14 @@ fn course(snapshot: &Snapshot) -> Course<'_> {
             Course::Serve { source, uid, leader, spec, valid: true, problem }
         }
     }
+}
+
+/// An EndpointSlice of others holds the name of the lock: no pod can be routed.
+fn name_taken(slice: &str) -> Problem {
+    let message = format!(
+        "EndpointSlice {slice} has the name that zen-lead needs and was not made by zen-lead; delete it"
+    );
+    Problem { reason: Reason::OwnershipConflict, message, limit: None }
 }
 
 /// No number of pods is told: a message that changes with each pod would be written for each pod.

@@ -74,7 +74,9 @@ impl Case<'_> {
         let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
         routing.marks = routing.marks.max(present.marks());
         routing.outranked |= outranked;
-        routing.taken |= taken(families[0]);
+        if taken(families[0]) {
+            routing.taken = Some(slice_name(leader.name(), families[0]));
+        }
         routing.may_take_over |= newer == Newer::Gone;
         routing.doubtful |= truth.as_ref().is_some_and(|t| t.epoch < mirrored.epoch);
         routing.again_at = elect::earliest(routing.again_at, choice.again_at);

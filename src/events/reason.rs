@@ -17,8 +17,6 @@ pub enum Reason {
     LeaderRoutingAvailable,
     /// Another pod leads.
     LeaderChanged,
-    /// Nobody leads any more.
-    LeaderLost,
     /// A named port was not found on the leader.
     PortResolutionFailed,
     /// Somebody else's slices or Endpoints route the leader Service too.
@@ -31,8 +29,6 @@ pub enum Reason {
     DriftRepaired,
     /// A selector was taken off the leader Service.
     SelectorRemoved,
-    /// Pods cannot be watched, so nobody is promoted.
-    WatchLost,
     /// A configured bound keeps the Service from being served.
     LimitReached,
     /// The cluster was restored from a backup: recorded versions were void.
@@ -55,7 +51,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidService,
         Self::NoPodsFound,
         Self::NoReadyPods,
@@ -63,14 +59,12 @@ impl Reason {
         Self::LeaderServiceDeleted,
         Self::LeaderRoutingAvailable,
         Self::LeaderChanged,
-        Self::LeaderLost,
         Self::PortResolutionFailed,
         Self::ForeignEndpoints,
         Self::OwnershipConflict,
         Self::QuotaExceeded,
         Self::DriftRepaired,
         Self::SelectorRemoved,
-        Self::WatchLost,
         Self::LimitReached,
         Self::HistoryRestored,
         Self::Forbidden,
@@ -106,14 +100,12 @@ impl Reason {
             Self::LeaderServiceDeleted => "LeaderServiceDeleted",
             Self::LeaderRoutingAvailable => "LeaderRoutingAvailable",
             Self::LeaderChanged => "LeaderChanged",
-            Self::LeaderLost => "LeaderLost",
             Self::PortResolutionFailed => "PortResolutionFailed",
             Self::ForeignEndpoints => "ForeignEndpoints",
             Self::OwnershipConflict => "OwnershipConflict",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::DriftRepaired => "DriftRepaired",
             Self::SelectorRemoved => "SelectorRemoved",
-            Self::WatchLost => "WatchLost",
             Self::LimitReached => "LimitReached",
             Self::HistoryRestored => "HistoryRestored",
             Self::Forbidden => "Forbidden",
@@ -139,12 +131,10 @@ impl Reason {
             Self::InvalidService
             | Self::NoPodsFound
             | Self::NoReadyPods
-            | Self::LeaderLost
             | Self::PortResolutionFailed
             | Self::ForeignEndpoints
             | Self::OwnershipConflict
             | Self::QuotaExceeded
-            | Self::WatchLost
             | Self::LimitReached
             | Self::HistoryRestored
             | Self::Forbidden
@@ -160,12 +150,12 @@ impl Reason {
     pub fn action(self) -> &'static str {
         match self {
             Self::InvalidService => "Validate",
-            Self::NoPodsFound | Self::NoReadyPods | Self::WatchLost => "SelectLeader",
+            Self::NoPodsFound | Self::NoReadyPods => "SelectLeader",
             Self::LeaderServiceCreated | Self::QuotaExceeded | Self::OwnershipConflict => {
                 "CreateLeaderService"
             }
             Self::LeaderServiceDeleted | Self::NotServed => "DeleteLeaderService",
-            Self::LeaderRoutingAvailable | Self::LeaderChanged | Self::LeaderLost => "SwitchLeader",
+            Self::LeaderRoutingAvailable | Self::LeaderChanged => "SwitchLeader",
             Self::PortResolutionFailed => "ResolvePorts",
             Self::ForeignEndpoints => "CheckEndpoints",
             Self::DriftRepaired | Self::SelectorRemoved => "Repair",

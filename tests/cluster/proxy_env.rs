@@ -2,7 +2,7 @@
 //! `explain` reach the API server, and by the way that kubectl would take.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -106,7 +106,7 @@ impl Drop for ConnectProxy {
 }
 
 /// A led Service, and what `status` and `explain` say of it by this way.
-async fn both_say_who_leads(t: &Case, kubeconfig: &PathBuf, variables: &[(&str, &str)]) {
+async fn both_say_who_leads(t: &Case, kubeconfig: &Path, variables: &[(&str, &str)]) {
     let status = zen_lead(&["status", "-n", &t.ns], kubeconfig, variables).await;
     assert_eq!((status.code, &*status.err), (0, ""), "{status:?}");
     let row = status.out.lines().nth(1).unwrap_or_default().to_owned();
@@ -118,7 +118,7 @@ async fn both_say_who_leads(t: &Case, kubeconfig: &PathBuf, variables: &[(&str, 
 }
 
 /// Whether a replica becomes ready by this way.
-async fn serves(t: &Case, kubeconfig: &PathBuf, variables: &[(&str, &str)]) {
+async fn serves(t: &Case, kubeconfig: &Path, variables: &[(&str, &str)]) {
     let product = &t.world.product;
     product.spawn_with(0, kubeconfig, &[], variables);
     product.until_ready(0).await;

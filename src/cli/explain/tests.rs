@@ -105,7 +105,7 @@ fn an_emptied_slice_contradicts_the_condition() {
     );
 }
 
-/// Where there is nothing to do, and nobody leads all the same.
+/// Where there is nothing to do, and no pod is routed all the same.
 #[test]
 fn nothing_to_do_without_a_leader_is_never_as_it_should_be() {
     let mut server = served();

@@ -67,7 +67,9 @@ fn source(enabled: &str, condition: &Value) -> Service {
 /// The rows of a table, without its header, each cell once.
 fn cells(services: &[Service], slices: &[EndpointSlice], pods: &[Pod]) -> Vec<String> {
     let mut known = Slices::default();
-    slices.iter().for_each(|slice| known.add(slice));
+    for slice in slices {
+        known.add(slice);
+    }
     let services: Vec<Service> = services.iter().cloned().filter_map(concerns_us).collect();
     let pods = pods.iter().filter_map(standing).collect();
     let text = table(&rows(&services, &known, &pods));

@@ -328,9 +328,13 @@ async fn a_slice_name_that_is_squatted_is_no_storm() {
         SLICES,
         json!({"metadata": {"name": SLICE, "namespace": "shop"}, "addressType": "IPv4"}),
     );
-    pair.judge("a squatted name").await;
-    let message = pair.message(&format!("{SERVICES}/web"));
-    assert!(message.contains("OwnershipConflict"), "{message}");
+    pair.run(Duration::from_mins(20)).await;
+    let calls = pair.calls.len();
+    assert!(calls < 20, "the name is seen to be taken: {}", pair.list(0, calls));
+    for path in [LEADER, &format!("{SERVICES}/web")] {
+        let message = pair.message(path);
+        assert!(message.contains("OwnershipConflict"), "{message}");
+    }
     pair.api.remove(&format!("{SLICES}/{SLICE}"));
     pair.run(Duration::from_mins(6)).await;
     assert_eq!(pair.routed().as_deref(), Some("a"));
