@@ -31,9 +31,10 @@ pub(super) struct Routing {
     pub(super) steps: Vec<Step>,
     pub(super) marks: Marks,
     pub(super) outranked: bool,
-    /// A leader Service that cannot be served: the name of its lock, which an EndpointSlice has that is
-    /// not ours.
-    pub(super) taken: Option<String>,
+    /// A leader Service that cannot be served: an EndpointSlice that is not ours has the name of its lock.
+    pub(super) taken: bool,
+    /// That name, where zen-lead never wrote the EndpointSlice: garbage collection will not take it.
+    pub(super) squatted: Option<String>,
     pub(super) may_take_over: bool,
     /// The Services seen here are ahead of the slices: read before writing.
     pub(super) doubtful: bool,
@@ -87,8 +88,8 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             if let Some(leader) = &leader {
                 case.serve(&mut routing, leader);
             }
-            let served = routing.taken.is_none()
-                && routing.steps.iter().all(|s| !matches!(s, Step::Slice(_)));
+            let served =
+                !routing.taken && routing.steps.iter().all(|s| !matches!(s, Step::Slice(_)));
             // They may know of different leaders, each made by who was behind: never from one who
             // routes to one who does not.
             let served = served
@@ -112,7 +113,7 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
                 if valid { refusal(ctx, &routing, leader.is_none()).or(problem) } else { problem };
             let blocked = problem.is_some() || source.metadata.deletion_timestamp.is_some();
             // These do not keep a leader Service from being made.
-            let problem = problem.or_else(|| routing.taken.as_deref().map(name_taken));
+            let problem = problem.or_else(|| routing.squatted.as_deref().map(name_taken));
             let problem = problem.or_else(|| {
                 valid.then(|| flaw(snapshot, source, &spec, leader.as_deref())).flatten()
             });

@@ -74,8 +74,11 @@ impl Case<'_> {
         let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
         routing.marks = routing.marks.max(present.marks());
         routing.outranked |= outranked;
-        if taken(families[0]) {
-            routing.taken = Some(slice_name(leader.name(), families[0]));
+        routing.taken |= taken(families[0]);
+        let lock_name = slice_name(leader.name(), families[0]);
+        let squats = |s: &&Arc<Slice>| *s.name == *lock_name && !(s.managed && s.stamped);
+        if taken(families[0]) && snapshot.slices.iter().any(|s| squats(&s)) {
+            routing.squatted = Some(lock_name);
         }
         routing.may_take_over |= newer == Newer::Gone;
         routing.doubtful |= truth.as_ref().is_some_and(|t| t.epoch < mirrored.epoch);
