@@ -11,6 +11,7 @@ pub mod mirror;
 pub mod ports;
 pub mod slices;
 
+mod hold;
 mod routing;
 mod serve;
 

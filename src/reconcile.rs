@@ -236,6 +236,7 @@ impl Reconciler {
             let step = match decision.action.clone() {
                 Action::Nothing => {
                     self.tell_untold(key, &snapshot);
+                    record::unreadable(self, key, &snapshot);
                     return Ok(self.settled(key, &decision));
                 }
                 Action::Wait => return Ok(Next::Idle),

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use crate::config::Output;
 use crate::decide::mirror;
+use crate::decode::Decoded;
+use crate::events::Reason;
 use crate::index::service::own_conditions;
 use crate::keys::status::SOURCE_SERVICE;
 use crate::retry::{self, Caller, Operation, Target};
@@ -42,7 +44,7 @@ pub async fn run(
     namespace: Option<&str>,
     output: Output,
 ) -> anyhow::Result<String> {
-    let api: Api<Service> = match namespace {
+    let api: Api<Decoded<Service>> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
@@ -58,7 +60,16 @@ pub async fn run(
     }
 }
 
-fn row(leader: &Service) -> Row {
+fn row(leader: &Decoded<Service>) -> Row {
+    let leader = match leader {
+        Decoded::Object(leader) => leader,
+        // Its metadata say whose it is, and nothing whether a leader is routed.
+        Decoded::Unreadable(found) => {
+            let leader = Service { metadata: found.metadata.clone(), ..Service::default() };
+            let reason = Reason::Unreadable.as_str().to_owned();
+            return Row { reason, ..row(&leader.into()) };
+        }
+    };
     let meta = &leader.metadata;
     let truth = mirror::read(leader);
     let condition = own_conditions(leader).next();
@@ -99,6 +110,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_leader_service_that_cannot_be_read_is_named_and_said_to_be_so() {
+        let leader: Decoded<Service> = serde_json::from_value(serde_json::json!({
+            "metadata": {
+                "namespace": "shop", "name": "db-leader",
+                "labels": {"zen-lead.io/source-service": "db"},
+                "annotations": {"zen-lead.io/leader-pod-name": "db-0"},
+            },
+            "spec": {"ports": "x"},
+        }))
+        .unwrap();
+        let text = table(&[row(&leader)]);
+        let cells: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(cells, ["shop", "db", "db-leader", "-", "false", "-", "Unreadable"]);
+    }
+
+    #[test]
     fn the_table_names_leader_and_reason_and_marks_what_is_missing() {
         let leader: Service = serde_json::from_value(serde_json::json!({
             "metadata": {
@@ -115,7 +142,7 @@ mod tests {
             }]},
         }))
         .unwrap();
-        let text = table(&[row(&leader)]);
+        let text = table(&[row(&leader.into())]);
         let cells: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         let want = ["shop", "db", "db-leader", "-", "false", "2026-01-02T03:04:05Z", "NoReadyPods"];
         assert_eq!(cells, want);

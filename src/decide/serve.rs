@@ -38,7 +38,9 @@ impl Case<'_> {
     pub(super) fn serve(&self, routing: &mut Routing, leader: &Arc<Leader>) {
         let Self { snapshot, ctx, source, spec, valid } = *self;
         let foreign = foreign(snapshot, leader);
-        let mut families = slices::families(&leader.object);
+        // One that was never read has the families of its source.
+        let families_of = if leader.object.spec.is_some() { &leader.object } else { source };
+        let mut families = slices::families(families_of);
         let taken = |f: Family| foreign.contains(&slices::slice_name(leader.name(), f));
         // Where somebody else has the follower's name, the lock must not wait for it.
         families.retain({
@@ -54,11 +56,12 @@ impl Case<'_> {
         let outranked = newer != Newer::No && !takes_over;
         let asked = asked(source);
         let begun = present.begun(&asked);
+        let unread = unreadable(snapshot, leader, incumbent.as_ref());
         let rules = Rules {
             spec,
             family: families[0],
             // Over what a newer version wrote, an older one only takes out.
-            may_promote: valid && snapshot.pods_known && !outranked,
+            may_promote: valid && snapshot.pods_known && !outranked && unread.is_none(),
             now: ctx.now,
             begun: begun.as_ref(),
         };
@@ -91,20 +94,26 @@ impl Case<'_> {
             pods: &snapshot.pods,
             deselected: &snapshot.deselected,
         };
-        let may_create = source.metadata.deletion_timestamp.is_none() && !leader.deleting();
-        let next = if taken(families[0]) {
+        let known = leader.unreadable.is_none();
+        let may_create =
+            source.metadata.deletion_timestamp.is_none() && !leader.deleting() && known;
+        let next = if unread.is_some() {
+            // What is there may be right: it stays.
+            None
+        } else if taken(families[0]) {
             // Nothing can be created under the name of somebody else's slice, and without the lock
             // nobody leads.
             present.follower().and_then(|f| slices::emptied(f, snapshot.marks, ctx))
         } else {
             slices::next(&wanted, &present)
                 .filter(|next| may_create || !matches!(next.write, SliceWrite::Create(_)))
+                .filter(|next| known || !matches!(next.write, SliceWrite::Delete { .. }))
         };
         let next = next.map(|next| Step::Slice(Box::new(next)));
         let lagging = next.is_some();
         let refused = next.as_ref().and_then(|step| ctx.blocked_by(step));
         routing.steps.extend(next);
-        if valid && !leader.deleting() {
+        if valid && !leader.deleting() && known {
             mend(routing, source, leader, spec, ctx.version);
         }
         let failed = ports_failed.then_some(&missing);
@@ -113,9 +122,15 @@ impl Case<'_> {
         let refused = refused.filter(|_| !routed);
         // What is chosen is told as done only where it is, or is about to be.
         let done = routed || ports_failed || (lagging && refused.is_none());
-        let state = readiness(&choice, done, &foreign, failed, refused, valid);
+        let mut state = readiness(&choice, done, &foreign, failed, refused, valid);
+        let stays = unread.is_some();
+        if let Some((known, message)) = unread {
+            let named = present.lock().is_some_and(|s| s.routed_pods().next().is_some());
+            let message = format!("{message}; {}", state.message);
+            state = Readiness { ready: known && named, reason: Reason::Unreadable, message };
+        }
         let truth = truth.unwrap_or_else(|| mirrored.clone());
-        if !leader.deleting() {
+        if !leader.deleting() && known {
             let settings = valid.then(|| spec::settings_json(spec));
             let mirror = mirror::wanted(leader, &truth, &state, settings, ctx.now);
             if !mirror::says(&leader.object, &mirror) {
@@ -127,7 +142,11 @@ impl Case<'_> {
         }
         // The leader Service that is asked for is served first; the report is about that one.
         if routing.report.is_none() {
-            routing.report = Some(report(&choice, &truth, &present, &state, &missing));
+            let mut report = report(&choice, &truth, &present, &state, &missing);
+            if stays && state.ready {
+                (report.endpoints, report.leader_since) = (1, truth.switched_at);
+            }
+            routing.report = Some(report);
             routing.missing_ports = missing;
             routing.choice = Some(choice);
         }
@@ -226,10 +245,41 @@ fn foreign(snapshot: &Snapshot, leader: &Leader) -> Vec<String> {
         .slices
         .iter()
         .filter(|s| *s.service == *leader.name() && !s.is_ours(leader.uid()) && !s.deleting)
+        .filter(|s| s.unreadable.is_none())
         .map(|s| s.name.to_string())
         .collect();
     names.sort();
     names
+}
+
+/// Why the slices must stay as they are: one of them cannot be read, or nothing is known of the pod
+/// that leads. With it, whether they can still be taken to route.
+fn unreadable(
+    snapshot: &Snapshot,
+    leader: &Leader,
+    incumbent: Option<&Incumbent>,
+) -> Option<(bool, String)> {
+    let mut slices = snapshot.slices.iter().filter(|s| *s.service == *leader.name());
+    if let Some((slice, error)) = slices.find_map(|s| Some((s, s.unreadable.as_ref()?))) {
+        return Some((
+            false,
+            format!(
+                "EndpointSlice {} cannot be read ({error}) and is left as it is; correct that field, \
+                 or delete the EndpointSlice to have it made anew",
+                slice.name
+            ),
+        ));
+    }
+    let mut pods = snapshot.pods.iter().chain(&snapshot.deselected);
+    let pod = pods.find(|p| incumbent.is_some_and(|i| *i.uid == *p.uid) && p.unjudged())?;
+    Some((
+        true,
+        format!(
+            "the leading pod {} cannot be read, so it stays the leader; correct it, or delete it to \
+             have another one lead",
+            pod.name
+        ),
+    ))
 }
 
 fn readiness(

@@ -6,6 +6,7 @@ mod limits;
 mod ownership;
 mod protocol;
 mod told;
+mod unreadable;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

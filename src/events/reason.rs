@@ -39,11 +39,13 @@ pub enum Reason {
     HistoryRestored,
     /// The API server does not allow what is needed.
     Forbidden,
+    /// An object cannot be read: what exists stays.
+    Unreadable,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidService,
         Self::NoPodsFound,
         Self::NoReadyPods,
@@ -62,6 +64,7 @@ impl Reason {
         Self::LimitReached,
         Self::HistoryRestored,
         Self::Forbidden,
+        Self::Unreadable,
     ];
 
     /// The reason as `kubectl get events` shows it, and as a metric label.
@@ -85,6 +88,7 @@ impl Reason {
             Self::LimitReached => "LimitReached",
             Self::HistoryRestored => "HistoryRestored",
             Self::Forbidden => "Forbidden",
+            Self::Unreadable => "Unreadable",
         }
     }
 
@@ -108,7 +112,8 @@ impl Reason {
             | Self::WatchLost
             | Self::LimitReached
             | Self::HistoryRestored
-            | Self::Forbidden => "Warning",
+            | Self::Forbidden
+            | Self::Unreadable => "Warning",
         }
     }
 
@@ -125,7 +130,9 @@ impl Reason {
             Self::PortResolutionFailed => "ResolvePorts",
             Self::ForeignEndpoints => "CheckEndpoints",
             Self::DriftRepaired | Self::SelectorRemoved => "Repair",
-            Self::LimitReached | Self::HistoryRestored | Self::Forbidden => "Reconcile",
+            Self::LimitReached | Self::HistoryRestored | Self::Forbidden | Self::Unreadable => {
+                "Reconcile"
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 
 use super::slice::controller_uid;
+use crate::decode::Unreadable;
 use crate::keys::{self, status};
 use crate::names::NameRule;
 use crate::spec::{self, Intent, LeaderSpec, Violation};
@@ -24,12 +25,14 @@ pub struct Entry {
     pub version: Rv,
     /// What it is to zen-lead.
     pub role: Role,
+    /// Why it cannot be read any longer, where that is so: the rest is what was known before.
+    pub unreadable: Option<Arc<str>>,
 }
 
 /// What a Service is to zen-lead.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Role {
-    /// Nothing: no key of ours. Only its name is taken.
+    /// Nothing: no key of ours, or never read. Only its name is taken.
     Plain,
     /// It carries our annotations, or a condition of ours that may have to go.
     Source(Arc<Source>),
@@ -57,6 +60,8 @@ pub struct Leader {
     pub owner_uid: Option<Arc<str>>,
     /// Its managed-by label is ours.
     pub managed: bool,
+    /// Why it cannot be read any longer, where that is so.
+    pub unreadable: Option<Arc<str>>,
 }
 
 impl Entry {
@@ -69,7 +74,31 @@ impl Entry {
             annotations.remove(DROPPED);
         }
         let role = classify(object, names);
-        Some(Self { uid, version, role })
+        Some(Self { uid, version, role, unreadable: None })
+    }
+
+    /// What is known of a Service that cannot be read: what was known before, where it is the same
+    /// object; else what its metadata say. A uid that cannot be read is taken to be the known one.
+    pub fn unreadable(known: Option<&Self>, found: &Unreadable, names: NameRule) -> Self {
+        let meta = &found.metadata;
+        let version = Rv::of(meta);
+        let same = known.filter(|k| meta.uid.as_deref().is_none_or(|uid| *k.uid == *uid));
+        let (uid, mut role) = if let Some(known) = same {
+            (known.uid.clone(), known.role.clone())
+        } else {
+            let object = core::Service { metadata: meta.clone(), ..core::Service::default() };
+            let role = match classify(object, names) {
+                Role::Leader(leader) => Role::Leader(leader),
+                // What it asks for is not known.
+                _ => Role::Plain,
+            };
+            (meta.uid.as_deref().unwrap_or_default().into(), role)
+        };
+        let error = Some(Arc::from(&*found.error));
+        if let Role::Leader(leader) = &mut role {
+            Arc::make_mut(leader).unreadable.clone_from(&error);
+        }
+        Self { uid, version, role, unreadable: error }
     }
 
     /// The settings, where this is an enabled, valid source.
@@ -107,6 +136,7 @@ fn classify(object: core::Service, names: NameRule) -> Role {
             source: source.as_str().into(),
             owner_uid: controller_uid(&object.metadata).map(Arc::from),
             managed: label(keys::kubernetes::MANAGED_BY).is_some_and(|m| m == keys::MANAGER),
+            unreadable: None,
             object,
         }));
     }

@@ -8,8 +8,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::pod::Family;
+use crate::decode::Unreadable;
 use crate::keys::{self, status};
 use crate::version::{Marks, Rv};
+
+/// What stands between the name of a leader Service and the family in the name of a slice of ours.
+const NAMED: &str = "-zen-lead-";
 
 /// A slice with what identifies it and its writer.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +34,9 @@ pub struct Slice {
     pub deleting: bool,
     /// The object itself; kept for slices written by zen-lead only (one endpoint each).
     pub object: Option<Arc<EndpointSlice>>,
+    /// Why a slice that may be ours cannot be read any longer, where that is so: the rest is what was
+    /// known before.
+    pub unreadable: Option<Arc<str>>,
 }
 
 /// What a slice of ours says: the truth about who leads.
@@ -74,6 +81,39 @@ impl Slice {
             owner_uid: controller_uid(meta).map(Arc::from),
             deleting: meta.deletion_timestamp.is_some(),
             object: ours.then(|| Arc::new(slice)),
+            unreadable: None,
+        })
+    }
+
+    /// What is known of a slice that cannot be read: what was known before, where it is the same
+    /// object; else what its metadata say. Ours are known by their names as well. `None` for one that
+    /// belongs to no Service.
+    pub fn unreadable(known: Option<&Self>, found: &Unreadable) -> Option<Self> {
+        let meta = &found.metadata;
+        let (version, error) = (Rv::of(meta), Some(Arc::from(&*found.error)));
+        let same = known.filter(|k| meta.uid.as_deref().is_none_or(|uid| *k.uid == *uid));
+        if let Some(known) = same {
+            return Some(Self { version, unreadable: error, ..known.clone() });
+        }
+        let name = meta.name.as_deref()?;
+        let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key)).map(|v| &**v);
+        let by_name = || {
+            let (service, family) = name.rsplit_once(NAMED)?;
+            matches!(family, "ipv4" | "ipv6").then_some(service)
+        };
+        let managed_by = label(keys::kubernetes::SLICE_MANAGED_BY).map(Arc::from);
+        let foreign = managed_by.as_deref().is_some_and(|by| by != keys::MANAGER);
+        Some(Self {
+            name: name.into(),
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            version,
+            service: label(keys::kubernetes::SERVICE_NAME).or_else(by_name)?.into(),
+            managed_by,
+            owner_uid: controller_uid(meta).map(Arc::from),
+            deleting: meta.deletion_timestamp.is_some(),
+            object: None,
+            // Of others' slices no more is ever read.
+            unreadable: error.filter(|_| !foreign),
         })
     }
 
