@@ -47,6 +47,7 @@ mod support;
 mod timing;
 mod tracing;
 mod unreachable;
+mod unreadable;
 
 use std::process::ExitCode;
 
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         tracing::tests(),
         limits::tests(),
         replicas::tests(),
+        unreadable::tests(),
         crash::tests(),
         rest::tests(),
         churn::tests(),
