@@ -49,6 +49,7 @@ mod support;
 mod timing;
 mod tracing;
 mod unreachable;
+mod unreadable;
 
 use std::process::ExitCode;
 
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         tracing::tests(),
         limits::tests(),
         replicas::tests(),
+        unreadable::tests(),
         crash::tests(),
         rest::tests(),
         churn::tests(),

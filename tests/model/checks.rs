@@ -128,7 +128,9 @@ impl Ledger {
         self.writes += 1;
         let (uid, source) = match &view.source {
             SourceState::Absent => (String::new(), None),
-            SourceState::Plain { uid } => (uid.to_string(), None),
+            SourceState::Plain { uid } | SourceState::Unreadable { uid, .. } => {
+                (uid.to_string(), None)
+            }
             SourceState::Judged { uid, source } => (uid.to_string(), Some(&source.object)),
         };
         let key = &*view.key.name;
