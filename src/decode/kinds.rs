@@ -59,7 +59,7 @@ fields!(ServiceSpec {
     needed cluster_ip = "clusterIP",
     needed external_name = "externalName",
     needed external_traffic_policy = "externalTrafficPolicy",
-    needed health_check_node_port = "healthCheckNodePort",
+    extra health_check_node_port = "healthCheckNodePort",
     needed internal_traffic_policy = "internalTrafficPolicy",
     needed ip_families = "ipFamilies",
     needed ip_family_policy = "ipFamilyPolicy",
