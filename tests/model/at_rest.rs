@@ -10,6 +10,7 @@ use crate::facts::{
     routed, seconds, selected, sticky, text,
 };
 use crate::fixtures::api::{Server, Stored};
+use crate::repaired::repaired;
 
 /// Judges the world at rest.
 ///
@@ -18,8 +19,9 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
     for name in sources {
         let source = server.services.now.get(*name);
         let uid = source.map(Stored::id).unwrap_or_default();
-        let own: Vec<&Service> =
-            server.services.now.values().filter(|s| is_leader_of(s, name, &uid)).collect();
+        let wanted = source.map_or_else(|| format!("{name}-leader"), leader_name);
+        let leads = |s: &Service| is_leader_of(s, name, &uid, &wanted);
+        let own: Vec<&Service> = server.services.now.values().filter(|s| leads(s)).collect();
         let Some(source) = source.filter(|s| asks(s) != Asks::Nothing) else {
             if !own.is_empty() {
                 let names: Vec<_> = own.iter().map(|s| s.name()).collect();
@@ -27,9 +29,8 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
             }
             continue;
         };
-        let wanted = leader_name(source);
         let holder = server.services.now.get(&wanted);
-        let mine = holder.filter(|h| is_leader_of(h, name, &uid));
+        let mine = holder.filter(|h| leads(h));
         let valid = asks(source) == Asks::Leader;
         if valid && holder.is_none() {
             return bad("at rest: the leader Service is missing", wanted);
@@ -46,7 +47,8 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
             return bad("at rest: one leader Service", format!("{names:?} of {name}"));
         }
         let problem = !valid || mine.is_none();
-        if problem != (condition(source) == "False") {
+        // A name that is taken may be reported there too.
+        if problem != (condition(source) == "False") && !(!problem && mine.is_some_and(theirs)) {
             return bad(
                 "at rest: the source says whether it is served",
                 format!("{name}: problem {problem}, {source:?}"),
@@ -54,6 +56,9 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         }
         for leader in &own {
             served(server, source, leader, valid && mine.is_some(), version)?;
+            if valid && leader.name() == wanted {
+                repaired(server, source, leader)?;
+            }
         }
     }
     for slice in server.slices.now.values() {

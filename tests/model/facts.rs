@@ -3,8 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use zen_lead::index::slice::controller_uid;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use zen_lead::keys::{kubernetes, setting, status};
 
 use crate::fixtures::api::{Server, Stored};
@@ -77,7 +76,9 @@ pub enum Asks {
 
 pub fn asks(source: &Service) -> Asks {
     let value = |key| text(&source.metadata, key);
-    if value(setting::STICKY) == "perhaps" {
+    let type_ = source.spec.as_ref().and_then(|s| s.type_.as_deref());
+    let set = !value(setting::ENABLED).is_empty();
+    if value(setting::STICKY) == "perhaps" || (set && type_ == Some("ExternalName")) {
         Asks::Invalid
     } else if value(setting::ENABLED) == "true" {
         Asks::Leader
@@ -95,17 +96,63 @@ pub fn sticky(source: &Service) -> bool {
     text(&source.metadata, setting::STICKY) != "false"
 }
 
-/// Label, source name and controller owner all say that it leads for this source.
-pub fn is_leader_of(service: &Service, source: &str, uid: &str) -> bool {
-    label(&service.metadata, kubernetes::MANAGED_BY) == "zen-lead"
-        && label(&service.metadata, status::SOURCE_SERVICE) == source
-        && controller_uid(&service.metadata) == Some(uid)
+fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
 }
 
+/// It carries an annotation that only zen-lead writes.
+fn has_status(meta: &ObjectMeta) -> bool {
+    let mut keys = meta.annotations.iter().flatten().map(|(key, _)| key.as_str());
+    keys.any(|key| status::ALL.contains(&key))
+}
+
+/// The evidence for a leader Service of this source, which asks for the name `wanted`: the controller
+/// owner and a second sign, or without any controller owner all the others together.
+pub fn is_leader_of(service: &Service, source: &str, uid: &str, wanted: &str) -> bool {
+    let meta = &service.metadata;
+    let named = label(meta, status::SOURCE_SERVICE) == source;
+    let managed = label(meta, kubernetes::MANAGED_BY) == "zen-lead";
+    let other = service.name() != source;
+    other
+        && match controller(meta) {
+            Some(owner) => {
+                let right = owner.kind == "Service" && owner.api_version == "v1";
+                right && owner.uid == uid && (named || has_status(meta))
+            }
+            None => {
+                let selects = service.spec.as_ref().and_then(|s| s.selector.as_ref());
+                named
+                    && selects.is_none_or(|s| s.is_empty())
+                    && (managed || has_status(meta))
+                    && service.name() == wanted
+            }
+        }
+}
+
+/// [`is_leader_of`] for a source as it is.
+pub fn leads_for(service: &Service, source: &Service) -> bool {
+    is_leader_of(service, &source.name(), &source.id(), &leader_name(source))
+}
+
+/// The evidence for a slice of this leader Service: its name, and the controller owner with a second
+/// sign, or without any controller owner both signs.
 pub fn is_slice_of(slice: &EndpointSlice, leader: &Service) -> bool {
-    label(&slice.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead"
-        && label(&slice.metadata, kubernetes::SERVICE_NAME) == leader.name()
-        && controller_uid(&slice.metadata) == Some(&*leader.id())
+    let meta = &slice.metadata;
+    let managed = label(meta, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
+    let set = |key: &str| !text(meta, key).is_empty();
+    led_by(&slice.name()) == Some(&leader.name())
+        && match controller(meta) {
+            Some(owner) => {
+                owner.uid == leader.id()
+                    && (managed || set(status::WRITE_ID) || set(status::LEADER_EPOCH))
+            }
+            None => managed && set(status::DECIDED_AT),
+        }
+}
+
+/// The name of the leader Service in the name of a slice.
+pub fn led_by(slice: &str) -> Option<&str> {
+    slice.strip_suffix("-zen-lead-ipv4").or_else(|| slice.strip_suffix("-zen-lead-ipv6"))
 }
 
 /// Lock and follower of the leader Service a slice belongs to.
@@ -113,14 +160,16 @@ pub fn siblings<'a>(
     server: &'a Server,
     slice: &EndpointSlice,
 ) -> (Option<&'a EndpointSlice>, Option<&'a EndpointSlice>) {
-    let service = label(&slice.metadata, kubernetes::SERVICE_NAME);
-    let find = |family: &str| {
-        let name = format!("{service}-zen-lead-{family}");
-        server
-            .slices
-            .now
-            .get(&name)
-            .filter(|s| controller_uid(&s.metadata) == controller_uid(&slice.metadata))
+    let name = slice.name();
+    let service = led_by(&name).unwrap_or_default();
+    let leader = server.services.now.get(service);
+    let same = |s: &&EndpointSlice| {
+        let owner = |meta| controller(meta).map(|o| o.uid.clone());
+        s.name() == name
+            || leader.is_some_and(|l| is_slice_of(s, l))
+            || owner(&s.metadata) == owner(&slice.metadata)
     };
+    let find =
+        |family: &str| server.slices.now.get(&format!("{service}-zen-lead-{family}")).filter(same);
     (find("ipv4"), find("ipv6"))
 }

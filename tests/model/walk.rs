@@ -7,9 +7,11 @@ use jiff::SignedDuration;
 
 use crate::at_rest;
 use crate::checks::{Bad, Ledger};
+use crate::clumsy;
 use crate::fixtures::PodFixture;
 use crate::fixtures::api::Server;
 use crate::replica::{KINDS, Kind, Outcome, Replica, Without};
+use crate::standing;
 use crate::world::{Dice, PODS, World, fresh, happen, happening, put_source};
 
 /// The sources of a world: `web`, and `api` that may ask for the same leader Service.
@@ -59,6 +61,8 @@ pub enum Profile {
     Restored,
     /// The protocol with clocks that are up to twenty minutes apart, and timers.
     Skewed,
+    /// The protocol under clumsy hands: what people and controllers do to objects that are not theirs.
+    Clumsy,
 }
 
 impl Profile {
@@ -180,6 +184,11 @@ impl Walk {
                 let _ = writeln!(trace, "{n:4} v{} {step:?} {doing}", server.version);
             }
             self.apply(&mut server, &mut replicas, *step, ledger)?;
+        }
+        if self.profile == Profile::Clumsy {
+            self.meet(&mut replicas, |_| true);
+            standing::stand(&mut server, &mut replicas, ledger, trace)?;
+            clumsy::over(&mut server);
         }
         server.slice_quota = false;
         server.service_quota = false;
