@@ -49,11 +49,13 @@ pub fn stand(
         for replica in replicas.iter_mut() {
             replica.catch_up(server);
             if let Some(trace) = trace
-                && at_once < 12
+                && at_once < 24
                 && !replica.idle()
             {
                 let (doing, name) = (replica.describe(), &replica.name);
-                let _ = writeln!(trace, "stands v{} {} {name} {doing}", server.version, server.now);
+                if doing.starts_with("writes") {
+                    let _ = writeln!(trace, "stands v{} {name} {doing}", server.version);
+                }
             }
             replica.act(server, Outcome::Answered, ledger)?;
         }
@@ -70,6 +72,9 @@ pub fn stand(
         }
     }
     calls(replicas, began)?;
+    if let Some(fight) = replicas.iter().find_map(|r| r.undone(began)) {
+        return bad("R-d: replicas do not undo each other", fight);
+    }
     reported(server)?;
     said(server, replicas)
 }
@@ -108,14 +113,12 @@ fn routes(server: &Server, leader: &Service) -> Option<(String, String)> {
 }
 
 /// It is ours by the evidence, or was that of a source that is gone.
-fn source_of<'a>(server: &'a Server, leader: &Service) -> Option<(bool, Option<&'a Service>)> {
+fn source_of<'a>(server: &'a Server, leader: &Service) -> Option<Option<&'a Service>> {
     let name = label(&leader.metadata, status::SOURCE_SERVICE);
     let ours = server.services.now.values().find(|s| leads_for(leader, s));
-    if let Some(source) = ours {
-        return Some((true, Some(source)));
-    }
     let past = leader.metadata.owner_references.iter().flatten().any(|o| o.name == name);
-    (past && !name.is_empty() && !server.services.now.contains_key(&name)).then_some((true, None))
+    let past = past && !name.is_empty() && !server.services.now.contains_key(&name);
+    (ours.is_some() || past).then_some(ours)
 }
 
 /// R-c: LeaderReady and current-leader follow the slice on the server.
@@ -124,7 +127,7 @@ pub fn reported(server: &Server) -> Result<(), Bad> {
         return Ok(());
     }
     for leader in server.services.now.values() {
-        let Some((_, source)) = source_of(server, leader) else { continue };
+        let Some(source) = source_of(server, leader) else { continue };
         if unreadable(&leader.metadata) || source.is_some_and(|s| unreadable(&s.metadata)) {
             continue;
         }

@@ -9,6 +9,9 @@ use zen_lead::events::Reason;
 use crate::fixtures::api::Refusal;
 
 const FIRST: SignedDuration = SignedDuration::from_secs(1);
+/// So often the same within so short a time is undone each time.
+const UNDONE: usize = 8;
+const SHORT: SignedDuration = SignedDuration::from_secs(5);
 const LAST: SignedDuration = SignedDuration::from_mins(5);
 
 /// A step that is held back.
@@ -25,13 +28,27 @@ struct Held {
 #[derive(Clone, Debug, Default)]
 pub struct Holds {
     all: Vec<Held>,
+    /// How often each content was written, and since when.
+    done: Vec<(String, usize, Timestamp)>,
     /// The write that was refused last by its version, before it was read again.
     doubtful: Option<String>,
 }
 
 /// What a step writes, without what differs each time.
 fn content(step: &Step) -> String {
-    let Step::Slice(next) = step else { return format!("{:?}", step.kind()) };
+    let next = match step {
+        Step::Slice(next) => next,
+        Step::Mirror(target, mirror, _) => {
+            let says: Vec<_> = mirror.conditions.iter().map(|c| (&c.status, &c.message)).collect();
+            return format!("mirror {} {:?} {says:?}", target.name, mirror.annotations);
+        }
+        Step::SourceConditions(_, conditions, _) => {
+            let says: Vec<_> = conditions.iter().map(|c| (&c.status, &c.message)).collect();
+            return format!("source {says:?}");
+        }
+        Step::PatchLeader(target, patch) => return format!("patch {} {patch}", target.name),
+        other => return format!("{:?}", other.kind()),
+    };
     match &next.write {
         SliceWrite::Create(slice) => format!("create {:?}", slice.metadata.name),
         SliceWrite::Delete { name, .. } => format!("delete {name}"),
@@ -77,20 +94,29 @@ impl Holds {
         self.all.push(Held { what, blocked, words, until: now + wait, wait });
     }
 
-    /// The step was carried out.
-    pub fn succeeded(&mut self, step: &Step) {
+    /// The step was carried out; false where that was so too often lately: it is undone each time.
+    pub fn succeeded(&mut self, step: &Step, now: Timestamp) -> bool {
         let what = content(step);
         self.doubtful = None;
-        self.all.retain(|h| h.what != what);
+        self.done.retain(|(_, _, since)| *since + SHORT > now);
+        match self.done.iter_mut().find(|(done, ..)| *done == what) {
+            Some((_, times, _)) => *times += 1,
+            None => self.done.push((what.clone(), 1, now)),
+        }
+        let often = self.done.iter().any(|(done, times, _)| *done == what && *times >= UNDONE);
+        if !often {
+            self.all.retain(|h| h.what != what);
+        }
+        !often
     }
 
-    /// What the decision is given: kinds that are held whatever they write.
-    pub fn kinds(&self, now: Timestamp) -> Vec<Blocked> {
-        let whole = |h: &&Held| h.until > now && h.blocked.kind != StepKind::Slice;
-        self.all.iter().filter(whole).map(|h| h.blocked.clone()).collect()
+    /// What was undone since then.
+    pub fn undone(&self, since: Timestamp) -> Option<&str> {
+        let mut often = self.done.iter().filter(|(_, times, at)| *times >= UNDONE && *at >= since);
+        often.next().map(|(what, ..)| what.as_str())
     }
 
-    /// The hold on this very content, in case it is one of a slice.
+    /// The hold on this very content.
     pub fn of(&self, step: &Step, now: Timestamp) -> Option<Blocked> {
         let what = content(step);
         let held = self.all.iter().find(|h| h.until > now && h.what == what)?;

@@ -24,12 +24,7 @@ fn uid(view: &Snapshot) -> Option<String> {
 
 impl Replica {
     /// Steps that are kept back whatever they write.
-    pub(super) fn blocked(
-        &self,
-        key: &ServiceKey,
-        view: &Snapshot,
-        now: Timestamp,
-    ) -> Vec<Blocked> {
+    pub(super) fn blocked(&self, key: &ServiceKey, view: &Snapshot) -> Vec<Blocked> {
         let of = |kind, message: &str| Blocked {
             kind,
             reason: Reason::Forbidden,
@@ -38,27 +33,50 @@ impl Replica {
         if self.bare.is_some() {
             return vec![of(StepKind::Mirror, "")];
         }
-        let mut blocked = self.holds.get(key).map(|h| h.kinds(now)).unwrap_or_default();
+        let mut blocked = Vec::new();
         if self.ending.get(key).is_some_and(|ends| uid(view).as_ref() == Some(ends)) {
             blocked.push(of(StepKind::Creation, "the namespace is being deleted"));
         }
         blocked
     }
 
-    /// The hold on the very content that is decided now.
-    pub(super) fn held_content(
+    /// The holds on what would be written now, one after the other.
+    pub(super) fn held_contents(
         &self,
         key: &ServiceKey,
         view: &Snapshot,
         ctx: &Context<'_>,
-    ) -> Option<Blocked> {
-        let holds = self.holds.get(key).filter(|h| !h.is_empty() && self.bare.is_none())?;
+    ) -> Vec<Blocked> {
+        let mut blocked = ctx.blocked.to_vec();
+        let Some(holds) = self.holds.get(key).filter(|h| !h.is_empty() && self.bare.is_none())
+        else {
+            return blocked;
+        };
         let read = Snapshot { consistent: true, ..view.clone() };
-        let Action::Do(step) = decide::decide(&read, ctx).action else { return None };
-        if self.without == Without::HeldContent && matches!(step, Step::Slice(_)) {
-            return holds.of_kind(step.kind(), ctx.now);
+        loop {
+            let ctx = Context { blocked: &blocked, ..ctx.clone() };
+            let Action::Do(step) = decide::decide(&read, &ctx).action else { return blocked };
+            let whole = self.without == Without::HeldContent && matches!(step, Step::Slice(_));
+            let hold =
+                if whole { holds.of_kind(step.kind(), ctx.now) } else { holds.of(&step, ctx.now) };
+            match hold {
+                Some(hold) => blocked.push(hold),
+                None => return blocked,
+            }
         }
-        holds.of(&step, ctx.now)
+    }
+
+    /// A step was carried out.
+    pub(super) fn carried_out(&mut self, key: &ServiceKey, step: &Step, now: Timestamp) {
+        let holds = self.holds.entry(key.clone()).or_default();
+        if !holds.succeeded(step, now) && self.without != Without::Holding {
+            self.hold(key, step, UNDONE, Reason::Forbidden, now);
+        }
+    }
+
+    /// What others undid since then.
+    pub fn undone(&self, since: Timestamp) -> Option<String> {
+        self.holds.values().find_map(|h| h.undone(since)).map(str::to_owned)
     }
 
     /// What is held is tried again when its pause ends.

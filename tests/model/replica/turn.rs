@@ -234,7 +234,7 @@ impl Replica {
         if self.version > 1 {
             view.pods.iter_mut().for_each(youngest_first);
         }
-        let blocked = self.blocked(key, &view, now);
+        let blocked = self.blocked(key, &view);
         let ctx = Context {
             now,
             writer: &self.name,
@@ -248,10 +248,9 @@ impl Replica {
             takes_over: self.newer_gone.is_some_and(|since| since + TAKEOVER <= now),
         };
         let mut decision = decide::decide(&view, &ctx);
-        let held;
         let mut ctx = ctx;
-        if let Some(hold) = self.held_content(key, &view, &ctx) {
-            held = [blocked.clone(), vec![hold]].concat();
+        let held = self.held_contents(key, &view, &ctx);
+        if held.len() > blocked.len() {
             ctx.blocked = &held;
             decision = decide::decide(&view, &ctx);
         }
@@ -343,7 +342,7 @@ impl Replica {
                 if server.version == version {
                     self.changed_nothing(&key, &pending, server);
                 } else {
-                    self.holds.entry(key.clone()).or_default().succeeded(&pending.step);
+                    self.carried_out(&key, &pending.step, pending.now);
                 }
                 match (outcome, settling) {
                     (Outcome::AnswerLost, Some(settling)) => self.settling = Some(settling),
