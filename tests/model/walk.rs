@@ -334,8 +334,16 @@ impl Walk {
 
     /// Drops moves while the same property still fails.
     pub fn shortened(&self, failed: &Bad) -> Self {
+        self.shortened_within(failed, usize::MAX)
+    }
+
+    /// As [`Walk::shortened`], with so many runs at most.
+    pub fn shortened_within(&self, failed: &Bad, mut runs: usize) -> Self {
         let mut best = self.clone();
-        let fails = |walk: &Self| walk.run().err().is_some_and(|b| b.property == failed.property);
+        let mut fails = |walk: &Self| {
+            runs = runs.saturating_sub(1);
+            runs > 0 && walk.run().err().is_some_and(|b| b.property == failed.property)
+        };
         let mut chunk = best.moves.len() / 2;
         while chunk > 0 {
             let mut at = 0;
