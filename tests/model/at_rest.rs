@@ -20,7 +20,7 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         let source = server.services.now.get(*name);
         let uid = source.map(Stored::id).unwrap_or_default();
         let wanted = source.map_or_else(|| format!("{name}-leader"), leader_name);
-        let leads = |s: &Service| is_leader_of(s, name, &uid, &wanted);
+        let leads = |s: &Service| is_leader_of(s, &server.slices.now, name, &uid, &wanted);
         let own: Vec<&Service> = server.services.now.values().filter(|s| leads(s)).collect();
         let Some(source) = source.filter(|s| asks(s) != Asks::Nothing) else {
             if !own.is_empty() {

@@ -146,7 +146,7 @@ impl Ledger {
             Step::CreateLeader(made) => {
                 let asked = source
                     .is_some_and(|s| asks(s) == Asks::Leader && leader_name(s) == made.name());
-                if !asked || !is_leader_of(made, key, &uid, &wanted) {
+                if !asked || !is_leader_of(made, &before.slices, key, &uid, &wanted) {
                     return bad("only what is asked for is made", describe(step));
                 }
                 Ok(())
@@ -155,7 +155,7 @@ impl Ledger {
             | Step::DeleteLeader(target)
             | Step::Mirror(target, ..) => {
                 let known = &before.services[&target.name];
-                if !is_leader_of(known, key, &uid, &wanted) {
+                if !is_leader_of(known, &before.slices, key, &uid, &wanted) {
                     return bad("invariant 3", format!("{} on {known:?}", describe(step)));
                 }
                 if let Step::Mirror(..) = step {
@@ -360,7 +360,14 @@ impl Ledger {
         let wanted = leader_name(source);
         let ours = |name: &str| {
             view.leaders.iter().any(|l| {
-                l.name() == name && is_leader_of(&l.object, &view.key.name, source_uid, &wanted)
+                l.name() == name
+                    && is_leader_of(
+                        &l.object,
+                        &server.slices.now,
+                        &view.key.name,
+                        source_uid,
+                        &wanted,
+                    )
             })
         };
         let holder_is_ours = ours(&leader_name(source));

@@ -1,5 +1,7 @@
 //! What objects say, read by rules of the model's own.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -100,54 +102,63 @@ fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
 }
 
-/// It carries an annotation that only zen-lead writes.
-fn has_status(meta: &ObjectMeta) -> bool {
-    let mut keys = meta.annotations.iter().flatten().map(|(key, _)| key.as_str());
-    keys.any(|key| status::ALL.contains(&key))
+/// The annotations by which objects of ours are known (docs/decisions/evidence.md).
+const STAMPS: [&str; 4] =
+    [status::DECISION_VERSION, status::LEADER_EPOCH, status::DECIDED_AT, status::WRITE_ID];
+
+fn is_stamped(meta: &ObjectMeta) -> bool {
+    meta.annotations.iter().flatten().any(|(key, _)| STAMPS.contains(&key.as_str()))
 }
+
+/// The Services and slices that evidence is taken from.
+pub type Slices = BTreeMap<String, EndpointSlice>;
 
 /// The evidence for a leader Service of this source, which asks for the name `wanted`: the controller
 /// owner and a second sign, or without any controller owner all the others together.
-pub fn is_leader_of(service: &Service, source: &str, uid: &str, wanted: &str) -> bool {
+pub fn is_leader_of(
+    service: &Service,
+    slices: &Slices,
+    source: &str,
+    uid: &str,
+    wanted: &str,
+) -> bool {
     let meta = &service.metadata;
     let named = label(meta, status::SOURCE_SERVICE) == source;
-    let managed = label(meta, kubernetes::MANAGED_BY) == "zen-lead";
     let other = service.name() != source;
+    let owned = |slice: &&EndpointSlice| {
+        controller(&slice.metadata).is_some() && is_slice_of(slice, service)
+    };
     other
         && match controller(meta) {
             Some(owner) => {
                 let right = owner.kind == "Service" && owner.api_version == "v1";
-                right && owner.uid == uid && (named || has_status(meta))
+                right && owner.uid == uid && owner.name == source && (named || is_stamped(meta))
             }
             None => {
                 let selects = service.spec.as_ref().and_then(|s| s.selector.as_ref());
                 named
+                    && is_stamped(meta)
                     && selects.is_none_or(|s| s.is_empty())
-                    && (managed || has_status(meta))
-                    && service.name() == wanted
+                    && (service.name() == wanted || slices.values().find(owned).is_some())
             }
         }
 }
 
 /// [`is_leader_of`] for a source as it is.
-pub fn leads_for(service: &Service, source: &Service) -> bool {
-    is_leader_of(service, &source.name(), &source.id(), &leader_name(source))
+pub fn leads_for(service: &Service, slices: &Slices, source: &Service) -> bool {
+    is_leader_of(service, slices, &source.name(), &source.id(), &leader_name(source))
 }
 
-/// The evidence for a slice of this leader Service: its name, and the controller owner with a second
-/// sign, or without any controller owner both signs.
+/// The evidence for a slice of this leader Service: the controller owner with label or name, or without
+/// any controller owner name, label and stamp.
 pub fn is_slice_of(slice: &EndpointSlice, leader: &Service) -> bool {
     let meta = &slice.metadata;
     let managed = label(meta, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
-    let set = |key: &str| !text(meta, key).is_empty();
-    led_by(&slice.name()) == Some(&leader.name())
-        && match controller(meta) {
-            Some(owner) => {
-                owner.uid == leader.id()
-                    && (managed || set(status::WRITE_ID) || set(status::LEADER_EPOCH))
-            }
-            None => managed && set(status::DECIDED_AT),
-        }
+    let named = led_by(&slice.name()) == Some(&leader.name());
+    match controller(meta) {
+        Some(owner) => owner.uid == leader.id() && (managed || named),
+        None => named && managed && is_stamped(meta),
+    }
 }
 
 /// The name of the leader Service in the name of a slice.

@@ -66,7 +66,7 @@ pub fn kept(
     };
     let Some(source) = source.filter(asking) else { return Ok(()) };
     let wanted = leader_name(source);
-    let leads = |l: &&Service| leads_for(l, source) && is_slice_of(old, l);
+    let leads = |l: &&Service| leads_for(l, &server.slices.now, source) && is_slice_of(old, l);
     let Some(leader) = services.get(&wanted).filter(leads) else { return Ok(()) };
     let first = leader.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first().cloned());
     let lock = format!("{wanted}-zen-lead-{}", first.unwrap_or_default().to_ascii_lowercase());

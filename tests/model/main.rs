@@ -14,6 +14,7 @@ mod checks;
 mod clumsy;
 mod digest;
 mod facts;
+mod inputs;
 mod kept;
 mod repaired;
 mod replica;

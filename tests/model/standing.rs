@@ -115,7 +115,7 @@ fn routes(server: &Server, leader: &Service) -> Option<(String, String)> {
 /// It is ours by the evidence, or was that of a source that is gone.
 fn source_of<'a>(server: &'a Server, leader: &Service) -> Option<Option<&'a Service>> {
     let name = label(&leader.metadata, status::SOURCE_SERVICE);
-    let ours = server.services.now.values().find(|s| leads_for(leader, s));
+    let ours = server.services.now.values().find(|s| leads_for(leader, &server.slices.now, s));
     let past = leader.metadata.owner_references.iter().flatten().any(|o| o.name == name);
     let past = past && !name.is_empty() && !server.services.now.contains_key(&name);
     (ours.is_some() || past).then_some(ours)
@@ -180,7 +180,7 @@ fn said(server: &Server, replicas: &[Replica]) -> Result<(), Bad> {
             && !unreadable(&s.metadata)
     };
     let Some(source) = server.services.now.get("web").filter(asking) else { return Ok(()) };
-    let leads = |s: &&Service| leads_for(s, source);
+    let leads = |s: &&Service| leads_for(s, &server.slices.now, source);
     let both = server.services.now.values().filter(leads).chain([source]);
     let messages: Vec<String> = both
         .flat_map(|s| s.status.iter().flat_map(|s| s.conditions.iter().flatten()))
