@@ -1,7 +1,7 @@
 //! What must hold once nothing moves any more: the right pod leads, everything says so, and nothing is left
 //! over.
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
 use zen_lead::keys::{kubernetes, setting, status};
 
 use crate::checks::{Bad, bad};
@@ -69,6 +69,18 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         }
     }
     Ok(())
+}
+
+/// Type, class and ranges are those of the source where it asks for them.
+fn same_type(source: &Service, spec: &ServiceSpec, wanted: &ServiceSpec) -> bool {
+    let mirrors = text(&source.metadata, setting::LEADER_TYPE) == "mirror";
+    let type_ = wanted.type_.as_deref().filter(|_| mirrors).unwrap_or("ClusterIP");
+    let balancer = type_ == "LoadBalancer";
+    let ranges = wanted.load_balancer_source_ranges.clone().filter(|_| balancer);
+    spec.type_.as_deref() == Some(type_)
+        && spec.load_balancer_class == wanted.load_balancer_class.clone().filter(|_| balancer)
+        && spec.load_balancer_source_ranges.clone().unwrap_or_default()
+            == ranges.unwrap_or_default()
 }
 
 fn condition(service: &Service) -> String {
@@ -168,7 +180,8 @@ fn served(
     if promotes
         && (spec.selector.is_some()
             || spec.ports != wanted.ports
-            || spec.ip_families != wanted.ip_families)
+            || spec.ip_families != wanted.ip_families
+            || !same_type(source, &spec, &wanted))
     {
         return bad("at rest: the leader Service is as asked", format!("{spec:?}"));
     }

@@ -144,6 +144,18 @@ pub fn is_leader_of(
         }
 }
 
+/// It was made for a source of this name, whichever that was.
+pub fn was_made_for(service: &Service, source: &str) -> bool {
+    let meta = &service.metadata;
+    let named = label(meta, status::SOURCE_SERVICE) == source;
+    match controller(meta) {
+        Some(owner) => {
+            owner.kind == "Service" && owner.name == source && (named || is_stamped(meta))
+        }
+        None => named && is_stamped(meta),
+    }
+}
+
 /// [`is_leader_of`] for a source as it is.
 pub fn leads_for(service: &Service, slices: &Slices, source: &Service) -> bool {
     is_leader_of(service, slices, &source.name(), &source.id(), &leader_name(source))

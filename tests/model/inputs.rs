@@ -9,14 +9,19 @@ use crate::walk::{Move, Profile, Walk};
 use crate::world::{PodMove, World};
 
 /// Two replicas of a source that was served, unless `served` is false; pods a and b are ready.
-fn walk(served: bool, moves: &[Clumsy], without: Without) -> Walk {
+fn walk(served: bool, one_by_one: bool, moves: &[Clumsy], without: Without) -> Walk {
     let ready = |name| Move::World(World::Pod(name, PodMove::Ready(true)));
     let lost = |name| Move::World(World::Pod(name, PodMove::Ready(false)));
     let act = || [Move::Run(0, 12), Move::Run(1, 12)];
-    let clumsy = moves.iter().map(|what| Move::World(World::Clumsy(*what)));
-    let mut all = vec![ready("a"), ready("b")];
+    // The younger one leads where it was served: another choice would be seen.
+    let mut all = vec![lost("a"), lost("c"), ready("b")];
     all.extend(act().into_iter().filter(|_| served));
-    all.extend(clumsy);
+    all.extend([ready("a"), ready("c")]);
+    all.extend(act().into_iter().filter(|_| served));
+    for what in moves {
+        all.push(Move::World(World::Clumsy(*what)));
+        all.extend(act().into_iter().filter(|_| one_by_one));
+    }
     all.extend(act());
     // Whoever leads is lost, and comes back.
     for name in ["a", "b", "c"] {
@@ -43,11 +48,14 @@ fn walk(served: bool, moves: &[Clumsy], without: Without) -> Walk {
     }
 }
 
+/// It holds with the moves one by one, and with all of them at once.
 fn holds(served: bool, moves: &[Clumsy]) {
-    let found = walk(served, moves, Without::Nothing).run();
-    if let Err(bad) = found {
-        let trace = walk(served, moves, Without::Nothing).trace();
-        panic!("{moves:?}: {} does not hold: {}\n{trace}", bad.property, bad.found);
+    for one_by_one in [true, false] {
+        let walk = walk(served, one_by_one, moves, Without::Nothing);
+        if let Err(bad) = walk.run() {
+            let (property, found, trace) = (bad.property, bad.found, walk.trace());
+            panic!("{moves:?}: {property} does not hold: {found}\n{trace}");
+        }
     }
 }
 
@@ -180,7 +188,9 @@ fn a_change_of_type_reaches_the_leader_service() {
     let types = [("ClusterIP", 0), ("NodePort", 0), ("LoadBalancer", 1), ("LoadBalancer", 2)];
     for (from, n) in types {
         for (to, m) in types {
+            let between = Clumsy::Convert("ClusterIP", 0);
             holds(true, &[Clumsy::Convert(from, n), Clumsy::Convert(to, m)]);
+            holds(true, &[Clumsy::Convert(from, n), between, Clumsy::Convert(to, m)]);
             holds(false, &[Clumsy::Convert(from, n)]);
         }
     }

@@ -13,10 +13,12 @@ use crate::checks::{Bad, Ledger, bad};
 use crate::clumsy::{qualified, unreadable};
 use crate::facts::{
     Asks, asks, healthy, is_slice_of, label, leads_for, led_by, routed, selected, text,
+    was_made_for,
 };
 use crate::fixtures::api::refuse::Write;
 use crate::fixtures::api::{Server, Stored};
 use crate::replica::{Outcome, Replica};
+use crate::walk::SOURCES;
 
 /// How long nothing happens.
 const STANDS: SignedDuration = SignedDuration::from_mins(10);
@@ -114,10 +116,9 @@ fn routes(server: &Server, leader: &Service) -> Option<(String, String)> {
 
 /// It is ours by the evidence, or was that of a source that is gone.
 fn source_of<'a>(server: &'a Server, leader: &Service) -> Option<Option<&'a Service>> {
-    let name = label(&leader.metadata, status::SOURCE_SERVICE);
     let ours = server.services.now.values().find(|s| leads_for(leader, &server.slices.now, s));
-    let past = leader.metadata.owner_references.iter().flatten().any(|o| o.name == name);
-    let past = past && !name.is_empty() && !server.services.now.contains_key(&name);
+    let gone = |name: &str| !server.services.now.contains_key(name);
+    let past = SOURCES.iter().any(|name| gone(name) && was_made_for(leader, name));
     (ours.is_some() || past).then_some(ours)
 }
 

@@ -17,7 +17,7 @@ use crate::world::{Dice, PODS, World, fresh, happen, happening, put_source};
 /// The sources of a world: `web`, and `api` that may ask for the same leader Service.
 /// The source and three pods are there at least.
 const FIRST_VERSION: u64 = 104;
-const SOURCES: [&str; 2] = ["web", "api"];
+pub const SOURCES: [&str; 2] = ["web", "api"];
 
 /// One move of a walk.
 #[derive(Clone, Copy, Debug)]

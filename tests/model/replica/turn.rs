@@ -338,10 +338,10 @@ impl Replica {
         let version = server.version;
         match server.perform(&pending.step) {
             Ok(answer) => {
-                pending.judge(server, &before, ledger)?;
                 if server.version == version {
                     self.changed_nothing(&key, &pending, server);
                 } else {
+                    pending.judge(server, &before, ledger)?;
                     self.carried_out(&key, &pending.step, pending.now);
                 }
                 match (outcome, settling) {
