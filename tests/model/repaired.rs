@@ -35,7 +35,6 @@ pub fn repaired(server: &Server, source: &Service, leader: &Service) -> Result<(
             ("source-service", label(meta, status::SOURCE_SERVICE) == source.name()),
             ("owner", owned_by(meta, &leader.id())),
             ("decided-at", set(status::DECIDED_AT)),
-            ("write-id", set(status::WRITE_ID)),
         ];
         let lost: Vec<_> =
             signs.iter().filter(|(_, there)| !there).map(|(name, _)| *name).collect();

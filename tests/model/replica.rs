@@ -50,8 +50,10 @@ pub enum Without {
     Trust,
     /// What is refused is tried again at once, or after a pause that is forgotten.
     Holding,
-    /// A slice is held back whatever it would say.
-    HeldContent,
+    /// An object that lost one of its signs is taken for a stranger's.
+    Evidence,
+    /// An object that cannot be read is taken for absent.
+    Unknown,
 }
 
 /// What becomes of a call.
@@ -258,21 +260,21 @@ impl Replica {
             self.list(server, kind);
             return true;
         }
-        let at = watch.next;
+        let (at, without) = (watch.next, self.without);
         let (version, dirty) = match kind {
             Kind::Services => {
                 let Some((version, event)) = server.services.log.get(at) else { return false };
-                let dirty = take::service(self.index_mut(), event);
+                let dirty = take::service(self.index_mut(), event, without);
                 (*version, dirty)
             }
             Kind::Pods => {
                 let Some((version, event)) = server.pods.log.get(at) else { return false };
-                let dirty = take::pod(self.index_mut(), event);
+                let dirty = take::pod(self.index_mut(), event, without);
                 (*version, dirty)
             }
             Kind::Slices => {
                 let Some((version, event)) = server.slices.log.get(at) else { return false };
-                let dirty = take::slice(self.index_mut(), event);
+                let dirty = take::slice(self.index_mut(), event, without);
                 (*version, dirty)
             }
         };
@@ -337,15 +339,18 @@ impl Replica {
 
     /// The watch broke: what it missed comes as a list, without tombstones.
     pub fn list(&mut self, server: &Server, kind: Kind) {
-        let version = Rv(server.version);
+        let (version, without) = (Rv(server.version), self.without);
         let (dirty, next) = match kind {
-            Kind::Services => {
-                (take::services(self.index_mut(), server, version), server.services.log.len())
+            Kind::Services => (
+                take::services(self.index_mut(), server, version, without),
+                server.services.log.len(),
+            ),
+            Kind::Pods => {
+                (take::pods(self.index_mut(), server, version, without), server.pods.log.len())
             }
-            Kind::Pods => (take::pods(self.index_mut(), server, version), server.pods.log.len()),
             Kind::Slices => {
                 let all = server.slices.now.values().cloned().collect();
-                (take::slices(self.index_mut(), all, version), server.slices.log.len())
+                (take::slices(self.index_mut(), all, version, without), server.slices.log.len())
             }
         };
         self.queue.extend(dirty);

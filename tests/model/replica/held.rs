@@ -123,12 +123,6 @@ impl Holds {
         Some(held.blocked.clone())
     }
 
-    /// The hold on whatever a kind of step writes.
-    pub fn of_kind(&self, kind: StepKind, now: Timestamp) -> Option<Blocked> {
-        let held = self.all.iter().find(|h| h.until > now && h.blocked.kind == kind)?;
-        Some(held.blocked.clone())
-    }
-
     /// When the first pause ends.
     pub fn until(&self, now: Timestamp) -> Option<Timestamp> {
         self.all.iter().map(|h| h.until).filter(|at| *at > now).min()

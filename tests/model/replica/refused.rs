@@ -56,9 +56,7 @@ impl Replica {
         loop {
             let ctx = Context { blocked: &blocked, ..ctx.clone() };
             let Action::Do(step) = decide::decide(&read, &ctx).action else { return blocked };
-            let whole = self.without == Without::HeldContent && matches!(step, Step::Slice(_));
-            let hold =
-                if whole { holds.of_kind(step.kind(), ctx.now) } else { holds.of(&step, ctx.now) };
+            let hold = holds.of(&step, ctx.now);
             match hold {
                 Some(hold) => blocked.push(hold),
                 None => return blocked,

@@ -292,18 +292,18 @@ impl Replica {
         }
         let Some(index) = &mut reading.index else {
             let mut index = Index::new(NameRule::default(), Limits::default());
-            take::services(&mut index, server, version);
+            take::services(&mut index, server, version, self.without);
             if !first {
-                take::pods(&mut index, server, version);
+                take::pods(&mut index, server, version, self.without);
             }
             reading.index = Some(index);
             return;
         };
         if first {
-            take::pods(index, server, version);
+            take::pods(index, server, version, self.without);
         }
         let (slices, seen) = reading.slices.take().unwrap_or_else(slices);
-        take::slices(index, slices, Rv(seen));
+        take::slices(index, slices, Rv(seen), self.without);
         self.read = reading.index.take().map(Arc::new);
         self.reading = None;
     }
