@@ -250,12 +250,19 @@ impl Ledger {
         let by_hand = self.by_hand.contains_key(&service);
         let is_lock = lock.is_some_and(|l| l.name() == new.name());
         let leader = leader_of;
+        let says = |s: &EndpointSlice| text(&s.metadata, status::LEADER_POD_UID);
         let epoch = |s: &EndpointSlice| number(&s.metadata, status::LEADER_EPOCH);
         if let Some(old) = old {
             if epoch(new) < epoch(old) {
                 return bad("epochs only grow", told());
             }
-            if is_lock && leader(new) != leader(old) {
+            // A slice that is emptied has no leader of its own, whatever its annotations were made to say.
+            let same = if named(new).is_empty() {
+                says(new) == says(old)
+            } else {
+                leader(new) == leader(old)
+            };
+            if is_lock && !same {
                 if epoch(new) <= epoch(old) {
                     return bad("a switch has an epoch of its own", told());
                 }

@@ -161,14 +161,14 @@ pub fn leads_for(service: &Service, slices: &Slices, source: &Service) -> bool {
     is_leader_of(service, slices, &source.name(), &source.id(), &leader_name(source))
 }
 
-/// The evidence for a slice of this leader Service: the controller owner with label or name, or without
-/// any controller owner name, label and stamp.
+/// The evidence for a slice of this leader Service: the label, or name and stamp together, with the
+/// controller owner; without any controller owner name, label and stamp.
 pub fn is_slice_of(slice: &EndpointSlice, leader: &Service) -> bool {
     let meta = &slice.metadata;
     let managed = label(meta, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
     let named = led_by(&slice.name()) == Some(&leader.name());
     match controller(meta) {
-        Some(owner) => owner.uid == leader.id() && (managed || named),
+        Some(owner) => owner.uid == leader.id() && (managed || (named && is_stamped(meta))),
         None => named && managed && is_stamped(meta),
     }
 }

@@ -26,6 +26,11 @@ pub fn repaired(server: &Server, source: &Service, leader: &Service) -> Result<(
     if !lost.is_empty() && meta.deletion_timestamp.is_none() {
         return bad("R-b: the leader Service is repaired", format!("{lost:?} of {leader:?}"));
     }
+    // Without a lock of ours nothing is written but what takes endpoints out.
+    let lock = server.slices.now.get(&format!("{}-zen-lead-ipv4", leader.name()));
+    if lock.is_none_or(|lock| !is_slice_of(lock, leader)) {
+        return Ok(());
+    }
     for slice in server.slices.now.values().filter(|s| is_slice_of(s, leader)) {
         let meta = &slice.metadata;
         let set = |key: &str| !text(meta, key).is_empty();
