@@ -6,8 +6,8 @@ use zen_lead::keys::{kubernetes, setting, status};
 
 use crate::checks::{Bad, bad};
 use crate::facts::{
-    Asks, asks, has_address, healthy, is_leader_of, is_slice_of, label, leader_name, ready_since,
-    routed, seconds, selected, sticky, text,
+    Asks, asks, has_address, healthy, is_leader_of, is_slice_of, label, leader_name, led_by,
+    ready_since, routed, seconds, selected, sticky, text,
 };
 use crate::fixtures::api::{Server, Stored};
 use crate::repaired::repaired;
@@ -48,7 +48,8 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         }
         let problem = !valid || mine.is_none();
         // A name that is taken may be reported there too.
-        if problem != (condition(source) == "False") && !(!problem && mine.is_some_and(theirs)) {
+        let may_differ = !problem && mine.is_some_and(theirs);
+        if problem != (condition(source) == "False") && !may_differ {
             return bad(
                 "at rest: the source says whether it is served",
                 format!("{name}: problem {problem}, {source:?}"),
@@ -62,7 +63,9 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         }
     }
     for slice in server.slices.now.values() {
-        let service = label(&slice.metadata, kubernetes::SERVICE_NAME);
+        let tied = label(&slice.metadata, kubernetes::SERVICE_NAME);
+        let name = slice.name();
+        let service = led_by(&name).map_or(tied, str::to_owned);
         let ours = label(&slice.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
         if ours && !server.services.now.contains_key(&service) {
             return bad("at rest: no slice without its Service", slice.name());

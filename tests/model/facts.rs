@@ -124,24 +124,21 @@ pub fn is_leader_of(
 ) -> bool {
     let meta = &service.metadata;
     let named = label(meta, status::SOURCE_SERVICE) == source;
-    let other = service.name() != source;
-    let owned = |slice: &&EndpointSlice| {
-        controller(&slice.metadata).is_some() && is_slice_of(slice, service)
+    if service.name() == source {
+        return false;
+    }
+    let Some(owner) = controller(meta) else {
+        let selects = service.spec.as_ref().and_then(|s| s.selector.as_ref());
+        let of_ours = |slice: &EndpointSlice| {
+            controller(&slice.metadata).is_some() && is_slice_of(slice, service)
+        };
+        return named
+            && is_stamped(meta)
+            && selects.is_none_or(BTreeMap::is_empty)
+            && (service.name() == wanted || slices.values().any(of_ours));
     };
-    other
-        && match controller(meta) {
-            Some(owner) => {
-                let right = owner.kind == "Service" && owner.api_version == "v1";
-                right && owner.uid == uid && owner.name == source && (named || is_stamped(meta))
-            }
-            None => {
-                let selects = service.spec.as_ref().and_then(|s| s.selector.as_ref());
-                named
-                    && is_stamped(meta)
-                    && selects.is_none_or(|s| s.is_empty())
-                    && (service.name() == wanted || slices.values().find(owned).is_some())
-            }
-        }
+    let right = owner.kind == "Service" && owner.api_version == "v1";
+    right && owner.uid == uid && owner.name == source && (named || is_stamped(meta))
 }
 
 /// It was made for a source of this name, whichever that was.

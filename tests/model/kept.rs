@@ -89,9 +89,9 @@ pub fn fully(old: &EndpointSlice, view: &Snapshot, step: &Step) -> Result<(), Ba
     let meta = &old.metadata;
     let service = label(meta, kubernetes::SERVICE_NAME);
     let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true));
-    let owned = |uid: &str| owner.is_some_and(|o| o.uid == uid);
+    let is = |uid: &str| owner.is_some_and(|o| o.uid == uid);
     let right = label(meta, kubernetes::SLICE_MANAGED_BY) == "zen-lead"
-        && view.leaders.iter().any(|l| l.name() == service && owned(l.uid()));
+        && view.leaders.iter().any(|l| l.name() == service && is(l.uid()));
     if right {
         return Ok(());
     }

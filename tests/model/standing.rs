@@ -114,12 +114,19 @@ fn routes(server: &Server, leader: &Service) -> Option<(String, String)> {
     Some((uid, pod.name()))
 }
 
-/// It is ours by the evidence, or was that of a source that is gone.
-fn source_of<'a>(server: &'a Server, leader: &Service) -> Option<Option<&'a Service>> {
+/// Whose leader Service it is.
+enum Of<'a> {
+    Source(&'a Service),
+    /// A source that is gone.
+    Past,
+    Others,
+}
+
+fn source_of<'a>(server: &'a Server, leader: &Service) -> Of<'a> {
     let ours = server.services.now.values().find(|s| leads_for(leader, &server.slices.now, s));
     let gone = |name: &str| !server.services.now.contains_key(name);
     let past = SOURCES.iter().any(|name| gone(name) && was_made_for(leader, name));
-    (ours.is_some() || past).then_some(ours)
+    ours.map_or(if past { Of::Past } else { Of::Others }, Of::Source)
 }
 
 /// R-c: LeaderReady and current-leader follow the slice on the server.
@@ -128,7 +135,11 @@ pub fn reported(server: &Server) -> Result<(), Bad> {
         return Ok(());
     }
     for leader in server.services.now.values() {
-        let Some(source) = source_of(server, leader) else { continue };
+        let source = match source_of(server, leader) {
+            Of::Source(source) => Some(source),
+            Of::Past => None,
+            Of::Others => continue,
+        };
         if unreadable(&leader.metadata) || source.is_some_and(|s| unreadable(&s.metadata)) {
             continue;
         }
