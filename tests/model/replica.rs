@@ -138,6 +138,8 @@ pub struct Replica {
     pub stopped: bool,
     /// Never writes the mirror, and looks at this Service whenever it has nothing to do.
     pub bare: Option<ServiceKey>,
+    /// It holds back what is refused or undone, and does not only read again.
+    pub patient: bool,
     without: Without,
     /// How far its clock is ahead, in milliseconds.
     skew: i64,
@@ -178,6 +180,7 @@ impl Replica {
             members: Vec::new(),
             stopped: false,
             bare: None,
+            patient: false,
             without,
             skew,
             watches: [Watch::default(); 3],
@@ -213,6 +216,7 @@ impl Replica {
             version: self.version,
             members: self.members.clone(),
             bare: self.bare.clone(),
+            patient: self.patient,
             // What is on its way arrives all the same.
             flying: std::mem::take(&mut self.flying),
             ..Self::new(self.name.clone(), self.skew, self.without)
@@ -398,7 +402,8 @@ impl Replica {
 
     /// What was refused is tried again.
     pub fn unblock(&mut self) {
-        self.queue.extend(self.holds.keys().cloned());
+        let held = self.holds.iter().filter(|(_, holds)| !holds.is_empty());
+        self.queue.extend(held.map(|(key, _)| key.clone()));
         (self.holds, self.retries) = (BTreeMap::new(), BTreeMap::new());
     }
 

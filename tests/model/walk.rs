@@ -168,7 +168,10 @@ impl Walk {
             .map(|i| {
                 let name = format!("zen-lead-{i}");
                 let version = if self.profile == Profile::Versions && i >= 2 { 2 } else { 1 };
-                Replica::new(name, clocks[i], self.without).following(version)
+                let patient = self.profile == Profile::Clumsy;
+                let mut replica = Replica::new(name, clocks[i], self.without).following(version);
+                replica.patient = patient;
+                replica
             })
             .collect();
         self.meet(&mut replicas, |_| true);

@@ -67,9 +67,14 @@ impl Replica {
     /// A step was carried out.
     pub(super) fn carried_out(&mut self, key: &ServiceKey, step: &Step, now: Timestamp) {
         let holds = self.holds.entry(key.clone()).or_default();
-        if !holds.succeeded(step, now) && self.without != Without::Holding {
+        if !holds.succeeded(step, now) && self.holds_back() {
             self.hold(key, step, UNDONE, Reason::Forbidden, now);
         }
+    }
+
+    /// Fights and races go on as long as they can where they are what is looked for.
+    fn holds_back(&self) -> bool {
+        self.patient && self.without != Without::Holding
     }
 
     /// What others undid since then.
@@ -112,7 +117,7 @@ impl Replica {
         let now = self.now(server);
         let holds = self.holds.entry(key.clone()).or_default();
         let passing = holds.raced(&pending.step, Refusal::Conflict);
-        if !passing && self.without != Without::Holding {
+        if !passing && self.holds_back() {
             self.hold(key, &pending.step, UNDONE, Reason::Forbidden, now);
         }
     }
@@ -128,7 +133,7 @@ impl Replica {
         let now = self.now(server);
         let raced = self.holds.entry(key.clone()).or_default().raced(&pending.step, refusal);
         let passing = matches!(refusal, Refusal::Conflict | Refusal::Exists | Refusal::NotFound);
-        if raced || (passing && self.without == Without::Holding) {
+        if raced || (passing && !self.holds_back()) {
             self.read = None;
             self.reading = Some(Reading::default());
             return;
