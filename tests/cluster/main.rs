@@ -19,6 +19,7 @@ mod admission;
 mod bad_services;
 mod certificates;
 mod churn;
+mod clumsy;
 mod conflicts;
 mod crash;
 mod drift;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         churn::tests(),
         dry_run::tests(),
         abuse::tests(),
+        clumsy::tests(),
         // Last: it judges the calls of the whole run.
         rights::tests(),
     ];

@@ -1,0 +1,303 @@
+//! Does the moves of a walk in its namespace. What is refused is part of the walk.
+
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use super::hooks::Hook;
+use super::moves::{Keep, Move, PodMove, Who};
+use super::raw::{self, Answer, Cascade, Hand, How, Kind, LEADER, On, SLICE, WEB};
+use crate::support::case::Case;
+use crate::support::names;
+use crate::support::objects::{hollow, source_json};
+
+/// One restart at a time, whichever walk asks for it.
+static RESTARTS: Mutex<()> = Mutex::const_new(());
+
+/// A namespace with clumsy people in it.
+pub struct Ground {
+    pub t: Case,
+    pub admin: Hand,
+    alice: Hand,
+    robot: Hand,
+    glass: Hand,
+    dump: Vec<(On, Value)>,
+    pub hooks: Vec<(Hook, String)>,
+    quotas: Vec<String>,
+    made: usize,
+}
+
+impl Ground {
+    pub async fn new(t: Case) -> Self {
+        let (admin, alice) = (Hand::admin(&t), Hand::alice(&t));
+        let (robot, glass) = (Hand::robot(&t).await, Hand::glass(&t).await);
+        let (dump, hooks, quotas) = (Vec::new(), Vec::new(), Vec::new());
+        Self { t, admin, alice, robot, glass, dump, hooks, quotas, made: 0 }
+    }
+
+    pub fn hand(&self, who: Who) -> &Hand {
+        match who {
+            Who::Alice => &self.alice,
+            Who::Robot => &self.robot,
+            Who::Glass => &self.glass,
+        }
+    }
+
+    /// Creates the source as alice.
+    pub async fn source(&self, patch: &Value) -> Answer<Value> {
+        let mut object = source_json("web", &json!({"spec": {"selector": {"app": "web"}}}));
+        json_patch::merge(&mut object, patch);
+        self.alice.create(Kind::Service, &object).await
+    }
+
+    /// Does one move; the words of a refusal are returned.
+    pub async fn act(&mut self, what: &Move) -> Answer<()> {
+        match what {
+            Move::Patch { who, on, sub, how, patch } => {
+                self.hand(*who).patch(*on, sub, *how, patch).await.map(drop)
+            }
+            Move::Create { who, kind, object } => {
+                self.hand(*who).create(*kind, object).await.map(drop)
+            }
+            Move::Delete { who, on, cascade } => {
+                self.hand(*who).delete(*on, *cascade).await.map(drop)
+            }
+            Move::LabelAll { who, key, value } => {
+                for service in self.admin.list(Kind::Service).await? {
+                    let name = raw::text(&service, "/metadata/name");
+                    let on = if name == WEB.1 { WEB } else { LEADER };
+                    let patch = json!({"metadata": {"labels": {*key: value}}});
+                    self.hand(*who).merge(on, &patch).await?;
+                }
+                Ok(())
+            }
+            Move::Dump => {
+                self.dump.clear();
+                for on in [WEB, LEADER, SLICE] {
+                    if let Some(object) = self.admin.get(on).await? {
+                        self.dump.push((on, object));
+                    }
+                }
+                Ok(())
+            }
+            Move::Restore { who, on, keep } => self.restore(*who, on, *keep).await,
+            Move::Hook(hook) => {
+                self.made += 1;
+                let name = format!("{}-{}", self.t.ns, self.made);
+                hook.register(&self.admin, &name).await;
+                self.hooks.push((*hook, name));
+                Ok(())
+            }
+            Move::Unhook => {
+                for (hook, name) in std::mem::take(&mut self.hooks) {
+                    hook.unregister(&self.admin, &name).await;
+                }
+                Ok(())
+            }
+            Move::Quota { resource, hard } => {
+                self.made += 1;
+                let name = format!("quota-{}", self.made);
+                let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota",
+                    "metadata": {"name": name}, "spec": {"hard": {*resource: hard.to_string()}}});
+                self.admin.create(Kind::Quota, &quota).await?;
+                self.quotas.push(name);
+                Ok(())
+            }
+            Move::Unquota => {
+                for name in std::mem::take(&mut self.quotas) {
+                    let path = format!("{}/{name}", Kind::Quota.path(&self.admin.ns));
+                    self.admin.call("DELETE", &path, "application/json", &Value::Null).await?;
+                }
+                Ok(())
+            }
+            Move::Pod(name, what) => self.pod(name, *what).await,
+            Move::Flips(patches) => {
+                for patch in patches {
+                    self.alice.merge(WEB, patch).await?;
+                }
+                Ok(())
+            }
+            Move::Crowd(n) => {
+                for n in 0..*n {
+                    let object = source_json(
+                        &format!("c{n}"),
+                        &json!({"spec": {"selector": {"app": "web"}}}),
+                    );
+                    self.alice.create(Kind::Service, &object).await?;
+                }
+                Ok(())
+            }
+            Move::Restart(replica) => {
+                let _one = RESTARTS.lock().await;
+                let product = &self.t.world.product;
+                product.kill(*replica);
+                product.spawn(*replica, &[]);
+                product.until_ready(*replica).await;
+                Ok(())
+            }
+            Move::LoseWhileWritten => self.lose_while_written().await,
+            Move::Wait(ms) => {
+                tokio::time::sleep(std::time::Duration::from_millis(*ms)).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn restore(&self, who: Who, on: &[On], keep: Keep) -> Answer<()> {
+        let dumped = || self.dump.iter().filter(|(o, _)| on.contains(o));
+        for (on, _) in dumped() {
+            let _ = self.hand(who).delete(*on, Cascade::Background).await;
+        }
+        // At most so long: a finalizer may hold one of them.
+        for _ in 0..40 {
+            let mut left = 0;
+            for (on, _) in dumped() {
+                left += usize::from(self.admin.get(*on).await?.is_some());
+            }
+            if left == 0 {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+        }
+        let mut last = Ok(());
+        for (on, object) in dumped() {
+            let mut object = object.clone();
+            let metadata = object["metadata"].as_object_mut().unwrap();
+            metadata.remove("resourceVersion");
+            metadata.remove("managedFields");
+            if !keep.uid {
+                metadata.remove("uid");
+                metadata.remove("creationTimestamp");
+            }
+            if !keep.owners {
+                metadata.remove("ownerReferences");
+            }
+            if !keep.status {
+                object.as_object_mut().unwrap().remove("status");
+            }
+            if let Err(refused) = self.hand(who).create(on.0, &object).await {
+                last = Err(refused);
+            }
+        }
+        last
+    }
+
+    async fn pod(&self, name: &'static str, what: PodMove) -> Answer<()> {
+        let on = On(Kind::Pod, name);
+        match what {
+            PodMove::Ready(ready) => {
+                let status = crate::support::objects::status(ready, &[]);
+                self.admin.patch(on, "status", How::Merge, &status).await.map(drop)
+            }
+            PodMove::Vanish => self.admin.delete(on, Cascade::Background).await.map(drop),
+            PodMove::Come => {
+                if self.admin.get(on).await?.is_none() {
+                    self.t.pod(hollow(name, "web").dual()).await;
+                }
+                Ok(())
+            }
+            PodMove::Relabel(ours) => {
+                let app = if ours { "web" } else { "else" };
+                let patch = json!({"metadata": {"labels": {"app": app}}});
+                self.admin.merge(on, &patch).await.map(drop)
+            }
+        }
+    }
+
+    /// The pod that the slice names.
+    pub async fn leading(&self) -> Option<String> {
+        let slice = self.admin.get(SLICE).await.ok()??;
+        let endpoint = &slice["endpoints"][0];
+        (endpoint["conditions"]["ready"] != false)
+            .then(|| raw::text(endpoint, "/targetRef/name").to_owned())
+            .filter(|name| !name.is_empty())
+    }
+
+    async fn lose_while_written(&self) -> Answer<()> {
+        let Some(leader) = self.leading().await else { return Ok(()) };
+        let pod: &'static str = if leader == "p1" { "p1" } else { "p2" };
+        let written = async {
+            for n in 0..8 {
+                let patch = json!({"metadata": {"annotations": {"example.com/n": n.to_string()}}});
+                let _ = self.robot.merge(SLICE, &patch).await;
+            }
+        };
+        let lost = self.pod(pod, PodMove::Ready(false));
+        tokio::join!(written, lost).1
+    }
+
+    /// Takes away what disturbs, and gives the source back what makes it a good one. What is zen-lead's
+    /// is left as it is: to put that right is zen-lead's part.
+    pub async fn tidy(&mut self) -> Result<(), String> {
+        let words = |(code, text): (u16, String)| format!("{code} {text}");
+        self.act(&Move::Unhook).await.map_err(words)?;
+        self.act(&Move::Unquota).await.map_err(words)?;
+        for kind in [Kind::Service, Kind::Slice] {
+            for object in self.admin.list(kind).await.map_err(words)? {
+                let name = raw::text(&object, "/metadata/name");
+                let path = format!("{}/{name}", kind.path(&self.admin.ns));
+                if object["metadata"]["finalizers"].to_string().contains("example.com/hold") {
+                    let patch = json!({"metadata": {"finalizers": null}});
+                    let merge = "application/merge-patch+json";
+                    let _ = self.glass.call("PATCH", &path, merge, &patch).await;
+                }
+                let strange = object["spec"]["selector"]["app"] == "else"
+                    || (kind == Kind::Slice && is_squatted(&object));
+                if strange {
+                    let _ =
+                        self.admin.call("DELETE", &path, "application/json", &Value::Null).await;
+                }
+            }
+        }
+        for pod in ["p1", "p2"] {
+            let on = On(Kind::Pod, pod);
+            if self.admin.get(on).await.map_err(words)?.is_none() {
+                self.t.pod(hollow(pod, "web").dual()).await;
+            }
+            let _ = self.pod(pod, PodMove::Relabel(true)).await;
+            self.pod(pod, PodMove::Ready(true)).await.map_err(words)?;
+        }
+        self.good_source().await
+    }
+
+    /// Takes finalizers off, so that the namespace can go.
+    pub async fn release(&self) -> Answer<()> {
+        for kind in [Kind::Service, Kind::Slice] {
+            for object in self.admin.list(kind).await? {
+                let name = raw::text(&object, "/metadata/name");
+                let path = format!("{}/{name}", kind.path(&self.admin.ns));
+                let patch = json!({"metadata": {"finalizers": null}});
+                let merge = "application/merge-patch+json";
+                let _ = self.glass.call("PATCH", &path, merge, &patch).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn good_source(&self) -> Result<(), String> {
+        for _ in 0..200 {
+            let source = self.admin.get(WEB).await.map_err(|e| e.1)?;
+            let Some(source) = source else {
+                self.source(&json!({})).await.map_err(|e| e.1)?;
+                return Ok(());
+            };
+            if source["metadata"]["deletionTimestamp"].is_null() {
+                let patch = json!({
+                    "metadata": {"annotations": {names::ENABLED: "true", names::LEADER_NAME: "web-leader"}},
+                    "spec": {"selector": {"app": "web"}},
+                });
+                let done = self.alice.merge(WEB, &patch).await;
+                return done.map(drop).map_err(|e| format!("alice may not set web right: {}", e.1));
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        Err("web is still being deleted".to_owned())
+    }
+}
+
+/// True of the slices that strangers made.
+pub fn is_squatted(slice: &Value) -> bool {
+    raw::annotation(slice, names::WRITE_ID).is_empty()
+        && slice["metadata"]["annotations"][names::EPOCH].is_null()
+        && slice["endpoints"].as_array().is_none_or(Vec::is_empty)
+        && slice["metadata"]["ownerReferences"].is_null()
+}
