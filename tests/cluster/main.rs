@@ -29,6 +29,7 @@ mod families;
 mod faults;
 mod fields;
 mod first_leader;
+mod inputs;
 mod invalid;
 mod lifecycle;
 mod limits;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         bad_services::tests(),
         invalid::tests(),
         observability::tests(),
+        inputs::tests(),
     ];
     // Each of these ends or stops replicas, so it has the cluster to itself.
     let alone = [
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         churn::tests(),
         dry_run::tests(),
         abuse::tests(),
+        inputs::alone(),
         clumsy::tests(),
         // Last: it judges the calls of the whole run.
         rights::tests(),

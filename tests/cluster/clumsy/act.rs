@@ -1,5 +1,7 @@
 //! Does the moves of a walk in its namespace. What is refused is part of the walk.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -15,7 +17,7 @@ static RESTARTS: Mutex<()> = Mutex::const_new(());
 
 /// A namespace with clumsy people in it.
 pub struct Ground {
-    pub t: Case,
+    pub t: Arc<Case>,
     pub admin: Hand,
     alice: Hand,
     robot: Hand,
@@ -27,7 +29,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    pub async fn new(t: Case) -> Self {
+    pub async fn new(t: Arc<Case>) -> Self {
         let (admin, alice) = (Hand::admin(&t), Hand::alice(&t));
         let (robot, glass) = (Hand::robot(&t).await, Hand::glass(&t).await);
         let (dump, hooks, quotas) = (Vec::new(), Vec::new(), Vec::new());

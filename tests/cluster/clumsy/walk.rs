@@ -58,7 +58,7 @@ pub async fn run(world: &Arc<World>, plan: &Plan, kept: &[usize], name: &str) ->
     if plan.protected {
         protection::protect(&case).await;
     }
-    let mut ground = Ground::new(case).await;
+    let mut ground = Ground::new(Arc::new(case)).await;
     let outcome = walk(&mut ground, plan, kept).await;
     let _ = ground.act(&Move::Unhook).await;
     let _ = ground.release().await;
