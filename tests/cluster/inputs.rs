@@ -50,7 +50,8 @@ pub fn tests() -> Vec<Test> {
 
 /// Those that restart replicas, or judge how fast others are served.
 pub fn alone() -> Vec<Test> {
-    ownership::alone().into_iter().chain(crowds::tests()).collect()
+    let all = [ownership::alone(), conversions::alone(), crowds::tests()];
+    all.into_iter().flatten().collect()
 }
 
 /// How soon a lost leader has to be followed by the other pod.
@@ -70,6 +71,8 @@ struct Input {
     /// The calls of the standing situation.
     counted: Vec<Call>,
     wrong: Vec<String>,
+    /// How things were while calls were counted.
+    stood: String,
 }
 
 impl Input {
@@ -80,7 +83,7 @@ impl Input {
         for pod in ["p1", "p2"] {
             t.pod(hollow(pod, "web")).await;
         }
-        Self { ground, tape, calls, counted: Vec::new(), wrong: Vec::new() }
+        Self { ground, tape, calls, counted: Vec::new(), wrong: Vec::new(), stood: String::new() }
     }
 
     /// The same, with web, which p1 leads, all reports written.
@@ -146,6 +149,7 @@ impl Input {
         self.counted = judge::standing(&self.calls, COUNTED).await;
         let most = most_within(&self.counted, SignedDuration::from_secs(5));
         self.unless(most < MOST_CALLS, format!("{most} calls in 5 s"));
+        self.stood = self.state().await;
     }
 
     /// These words are on a condition of ours on a Service, and in one Event about it.
@@ -184,9 +188,26 @@ impl Input {
         }
     }
 
+    /// Conditions and what is routed, in a few lines.
+    async fn state(&self) -> String {
+        let mut text = String::new();
+        for on in [WEB, LEADER] {
+            let object = self.ground.admin.get(on).await.unwrap();
+            let condition = object.as_ref().and_then(|o| raw::condition(o)).cloned();
+            let words = |c: &Value| json!([c["status"], c["reason"], c["message"]]).to_string();
+            let condition = condition.map_or_else(|| "no condition".to_owned(), |c| words(&c));
+            let there = if object.is_some() { condition } else { "is missing".to_owned() };
+            let _ = writeln!(text, "  {}: {there}", on.1);
+        }
+        let seen = Seen::look(&self.ground.admin).await.unwrap();
+        let _ = writeln!(text, "  routed: {:?}", seen.routed);
+        text
+    }
+
     /// Fails with everything that was wrong, and how things are.
     async fn judged(self) {
-        let Self { ground, calls, counted, wrong, .. } = self;
+        let at_the_end = self.state().await;
+        let Self { ground, calls, counted, wrong, stood, .. } = self;
         for (hook, name) in &ground.hooks {
             hook.unregister(&ground.admin, name).await;
         }
@@ -197,23 +218,15 @@ impl Input {
         for what in &wrong {
             let _ = writeln!(text, "  - {what}");
         }
-        for on in [WEB, LEADER] {
-            let object = ground.admin.get(on).await.unwrap();
-            let condition = object.as_ref().and_then(|o| raw::condition(o)).cloned();
-            let words = |c: &Value| json!([c["status"], c["reason"], c["message"]]).to_string();
-            let condition = condition.map_or_else(|| "no condition".to_owned(), |c| words(&c));
-            let there = if object.is_some() { condition } else { "is missing".to_owned() };
-            let _ = writeln!(text, "  {}: {there}", on.1);
-        }
-        let seen = Seen::look(&ground.admin).await.unwrap();
-        let _ = writeln!(text, "  routed: {:?}", seen.routed);
         if counted.is_empty() {
             let all = calls.since(Timestamp::UNIX_EPOCH);
             let _ = writeln!(text, "  calls in all: {}", summary(&all));
         } else {
             let seconds = u64::try_from(counted.len()).unwrap() / COUNTED.as_secs();
-            let _ = writeln!(text, "  standing calls: {seconds} a second: {}", summary(&counted));
+            let _ =
+                writeln!(text, "  while it stood, {seconds} calls a second: {}", summary(&counted));
+            text.push_str(&stood);
         }
-        panic!("{text}");
+        panic!("{text}  at the end:\n{at_the_end}");
     }
 }

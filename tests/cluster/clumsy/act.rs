@@ -1,6 +1,7 @@
 //! Does the moves of a walk in its namespace. What is refused is part of the walk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -24,6 +25,8 @@ pub struct Ground {
     glass: Hand,
     dump: Vec<(On, Value)>,
     pub hooks: Vec<(Hook, String)>,
+    /// There were webhooks of others once.
+    pub hooked: bool,
     quotas: Vec<String>,
     made: usize,
 }
@@ -33,7 +36,7 @@ impl Ground {
         let (admin, alice) = (Hand::admin(&t), Hand::alice(&t));
         let (robot, glass) = (Hand::robot(&t).await, Hand::glass(&t).await);
         let (dump, hooks, quotas) = (Vec::new(), Vec::new(), Vec::new());
-        Self { t, admin, alice, robot, glass, dump, hooks, quotas, made: 0 }
+        Self { t, admin, alice, robot, glass, dump, hooks, hooked: false, quotas, made: 0 }
     }
 
     pub fn hand(&self, who: Who) -> &Hand {
@@ -87,6 +90,7 @@ impl Ground {
                 let name = format!("{}-{}", self.t.ns, self.made);
                 hook.register(&self.admin, &name).await;
                 self.hooks.push((*hook, name));
+                self.hooked = true;
                 Ok(())
             }
             Move::Unhook => {
@@ -138,7 +142,7 @@ impl Ground {
             }
             Move::LoseWhileWritten => self.lose_while_written().await,
             Move::Wait(ms) => {
-                tokio::time::sleep(std::time::Duration::from_millis(*ms)).await;
+                tokio::time::sleep(Duration::from_millis(*ms)).await;
                 Ok(())
             }
         }
@@ -158,7 +162,7 @@ impl Ground {
             if left == 0 {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(25)).await;
+            tokio::time::sleep(Duration::from_millis(25)).await;
         }
         let mut last = Ok(());
         for (on, object) in dumped() {
@@ -217,13 +221,18 @@ impl Ground {
     async fn lose_while_written(&self) -> Answer<()> {
         let Some(leader) = self.leading().await else { return Ok(()) };
         let pod: &'static str = if leader == "p1" { "p1" } else { "p2" };
-        let written = async {
-            for n in 0..8 {
-                let patch = json!({"metadata": {"annotations": {"example.com/n": n.to_string()}}});
+        let write = |writer: u32| async move {
+            for n in 0..10 {
+                let key = format!("example.com/writer-{writer}");
+                let patch = json!({"metadata": {"annotations": {key: n.to_string()}}});
                 let _ = self.robot.merge(SLICE, &patch).await;
             }
         };
-        let lost = self.pod(pod, PodMove::Ready(false));
+        let written = async { tokio::join!(write(1), write(2), write(3), write(4)) };
+        let lost = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            self.pod(pod, PodMove::Ready(false)).await
+        };
         tokio::join!(written, lost).1
     }
 
@@ -290,7 +299,7 @@ impl Ground {
                 let done = self.alice.merge(WEB, &patch).await;
                 return done.map(drop).map_err(|e| format!("alice may not set web right: {}", e.1));
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Err("web is still being deleted".to_owned())
     }

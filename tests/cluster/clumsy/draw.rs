@@ -129,7 +129,7 @@ impl Drawing {
             21 => self.cloud(),
             22 => match self.dice.below(4) {
                 0 => Move::Restart(self.dice.below(2)),
-                1 => Move::Crowd(6),
+                1 => Move::Crowd(self.dice.of(&[6, 30])),
                 _ => Move::LoseWhileWritten,
             },
             _ => self.by_hand(),

@@ -8,10 +8,11 @@ use tokio::time::{Instant, sleep};
 
 use super::act::Ground;
 use super::calls::{Call, Calls, most_within, summary};
-use super::raw::{self, Kind};
+use super::raw::{self, Hand, Kind};
 use super::seen::{Seen, is_ready, lies};
 use super::tape;
 use crate::support::names;
+use crate::support::objects::{hollow, source_json};
 
 /// A rule that does not hold, and where it shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +164,48 @@ pub async fn is_told(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>, St
         }
     }
     Ok(findings)
+}
+
+/// Rule e: who is refused is answered in words.
+pub fn is_no_answer((code, words): &(u16, String)) -> Option<Finding> {
+    let raw = ["resulted in error", "no such overload", "no such key"];
+    raw.iter().any(|r| words.contains(r)).then(|| {
+        Finding::new("R-e", format!("a refusal shows the insides of a policy: {code} {words}"))
+    })
+}
+
+/// Rule e: no Event blames a webhook where there never was one.
+pub async fn blames_nobody_wrongly(ground: &Ground) -> Option<Finding> {
+    if ground.hooked {
+        return None;
+    }
+    let events = ground.admin.list(Kind::Event).await.ok()?;
+    let mut notes = events.iter().map(|e| raw::text(e, "/note"));
+    let blames = notes.find(|note| note.contains("mutating webhook"))?;
+    Some(Finding::new("R-e", format!("there is no webhook, and an Event says {blames:?}")))
+}
+
+/// How late a neighbour may get its first leader: 1 s more than usual (0.2 to 0.3 s), and what walks
+/// beside this one cost a busy machine.
+const NEIGHBOUR: Duration = Duration::from_secs(4);
+
+/// Rule f: a Service of another namespace gets its first leader as soon as ever.
+pub async fn neighbour(ground: &Ground) -> Option<Finding> {
+    let t = ground.t.outside().await;
+    let other = Hand::admin(&t);
+    t.pod(hollow("p1", "web")).await;
+    let began = Instant::now();
+    other.create(Kind::Service, &source_json("web", &serde_json::json!({}))).await.ok()?;
+    while began.elapsed() < Duration::from_secs(60) {
+        if Seen::look(&other).await.is_ok_and(|seen| seen.truth().is_some()) {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    let taken = began.elapsed();
+    (taken > NEIGHBOUR).then(|| {
+        Finding::new("R-f", format!("a neighbour waited {taken:.1?} for its first leader"))
+    })
 }
 
 /// Rule c at rest: the reports agree with what is routed, at the latest after `limit`.

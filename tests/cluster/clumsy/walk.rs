@@ -81,6 +81,7 @@ async fn walk(ground: &mut Ground, plan: &Plan, kept: &[usize]) -> Outcome {
             create(ground, plan, kept, &mut log, &mut findings).await;
         }
         let refused = ground.act(&plan.moves[*n]).await.err();
+        findings.extend(refused.as_ref().and_then(judge::is_no_answer));
         let refused = refused.map(|(code, words)| format!(" -> {code} {words}"));
         let _ = writeln!(log, "  {n}. {}{}", plan.moves[*n], refused.unwrap_or_default());
     }
@@ -98,6 +99,8 @@ async fn walk(ground: &mut Ground, plan: &Plan, kept: &[usize]) -> Outcome {
         Err(error) => findings.push(Finding::new("judge", error)),
     }
 
+    findings.extend(judge::neighbour(ground).await);
+
     // Nothing disturbs any more.
     if let Err(refused) = ground.tidy().await {
         findings.push(Finding::new("R-a/b", refused));
@@ -114,6 +117,7 @@ async fn walk(ground: &mut Ground, plan: &Plan, kept: &[usize]) -> Outcome {
             findings.extend(judge::no_lies(ground, REPORTED).await);
         }
     }
+    findings.extend(judge::blames_nobody_wrongly(ground).await);
     findings.extend(judge::never_emptied(&tape.all(), SLICE.1));
     findings.dedup();
     Outcome { findings, log }

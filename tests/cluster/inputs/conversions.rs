@@ -14,10 +14,11 @@ use crate::support::harness::Test;
 use crate::support::names;
 
 pub fn tests() -> Vec<Test> {
-    listed![
-        a_mirror_with_source_ranges_becomes_a_cluster_ip,
-        a_class_changed_in_quick_succession_is_followed,
-    ]
+    listed![a_mirror_with_source_ranges_becomes_a_cluster_ip]
+}
+
+pub fn alone() -> Vec<Test> {
+    listed![a_class_changed_in_quick_succession_is_followed]
 }
 
 /// Waits until the spec of the leader Service has these values.
@@ -63,10 +64,19 @@ async fn a_mirror_with_source_ranges_becomes_a_cluster_ip(t: Arc<Case>) {
 
 async fn a_class_changed_in_quick_succession_is_followed(t: Arc<Case>) {
     let class = |name: &str| json!({"type": "LoadBalancer", "loadBalancerClass": name});
+    t.world.product.ensure_started().await;
+    // The webhooks do not see it: no replica answers while both changes are made.
+    let t = Arc::new(t.outside().await);
     let mut input = Input::led(&t, &mirror(&class("example.com/one"))).await;
+    for replica in t.world.product.replicas() {
+        t.world.product.signal(replica, "STOP");
+    }
     let away = json!({"type": "ClusterIP", "loadBalancerClass": null});
     for spec in [away, class("example.com/two")] {
         input.ground.hand(Who::Alice).merge(WEB, &json!({"spec": spec})).await.unwrap();
+    }
+    for replica in t.world.product.replicas() {
+        t.world.product.signal(replica, "CONT");
     }
     let wanted = [("type", json!("LoadBalancer")), ("loadBalancerClass", json!("example.com/two"))];
     becomes(&mut input, &wanted).await;
