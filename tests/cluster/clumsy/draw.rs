@@ -6,6 +6,7 @@ use super::dice::Dice;
 use super::hooks::{Does, Hook};
 use super::moves::{Keep, Move, PodMove, Who};
 use super::raw::{Cascade, How, Kind, LEADER, On, SLICE, WEB};
+use super::seen::PROXY_NAME;
 use crate::support::names;
 
 /// What the walk begins with, and its moves.
@@ -311,7 +312,7 @@ impl Drawing {
         let class = |c: &str| json!({"spec": {"type": "LoadBalancer", "loadBalancerClass": c}});
         let cluster_ip = json!({"spec": {"type": "ClusterIP", "loadBalancerClass": null,
             "loadBalancerSourceRanges": null, "externalTrafficPolicy": null}});
-        let patch = match self.dice.below(13) {
+        let patch = match self.dice.below(15) {
             0 => annotations(json!({names::LEADER_TYPE: "ClusterIP"})),
             1 | 2 => annotations(json!({names::LEADER_TYPE: "mirror"})),
             3 => cluster_ip.clone(),
@@ -326,6 +327,10 @@ impl Drawing {
             10 => {
                 annotations(json!({names::ENABLED: self.dice.of(&["true", "false", "nonsense"])}))
             }
+            12 => {
+                json!({"metadata": {"labels": {PROXY_NAME: self.dice.of(&[json!("other"), Value::Null])}}})
+            }
+            13 => annotations(json!({names::COPY: "example.com/team", "example.com/team": "blue"})),
             11 => {
                 return Move::Flips(vec![
                     class("example.com/one"),

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::act::Ground;
 use super::calls::{Call, Calls, most_within, summary};
 use super::raw::{self, Hand, Kind};
-use super::seen::{Seen, is_ready, lies};
+use super::seen::{Seen, is_ready, lies, not_as_asked};
 use super::tape;
 use crate::support::names;
 use crate::support::objects::{hollow, source_json};
@@ -216,6 +216,19 @@ pub async fn no_lies(ground: &Ground, limit: Duration) -> Vec<Finding> {
         let found = found.unwrap_or_else(|error| vec![format!("cannot be judged: {error}")]);
         if found.is_empty() || started.elapsed() > limit {
             return found.into_iter().map(|what| Finding::new("R-c", what)).collect();
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Where nothing disturbs, the leader Service becomes what the source asks for.
+pub async fn as_asked(ground: &Ground, limit: Duration) -> Vec<Finding> {
+    let started = Instant::now();
+    loop {
+        let found = not_as_asked(&ground.admin).await;
+        let found = found.unwrap_or_else(|error| vec![format!("cannot be judged: {error}")]);
+        if found.is_empty() || started.elapsed() > limit {
+            return found.into_iter().map(|what| Finding::new("asked", what)).collect();
         }
         sleep(Duration::from_millis(500)).await;
     }

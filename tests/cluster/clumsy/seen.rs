@@ -82,6 +82,57 @@ impl Seen {
     }
 }
 
+/// What the leader Service and its slices should have from the source, and have not.
+pub async fn not_as_asked(admin: &Hand) -> Result<Vec<String>, String> {
+    let seen = Seen::look(admin).await?;
+    let (Some(source), Some(leader)) = (&seen.source, &seen.leader) else { return Ok(Vec::new()) };
+    // Held back on purpose, and said so.
+    let held =
+        raw::condition(source).is_some_and(|c| c["message"].to_string().contains(names::COPY));
+    if held || !seen.enabled() {
+        return Ok(Vec::new());
+    }
+    let mut wrong = Vec::new();
+    let mut same = |what: &str, wanted: &Value, found: &Value| {
+        if wanted != found {
+            wrong.push(format!(
+                "{what} of the leader Service is {found}, the source asks for {wanted}"
+            ));
+        }
+    };
+    let mirrors = raw::annotation(source, names::LEADER_TYPE) == "mirror";
+    let (asked, has) = (&source["spec"], &leader["spec"]);
+    let cluster_ip = json!("ClusterIP");
+    same("type", if mirrors { &asked["type"] } else { &cluster_ip }, &has["type"]);
+    for field in ["loadBalancerClass", "loadBalancerSourceRanges"] {
+        same(field, if mirrors { &asked[field] } else { &Value::Null }, &has[field]);
+    }
+    for field in ["sessionAffinity", "internalTrafficPolicy", "ipFamilies"] {
+        same(field, &asked[field], &has[field]);
+    }
+    same("selector", &Value::Null, &has["selector"]);
+    let proxy = &source["metadata"]["labels"][PROXY_NAME];
+    same(PROXY_NAME, proxy, &leader["metadata"]["labels"][PROXY_NAME]);
+    for key in raw::annotation(source, names::COPY).split(',').map(str::trim) {
+        let of = |object: &Value| object["metadata"]["annotations"][key].clone();
+        if !key.is_empty() && !key.starts_with('-') {
+            same(key, &of(source), &of(leader));
+        }
+    }
+    let slices = admin.list(Kind::Slice).await.map_err(|e| e.1)?;
+    for slice in slices.iter().filter(|s| raw::label(s, names::SERVICE_NAME) == seen.leader_name) {
+        let found = &slice["metadata"]["labels"][PROXY_NAME];
+        if found != proxy {
+            let name = raw::text(slice, "/metadata/name");
+            wrong.push(format!("{PROXY_NAME} of slice {name} is {found}, the source has {proxy}"));
+        }
+    }
+    Ok(wrong)
+}
+
+/// Hands a Service to another proxy than kube-proxy.
+pub const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+
 /// The pod lives and is Ready.
 pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();

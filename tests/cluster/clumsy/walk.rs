@@ -115,6 +115,7 @@ async fn walk(ground: &mut Ground, plan: &Plan, kept: &[usize]) -> Outcome {
                 findings.push(Finding::new("R-a/b", what));
             }
             findings.extend(judge::no_lies(ground, REPORTED).await);
+            findings.extend(judge::as_asked(ground, LED).await);
         }
     }
     findings.extend(judge::blames_nobody_wrongly(ground).await);
