@@ -14,10 +14,10 @@ pub mod moves;
 pub mod protection;
 pub mod raw;
 pub mod seen;
+pub mod shorten;
 pub mod tape;
 pub mod walk;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ async fn walks(t: Arc<Case>) {
         .await;
     let Some((seed, outcome)) = broken.first() else { return };
     if number("ZEN_LEAD_CLUMSY_SHORTEN") != Some(0) {
-        shortest(&t, *seed, &outcome.rules()).await;
+        shortest(&t, *seed, outcome.gravest().unwrap_or("judge")).await;
     }
     panic!("{} walks broke a rule, the first is ZEN_LEAD_CLUMSY_SEED={seed}", broken.len());
 }
@@ -96,12 +96,12 @@ async fn replay(t: &Case, seed: u64) {
     assert!(outcome.findings.is_empty(), "it breaks a rule");
 }
 
-async fn shortest(t: &Case, seed: u64, rules: &BTreeSet<&'static str>) {
+async fn shortest(t: &Case, seed: u64, rule: &'static str) {
     let plan = draw::plan(seed);
-    let (kept, outcome) = walk::shorten(&t.world, &plan, rules, SHORTEN).await;
-    let kept: Vec<String> = kept.iter().map(ToString::to_string).collect();
+    let shortest = shorten::shorten(&t.world, &plan, rule, SHORTEN).await;
+    let kept: Vec<String> = shortest.kept.iter().map(ToString::to_string).collect();
     println!("shortest: ZEN_LEAD_CLUMSY_SEED={seed} ZEN_LEAD_CLUMSY_KEEP={}", kept.join(","));
-    if let Some(outcome) = outcome {
+    if let Some(outcome) = shortest.outcome {
         println!("{}", outcome.words());
     }
 }

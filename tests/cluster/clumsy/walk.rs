@@ -1,11 +1,10 @@
 //! Runs a walk in a namespace of its own, judges it, and shortens one that breaks a rule.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::act::Ground;
 use super::calls::Calls;
@@ -28,6 +27,9 @@ const REPORTED: Duration = Duration::from_secs(10);
 /// Until somebody leads once nothing disturbs any more: pauses that grew meanwhile included.
 const LED: Duration = Duration::from_secs(40);
 
+/// Rules, the gravest first.
+const GRAVEST: [&str; 8] = ["R-b", "R-a/b", "R-d", "R-f", "R-e", "R-c", "asked", "judge"];
+
 /// What a walk found, and what was done in it.
 pub struct Outcome {
     pub findings: Vec<Finding>,
@@ -47,8 +49,14 @@ impl Outcome {
         format!("breaks a rule:\n{words}")
     }
 
-    pub fn rules(&self) -> BTreeSet<&'static str> {
-        self.findings.iter().map(|f| f.rule).collect()
+    /// The gravest rule that is broken.
+    pub fn gravest(&self) -> Option<&'static str> {
+        let broken = |rule: &&&str| self.findings.iter().any(|f| f.rule == **rule);
+        GRAVEST.iter().find(broken).copied()
+    }
+
+    pub fn breaks(&self, rule: &str) -> bool {
+        self.findings.iter().any(|f| f.rule == rule)
     }
 }
 
@@ -145,42 +153,4 @@ async fn create(
         // So that it is not young any more for the judges.
         sleep(Duration::from_millis(2500)).await;
     }
-}
-
-/// Drops moves as long as the same rule is still broken: halves first, then single ones.
-pub async fn shorten(
-    world: &Arc<World>,
-    plan: &Plan,
-    rules: &BTreeSet<&'static str>,
-    limit: Duration,
-) -> (Vec<usize>, Option<Outcome>) {
-    let started = Instant::now();
-    let mut kept: Vec<usize> = (0..plan.moves.len()).collect();
-    let mut best = None;
-    let mut part = kept.len().div_ceil(2);
-    let mut tries = 0;
-    while part > 0 {
-        let mut at = 0;
-        let mut shorter = false;
-        while at < kept.len() && started.elapsed() < limit {
-            let rest: Vec<usize> = [&kept[..at], &kept[(at + part).min(kept.len())..]].concat();
-            tries += 1;
-            let name = format!("short-{}-{tries}", plan.seed % 1_000_000);
-            let outcome = run(world, plan, &rest, &name).await;
-            if outcome.rules().is_disjoint(rules) {
-                at += part;
-            } else {
-                kept = rest;
-                best = Some(outcome);
-                shorter = true;
-            }
-        }
-        if started.elapsed() > limit {
-            break;
-        }
-        if !(shorter && part == 1) {
-            part /= 2;
-        }
-    }
-    (kept, best)
 }
