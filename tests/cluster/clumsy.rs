@@ -16,6 +16,7 @@ pub mod raw;
 pub mod seen;
 pub mod shorten;
 pub mod tape;
+pub mod tidy;
 pub mod walk;
 
 use std::sync::Arc;

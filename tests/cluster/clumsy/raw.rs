@@ -148,12 +148,12 @@ impl Hand {
     }
 
     pub async fn patch(&self, on: On, sub: &str, how: How, patch: &Value) -> Answer<Value> {
-        let path = if sub.is_empty() { self.one(on) } else { format!("{}/{sub}", self.one(on)) };
+        let at = if sub.is_empty() { self.one(on) } else { format!("{}/{sub}", self.one(on)) };
         let kind = match how {
             How::Merge => "application/merge-patch+json",
             How::Json => "application/json-patch+json",
         };
-        self.call("PATCH", &path, kind, patch).await
+        self.call("PATCH", &at, kind, patch).await
     }
 
     /// Merges a patch into the object.

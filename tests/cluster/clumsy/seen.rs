@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::act::is_squatted;
 use super::raw::{self, Hand, Kind, WEB};
+use super::tidy::is_squatted;
 use crate::support::case::Case;
 use crate::support::names;
 
