@@ -118,6 +118,7 @@ impl Ground {
             Move::Flips(patches) => {
                 for patch in patches {
                     self.alice.merge(WEB, patch).await?;
+                    tokio::time::sleep(Duration::from_millis(30)).await;
                 }
                 Ok(())
             }

@@ -124,8 +124,8 @@ async fn used_up_node_ports_are_reported(t: Arc<Case>) {
 async fn a_type_that_is_flipped_blames_no_webhook(t: Arc<Case>) {
     let mirror = json!({"metadata": {"annotations": {names::LEADER_TYPE: "mirror"}}});
     let mut input = Input::led(&t, &mirror).await;
-    for pause in [0, 40, 90] {
-        for wanted in ["NodePort", "ClusterIP"].iter().cycle().take(8) {
+    for pause in [0, 10, 20, 30, 45, 60, 90, 120] {
+        for wanted in ["NodePort", "ClusterIP"].iter().cycle().take(10) {
             let patch = json!({"spec": {"type": wanted}});
             input.ground.hand(Who::Alice).merge(WEB, &patch).await.unwrap();
             sleep(Duration::from_millis(pause)).await;

@@ -93,7 +93,7 @@ impl Drawing {
             _ => {
                 let flip = |t: &str| json!({"spec": {"type": t, "loadBalancerClass": null}});
                 let both = [flip("NodePort"), flip("ClusterIP")];
-                return Move::Flips(both.iter().cycle().take(6).cloned().collect());
+                return Move::Flips(both.iter().cycle().take(12).cloned().collect());
             }
         };
         self.merge(Who::Alice, WEB, patch)
