@@ -177,6 +177,9 @@ leader_services() {
     patch_service alice '{"metadata":{"labels":{"zen-lead.io/source-service":null}}}'
   refused "nor change the label" "zen-lead.io/source-service may not be" \
     patch_service alice '{"metadata":{"labels":{"zen-lead.io/source-service":"other"}}}'
+  refused "nor label it as somebody else's, with all others" \
+    "label app.kubernetes.io/managed-by of a leader Service may not be changed: zen-lead made it for the Service web" \
+    alice -n "$NS" label service "$S" app.kubernetes.io/managed-by=Helm --overwrite
   refused "nor put the label on a Service of her own" "To get a leader Service, annotate the source" \
     alice -n "$NS" label service web zen-lead.io/source-service=web
   refused "nor create a leader Service" "only zen-lead creates Services with the label zen-lead.io/source-service. To get a leader Service, annotate the source" \
@@ -229,6 +232,9 @@ slices() {
   refused "nor the epoch" "zen-lead.io/leader-epoch of this" patch_slice admin '{"metadata":{"annotations":{"zen-lead.io/leader-epoch":"9"}}}'
   refused "nor create one in our name" "only zen-lead creates EndpointSlices with the label endpointslice.kubernetes.io/managed-by=zen-lead" \
     admin -n "$NS" create -f "$WORK/fake-slice.yaml"
+  allowed "zen-lead empties it" zen_lead -n "$NS" patch endpointslice "$L" --type=merge -p '{"endpoints":[]}'
+  refused "nor add an endpoint to an empty one" "endpoints of this EndpointSlice may not be changed" \
+    patch_slice admin '{"endpoints":[{"addresses":["10.244.0.9"]}]}'
   allowed "other annotations may be set" patch_slice admin '{"metadata":{"annotations":{"example.com/note":"x"}}}'
   allowed "and finalizers" patch_slice admin '{"metadata":{"finalizers":["example.com/hold"]}}'
   allowed "and taken off" patch_slice admin '{"metadata":{"finalizers":null}}'

@@ -5,6 +5,7 @@
 //! folds the answer into the snapshot and asks again until nothing is left, so that
 //! `decide(apply(plan))` is a no-op by construction.
 
+pub mod bookkeeping;
 pub mod desired;
 pub mod elect;
 pub mod mirror;

@@ -4,6 +4,7 @@
 //! again. No await, no client, no clock, no decision. Callers put it behind a lock and hold that
 //! lock for one call only.
 
+pub mod evidence;
 pub mod limits;
 pub mod pod;
 pub mod service;

@@ -90,7 +90,7 @@ impl Leftover {
             return false;
         };
         snapshot.leaders.iter().any(|leader| {
-            leader.is_ours(&snapshot.key.name, uid)
+            snapshot.owns(leader, uid)
                 && leader.name() == self.service
                 && selector(&leader.object).next().is_none()
                 && match &self.made {

@@ -162,7 +162,7 @@ fn judge(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
         }
         Unit::Misspelt(violations) => violations.iter().map(refusal).collect(),
         // What zen-lead made, in an export of a live cluster.
-        Unit::Service(service) if spec::leader_of(service).is_some() => Vec::new(),
+        Unit::Service(service) if spec::leader_of(service).is_some_and(|of| of.owned) => Vec::new(),
         Unit::Service(service) => {
             let (namespace, name) = key_of(service);
             let question = Question {

@@ -12,6 +12,7 @@ use super::Notice;
 use super::elect::{Choice, Standing};
 use super::slices::Switch;
 use crate::events::Reason as EventReason;
+use crate::index::pod::Pod;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::slice::Truth;
 use crate::keys::{self, status};
@@ -56,16 +57,18 @@ pub fn read(leader: &Service) -> Truth {
     }
 }
 
-/// The mirror the leader Service should carry.
+/// The mirror the leader Service should carry. `routed` is the name of the pod that its slice routes to
+/// on the server now.
 pub fn wanted(
     leader: &Leader,
     truth: &Truth,
+    routed: Option<&str>,
     state: &Readiness,
     settings: Option<String>,
     now: Timestamp,
 ) -> Mirror {
     let namespace = leader.object.metadata.namespace.as_deref().unwrap_or_default();
-    let leading = truth.pod_name.as_ref().filter(|_| state.ready);
+    let leading = routed.filter(|_| state.ready);
     let routed = leading.map(|name| format!("{namespace}/{name}")).unwrap_or_default();
     let mut annotations = BTreeMap::from([(status::CURRENT_LEADER.to_owned(), routed)]);
     let present = leader.object.metadata.annotations.clone().unwrap_or_default();
@@ -174,20 +177,21 @@ pub fn untold(truth: &Truth, mirror: &Truth, now: Timestamp) -> Option<Notice> {
 /// depends on the time of day: a message that changes by itself would be written for ever, and
 /// replicas whose clocks differ would write against each other.
 ///
-/// `done` is false where the choice could not be written: then nobody leads.
-pub fn explain(choice: &Choice, done: bool) -> String {
+/// `routed` is the uid of the pod that takes the traffic on the server now: that one leads, whatever
+/// was chosen.
+pub fn explain(choice: &Choice, routed: Option<&str>) -> String {
     if choice.standings.is_empty() {
         return "the selector matches no pod".into();
     }
-    let leads = |s: Standing| done && s == Standing::Leads;
+    let leads = |pod: &Pod| routed == Some(&*pod.uid);
     let mut parts: Vec<String> = choice
         .standings
         .iter()
-        .filter(|(_, s)| leads(*s))
-        .chain(choice.standings.iter().filter(|(_, s)| !leads(*s)))
+        .filter(|(pod, _)| leads(pod))
+        .chain(choice.standings.iter().filter(|(pod, _)| !leads(pod)))
         .take(PODS_NAMED)
         .map(|(pod, standing)| match standing {
-            Standing::Leads if done => format!("{} leads", pod.name),
+            _ if leads(pod) => format!("{} leads", pod.name),
             // Which of the two depends on the clock that is asked, and clocks differ.
             Standing::Leads | Standing::Standby | Standing::ReadyTooShort => {
                 format!("{}: standby", pod.name)

@@ -14,7 +14,7 @@ use super::elect::Choice;
 use super::mirror::{self, Readiness};
 use super::serve::Case;
 use super::slices;
-use super::{Blocked, Context, Notice, Step, StepKind, Target, desired};
+use super::{Blocked, Context, Notice, Step, StepKind, Target, bookkeeping, desired};
 use crate::events::Reason;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::snapshot::{Holder, SourceState};
@@ -69,20 +69,19 @@ enum Course<'a> {
 }
 
 pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
+    let mut routing = Routing::default();
     match course(snapshot) {
         Course::Abandon => {
-            let mut routing = Routing::default();
-            empty_slices(&mut routing, snapshot, ctx, &snapshot.leaders, true);
-            routing
+            let orphans = || snapshot.leaders.iter().filter(|l| l.was_made_for(&snapshot.key.name));
+            empty_slices(&mut routing, snapshot, ctx, orphans(), true);
+            orphans().for_each(|leader| out_of_service(&mut routing, leader, SOURCE_GONE, ctx));
         }
         Course::TakeDown { source, uid } => {
-            let mut routing = take_down(snapshot, ctx, source, uid);
-            empty_slices(&mut routing, snapshot, ctx, disowned(snapshot, uid), true);
-            routing
+            take_down(&mut routing, snapshot, ctx, source, uid);
+            disown(&mut routing, snapshot, ctx, uid);
         }
         Course::Serve { source, uid, leader, spec, valid, problem } => {
-            let mut routing = Routing::default();
-            let case = Case { snapshot, ctx, source, spec: &spec, valid };
+            let case = Case { snapshot, ctx, source, uid, spec: &spec, valid };
             if let Some(leader) = &leader {
                 case.serve(&mut routing, leader);
             }
@@ -115,11 +114,16 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
                 routing.steps.push(Step::CreateLeader(Box::new(service)));
                 routing.report.get_or_insert_default();
             }
-            empty_slices(&mut routing, snapshot, ctx, disowned(snapshot, uid), true);
+            disown(&mut routing, snapshot, ctx, uid);
             source_conditions(&mut routing, source, problem.as_ref(), ctx);
-            routing
         }
     }
+    // Its series stay for as long as a leader Service of ours exists, whatever it is waiting for.
+    if snapshot.leaders.iter().any(|l| l.was_made_for(&snapshot.key.name)) {
+        let there = ServiceReport { leader_service: true, ..ServiceReport::default() };
+        routing.report.get_or_insert(there);
+    }
+    routing
 }
 
 /// What was refused lately and is still wanted. Once another replica has done it, it is nobody's
@@ -219,22 +223,26 @@ fn claim(
     let instead =
         format!("choose another name with the annotation {}", keys::setting::LEADER_SERVICE_NAME);
     match &snapshot.holder {
-        Holder::Leader(leader) if leader.is_ours(&key.name, uid) => Ok(Some(leader.clone())),
-        Holder::Leader(leader) if !leader.managed => Err(conflict(format!(
-            "Service {name:?} does not carry the label {}: {} and is left alone; {instead}, or put \
-             the label back if zen-lead made it",
-            keys::kubernetes::MANAGED_BY,
-            keys::MANAGER
-        ))),
-        Holder::Leader(leader) if *leader.source == *key.name => Err(conflict(format!(
-            "Service {name:?} belonged to an earlier Service {:?} (uid {}) and is left alone; if \
-             garbage collection does not remove it, delete it yourself or {instead}",
+        Holder::Leader(leader) if snapshot.owns(leader, uid) => Ok(Some(leader.clone())),
+        Holder::Leader(leader) if leader.owner.as_ref().is_some_and(|o| o.name == key.name) => {
+            Err(conflict(format!(
+                "Service {name:?} belonged to an earlier Service {:?} (uid {}) and is left alone; if \
+                 garbage collection does not remove it, delete it yourself or {instead}",
+                &*key.name,
+                leader.owner_uid().unwrap_or("unknown"),
+            )))
+        }
+        Holder::Leader(leader) if leader.label.as_ref().is_some_and(|l| *l != key.name) => {
+            Err(conflict(format!(
+                "Service {name:?} is the leader Service of {:?}; {instead}",
+                leader.label.as_deref().unwrap_or_default()
+            )))
+        }
+        Holder::Leader(_) => Err(conflict(format!(
+            "Service {name:?} carries the label {}: {}, but nothing else proves that zen-lead made it; it \
+             is left alone; {instead} or delete it",
+            keys::status::SOURCE_SERVICE,
             &*key.name,
-            leader.owner_uid.as_deref().unwrap_or("unknown"),
-        ))),
-        Holder::Leader(leader) => Err(conflict(format!(
-            "Service {name:?} is the leader Service of {:?}; {instead}",
-            &*leader.source
         ))),
         Holder::Stranger { .. } => Err(conflict(format!(
             "Service {name:?} exists and was not made by zen-lead; it is left alone; {instead} or \
@@ -265,9 +273,9 @@ fn invalid(violations: &[Violation]) -> Problem {
     Problem { reason: Reason::InvalidService, message: all.join("; "), limit: None }
 }
 
-/// Leader Services that are ours by all three signs.
+/// Leader Services that are provably this source's.
 fn own<'a>(snapshot: &'a Snapshot, uid: &'a str) -> impl Iterator<Item = &'a Arc<Leader>> {
-    snapshot.leaders.iter().filter(|l| l.is_ours(&snapshot.key.name, uid))
+    snapshot.leaders.iter().filter(|l| snapshot.owns(l, uid))
 }
 
 /// Rules for a leader whose source cannot be read: the incumbent stays, nobody new is promoted.
@@ -287,14 +295,53 @@ fn fallback(snapshot: &Snapshot) -> LeaderSpec {
 /// Whether a leader Service has a pod that takes traffic.
 fn routes(snapshot: &Snapshot, leader: &Leader) -> bool {
     let mut slices = snapshot.slices.iter().filter(|s| *s.service == *leader.name());
-    slices.any(|s| s.is_ours(leader.uid()) && s.routed_pods().next().is_some())
+    slices.any(|s| s.is_ours(leader) && s.routed_pods().next().is_some())
 }
 
-/// Leader Services of this source's name that are not this source's: made for an earlier one that
-/// was deleted (garbage collection takes them), left behind by an orphaning deletion, or changed so
-/// that they are not ours any longer. Nobody keeps them up to date.
-fn disowned<'a>(snapshot: &'a Snapshot, uid: &'a str) -> impl IntoIterator<Item = &'a Arc<Leader>> {
-    snapshot.leaders.iter().filter(move |l| !l.is_ours(&snapshot.key.name, uid))
+/// Leader Services of this source's name that are not this source's. One of an earlier source routes no
+/// one any longer; garbage collection takes it. What merely cannot be proved to be ours keeps its
+/// leader for as long as that one is fit: a label that was changed takes no traffic from a healthy pod.
+fn disown(routing: &mut Routing, snapshot: &Snapshot, ctx: &Context<'_>, uid: &str) {
+    for leader in snapshot.leaders.iter().filter(|l| !snapshot.owns(l, uid)) {
+        let earlier = leader.owner.as_ref().is_some_and(|o| o.name == snapshot.key.name);
+        if earlier {
+            empty_slices(routing, snapshot, ctx, [leader], true);
+            out_of_service(routing, leader, EARLIER_SOURCE, ctx);
+        } else if leader.owner.is_none() && !leader.owned_by_others && unfit(snapshot, leader) {
+            empty_slices(routing, snapshot, ctx, [leader], true);
+        }
+    }
+}
+
+/// Whether no pod that the slices of a leader Service name could take traffic.
+fn unfit(snapshot: &Snapshot, leader: &Leader) -> bool {
+    let slices = || snapshot.slices.iter().filter(|s| *s.service == *leader.name());
+    let routed = || slices().filter(|s| s.is_ours(leader)).flat_map(|s| s.routed_pods());
+    let fit = |uid: &str| {
+        let mut known = snapshot.pods.iter().chain(&snapshot.deselected);
+        known.any(|p| *p.uid == *uid && p.eligible())
+    };
+    snapshot.pods_known && routed().next().is_some() && !routed().any(fit)
+}
+
+/// Why a leader Service that is still there routes no pod.
+const SOURCE_GONE: &str = "the Service it was made for does not exist any more; delete this one, or \
+                           create that one again";
+/// See [`SOURCE_GONE`].
+const EARLIER_SOURCE: &str =
+    "it was made for an earlier Service of this name; garbage collection removes it";
+/// See [`SOURCE_GONE`].
+const NOT_ASKED_FOR: &str = "its source does not ask for it any more; it is being deleted";
+
+/// Corrects what a leader Service that is not served says of itself: its slices are empty.
+fn out_of_service(routing: &mut Routing, leader: &Leader, why: &str, ctx: &Context<'_>) {
+    let (ready, reason) = (false, Reason::NotServed);
+    let state = Readiness { ready, reason, message: why.to_owned() };
+    let mirror = mirror::wanted(leader, &mirror::read(&leader.object), None, &state, None, ctx.now);
+    if own_conditions(&leader.object).next().is_some() && !mirror::says(&leader.object, &mirror) {
+        let target = Target::as_seen(&leader.object);
+        routing.steps.push(Step::Mirror(target, Box::new(mirror), Vec::new()));
+    }
 }
 
 /// Without its source nobody asks for a leader any longer, and no selector says who may lead. The
@@ -308,7 +355,7 @@ fn empty_slices<'a>(
 ) {
     for leader in leaders {
         let slices = snapshot.slices.iter();
-        for slice in slices.filter(|s| *s.service == *leader.name() && s.is_ours(leader.uid())) {
+        for slice in slices.filter(|s| *s.service == *leader.name() && s.is_ours(leader)) {
             routing.marks = routing.marks.max(slice.truth().marks);
             if let Some(emptied) = slices::emptied(slice, snapshot.marks, ctx) {
                 routing.steps.push(Step::Slice(Box::new(slices::Next { urgent, ..emptied })));
@@ -318,24 +365,24 @@ fn empty_slices<'a>(
 }
 
 fn take_down(
+    routing: &mut Routing,
     snapshot: &Snapshot,
     ctx: &Context<'_>,
     source: Option<&Service>,
     uid: &str,
-) -> Routing {
-    let mut routing = Routing::default();
-    remove_others(&mut routing, snapshot, ctx, None, uid);
+) {
+    remove_others(routing, snapshot, ctx, None, uid);
     if let Some(source) = source
         && own_conditions(source).next().is_some()
     {
         routing.steps.push(Step::SourceConditions(Target::of(source), Vec::new(), Vec::new()));
     }
-    routing
 }
 
 /// Removes the leader Services that are ours and not (any longer) asked for. Their slices are emptied
 /// first and go with them (garbage collection): were they deleted before, a replica that is late
-/// could make one anew of what it knew, where nothing is left to compare it with.
+/// could make one anew of what it knew, where nothing is left to compare it with. What is destroyed
+/// carries every sign that it is ours: a sign that was lost is put back first.
 fn remove_others(
     routing: &mut Routing,
     snapshot: &Snapshot,
@@ -347,8 +394,13 @@ fn remove_others(
         // What may be asked for again by now is destroyed: that rests on a read.
         routing.doubtful = true;
         empty_slices(routing, snapshot, ctx, [leader], false);
-        if !leader.deleting() {
-            routing.steps.push(Step::DeleteLeader(Target::as_seen(&leader.object)));
+        let target = Target::as_seen(&leader.object);
+        if leader.deleting() {
+            out_of_service(routing, leader, NOT_ASKED_FOR, ctx);
+        } else if let Some(patch) = bookkeeping::repair(&leader.object, &snapshot.key.name, uid) {
+            routing.steps.push(Step::PatchLeader(target, patch));
+        } else {
+            routing.steps.push(Step::DeleteLeader(target));
         }
     }
 }

@@ -8,17 +8,18 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 
-use super::elect::{self, Choice, Incumbent, Rules, Standing};
+use super::elect::{self, Choice, Incumbent, Rules};
 use super::mirror::{self, Readiness};
 use super::ports::{self, Ports};
 use super::routing::Routing;
 use super::slices::{self, Present, SliceWrite, Version};
-use super::{Blocked, Context, Step, Target, desired};
+use super::{Blocked, Context, Step, Target, bookkeeping, desired};
 use crate::events::Reason;
 use crate::index::Snapshot;
+use crate::index::evidence::slice_name;
 use crate::index::pod::Family;
 use crate::index::service::Leader;
-use crate::index::slice::Truth;
+use crate::index::slice::{Slice, Truth};
 use crate::keys::{self, status};
 use crate::metrics::ServiceReport;
 use crate::replica;
@@ -29,6 +30,7 @@ pub(super) struct Case<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) ctx: &'a Context<'a>,
     pub(super) source: &'a Service,
+    pub(super) uid: &'a str,
     pub(super) spec: &'a LeaderSpec,
     pub(super) valid: bool,
 }
@@ -36,10 +38,10 @@ pub(super) struct Case<'a> {
 impl Case<'_> {
     /// Adds the steps for a leader Service, and the report about the first one.
     pub(super) fn serve(&self, routing: &mut Routing, leader: &Arc<Leader>) {
-        let Self { snapshot, ctx, source, spec, valid } = *self;
-        let foreign = foreign(snapshot, leader);
+        let Self { snapshot, ctx, source, uid, spec, valid } = *self;
+        let strangers = Strangers::beside(snapshot, leader);
         let mut families = slices::families(&leader.object);
-        let taken = |f: Family| foreign.contains(&slices::slice_name(leader.name(), f));
+        let taken = |f: Family| strangers.hold(&slice_name(leader.name(), f));
         // Where somebody else has the follower's name, the lock must not wait for it.
         families.retain({
             let first = families[0];
@@ -48,7 +50,7 @@ impl Case<'_> {
         let present = Present::new(&snapshot.slices, leader, &families);
         let truth = present.lock_says().cloned();
         let mirrored = mirror::read(&leader.object);
-        let incumbent = incumbent(snapshot, &present, &mirrored, leader);
+        let incumbent = incumbent(snapshot, &present, &mirrored, leader, uid);
         let newer = newer(ctx, leader, &present);
         let takes_over = newer == Newer::Gone && ctx.takes_over;
         let outranked = newer != Newer::No && !takes_over;
@@ -72,6 +74,7 @@ impl Case<'_> {
         routing.again_at = elect::earliest(routing.again_at, choice.again_at);
 
         let wanted = slices::Wanted {
+            source: &snapshot.key.name,
             leader,
             families: &families,
             choice: &choice,
@@ -101,33 +104,41 @@ impl Case<'_> {
                 .filter(|next| may_create || !matches!(next.write, SliceWrite::Create(_)))
         };
         let next = next.map(|next| Step::Slice(Box::new(next)));
-        let lagging = next.is_some();
         let refused = next.as_ref().and_then(|step| ctx.blocked_by(step));
         routing.steps.extend(next);
-        if valid && !leader.deleting() {
-            mend(routing, source, leader, spec, ctx.version);
-        }
-        let failed = ports_failed.then_some(&missing);
-        let chosen = choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
-        let routed = present.lock().is_some_and(|s| s.routed_pods().any(|u| Some(u) == chosen));
-        let refused = refused.filter(|_| !routed);
-        // What is chosen is told as done only where it is, or is about to be.
-        let done = routed || ports_failed || (lagging && refused.is_none());
-        let state = readiness(&choice, done, &foreign, failed, refused, valid);
-        let truth = truth.unwrap_or_else(|| mirrored.clone());
         if !leader.deleting() {
-            let settings = valid.then(|| spec::settings_json(spec));
-            let mirror = mirror::wanted(leader, &truth, &state, settings, ctx.now);
-            if !mirror::says(&leader.object, &mirror) {
-                let notices = mirror::notices(leader, &truth, &state);
-                // With its version: a late writer must not take the epoch back.
-                let target = Target::as_seen(&leader.object);
-                routing.steps.push(Step::Mirror(target, Box::new(mirror), notices));
+            let signs = bookkeeping::repair(&leader.object, &snapshot.key.name, uid);
+            let drift = desired::leader_service(source, spec, ctx.version);
+            let drift = desired::drift(&leader.object, &drift).filter(|_| valid);
+            if let Some(patch) = bookkeeping::both(drift, signs) {
+                routing.steps.push(Step::PatchLeader(Target::as_seen(&leader.object), patch));
             }
+        }
+        // What is reported is what is routed: by the lock as it is on the server.
+        let routed = routed(snapshot, &present);
+        let state = Findings {
+            choice: &choice,
+            routed: routed.as_ref(),
+            strangers: &strangers,
+            missing_ports: ports_failed.then_some(&missing),
+            refused,
+            valid,
+        }
+        .readiness();
+        let truth = truth.unwrap_or_else(|| mirrored.clone());
+        let settings = valid.then(|| spec::settings_json(spec));
+        let name = routed.as_ref().map(|r| r.name.as_str());
+        let mirror = mirror::wanted(leader, &truth, name, &state, settings, ctx.now);
+        if !mirror::says(&leader.object, &mirror) {
+            let notices = mirror::notices(leader, &truth, &state);
+            // With its version: a late writer must not take the epoch back.
+            let target = Target::as_seen(&leader.object);
+            routing.steps.push(Step::Mirror(target, Box::new(mirror), notices));
         }
         // The leader Service that is asked for is served first; the report is about that one.
         if routing.report.is_none() {
-            routing.report = Some(report(&choice, &truth, &present, &state, &missing));
+            routing.report =
+                Some(report(&choice, &truth, &present, routed.as_ref(), &state, &missing));
             routing.missing_ports = missing;
             routing.choice = Some(choice);
         }
@@ -167,6 +178,7 @@ fn incumbent(
     present: &Present<'_>,
     mirrored: &Truth,
     leader: &Leader,
+    uid: &str,
 ) -> Option<Incumbent> {
     let named = |t: &Truth| t.pod_uid.is_some();
     let second = || {
@@ -176,14 +188,21 @@ fn incumbent(
     };
     let old_name = || {
         let others = snapshot.leaders.iter().filter(|l| l.uid() != leader.uid());
-        let ours = others.filter(|l| l.managed && l.owner_uid == leader.owner_uid);
+        let ours = others.filter(|l| snapshot.owns(l, uid));
         let slices = ours.flat_map(|l| {
-            snapshot.slices.iter().filter(|s| *s.service == *l.name() && s.is_ours(l.uid()))
+            snapshot.slices.iter().filter(|s| *s.service == *l.name() && s.is_ours(l))
         });
         slices.map(|s| s.truth()).filter(named).max_by_key(|t| t.epoch)
     };
     let truth = match present.lock_says() {
-        Some(lock) => lock.clone(),
+        // Where its annotations were taken off, the endpoint still says it.
+        Some(lock) => Truth {
+            pod_uid: lock
+                .pod_uid
+                .clone()
+                .or_else(|| present.routed().map(|(uid, _)| uid.to_owned())),
+            ..lock.clone()
+        },
         None => second().or_else(old_name)?,
     };
     Some(Incumbent {
@@ -212,90 +231,145 @@ fn slice_ports(
     }
 }
 
-/// Drift of the leader Service; what a selector left behind is removed by `leftovers`.
-fn mend(routing: &mut Routing, source: &Service, leader: &Leader, spec: &LeaderSpec, version: u32) {
-    let service = desired::leader_service(source, spec, version);
-    if let Some(patch) = desired::drift(&leader.object, &service) {
-        routing.steps.push(Step::PatchLeader(Target::as_seen(&leader.object), patch));
+/// The pod that the lock routes to on the server now.
+struct Routed {
+    uid: String,
+    name: String,
+    /// It can take traffic, as far as is known.
+    fit: bool,
+}
+
+fn routed(snapshot: &Snapshot, present: &Present<'_>) -> Option<Routed> {
+    let (uid, name) = present.routed()?;
+    let mut known = snapshot.pods.iter().chain(&snapshot.deselected);
+    let fit = known.any(|p| *p.uid == *uid && p.eligible());
+    Some(Routed { uid: uid.to_owned(), name: name.to_owned(), fit })
+}
+
+/// Slices beside ours that zen-lead did not write: endpoints are the union of all slices.
+struct Strangers {
+    /// Those that add endpoints to the leader Service.
+    tied: Vec<String>,
+    /// Those that hold a name which a slice of ours has.
+    holders: Vec<String>,
+}
+
+impl Strangers {
+    fn beside(snapshot: &Snapshot, leader: &Leader) -> Self {
+        let names = |which: &dyn Fn(&Slice) -> bool| {
+            let slices = snapshot.slices.iter().filter(|s| which(s));
+            let mut names: Vec<String> = slices.map(|s| s.name.to_string()).collect();
+            names.sort();
+            names.dedup();
+            names
+        };
+        let here = |s: &Slice| *s.service == *leader.name();
+        let stranger = |s: &Slice| !(here(s) && s.is_ours(leader));
+        let ours = [Family::V4, Family::V6].map(|f| slice_name(leader.name(), f));
+        Self {
+            tied: names(&|s| here(s) && s.tied && stranger(s) && !s.deleting),
+            holders: names(&|s| stranger(s) && ours.iter().any(|name| *name == *s.name)),
+        }
+    }
+
+    fn hold(&self, name: &str) -> bool {
+        self.holders.iter().any(|held| held == name)
     }
 }
 
-/// Slices of the leader Service that others wrote: endpoints are the union of all slices.
-fn foreign(snapshot: &Snapshot, leader: &Leader) -> Vec<String> {
-    let mut names: Vec<String> = snapshot
-        .slices
-        .iter()
-        .filter(|s| *s.service == *leader.name() && !s.is_ours(leader.uid()) && !s.deleting)
-        .map(|s| s.name.to_string())
-        .collect();
-    names.sort();
-    names
-}
-
-fn readiness(
-    choice: &Choice,
-    done: bool,
-    foreign: &[String],
-    missing_ports: Option<&Vec<String>>,
-    refused: Option<&Blocked>,
+/// What was found of a leader Service, for its condition.
+struct Findings<'a> {
+    choice: &'a Choice,
+    routed: Option<&'a Routed>,
+    strangers: &'a Strangers,
+    missing_ports: Option<&'a Vec<String>>,
+    /// Why the write of a slice is kept back.
+    refused: Option<&'a Blocked>,
     valid: bool,
-) -> Readiness {
-    let pods = mirror::explain(choice, done);
-    let not = |reason, message| Readiness { ready: false, reason, message };
-    let routed = done && choice.endpoint.as_ref().is_some_and(|(_, c)| c.ready);
-    if !foreign.is_empty() {
-        let names = foreign.join(", ");
-        return not(
-            Reason::ForeignEndpoints,
-            format!(
-                "EndpointSlices not written by zen-lead add endpoints to this Service: {names}; \
-                 delete them; {pods}"
-            ),
-        );
+}
+
+impl Findings<'_> {
+    fn readiness(&self) -> Readiness {
+        let Self { choice, routed, strangers, missing_ports, refused, valid } = *self;
+        let leads = routed.filter(|r| r.fit);
+        let mut pods = mirror::explain(choice, leads.map(|r| r.uid.as_str()));
+        if let Some(gone) = routed.filter(|r| !r.fit) {
+            pods =
+                format!("the EndpointSlice still names {}, which cannot lead; {pods}", gone.name);
+        }
+        let not = |reason, message| Readiness { ready: false, reason, message };
+        if !strangers.tied.is_empty() {
+            let names = strangers.tied.join(", ");
+            return not(
+                Reason::ForeignEndpoints,
+                format!(
+                    "EndpointSlices not written by zen-lead add endpoints to this Service: {names}; \
+                     delete them; {pods}"
+                ),
+            );
+        }
+        if !strangers.holders.is_empty() && leads.is_none() {
+            let names = strangers.holders.join(", ");
+            return not(
+                Reason::OwnershipConflict,
+                format!(
+                    "EndpointSlice {names} has the name that zen-lead needs and was not made by \
+                     zen-lead; delete it; {pods}"
+                ),
+            );
+        }
+        if leads.is_some() {
+            // What else is to be written changes nothing for those who send traffic.
+            let message = match refused {
+                Some(blocked) => format!("{pods}; {}", blocked.message),
+                None => pods,
+            };
+            return Readiness { ready: true, reason: Reason::LeaderRoutingAvailable, message };
+        }
+        if let Some(blocked) = refused {
+            return not(blocked.reason, format!("{}; {pods}", blocked.message));
+        }
+        if let (Some(missing), Some((pod, _))) = (missing_ports, &choice.endpoint) {
+            return not(
+                Reason::PortResolutionFailed,
+                format!(
+                    "pod {} is to lead and has no container port named {}; add it to the pod or set \
+                     {}: partial; {pods}",
+                    pod.name,
+                    missing.join(", "),
+                    keys::setting::PORTS_MODE
+                ),
+            );
+        }
+        if choice.standings.is_empty() {
+            return not(Reason::NoPodsFound, pods);
+        }
+        let message = if !valid {
+            format!("no new leader while the source is invalid; {pods}")
+        } else if choice.available > 0 {
+            format!("waiting for failover-min-delay or min-ready-duration; {pods}")
+        } else {
+            pods
+        };
+        not(Reason::NoReadyPods, message)
     }
-    if let Some(blocked) = refused {
-        return not(blocked.reason, format!("{}; {pods}", blocked.message));
-    }
-    if let Some(missing) = missing_ports {
-        let names = missing.join(", ");
-        return not(
-            Reason::PortResolutionFailed,
-            format!(
-                "the leader has no container port named {names}; add it to the pod or set {}: \
-                 partial; {pods}",
-                keys::setting::PORTS_MODE
-            ),
-        );
-    }
-    if routed {
-        return Readiness { ready: true, reason: Reason::LeaderRoutingAvailable, message: pods };
-    }
-    if choice.standings.is_empty() {
-        return not(Reason::NoPodsFound, pods);
-    }
-    let message = if !valid {
-        format!("no new leader while the source is invalid; {pods}")
-    } else if choice.available > 0 {
-        format!("waiting for failover-min-delay or min-ready-duration; {pods}")
-    } else {
-        pods
-    };
-    not(Reason::NoReadyPods, message)
 }
 
 fn report(
     choice: &Choice,
     truth: &Truth,
     present: &Present<'_>,
+    routed: Option<&Routed>,
     state: &Readiness,
     missing: &[String],
 ) -> ServiceReport {
-    let leader = choice.standings.iter().find(|(_, s)| *s == Standing::Leads).map(|(p, _)| p);
+    let leads = |uid: &str| choice.standings.iter().find(|(pod, _)| *pod.uid == *uid);
+    let leader = routed.and_then(|r| leads(&r.uid)).map(|(pod, _)| pod);
     ServiceReport {
         leader_since: leader.and(truth.switched_at),
         leader_pod_created: leader.map(|p| p.created),
         pods_available: choice.available,
-        endpoints: usize::from(leader.is_some() && state.ready),
+        endpoints: usize::from(state.ready),
         epoch: truth.epoch,
         stable: state.ready && choice.not_ready_since.is_none() && missing.is_empty(),
         leader_service: true,

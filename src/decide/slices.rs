@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use super::elect::{Begun, Choice, Conditions, Incumbent, Reason};
 use super::{Context, Notice, Target, mirror};
+use crate::index::evidence::{self, slice_name};
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
@@ -74,6 +75,8 @@ pub struct Switch {
 
 /// What the slices are written from.
 pub struct Wanted<'a> {
+    /// Name of the source.
+    pub source: &'a str,
     /// The leader Service the slices belong to.
     pub leader: &'a Leader,
     /// Its families, the lock's first.
@@ -130,11 +133,6 @@ impl Version {
     }
 }
 
-/// Name of the slice of a family.
-pub fn slice_name(leader: &str, family: Family) -> String {
-    format!("{leader}-zen-lead-{}", family.as_str().to_ascii_lowercase())
-}
-
 /// The slices of ours for a leader Service.
 pub struct Present<'a> {
     lock: Option<&'a Slice>,
@@ -157,7 +155,7 @@ impl<'a> Present<'a> {
         let ours = slices
             .iter()
             // One that is being deleted routes until it is gone: it is kept right as well.
-            .filter(|s| *s.service == *leader.name() && s.is_ours(leader.uid()));
+            .filter(|s| *s.service == *leader.name() && s.is_ours(leader));
         for slice in ours {
             let is = |n: usize| {
                 families.get(n).is_some_and(|f| *slice.name == slice_name(leader.name(), *f))
@@ -165,7 +163,8 @@ impl<'a> Present<'a> {
             match (is(0), is(1)) {
                 (true, _) => present.lock = Some(slice),
                 (_, true) => present.follower = Some(slice),
-                _ if slice.deleting => {}
+                // What is destroyed has to carry every sign that it is ours.
+                _ if slice.deleting || !slice.is_whole(leader) => {}
                 _ => present.superfluous.push(slice),
             }
         }
@@ -196,6 +195,13 @@ impl<'a> Present<'a> {
     /// The slice of the second family.
     pub fn follower(&self) -> Option<&'a Slice> {
         self.follower
+    }
+
+    /// Uid and name of the pod that the lock routes to.
+    pub fn routed(&self) -> Option<(&'a str, &'a str)> {
+        let lock = self.lock?;
+        let uid = lock.routed_pods().next()?;
+        lock.named_pods().find(|(_, named)| *named == uid).map(|(name, uid)| (uid, name))
     }
 
     /// Number of slices of ours.
@@ -410,12 +416,14 @@ impl Wanted<'_> {
         let truth = slice.truth();
         let labels = object.metadata.labels.as_ref();
         let label = |k: &str| labels.and_then(|l| l.get(k)).map(String::as_str);
+        let owner = evidence::controller(&object.metadata).map(|o| o.uid.as_str());
         truth.epoch == content.epoch
             && truth.pod_uid == content.leader_uid
             && truth.asked.as_deref() == Some(&*self.asked)
             && truth.not_ready_since.is_some() == content.not_ready_since.is_some()
             && self.version.right(truth.decision_version)
-            && label(status::SOURCE_SERVICE) == Some(&*self.leader.source)
+            && self.labels().iter().all(|(key, value)| label(key) == Some(value))
+            && owner == Some(self.leader.uid())
             && object.endpoints.clone().unwrap_or_default() == self.endpoints(content, family)
             && object.ports.clone().unwrap_or_default() == self.ports
     }
@@ -427,16 +435,12 @@ impl Wanted<'_> {
         let mut metadata = known.map_or_else(ObjectMeta::default, |o| o.metadata.clone());
         metadata.name = Some(name);
         metadata.namespace.clone_from(&self.leader.object.metadata.namespace);
-        if known.is_none() {
-            metadata.owner_references = Some(vec![self.owner()]);
+        let owners = metadata.owner_references.get_or_insert_default();
+        if !owners.iter().any(|o| o.controller == Some(true) && o.uid == self.leader.uid()) {
+            owners.push(self.owner());
         }
         let labels = metadata.labels.get_or_insert_default();
-        for (key, value) in [
-            (kubernetes::SERVICE_NAME, self.leader.name()),
-            (kubernetes::SLICE_MANAGED_BY, keys::MANAGER),
-            (kubernetes::MANAGED_BY, keys::MANAGER),
-            (status::SOURCE_SERVICE, &self.leader.source),
-        ] {
+        for (key, value) in self.labels() {
             labels.insert(key.to_owned(), value.to_owned());
         }
         let annotations = metadata.annotations.get_or_insert_default();
@@ -454,6 +458,16 @@ impl Wanted<'_> {
             metadata,
         });
         if known.is_some() { SliceWrite::Replace(slice) } else { SliceWrite::Create(slice) }
+    }
+
+    /// The labels that make a slice ours.
+    fn labels(&self) -> [(&'static str, &str); 4] {
+        [
+            (kubernetes::SERVICE_NAME, self.leader.name()),
+            (kubernetes::SLICE_MANAGED_BY, keys::MANAGER),
+            (kubernetes::MANAGED_BY, keys::MANAGER),
+            (status::SOURCE_SERVICE, self.source),
+        ]
     }
 
     fn annotate(

@@ -39,11 +39,13 @@ pub enum Reason {
     HistoryRestored,
     /// The API server does not allow what is needed.
     Forbidden,
+    /// A leader Service is still there, and its source does not ask for it any more.
+    NotServed,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidService,
         Self::NoPodsFound,
         Self::NoReadyPods,
@@ -62,6 +64,7 @@ impl Reason {
         Self::LimitReached,
         Self::HistoryRestored,
         Self::Forbidden,
+        Self::NotServed,
     ];
 
     /// The reason as `kubectl get events` shows it, and as a metric label.
@@ -85,6 +88,7 @@ impl Reason {
             Self::LimitReached => "LimitReached",
             Self::HistoryRestored => "HistoryRestored",
             Self::Forbidden => "Forbidden",
+            Self::NotServed => "NotServed",
         }
     }
 
@@ -96,7 +100,8 @@ impl Reason {
             | Self::LeaderRoutingAvailable
             | Self::LeaderChanged
             | Self::DriftRepaired
-            | Self::SelectorRemoved => "Normal",
+            | Self::SelectorRemoved
+            | Self::NotServed => "Normal",
             Self::InvalidService
             | Self::NoPodsFound
             | Self::NoReadyPods
@@ -120,7 +125,7 @@ impl Reason {
             Self::LeaderServiceCreated | Self::QuotaExceeded | Self::OwnershipConflict => {
                 "CreateLeaderService"
             }
-            Self::LeaderServiceDeleted => "DeleteLeaderService",
+            Self::LeaderServiceDeleted | Self::NotServed => "DeleteLeaderService",
             Self::LeaderRoutingAvailable | Self::LeaderChanged | Self::LeaderLost => "SwitchLeader",
             Self::PortResolutionFailed => "ResolvePorts",
             Self::ForeignEndpoints => "CheckEndpoints",

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::Sizes;
-use super::pod::Pod;
+use super::evidence;
+use super::pod::{Family, Pod};
 use super::service::{Entry, Role, selector};
 use super::slice::Slice;
 use crate::shrink;
@@ -23,7 +24,7 @@ pub(super) struct Namespace {
     services: BTreeMap<Arc<str>, Entry>,
     /// Leader name -> enabled sources that ask for it.
     claims: HashMap<Arc<str>, Names>,
-    /// Source name -> Services whose label says they lead for it.
+    /// Source name -> Services whose label or owner says that they lead for it.
     leaders: HashMap<Arc<str>, Names>,
     /// First label pair of a source's selector -> those sources: finds the sources of a pod.
     selectors: HashMap<(Arc<str>, Arc<str>), Names>,
@@ -77,7 +78,7 @@ impl Namespace {
     fn touch(&self, name: &Arc<str>, entry: &Entry, dirty: &mut Names) {
         match &entry.role {
             Role::Source(_) => _ = dirty.insert(name.clone()),
-            Role::Leader(leader) => _ = dirty.insert(leader.source.clone()),
+            Role::Leader(leader) => dirty.extend(leader.sources().cloned()),
             Role::Plain => {}
         }
         // A source whose last annotation is gone still has a leader Service to take down.
@@ -100,7 +101,9 @@ impl Namespace {
             self.enabled -= 1;
         }
         if let Some(leader) = old.leader() {
-            remove(&mut self.leaders, &leader.source, name);
+            for source in leader.sources() {
+                remove(&mut self.leaders, source, name);
+            }
         }
         if selection_changed {
             if let Some(first) = pairs(Some(old)).into_iter().next() {
@@ -118,7 +121,9 @@ impl Namespace {
             self.enabled += 1;
         }
         if let Some(leader) = new.leader() {
-            self.leaders.entry(leader.source.clone()).or_default().insert(name.clone());
+            for source in leader.sources() {
+                self.leaders.entry(source.clone()).or_default().insert(name.clone());
+            }
         }
         if selection_changed {
             let wanted = pairs(Some(new));
@@ -226,12 +231,19 @@ impl Namespace {
         }
     }
 
-    /// The sources a slice concerns: the one its Service leads for, and those that ask for that name
-    /// (a decision that makes the leader Service just now looks at the slices under its name).
-    fn sources_of_slice(&self, slice: &Slice) -> impl Iterator<Item = Arc<str>> {
-        let leader = self.services.get(&slice.service).and_then(Entry::leader);
-        let claims = self.claims.get(&slice.service).into_iter().flatten().cloned();
-        leader.map(|l| l.source.clone()).into_iter().chain(claims)
+    /// The sources a slice concerns: those its Service may lead for, and those that ask for that name
+    /// (a decision that makes the leader Service just now looks at the slices under its name). A
+    /// stranger's slice may hold the name of one of ours while it belongs to another Service.
+    fn sources_of_slice(&self, slice: &Slice) -> Names {
+        let named = evidence::leader_of_slice_name(&slice.name);
+        let services = [Some(&*slice.service), named].into_iter().flatten();
+        let mut sources = Names::new();
+        for service in services {
+            let leader = self.services.get(service).and_then(Entry::leader);
+            sources.extend(leader.into_iter().flat_map(|l| l.sources().cloned()));
+            sources.extend(self.claims.get(service).into_iter().flatten().cloned());
+        }
+        sources
     }
 
     pub(super) fn services_not_in(&self, keep: &Names, version: Rv) -> Vec<Arc<str>> {
@@ -306,9 +318,13 @@ impl Namespace {
         self.pods.values()
     }
 
+    /// The slices of a Service, and those that hold the names which ours for it have.
     pub(super) fn slices_of(&self, service: &str) -> impl Iterator<Item = &Arc<Slice>> {
         let names = self.slices_of.get(service).into_iter().flatten();
-        names.filter_map(|name| self.slices.get(name))
+        let held = [Family::V4, Family::V6].map(|f| evidence::slice_name(service, f));
+        let held = held.into_iter().filter_map(|name| self.slices.get(&*name));
+        let tied = names.filter_map(|name| self.slices.get(name));
+        tied.chain(held.filter(move |slice| *slice.service != *service))
     }
 
     /// Number of enabled sources.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::slice::controller_uid;
+use super::evidence::{self, controller};
 use crate::keys::{self, status};
 use crate::names::NameRule;
+use crate::spec::owner::is_service;
 use crate::spec::{self, Intent, LeaderSpec, Violation};
 use crate::version::Rv;
 
@@ -33,7 +34,8 @@ pub enum Role {
     Plain,
     /// It carries our annotations, or a condition of ours that may have to go.
     Source(Arc<Source>),
-    /// It carries the label of a leader Service. Whether it really is ours, its owner says.
+    /// It carries the label of a leader Service, or our annotations and a Service as owner. Whether
+    /// it really is ours, [`Leader::is_ours`] says.
     Leader(Arc<Leader>),
 }
 
@@ -46,17 +48,28 @@ pub struct Source {
     pub intent: Result<Intent, Vec<Violation>>,
 }
 
-/// A Service that carries the label of a leader Service.
+/// A Service that may be a leader Service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leader {
     /// The trimmed object.
     pub object: core::Service,
-    /// Name of the source its label claims.
-    pub source: Arc<str>,
-    /// Uid of its controller owner.
-    pub owner_uid: Option<Arc<str>>,
-    /// Its managed-by label is ours.
-    pub managed: bool,
+    /// Name of the source that its label names.
+    pub label: Option<Arc<str>>,
+    /// Its controller owner, where that is a Service.
+    pub owner: Option<Owner>,
+    /// It has a controller owner of another kind.
+    pub owned_by_others: bool,
+    /// It carries an annotation that only zen-lead writes.
+    pub stamped: bool,
+}
+
+/// The Service that is the controller owner of another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its uid.
+    pub uid: Arc<str>,
 }
 
 impl Entry {
@@ -101,15 +114,10 @@ impl Entry {
 }
 
 fn classify(object: core::Service, names: NameRule) -> Role {
-    let label = |key: &str| object.metadata.labels.as_ref().and_then(|l| l.get(key));
-    if let Some(source) = label(status::SOURCE_SERVICE) {
-        return Role::Leader(Arc::new(Leader {
-            source: source.as_str().into(),
-            owner_uid: controller_uid(&object.metadata).map(Arc::from),
-            managed: label(keys::kubernetes::MANAGED_BY).is_some_and(|m| m == keys::MANAGER),
-            object,
-        }));
-    }
+    let object = match Leader::read(object) {
+        Ok(leader) => return Role::Leader(Arc::new(leader)),
+        Err(object) => *object,
+    };
     let ours = object
         .metadata
         .annotations
@@ -134,11 +142,59 @@ pub fn own_conditions(
 }
 
 impl Leader {
-    /// True when label, source name and controller owner uid all agree (invariant 3).
+    /// Reads a Service as a leader Service; gives it back where nothing says that it is one.
+    fn read(object: core::Service) -> Result<Self, Box<core::Service>> {
+        let meta = &object.metadata;
+        let label = meta.labels.as_ref().and_then(|l| l.get(status::SOURCE_SERVICE));
+        let label: Option<Arc<str>> = label.map(|l| l.as_str().into());
+        let stamped = evidence::is_stamped(meta);
+        let controller = controller(meta);
+        let owner = controller.filter(|o| is_service(o));
+        let owner =
+            owner.map(|o| Owner { name: o.name.as_str().into(), uid: o.uid.as_str().into() });
+        if label.is_none() && !(stamped && owner.is_some()) {
+            return Err(Box::new(object));
+        }
+        let owned_by_others = controller.is_some() && owner.is_none();
+        Ok(Self { label, owner, owned_by_others, stamped, object })
+    }
+
+    /// True when zen-lead provably made it for this source (docs/decisions/evidence.md): the controller
+    /// owner says so together with the label or an annotation of ours; without any controller owner
+    /// (somebody took it off) label and annotation both have to. Other labels count for nothing.
     pub fn is_ours(&self, source_name: &str, source_uid: &str) -> bool {
-        self.managed
-            && &*self.source == source_name
-            && self.owner_uid.as_deref() == Some(source_uid)
+        let labelled = self.label.as_deref() == Some(source_name);
+        match &self.owner {
+            _ if self.owned_by_others => false,
+            Some(owner) => {
+                &*owner.uid == source_uid
+                    && &*owner.name == source_name
+                    && (labelled || self.stamped)
+            }
+            None => labelled && self.stamped && selector(&self.object).next().is_none(),
+        }
+    }
+
+    /// True when it was made for an earlier Service of this name, or for one that is gone.
+    pub fn was_made_for(&self, source_name: &str) -> bool {
+        let labelled = self.label.as_deref() == Some(source_name);
+        match &self.owner {
+            _ if self.owned_by_others => false,
+            Some(owner) => &*owner.name == source_name && (labelled || self.stamped),
+            None => labelled && self.stamped,
+        }
+    }
+
+    /// Names of the sources that it may belong to, by its label and by its owner.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<str>> {
+        let owner =
+            self.owner.as_ref().map(|o| &o.name).filter(|o| Some(*o) != self.label.as_ref());
+        self.label.iter().chain(owner)
+    }
+
+    /// Uid of the controller owner, where that is a Service.
+    pub fn owner_uid(&self) -> Option<&str> {
+        self.owner.as_ref().map(|o| &*o.uid)
     }
 
     /// Name of the leader Service.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use super::evidence;
 use super::pod::Family;
+use super::service::Leader;
 use crate::keys::{self, status};
 use crate::version::{Marks, Rv};
 
@@ -20,15 +22,20 @@ pub struct Slice {
     pub uid: Arc<str>,
     /// Version, for compare-and-swap.
     pub version: Rv,
-    /// Name of the Service it belongs to.
+    /// Name of the Service it belongs to: the one its name is made of where zen-lead wrote it, else
+    /// the one its label names.
     pub service: Arc<str>,
-    /// Value of the managed-by label.
-    pub managed_by: Option<Arc<str>>,
+    /// Its label ties it to [`Slice::service`], so that it adds endpoints to that Service.
+    pub tied: bool,
+    /// Its managed-by label is ours.
+    pub managed: bool,
+    /// It carries an annotation that zen-lead writes on each slice.
+    pub stamped: bool,
     /// Uid of the controller owner.
     pub owner_uid: Option<Arc<str>>,
     /// Being deleted.
     pub deleting: bool,
-    /// The object itself; kept for slices written by zen-lead only (one endpoint each).
+    /// The object itself; kept for slices that zen-lead may have written (one endpoint each).
     pub object: Option<Arc<EndpointSlice>>,
 }
 
@@ -62,24 +69,44 @@ impl Slice {
     pub fn trim(mut slice: EndpointSlice) -> Option<Self> {
         let meta = &mut slice.metadata;
         meta.managed_fields = None;
-        let labels = meta.labels.as_ref()?;
-        let managed_by = labels.get(keys::kubernetes::SLICE_MANAGED_BY).map(|m| Arc::from(&**m));
-        let ours = managed_by.as_deref() == Some(keys::MANAGER);
+        let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key)).map(String::as_str);
+        let name = meta.name.as_deref()?;
+        let managed = label(keys::kubernetes::SLICE_MANAGED_BY) == Some(keys::MANAGER);
+        let stamped = evidence::is_stamped(meta);
+        let named_for = evidence::leader_of_slice_name(name);
+        let ours = managed || (stamped && named_for.is_some());
+        let labelled = label(keys::kubernetes::SERVICE_NAME);
+        // Its label may have been changed, its name cannot.
+        let service = named_for.filter(|_| ours).or(labelled).or(named_for)?;
         Some(Self {
-            name: meta.name.as_deref()?.into(),
+            name: name.into(),
             uid: meta.uid.as_deref()?.into(),
             version: Rv::of(meta),
-            service: Arc::from(&**labels.get(keys::kubernetes::SERVICE_NAME)?),
-            managed_by,
+            tied: labelled == Some(service),
+            service: service.into(),
+            managed,
+            stamped,
             owner_uid: controller_uid(meta).map(Arc::from),
             deleting: meta.deletion_timestamp.is_some(),
             object: ours.then(|| Arc::new(slice)),
         })
     }
 
-    /// True when the labels and the controller owner say that zen-lead made it for this leader Service.
-    pub fn is_ours(&self, leader_uid: &str) -> bool {
-        self.object.is_some() && self.owner_uid.as_deref() == Some(leader_uid)
+    /// True when zen-lead provably made it for this leader Service (docs/decisions/evidence.md): the
+    /// controller owner says so together with its label or its name; without any controller owner
+    /// (an orphaning deletion takes it off) name, label and annotation all have to.
+    pub fn is_ours(&self, leader: &Leader) -> bool {
+        let named = evidence::leader_of_slice_name(&self.name) == Some(leader.name());
+        self.object.is_some()
+            && match self.owner_uid.as_deref() {
+                Some(owner) => owner == leader.uid() && (self.managed || named),
+                None => named && self.managed && self.stamped,
+            }
+    }
+
+    /// True when all that zen-lead writes to identify a slice is in place.
+    pub fn is_whole(&self, leader: &Leader) -> bool {
+        self.managed && self.tied && self.owner_uid.as_deref() == Some(leader.uid())
     }
 
     /// Address family, for a slice of ours.
@@ -132,9 +159,5 @@ impl Slice {
 pub fn controller_uid(
     meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
 ) -> Option<&str> {
-    meta.owner_references
-        .iter()
-        .flatten()
-        .find(|o| o.controller == Some(true))
-        .map(|o| o.uid.as_str())
+    evidence::controller(meta).map(|o| o.uid.as_str())
 }

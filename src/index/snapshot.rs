@@ -9,7 +9,8 @@ use super::namespace::created;
 use super::pod::Pod;
 use super::service::{Entry, Leader, Role, Source};
 use super::slice::Slice;
-use crate::names::ServiceKey;
+use crate::names::{NameRule, ServiceKey};
+use crate::spec;
 use crate::version::Marks;
 
 /// What is known of the source Service.
@@ -54,7 +55,7 @@ pub struct Snapshot {
     pub source: SourceState,
     /// Who has the leader name the source asks for.
     pub holder: Holder,
-    /// Every Service whose label says that it leads for this source.
+    /// Every Service whose label or owner says that it leads for this source.
     pub leaders: Vec<Arc<Leader>>,
     /// Other enabled sources that ask for the same leader name, oldest first.
     pub rivals: Vec<ServiceKey>,
@@ -78,6 +79,24 @@ pub struct Snapshot {
     /// Everything in here was just read consistently from the API server, the slices before the
     /// Services and the pods: a mark on one of them that is ahead then is from another history.
     pub consistent: bool,
+}
+
+impl Snapshot {
+    /// Whether a leader Service provably belongs to this source, whose uid is given. Where nothing but
+    /// its label and annotations say so, its name or a slice of ours has to speak for it too: it may
+    /// be a copy that somebody made.
+    pub fn owns(&self, leader: &Leader, source_uid: &str) -> bool {
+        leader.is_ours(&self.key.name, source_uid)
+            && (leader.owner.is_some()
+                || self.wanted_name().is_some_and(|name| name == leader.name())
+                || self.slices.iter().any(|s| s.owner_uid.is_some() && s.is_ours(leader)))
+    }
+
+    /// Name of the leader Service that the source asks for, also where other settings are invalid.
+    fn wanted_name(&self) -> Option<String> {
+        let SourceState::Judged { source, .. } = &self.source else { return None };
+        spec::claimed_name(&source.object, NameRule::Dns1123)
+    }
 }
 
 impl Index {

@@ -1,6 +1,7 @@
 //! The index under random histories, relists and late events.
 
 mod bounds;
+mod evidence;
 mod own_writes;
 mod sizes;
 mod versions;
@@ -201,31 +202,6 @@ fn everybody_concerned_by_a_name_is_woken() {
     // The last annotation goes: there is a leader Service to take down.
     assert_eq!(index.apply_service(service("web").version(13)), keys(&["api", "web"]));
     assert_eq!(index.snapshot(&key("web")).source, SourceState::Plain { uid: "uid-web".into() });
-}
-
-#[test]
-fn ownership_needs_label_source_name_and_owner_uid() {
-    let cases = [
-        (service("l").leading("web", "uid-web"), true),
-        (service("l").leading("web", "uid-of-an-earlier-web"), false),
-        (service("l").leading("api", "uid-web"), false),
-        (
-            service("l").leading("web", "uid-web").label("app.kubernetes.io/managed-by", "helm"),
-            false,
-        ),
-    ];
-    for (object, ours) in cases {
-        let mut index = empty();
-        index.apply_service(object);
-        let (web, api) = (index.snapshot(&key("web")), index.snapshot(&key("api")));
-        let leader = web.leaders.iter().chain(&api.leaders).next().expect("it claims to lead");
-        assert_eq!(leader.is_ours("web", "uid-web"), ours);
-    }
-    let mut plain = service("l").leading("web", "uid-web");
-    plain.metadata.owner_references.as_mut().unwrap()[0].controller = None;
-    let mut index = empty();
-    index.apply_service(plain);
-    assert!(!index.snapshot(&key("web")).leaders[0].is_ours("web", "uid-web"));
 }
 
 #[test]

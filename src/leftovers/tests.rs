@@ -146,7 +146,7 @@ async fn what_is_not_of_our_leader_service_stays() {
     assert_eq!(scene.left(), (true, true));
     // Nobody's leader Service any longer.
     let mut leader = scene.world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
-    leader["metadata"]["ownerReferences"] = json!([]);
+    leader["metadata"]["ownerReferences"][0]["uid"] = json!("uid-of-an-earlier-web");
     scene.world.api.put(SERVICES, leader);
     scene.world.sync().await;
     scene.put(&scene.leader_uid());

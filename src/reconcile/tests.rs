@@ -397,6 +397,12 @@ async fn a_service_that_is_gone_leaves_no_series() {
     assert!(world.metric(&format!("zen_lead_reconciliations_total{labels} 1")));
     assert!(world.metric(&format!("zen_lead_pods_available{labels} 2")));
     world.api.remove(&format!("{SERVICES}/web"));
+    for _ in 0..4 {
+        assert_eq!(world.reconcile().await.unwrap(), Next::Idle, "its leader Service is there");
+    }
+    let without = format!("zen_lead_leader_service_without_endpoints{labels} 1");
+    assert!(world.metric(&without));
+    world.api.remove(&format!("{SERVICES}/web-leader"));
     let mut next = Next::Idle;
     for _ in 0..4 {
         next = world.reconcile().await.unwrap();

@@ -249,33 +249,44 @@ fn status_keys_are_zen_leads_to_write() {
 }
 
 #[test]
-fn ownership_needs_label_source_and_controller_to_agree() {
+fn a_leader_service_is_known_by_owner_label_and_annotation() {
     let leader: Service = serde_json::from_value(serde_json::json!({
         "metadata": {
             "name": "web-leader",
-            "labels": {
-                "app.kubernetes.io/managed-by": "zen-lead",
-                "zen-lead.io/source-service": "web",
-            },
+            "labels": {"zen-lead.io/source-service": "web"},
+            "annotations": {"zen-lead.io/decision-version": "1"},
             "ownerReferences": [{
                 "apiVersion": "v1", "kind": "Service", "name": "web", "uid": "u1", "controller": true,
             }],
         },
     }))
     .unwrap();
-    let expected = LeaderOf { source: "web".into(), owner_uid: "u1".into() };
-    assert_eq!(leader_of(&leader), Some(expected));
-    let changes: [fn(&mut Service); 5] = [
-        |s| s.metadata.labels = None,
-        |s| s.metadata.owner_references = None,
-        |s| s.metadata.owner_references.as_mut().unwrap()[0].controller = None,
-        |s| s.metadata.owner_references.as_mut().unwrap()[0].name = "api".into(),
-        |s| s.metadata.owner_references.as_mut().unwrap()[0].kind = "Pod".into(),
+    let unlabel: fn(&mut Service) = |s| s.metadata.labels = None;
+    let unstamp: fn(&mut Service) = |s| s.metadata.annotations = None;
+    let disown: fn(&mut Service) = |s| s.metadata.owner_references = None;
+    let share: fn(&mut Service) =
+        |s| s.metadata.owner_references.as_mut().unwrap()[0].controller = None;
+    let by_a_pod: fn(&mut Service) =
+        |s| s.metadata.owner_references.as_mut().unwrap()[0].kind = "Pod".into();
+    let rename: fn(&mut Service) =
+        |s| s.metadata.owner_references.as_mut().unwrap()[0].name = "api".into();
+    let cases: [(&[fn(&mut Service)], Option<&str>); 10] = [
+        (&[], Some("web")),
+        (&[unlabel], Some("web")),
+        (&[unstamp], Some("web")),
+        (&[disown], Some("web")),
+        (&[share], Some("web")),
+        (&[rename], Some("api")),
+        (&[unlabel, unstamp], None),
+        (&[unlabel, disown], None),
+        (&[unstamp, disown], None),
+        (&[by_a_pod], None),
     ];
-    for change in changes {
-        let mut other = leader.clone();
-        change(&mut other);
-        assert_eq!(leader_of(&other), None);
+    for (n, (changes, expected)) in cases.into_iter().enumerate() {
+        let mut changed = leader.clone();
+        changes.iter().for_each(|change| change(&mut changed));
+        let found = leader_of(&changed).map(|of| of.source);
+        assert_eq!(found.as_deref(), expected, "case {n}");
     }
 }
 

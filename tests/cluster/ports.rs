@@ -63,8 +63,8 @@ async fn strict_publishes_nobody_when_a_port_is_missing(t: Arc<Case>) {
     let message = t.until_condition("web-leader", "False", "PortResolutionFailed").await;
     assert_eq!(
         message,
-        "the leader has no container port named grpc/TCP; add it to the pod or set \
-         zen-lead.io/ports-mode: partial; a leads"
+        "pod a is to lead and has no container port named grpc/TCP; add it to the pod or set \
+         zen-lead.io/ports-mode: partial; a: standby"
     );
     t.until_routed("web-leader", &[]).await;
     let note = t.until_event("web-leader", "PortResolutionFailed").await;

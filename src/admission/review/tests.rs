@@ -20,7 +20,7 @@ struct Shop;
 
 impl Neighbours for Shop {
     fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
-        let leader_of = LeaderOf { source: "api".into(), owner_uid: "uid-api".into() };
+        let leader_of = LeaderOf { source: "api".into(), owned: true };
         match (namespace, name) {
             ("shop", "plain" | "api") => Some(Neighbour::default()),
             ("shop", "api-leader") => Some(Neighbour { leader_of: Some(leader_of), uid: None }),

@@ -21,8 +21,7 @@ struct View {
 impl Neighbours for View {
     fn service(&self, _: &str, name: &str) -> Option<Neighbour> {
         let (_, source) = self.services.iter().find(|(service, _)| *service == name)?;
-        let leader_of = source
-            .map(|source| LeaderOf { source: source.to_owned(), owner_uid: "old-uid".to_owned() });
+        let leader_of = source.map(|source| LeaderOf { source: source.to_owned(), owned: true });
         Some(Neighbour { uid: None, leader_of })
     }
 

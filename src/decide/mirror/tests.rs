@@ -40,7 +40,8 @@ fn carrying(mirror: Option<&Mirror>) -> Leader {
 }
 
 fn mirrored(truth: &Truth, state: &Readiness, second: i64) -> Leader {
-    carrying(Some(&wanted(&carrying(None), truth, state, None, at(second))))
+    let routed = truth.pod_name.as_deref();
+    carrying(Some(&wanted(&carrying(None), truth, routed, state, None, at(second))))
 }
 
 #[test]
@@ -53,6 +54,7 @@ fn what_is_written_is_read_back() {
     let none = wanted(
         &carrying(None),
         &Truth::default(),
+        None,
         &state(false, EventReason::NoReadyPods),
         None,
         at(1),
@@ -130,17 +132,18 @@ fn an_explanation_names_the_leader_first_and_ten_pods_at_most() {
             .collect(),
         incumbent_stayed: None,
     };
-    assert_eq!(explain(&choice(&[]), true), "the selector matches no pod");
+    assert_eq!(explain(&choice(&[]), None), "the selector matches no pod");
     let three = choice(&[
         ("a", Standing::NotReady),
         ("b", Standing::ReadyTooShort),
         ("c", Standing::Leads),
     ]);
-    assert_eq!(explain(&three, true), "c leads; a: not Ready; b: standby");
-    assert_eq!(explain(&three, false), "a: not Ready; b: standby; c: standby", "it is not written");
+    assert_eq!(explain(&three, Some("uid-c")), "c leads; a: not Ready; b: standby");
+    assert_eq!(explain(&three, Some("uid-b")), "b leads; a: not Ready; c: standby", "c is not yet");
+    assert_eq!(explain(&three, None), "a: not Ready; b: standby; c: standby", "it is not written");
     let many = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"];
     let standby = many.map(|name| (name, Standing::Standby));
-    let (ten, eleven) = (explain(&choice(&standby[..10]), true), explain(&choice(&standby), true));
+    let (ten, eleven) = (explain(&choice(&standby[..10]), None), explain(&choice(&standby), None));
     assert!(ten.ends_with("; j: standby") && ten.split("; ").count() == 10, "{ten}");
     assert_eq!(eleven, format!("{ten}; and others"));
 }

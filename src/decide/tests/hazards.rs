@@ -260,9 +260,12 @@ fn a_deleted_source_routes_nobody_and_its_leader_service_is_left_to_garbage_coll
     let mut scene = Scene::served(pair());
     scene.server.remove_service("web");
     let steps = scene.settle();
-    assert_eq!(kinds(&steps), [StepKind::Slice]);
+    assert_eq!(kinds(&steps), [StepKind::Slice, StepKind::Mirror]);
     assert!(steps[0].urgent());
     assert_eq!(scene.routed(), None);
+    let words = "the Service it was made for does not exist any more; delete this one, or create that \
+                 one again";
+    assert_eq!(scene.condition(), ("False".into(), "NotServed".into(), words.into()));
     while scene.server.collect_garbage() {}
     assert_eq!(scene.settle(), []);
     assert!(scene.server.services.now.is_empty() && scene.server.slices.now.is_empty());

@@ -62,17 +62,22 @@ fn a_leader_service_that_is_being_deleted_is_kept_right_and_not_made_longer_live
     leader.metadata.deletion_timestamp = Some(Time(at(0)));
     leader.metadata.finalizers = Some(vec!["example.com/hold".into()]);
     leader.spec().ports.as_mut().unwrap()[0].port = 81;
-    leader = scene.server.put_service(leader);
+    scene.server.put_service(leader);
     scene.server.put_pod(pod("a").age(9).unready_for(0));
-    assert_eq!(kinds(&scene.settle()), [StepKind::Slice], "neither mended nor mirrored");
+    assert_eq!(kinds(&scene.settle()), [StepKind::Slice, StepKind::Mirror], "it is not repaired");
     assert_eq!(scene.routed().as_deref(), Some("b"));
+    assert_eq!(scene.condition().2, "b leads; a: not Ready");
     let served = scene.server.clone();
     scene.server.remove_slice("web-leader-zen-lead-ipv4");
-    assert_eq!(scene.settle(), [], "no slice is made for it");
+    assert_eq!(kinds(&scene.settle()), [StepKind::Mirror], "no slice is made for it");
+    assert_eq!(scene.condition().0, "False");
     scene.server = served;
     scene.server.put_service(service("web"));
-    assert_eq!(kinds(&scene.settle()), [StepKind::Slice], "nor is it deleted once more");
-    assert_eq!(scene.leader(), leader);
+    let steps = scene.settle();
+    assert_eq!(kinds(&steps), [StepKind::Slice, StepKind::Mirror], "nor is it deleted once more");
+    let words = "its source does not ask for it any more; it is being deleted";
+    assert_eq!(scene.condition(), ("False".into(), "NotServed".into(), words.into()));
+    assert_eq!(scene.leader().spec.unwrap().ports.unwrap()[0].port, 81);
 }
 
 #[test]
@@ -83,22 +88,21 @@ fn who_empties_a_slice_writes_its_name_unless_a_newer_version_wrote_it() {
         let lock = scene.lock().annotation(status::DECISION_VERSION, &version);
         scene.server.put_slice(lock.annotation(status::WRITER, "before"));
         scene.server.remove_service("web");
-        assert_eq!(kinds(&scene.settle()), [StepKind::Slice]);
+        assert_eq!(kinds(&scene.settle()), [StepKind::Slice, StepKind::Mirror]);
         assert_eq!((scene.routed(), mark(&scene.lock(), status::WRITER).as_str()), (None, writer));
     }
 }
 
 #[test]
 fn who_has_the_asked_name_is_told_in_words_of_its_own() {
-    let managed = "app.kubernetes.io/managed-by";
     let instead = "choose another name with the annotation zen-lead.io/leader-service-name";
     let leading = |source, uid| service("web-leader").leading(source, uid);
     let cases = [
         (
-            leading("web", "u1").label(managed, "helm"),
+            look_alike(),
             format!(
-                "does not carry the label {managed}: zen-lead and is left alone; {instead}, or put \
-                 the label back if zen-lead made it"
+                "carries the label zen-lead.io/source-service: web, but nothing else proves that \
+                 zen-lead made it; it is left alone; {instead} or delete it"
             ),
         ),
         (
@@ -109,7 +113,13 @@ fn who_has_the_asked_name_is_told_in_words_of_its_own() {
             ),
         ),
         (leading("api", "uid-api"), format!("is the leader Service of \"api\"; {instead}")),
-        (leading("api", "u1"), format!("is the leader Service of \"api\"; {instead}")),
+        (
+            leading("web", "before").label("zen-lead.io/source-service", "api"),
+            format!(
+                "belonged to an earlier Service \"web\" (uid before) and is left alone; if garbage \
+                 collection does not remove it, delete it yourself or {instead}"
+            ),
+        ),
         (
             service("web-leader"),
             format!(

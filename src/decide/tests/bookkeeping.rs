@@ -1,0 +1,285 @@
+//! Signs of ours that others change, remove or restore: they are put back, and the leader keeps its
+//! traffic all the while (rules R-b and R-c of docs/reliability.md).
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+use super::protocol::{dual, pair};
+use super::*;
+use crate::index::evidence::controller;
+use crate::keys::kubernetes;
+
+/// A change to the metadata of an object.
+type Change = (&'static str, fn(&mut ObjectMeta));
+
+fn without_label(meta: &mut ObjectMeta, key: &str) {
+    meta.labels.get_or_insert_default().remove(key);
+}
+
+fn with_label(meta: &mut ObjectMeta, key: &str, value: &str) {
+    meta.labels.get_or_insert_default().insert(key.into(), value.into());
+}
+
+/// What a person, a tool or a restore does to the metadata of what is ours.
+const CHANGES: [Change; 11] = [
+    ("managed-by is changed", |m| with_label(m, kubernetes::MANAGED_BY, "Helm")),
+    ("managed-by is removed", |m| without_label(m, kubernetes::MANAGED_BY)),
+    ("the source label is removed", |m| without_label(m, status::SOURCE_SERVICE)),
+    ("the source label is changed", |m| with_label(m, status::SOURCE_SERVICE, "api")),
+    ("the service name is removed", |m| without_label(m, kubernetes::SERVICE_NAME)),
+    ("the slice's managed-by is removed", |m| without_label(m, kubernetes::SLICE_MANAGED_BY)),
+    ("all labels are removed", |m| m.labels = None),
+    ("the owner is removed", |m| m.owner_references = None),
+    ("the owner is no controller", |m| {
+        m.owner_references.as_mut().expect("it has one")[0].controller = Some(false);
+    }),
+    ("our annotations are removed", |m| {
+        m.annotations.get_or_insert_default().retain(|k, _| !k.starts_with("zen-lead.io/"));
+    }),
+    ("the leader's annotations are removed", |m| {
+        m.annotations.get_or_insert_default().retain(|k, _| !k.contains("leader-"));
+    }),
+];
+
+/// Settles, and asks after each write that the pod still leads in every family.
+fn settle_led_by(scene: &mut Scene, pod: &str, what: &str) {
+    for n in 0.. {
+        for slice in scene.server.slices.now.values() {
+            assert_eq!(routed(slice).as_deref(), Some(pod), "{what}: {}", slice.name());
+        }
+        let Action::Do(step) = scene.decide().action else { break };
+        scene.perform(&step);
+        assert!(n < 20, "{what}: does not come to rest at {step:?}");
+    }
+}
+
+/// Everything by which objects are known to be ours is in place.
+fn is_whole(scene: &Scene, what: &str) {
+    let label = |meta: &ObjectMeta, key: &str| {
+        meta.labels.as_ref().and_then(|l| l.get(key)).cloned().unwrap_or_default()
+    };
+    let leader = scene.leader();
+    assert_eq!(label(&leader.metadata, kubernetes::MANAGED_BY), "zen-lead", "{what}");
+    assert_eq!(label(&leader.metadata, status::SOURCE_SERVICE), "web", "{what}");
+    assert_eq!(controller(&leader.metadata).map(|o| &*o.uid), Some("u1"), "{what}");
+    for slice in scene.server.slices.now.values() {
+        for (key, value) in [
+            (kubernetes::MANAGED_BY, "zen-lead"),
+            (kubernetes::SLICE_MANAGED_BY, "zen-lead"),
+            (kubernetes::SERVICE_NAME, "web-leader"),
+            (status::SOURCE_SERVICE, "web"),
+        ] {
+            assert_eq!(label(&slice.metadata, key), value, "{what}: {key}");
+        }
+        let owner = controller(&slice.metadata).map(|o| o.uid.clone());
+        assert_eq!(owner, Some(leader.id()), "{what}");
+    }
+    assert_eq!(scene.condition().0, "True", "{what}");
+    let annotations = scene.leader().metadata.annotations.unwrap();
+    let current = scene.routed().unwrap();
+    assert_eq!(annotations[status::CURRENT_LEADER], format!("ns/{current}"), "{what}");
+}
+
+/// b leads, so that order alone would choose a; then something happens, and b is lost.
+fn survives(mut scene: Scene, what: &str, happens: impl FnOnce(&mut Scene)) {
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    scene.settle();
+    scene.server.put_pod(pod("a").age(9).ready_for(0));
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+    let epoch = scene.epoch();
+    happens(&mut scene);
+    settle_led_by(&mut scene, "b", what);
+    is_whole(&scene, what);
+    assert!(scene.epoch() >= epoch, "{what}: epochs only grow");
+    scene.server.remove_pod("b");
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("a"), "{what}");
+    is_whole(&scene, what);
+}
+
+#[test]
+fn signs_lost_on_the_leader_service_are_put_back() {
+    for (what, change) in CHANGES {
+        for scene in [Scene::served(pair()), dual(pair())] {
+            survives(scene, what, |scene| {
+                let mut leader = scene.leader();
+                change(&mut leader.metadata);
+                scene.server.put_service(leader);
+            });
+        }
+    }
+}
+
+#[test]
+fn signs_lost_on_a_slice_are_put_back() {
+    for (what, change) in CHANGES {
+        survives(Scene::served(pair()), what, |scene| {
+            let mut lock = scene.lock();
+            change(&mut lock.metadata);
+            scene.server.put_slice(lock);
+        });
+        survives(dual(pair()), what, |scene| {
+            let mut follower = scene.follower();
+            change(&mut follower.metadata);
+            scene.server.put_slice(follower);
+        });
+    }
+}
+
+#[test]
+fn labels_and_owners_of_others_stay() {
+    survives(Scene::served(pair()), "shared", |scene| {
+        let mut leader = scene.leader().label("team", "blue");
+        leader.metadata.owner_references = None;
+        let mut leader = leader.owned_by("ConfigMap", "theirs", "u99");
+        leader.metadata.owner_references.as_mut().unwrap()[0].controller = None;
+        scene.server.put_service(leader);
+    });
+    let mut scene = Scene::served(pair());
+    let lock = scene.lock().label("team", "blue").annotation("example.com/note", "x");
+    scene.server.put_slice(lock);
+    scene.server.remove_pod("a");
+    scene.settle();
+    let lock = scene.lock();
+    assert_eq!(lock.metadata.labels.unwrap()["team"], "blue");
+    assert_eq!(lock.metadata.annotations.unwrap()["example.com/note"], "x");
+}
+
+#[test]
+fn slices_that_an_orphaning_deletion_left_are_taken_back() {
+    for scene in [Scene::served(pair()), dual(pair())] {
+        survives(scene, "orphaned", |scene| {
+            scene.server.remove_service("web-leader");
+            for slice in scene.server.slices.now.clone().values() {
+                let mut slice = slice.clone();
+                slice.metadata.owner_references = None;
+                scene.server.put_slice(slice);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_leader_service_without_owner_or_label_is_deleted_when_it_is_not_asked_for() {
+    let losses: [fn(&mut ObjectMeta); 2] =
+        [|m| m.owner_references = None, |m| without_label(m, status::SOURCE_SERVICE)];
+    for lose in losses {
+        let mut scene = Scene::served(pair());
+        let mut leader = scene.leader();
+        lose(&mut leader.metadata);
+        scene.server.put_service(leader);
+        scene.server.put_service(scene.source().set("enabled", "false"));
+        // What is destroyed carries every sign first.
+        let expected = [StepKind::Slice, StepKind::PatchLeader, StepKind::DeleteLeader];
+        assert_eq!(kinds(&scene.settle()), expected);
+    }
+}
+
+#[test]
+fn an_invalid_source_has_lost_signs_put_back_too() {
+    let mut scene = Scene::served(pair());
+    scene.server.put_service(scene.source().set("sticky", "perhaps"));
+    scene.settle();
+    let mut leader = scene.leader();
+    (leader.metadata.labels, leader.metadata.owner_references) = (
+        leader.metadata.labels.take().map(|mut l| {
+            l.remove(kubernetes::MANAGED_BY);
+            l
+        }),
+        None,
+    );
+    scene.server.put_service(leader);
+    settle_led_by(&mut scene, "a", "invalid");
+    is_whole(&scene, "invalid");
+}
+
+#[test]
+fn what_cannot_be_proved_keeps_a_fit_leader_and_loses_a_dead_one() {
+    let mut scene = Scene::served(pair());
+    // Neither its owner nor its annotations are left: it might be a copy.
+    let mut leader = scene.leader();
+    leader.metadata.owner_references = None;
+    leader.metadata.annotations = None;
+    let leader = scene.server.put_service(leader);
+    assert_eq!(kinds(&scene.settle()), [StepKind::SourceConditions]);
+    let words = condition(&scene.source()).2;
+    assert!(words.contains("nothing else proves that zen-lead made it"), "{words}");
+    assert_eq!(scene.routed().as_deref(), Some("a"));
+    scene.server.remove_pod("a");
+    assert_eq!(kinds(&scene.settle()), [StepKind::Slice]);
+    assert_eq!(scene.routed(), None);
+    assert_eq!(scene.leader(), leader, "it is left alone");
+}
+
+#[test]
+fn a_slice_without_labels_under_our_name_is_reported_and_left_alone() {
+    for labelled in [false, true] {
+        let mut squatter = foreign_slice("web-leader-zen-lead-ipv4", "other");
+        if !labelled {
+            squatter.metadata.labels = None;
+        }
+        let mut scene = Scene::with(service("web").enabled(), pair());
+        let squatter = scene.server.put_slice(squatter);
+        assert_eq!(kinds(&scene.settle()), [StepKind::CreateLeader, StepKind::Mirror]);
+        let words = "EndpointSlice web-leader-zen-lead-ipv4 has the name that zen-lead needs and was not \
+                     made by zen-lead; delete it; a: standby; b: standby";
+        assert_eq!(scene.condition(), ("False".into(), "OwnershipConflict".into(), words.into()));
+        assert_eq!(scene.lock(), squatter);
+        scene.server.remove_slice("web-leader-zen-lead-ipv4");
+        scene.settle();
+        assert_eq!(scene.routed().as_deref(), Some("a"));
+    }
+}
+
+#[test]
+fn a_write_of_a_slice_that_is_refused_is_reported_as_it_is() {
+    let message = "admission webhook \"x\" denied the request".to_owned();
+    let refused = [Blocked {
+        kind: StepKind::Slice,
+        reason: EventReason::Forbidden,
+        message: message.clone(),
+    }];
+    let settle = |scene: &mut Scene| {
+        let mut n = 0;
+        while let Action::Do(step) =
+            decide(&scene.snapshot(), &Context { blocked: &refused, ..scene.context() }).action
+        {
+            scene.perform(&step);
+            n += 1;
+            assert!(n < 20, "{step:?}");
+        }
+    };
+    // The leader is gone, and the slice cannot say so.
+    let mut scene = Scene::served(pair());
+    scene.server.remove_pod("a");
+    settle(&mut scene);
+    assert_eq!(scene.routed().as_deref(), Some("a"));
+    let words =
+        format!("{message}; the EndpointSlice still names a, which cannot lead; b: standby");
+    assert_eq!(scene.condition(), ("False".into(), "Forbidden".into(), words));
+    assert_eq!(scene.leader().metadata.annotations.unwrap()[status::CURRENT_LEADER], "");
+    // A planned switch is refused: the leader of before is fit and routed.
+    let mut scene = Scene::served(pair());
+    scene.server.put_service(scene.source().set("sticky", "false"));
+    scene.settle();
+    scene.server.put_pod(pod("c").age(99).ready_for(5));
+    settle(&mut scene);
+    let words = format!("a leads; b: standby; c: standby; {message}");
+    assert_eq!(scene.condition(), ("True".into(), "LeaderRoutingAvailable".into(), words));
+    assert_eq!(scene.leader().metadata.annotations.unwrap()[status::CURRENT_LEADER], "ns/a");
+}
+
+#[test]
+fn a_leader_service_held_by_a_finalizer_says_what_is_routed() {
+    let mut scene = Scene::served(pair());
+    let mut leader = scene.leader();
+    leader.metadata.finalizers = Some(vec!["example.com/hold".into()]);
+    leader.metadata.deletion_timestamp = Some(Time(at(0)));
+    scene.server.put_service(leader);
+    scene.server.remove_pod("a");
+    scene.settle();
+    assert_eq!(scene.condition().2, "b leads");
+    scene.server.remove_pod("b");
+    scene.settle();
+    assert_eq!(scene.condition().0, "False");
+}
