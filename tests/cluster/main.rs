@@ -19,6 +19,7 @@ mod admission;
 mod bad_services;
 mod certificates;
 mod churn;
+mod clumsy;
 mod commands;
 mod conflicts;
 mod crash;
@@ -29,6 +30,7 @@ mod families;
 mod faults;
 mod fields;
 mod first_leader;
+mod inputs;
 mod invalid;
 mod lifecycle;
 mod limits;
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         bad_services::tests(),
         invalid::tests(),
         observability::tests(),
+        inputs::tests(),
     ];
     // Each of these ends or stops replicas, so it has the cluster to itself.
     let alone = [
@@ -95,6 +98,8 @@ fn main() -> ExitCode {
         churn::tests(),
         dry_run::tests(),
         abuse::tests(),
+        inputs::alone(),
+        clumsy::tests(),
         // Last: it judges the calls of the whole run.
         rights::tests(),
     ];
