@@ -5,7 +5,7 @@
 //! calls wait for their turn, makes them after that. That a leader Service has no selector is
 //! `decide`'s business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +15,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use crate::clock;
 use crate::decide::Target;
+use crate::decode::Decoded;
 use crate::index::service::selector;
 use crate::index::slice::controller_uid;
 use crate::index::{Snapshot, SourceState};
@@ -26,7 +28,8 @@ use crate::keys::{kubernetes, status};
 use crate::metrics::Metrics;
 use crate::names::ServiceKey;
 use crate::reconcile::Reconciler;
-use crate::retry::{CallError, Delays};
+use crate::replica;
+use crate::retry::CallError;
 use crate::shutdown::Shutdown;
 use crate::supervise::Supervisor;
 use crate::version::Rv;
@@ -36,8 +39,11 @@ use crate::watches;
 /// Between two looks while there is anything: what is not to be removed yet (the selector is still
 /// on) may be at the next one, and no event of its own says so.
 const LOOK: Duration = Duration::from_secs(1);
-/// Longest wait after failures.
-const MAX_DELAY: Duration = Duration::from_mins(1);
+/// The wait before the second attempt to remove one; it doubles.
+const FIRST_DELAY: Duration = Duration::from_secs(2);
+/// Longest wait between two attempts; a replica that is not the first for a Service waits three times as
+/// long.
+const MAX_DELAY: Duration = Duration::from_mins(5);
 
 /// An object of a built-in controller that carries the label of a leader Service: they copy the
 /// labels of the Service (kubernetes/endpointslice `setEndpointSliceLabels`, `endpoints_controller`).
@@ -61,15 +67,14 @@ pub enum Made {
 }
 
 impl Leftover {
-    fn slice(slice: EndpointSlice) -> Option<(ServiceKey, Self)> {
-        let made = Made::Slice(controller_uid(&slice.metadata)?.to_owned());
-        let service = slice.metadata.labels.as_ref()?.get(kubernetes::SERVICE_NAME)?.clone();
-        Self::read(slice.metadata, made, service)
+    fn slice(meta: &ObjectMeta) -> Option<(ServiceKey, Self)> {
+        let made = Made::Slice(controller_uid(meta)?.to_owned());
+        let service = meta.labels.as_ref()?.get(kubernetes::SERVICE_NAME)?.clone();
+        Self::read(meta.clone(), made, service)
     }
 
-    fn endpoints(endpoints: Endpoints) -> Option<(ServiceKey, Self)> {
-        let service = endpoints.metadata.name.clone()?;
-        Self::read(endpoints.metadata, Made::Endpoints, service)
+    fn endpoints(meta: &ObjectMeta) -> Option<(ServiceKey, Self)> {
+        Self::read(meta.clone(), Made::Endpoints, meta.name.clone()?)
     }
 
     /// With the source its label names; `None` where it is being deleted already.
@@ -90,7 +95,8 @@ impl Leftover {
             return false;
         };
         snapshot.leaders.iter().any(|leader| {
-            snapshot.owns(leader, uid)
+            leader.unreadable.is_none()
+                && snapshot.owns(leader, uid)
                 && leader.name() == self.service
                 && selector(&leader.object).next().is_none()
                 && match &self.made {
@@ -126,26 +132,26 @@ impl Found {
 }
 
 /// Delivers the objects of one kind.
-struct FoundSink<K> {
+struct FoundSink {
     found: Arc<Found>,
     pile: fn(&Found) -> &Pile,
-    read: fn(K) -> Option<(ServiceKey, Leftover)>,
+    read: fn(&ObjectMeta) -> Option<(ServiceKey, Leftover)>,
 }
 
-impl<K> FoundSink<K> {
+impl FoundSink {
     fn change(&self, change: impl FnOnce(&mut BTreeMap<Place, (ServiceKey, Leftover)>)) {
         change(&mut (self.pile)(&self.found).lock());
         self.found.changed.notify_one();
     }
 }
 
-impl<K: Watched> Sink<K> for FoundSink<K> {
+impl<K: Watched> Sink<K> for FoundSink {
     /// Where it is, and what is left over there.
     type Kept = (Place, Option<(ServiceKey, Leftover)>);
 
     fn trim(&self, object: K) -> Self::Kept {
         let place = (object.namespace().unwrap_or_default(), object.name_any());
-        (place, (self.read)(object))
+        (place, (self.read)(object.meta()))
     }
 
     fn reset(&self, objects: Vec<Self::Kept>, _: Rv) {
@@ -192,7 +198,7 @@ pub fn start(
         shutdown,
         "built-in slices watch",
         &slices,
-        Api::<EndpointSlice>::all(client.clone()),
+        Api::<Decoded<EndpointSlice>>::all(client.clone()),
         labels(kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER),
         FoundSink { found: found.clone(), pile: |f| &f.slices, read: Leftover::slice },
     );
@@ -203,7 +209,7 @@ pub fn start(
         shutdown,
         "built-in Endpoints watch",
         &endpoints,
-        Api::<Endpoints>::all(client.clone()),
+        Api::<Decoded<Endpoints>>::all(client.clone()),
         labels(kubernetes::ENDPOINTS_MANAGED_BY, kubernetes::ENDPOINTS_CONTROLLER),
         FoundSink { found: found.clone(), pile: |f| &f.endpoints, read: Leftover::endpoints },
     );
@@ -214,71 +220,78 @@ pub fn start(
     });
 }
 
+/// When each is tried again, by uid, and the wait before that.
+type Tried = HashMap<String, (Instant, Duration)>;
+
 async fn keep_removing(on: &Reconciler, found: &Found, metrics: &Metrics) {
-    let mut delays = Delays::new(LOOK, MAX_DELAY);
+    let mut tried = Tried::new();
     loop {
         let all = found.by_source();
         metrics.set_cache_size("leftovers", all.values().map(Vec::len).sum());
+        let there: HashSet<&str> = all.values().flatten().map(|l| &*l.target.uid).collect();
+        tried.retain(|uid, _| there.contains(&**uid));
         if all.is_empty() {
             found.changed.notified().await;
             continue;
         }
-        let wait = match remove(on, all).await {
-            Ok(()) => {
-                delays.reset();
-                LOOK
-            }
-            Err(error) => {
-                let wait = delays.next_delay();
-                warn!(
-                    "what a built-in controller left behind a leader Service is not removed: {error}; \
-                     tried again in {wait:?}"
-                );
-                wait
-            }
-        };
-        // What cannot be removed must not hold up what comes after it.
-        let look = async {
-            sleep(LOOK).await;
-            found.changed.notified().await;
-        };
-        tokio::select! { () = sleep(wait) => {}, () = look => {} }
+        remove(on, all, &mut tried).await;
+        sleep(LOOK).await;
     }
 }
 
 /// Removes what is left over by a read of its namespace; without one, the cache only says where to
-/// look. The others are tried although one failed; the last error is told.
-async fn remove(
-    on: &Reconciler,
-    all: BTreeMap<ServiceKey, Vec<Leftover>>,
-) -> Result<(), CallError> {
-    let mut result = Ok(());
+/// look. Each is tried by itself, with growing pauses: what cannot be removed holds up nothing else, and
+/// makes no calls without end, whatever the answer is.
+async fn remove(on: &Reconciler, all: BTreeMap<ServiceKey, Vec<Leftover>>, tried: &mut Tried) {
     for (source, mut some) in all {
         let cached = on.index.read().snapshot(&source);
-        some.retain(|left| left.is_left_over(&cached));
+        let now = clock::monotonic();
+        some.retain(|left| {
+            let held = tried.get(&left.target.uid).is_some_and(|(until, _)| *until > now);
+            !held && left.is_left_over(&cached)
+        });
         if some.is_empty() {
             continue;
         }
-        match on.reader.read(&source).await {
+        let first = replica::rank(&on.me, &on.replicas.read(), &source) == 0;
+        for left in &some {
+            let last = tried.get(&left.target.uid).map(|(_, wait)| *wait);
+            let wait = last.map_or(FIRST_DELAY, |wait| (2 * wait).min(MAX_DELAY));
+            let pause = if first { wait } else { 3 * wait };
+            tried.insert(left.target.uid.clone(), (now + pause, wait));
+        }
+        let outcome = match on.reader.read(&source).await {
             Ok(read) => {
                 let read = read.snapshot(&source);
                 some.retain(|left| left.is_left_over(&read));
+                remove_all(on, &source, &some).await
             }
-            Err(error) => {
-                result = Err(error);
-                continue;
-            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            warn!(
+                key = %source,
+                "what a built-in controller left behind a leader Service is not removed: {error}; \
+                 tried again with pauses that grow to {MAX_DELAY:?}"
+            );
         }
-        for left in some {
-            match on.applier.delete_leftover(&source, &left).await {
-                Ok(()) => info!(
-                    key = %source, leader_service = %left.service, name = %left.target.name,
-                    "removed what a built-in controller left behind a leader Service"
-                ),
-                // Somebody was faster; the watch tells what came of it.
-                Err(CallError::Conflict { .. }) => {}
-                Err(error) => result = Err(error),
-            }
+    }
+}
+
+/// The others are tried although one failed; the last error is reported.
+async fn remove_all(
+    on: &Reconciler,
+    source: &ServiceKey,
+    some: &[Leftover],
+) -> Result<(), CallError> {
+    let mut result = Ok(());
+    for left in some {
+        match on.applier.delete_leftover(source, left).await {
+            Ok(()) => info!(
+                key = %source, leader_service = %left.service, name = %left.target.name,
+                "removed what a built-in controller left behind a leader Service"
+            ),
+            Err(error) => result = Err(error),
         }
     }
     result

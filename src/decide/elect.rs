@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::index::pod::{Family, Pod};
+use crate::index::pod::{Family, Known, Pod};
 use crate::spec::LeaderSpec;
 
 /// Why a pod became leader; the label of `zen_lead_failover_count_total`.
@@ -26,7 +26,7 @@ pub enum Reason {
     PodNotReady,
     /// The last leader has no address of the Service's family.
     PodWithoutAddress,
-    /// Not sticky: another pod comes first.
+    /// Another pod comes first: not sticky, or the source that is followed is led by that one.
     Preferred,
 }
 
@@ -73,6 +73,8 @@ pub enum Standing {
     Finished,
     /// No address of the Service's first family.
     NoAddress,
+    /// It cannot be read, or not any longer.
+    Unreadable,
 }
 
 impl Standing {
@@ -86,6 +88,7 @@ impl Standing {
             Self::Terminating => "terminating",
             Self::Finished => "finished",
             Self::NoAddress => "no address of the Service's first IP family",
+            Self::Unreadable => "cannot be read",
         }
     }
 }
@@ -150,6 +153,8 @@ pub struct Rules<'a> {
     pub family: Family,
     /// A new leader may be chosen; otherwise only the incumbent may stay.
     pub may_promote: bool,
+    /// The uid of the only pod that may be chosen: the leader of the source that this one follows.
+    pub only: Option<&'a str>,
     /// The present time.
     pub now: Timestamp,
     /// A switch that was begun: its timers have run out, by a clock that may be ahead of ours.
@@ -177,13 +182,15 @@ pub fn elect(pods: &[Arc<Pod>], incumbent: Option<&Incumbent>, rules: &Rules<'_>
         incumbent_healthy,
         not_ready_since: None,
         again_at: next_ready,
-        available: pods.iter().filter(|p| eligible(p)).count(),
+        available: pods.iter().filter(|p| eligible(p) && p.known == Known::Now).count(),
         standings: Vec::new(),
         incumbent_stayed: None,
     };
     let routed = Conditions { ready: true, serving: true, terminating: false };
-    let stays = incumbent_healthy && (rules.spec.sticky || !rules.may_promote);
     let best = candidates.first().filter(|_| rules.may_promote);
+    // The followed source has another leader, which can lead here too.
+    let superseded = rules.only.is_some() && best.is_some();
+    let stays = incumbent_healthy && !superseded && (rules.spec.sticky || best.is_none());
     match (last, best) {
         (Some(pod), _) if stays => choice.endpoint = Some((pod.clone(), routed)),
         (Some(pod), Some(first)) if incumbent_healthy && first.uid == pod.uid => {
@@ -247,8 +254,15 @@ fn candidates(
     let revisions = revision_order(pods);
     let mut next = None;
     let mut found: Vec<Arc<Pod>> = Vec::new();
-    for pod in pods.iter().filter(|p| p.eligible() && p.address(rules.family).is_some()) {
+    let may_lead = |p: &Arc<Pod>| rules.only.is_none_or(|only| *p.uid == *only);
+    for pod in
+        pods.iter().filter(|p| p.eligible() && p.address(rules.family).is_some() && may_lead(p))
+    {
         let is_incumbent = incumbent.is_some_and(|i| *i.uid == *pod.uid);
+        // What was known before keeps a leader and makes none.
+        if pod.known != Known::Now && !is_incumbent {
+            continue;
+        }
         match ready_long_enough_at(pod, rules) {
             Some(at) if !is_incumbent && at > rules.now_for(pod) => next = earliest(next, Some(at)),
             _ => found.push(pod.clone()),
@@ -317,6 +331,8 @@ fn standings(pods: &[Arc<Pod>], choice: &Choice, rules: &Rules<'_>) -> Vec<(Arc<
                 Standing::Finished
             } else if p.terminating() {
                 Standing::Terminating
+            } else if p.known != Known::Now {
+                Standing::Unreadable
             } else if !p.readiness.ready {
                 Standing::NotReady
             } else if p.address(rules.family).is_none() {

@@ -11,10 +11,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 
 use super::elect::Choice;
+use super::hold::hold;
 use super::mirror::{self, Readiness};
 use super::serve::Case;
 use super::slices;
-use super::{Blocked, Context, Notice, Step, StepKind, Target, bookkeeping, desired};
+use super::{Blocked, Context, Notice, Step, StepKind, Target, bookkeeping, desired, follow};
 use crate::events::Reason;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::snapshot::{Holder, SourceState};
@@ -31,8 +32,10 @@ pub(super) struct Routing {
     pub(super) steps: Vec<Step>,
     pub(super) marks: Marks,
     pub(super) outranked: bool,
-    /// A leader Service that cannot be served: somebody else has the name of its lock.
+    /// A leader Service that cannot be served: an EndpointSlice that is not ours has the name of its lock.
     pub(super) taken: bool,
+    /// That name, where zen-lead never wrote the EndpointSlice: garbage collection will not take it.
+    pub(super) squatted: Option<String>,
     pub(super) may_take_over: bool,
     /// The Services seen here are ahead of the slices: read before writing.
     pub(super) doubtful: bool,
@@ -52,11 +55,14 @@ struct Problem {
 }
 
 /// What is done with the leader Services of a source.
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Course<'a> {
     /// The source is gone: nobody is routed; garbage collection takes the rest.
     Abandon,
     /// The source does not ask for a leader (any more).
     TakeDown { source: Option<&'a Service>, uid: &'a str },
+    /// What the source asks for cannot be read: what exists for it stays.
+    Hold { uid: &'a str, error: &'a str },
     /// Serve this leader Service by these rules.
     Serve {
         source: &'a Service,
@@ -80,7 +86,11 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             take_down(&mut routing, snapshot, ctx, source, uid);
             disown(&mut routing, snapshot, ctx, uid);
         }
+        Course::Hold { uid, error } => {
+            hold(&mut routing, snapshot, ctx, uid, error);
+        }
         Course::Serve { source, uid, leader, spec, valid, problem } => {
+            let problem = problem.or_else(|| leader.as_deref().and_then(unreadable));
             let case = Case { snapshot, ctx, source, uid, spec: &spec, valid };
             if let Some(leader) = &leader {
                 case.serve(&mut routing, leader);
@@ -109,6 +119,11 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             let problem =
                 if valid { refusal(ctx, &routing, leader.is_none()).or(problem) } else { problem };
             let blocked = problem.is_some() || source.metadata.deletion_timestamp.is_some();
+            // These do not keep a leader Service from being made.
+            let problem = problem.or_else(|| routing.squatted.as_deref().map(name_taken));
+            let problem = problem.or_else(|| {
+                valid.then(|| flaw(snapshot, source, &spec, leader.as_deref())).flatten()
+            });
             if leader.is_none() && !blocked {
                 let service = desired::leader_service(source, &spec, ctx.version);
                 routing.steps.push(Step::CreateLeader(Box::new(service)));
@@ -129,25 +144,58 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
 /// What was refused lately and is still wanted. Once another replica has done it, it is nobody's
 /// problem any more: to go on telling it would undo what that one writes, and it would write again.
 fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Problem> {
-    // A namespace that is being deleted is nobody's problem.
-    let kinds =
-        [StepKind::CreateLeader, StepKind::PatchLeader, StepKind::CreateSlice, StepKind::Slice];
+    // A namespace that is being deleted is nobody's problem. The weightiest first, and always the same
+    // one: replicas that report different ones would undo each other's condition.
+    let kinds = [
+        StepKind::CreateLeader,
+        StepKind::Slice,
+        StepKind::CreateSlice,
+        StepKind::PatchLeader,
+        StepKind::DeleteLeader,
+        StepKind::Mirror,
+    ];
     let wanted = |blocked: &&Blocked| {
-        kinds.contains(&blocked.kind)
-            && ((leaderless && blocked.kind == StepKind::CreateLeader)
-                || routing.steps.iter().any(|step| blocked.refuses(step)))
+        (leaderless && blocked.kind == StepKind::CreateLeader)
+            || routing.steps.iter().any(|step| blocked.refuses(step))
     };
-    ctx.blocked.iter().find(wanted).map(|blocked| Problem {
+    let weight = |blocked: &&Blocked| kinds.iter().position(|kind| *kind == blocked.kind);
+    let all = ctx.blocked.iter().filter(|b| weight(b).is_some()).filter(wanted);
+    all.min_by_key(|b| (weight(b), b.message.clone())).map(|blocked| Problem {
         reason: blocked.reason,
         message: blocked.message.clone(),
         limit: None,
     })
 }
 
+/// What a source does not get although it is served: the leader of another source, to be published,
+/// or its IP family.
+fn flaw(
+    snapshot: &Snapshot,
+    source: &Service,
+    spec: &LeaderSpec,
+    leader: Option<&Leader>,
+) -> Option<Problem> {
+    let leader = leader.map(|leader| &leader.object);
+    let message = if let Some(why) = follow::flaw(snapshot, spec) {
+        why
+    } else if spec.unnamed_provider_annotations.is_empty() {
+        desired::stuck_family(leader?, source)?
+    } else {
+        let type_ = leader.and_then(|l| l.spec.as_ref()?.type_.as_deref()).unwrap_or("ClusterIP");
+        format!(
+            "{} stays of type {type_}, and no provider annotation is copied: {}",
+            spec.leader_service_name,
+            spec::provider::unnamed_reason(&spec.unnamed_provider_annotations)
+        )
+    };
+    Some(Problem { reason: Reason::InvalidService, message, limit: None })
+}
+
 fn course(snapshot: &Snapshot) -> Course<'_> {
     let (uid, judged) = match &snapshot.source {
         SourceState::Absent => return Course::Abandon,
         SourceState::Plain { uid } => return Course::TakeDown { source: None, uid },
+        SourceState::Unreadable { uid, error } => return Course::Hold { uid, error },
         SourceState::Judged { uid, source } => (uid, source),
     };
     let source = &judged.object;
@@ -190,6 +238,14 @@ fn course(snapshot: &Snapshot) -> Course<'_> {
             Course::Serve { source, uid, leader, spec, valid: true, problem }
         }
     }
+}
+
+/// An EndpointSlice of others holds the name of the lock: no pod can be routed.
+fn name_taken(slice: &str) -> Problem {
+    let message = format!(
+        "EndpointSlice {slice} has the name that zen-lead needs and was not made by zen-lead; delete it"
+    );
+    Problem { reason: Reason::OwnershipConflict, message, limit: None }
 }
 
 /// No number of pods is told: a message that changes with each pod would be written for each pod.
@@ -248,6 +304,14 @@ fn claim(
             "Service {name:?} exists and was not made by zen-lead; it is left alone; {instead} or \
              delete it"
         ))),
+        Holder::Unreadable { error } => Err(Problem {
+            reason: Reason::Unreadable,
+            message: format!(
+                "Service {name:?} cannot be read ({error}), so it is left alone and no leader Service \
+                 is made; correct that field, delete the Service or {instead}"
+            ),
+            limit: None,
+        }),
         Holder::Free => match (&snapshot.older_rival, snapshot.over_limit) {
             (Some(rival), _) => Err(conflict(format!(
                 "the older Service {:?} asks for the leader Service {name:?} too; {instead}",
@@ -265,6 +329,21 @@ fn claim(
             _ => Ok(None),
         },
     }
+}
+
+/// A leader Service that cannot be read goes on, as far as its slices are concerned.
+fn unreadable(leader: &Leader) -> Option<Problem> {
+    let error = leader.unreadable.as_ref()?;
+    Some(Problem {
+        reason: Reason::Unreadable,
+        message: format!(
+            "the leader Service {:?} cannot be read ({error}): its EndpointSlices are kept up to date, \
+             its own fields and conditions are not; correct that field, or delete it to have it made \
+             anew",
+            leader.name()
+        ),
+        limit: None,
+    })
 }
 
 fn invalid(violations: &[Violation]) -> Problem {
@@ -288,7 +367,7 @@ fn fallback(snapshot: &Snapshot) -> LeaderSpec {
         failover_min_delay: Duration::ZERO,
         ports_mode: PortsMode::Partial,
         leader_type: LeaderType::default(),
-        copy_annotations: Vec::new(),
+        ..LeaderSpec::default()
     }
 }
 
@@ -302,7 +381,8 @@ fn routes(snapshot: &Snapshot, leader: &Leader) -> bool {
 /// one any longer; garbage collection takes it. What merely cannot be proved to be ours keeps its
 /// leader for as long as that one is fit: a label that was changed takes no traffic from a healthy pod.
 fn disown(routing: &mut Routing, snapshot: &Snapshot, ctx: &Context<'_>, uid: &str) {
-    for leader in snapshot.leaders.iter().filter(|l| !snapshot.owns(l, uid)) {
+    let readable = snapshot.leaders.iter().filter(|l| l.unreadable.is_none());
+    for leader in readable.filter(|l| !snapshot.owns(l, uid)) {
         let earlier = leader.owner.as_ref().is_some_and(|o| o.name == snapshot.key.name);
         if earlier {
             empty_slices(routing, snapshot, ctx, [leader], true);
@@ -390,7 +470,9 @@ fn remove_others(
     keep: Option<&Leader>,
     uid: &str,
 ) {
-    for leader in own(snapshot, uid).filter(|l| keep.is_none_or(|k| k.uid() != l.uid())) {
+    let others = own(snapshot, uid).filter(|l| keep.is_none_or(|k| k.uid() != l.uid()));
+    // One that cannot be read may not be what it was.
+    for leader in others.filter(|l| l.unreadable.is_none()) {
         // What may be asked for again by now is destroyed: that rests on a read.
         routing.doubtful = true;
         empty_slices(routing, snapshot, ctx, [leader], false);

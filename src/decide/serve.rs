@@ -13,7 +13,7 @@ use super::mirror::{self, Readiness};
 use super::ports::{self, Ports};
 use super::routing::Routing;
 use super::slices::{self, Present, SliceWrite, Version};
-use super::{Blocked, Context, Step, Target, bookkeeping, desired};
+use super::{Blocked, Context, Step, Target, bookkeeping, desired, follow};
 use crate::events::Reason;
 use crate::index::Snapshot;
 use crate::index::evidence::slice_name;
@@ -40,7 +40,9 @@ impl Case<'_> {
     pub(super) fn serve(&self, routing: &mut Routing, leader: &Arc<Leader>) {
         let Self { snapshot, ctx, source, uid, spec, valid } = *self;
         let strangers = Strangers::beside(snapshot, leader);
-        let mut families = slices::families(&leader.object);
+        // One that was never read has the families of its source.
+        let families_of = if leader.object.spec.is_some() { &leader.object } else { source };
+        let mut families = slices::families(families_of);
         let taken = |f: Family| strangers.hold(&slice_name(leader.name(), f));
         // Where somebody else has the follower's name, the lock must not wait for it.
         families.retain({
@@ -56,19 +58,35 @@ impl Case<'_> {
         let outranked = newer != Newer::No && !takes_over;
         let asked = asked(source);
         let begun = present.begun(&asked);
+        let follow = follow::follow(snapshot, spec);
+        let unread = unreadable(snapshot, leader, incumbent.as_ref());
         let rules = Rules {
             spec,
             family: families[0],
             // Over what a newer version wrote, an older one only takes out.
-            may_promote: valid && snapshot.pods_known && !outranked,
+            may_promote: valid
+                && snapshot.pods_known
+                && !outranked
+                && !follow.waits()
+                && unread.is_none(),
+            only: follow.only(),
             now: ctx.now,
             begun: begun.as_ref(),
         };
-        let choice = elect::elect(&snapshot.pods, incumbent.as_ref(), &rules);
+        let mut choice = elect::elect(&snapshot.pods, incumbent.as_ref(), &rules);
+        if follow.waits() {
+            // They wait for no timer, and none of them can lead now.
+            choice.available = 0;
+        }
         let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
         routing.marks = routing.marks.max(present.marks());
         routing.outranked |= outranked;
         routing.taken |= taken(families[0]);
+        let lock_name = slice_name(leader.name(), families[0]);
+        let squats = |s: &&Arc<Slice>| *s.name == *lock_name && !(s.managed && s.stamped);
+        if taken(families[0]) && snapshot.slices.iter().any(|s| squats(&s)) {
+            routing.squatted = Some(lock_name);
+        }
         routing.may_take_over |= newer == Newer::Gone;
         routing.doubtful |= truth.as_ref().is_some_and(|t| t.epoch < mirrored.epoch);
         routing.again_at = elect::earliest(routing.again_at, choice.again_at);
@@ -94,29 +112,39 @@ impl Case<'_> {
             pods: &snapshot.pods,
             deselected: &snapshot.deselected,
         };
-        let may_create = source.metadata.deletion_timestamp.is_none() && !leader.deleting();
-        let next = if taken(families[0]) {
+        let known = leader.unreadable.is_none();
+        let may_create =
+            source.metadata.deletion_timestamp.is_none() && !leader.deleting() && known;
+        let next = if unread.is_some() {
+            // What is there may be right: it stays.
+            None
+        } else if taken(families[0]) {
             // Nothing can be created under the name of somebody else's slice, and without the lock
             // nobody leads.
             present.follower().and_then(|f| slices::emptied(f, snapshot.marks, ctx))
         } else {
             slices::next(&wanted, &present)
                 .filter(|next| may_create || !matches!(next.write, SliceWrite::Create(_)))
+                .filter(|next| known || !matches!(next.write, SliceWrite::Delete { .. }))
         };
         let next = next.map(|next| Step::Slice(Box::new(next)));
         let refused = next.as_ref().and_then(|step| ctx.blocked_by(step));
         routing.steps.extend(next);
-        if !leader.deleting() {
+        // It routes all the same, but is not in everything as the source asks.
+        let mut unpatched = None;
+        if !leader.deleting() && known {
             let signs = bookkeeping::repair(&leader.object, &snapshot.key.name, uid);
-            let drift = desired::leader_service(source, spec, ctx.version);
-            let drift = desired::drift(&leader.object, &drift).filter(|_| valid);
+            let drift = desired::repair(&leader.object, source, spec, ctx.version);
+            let drift = drift.filter(|_| valid);
             if let Some(patch) = bookkeeping::both(drift, signs) {
-                routing.steps.push(Step::PatchLeader(Target::as_seen(&leader.object), patch));
+                let patch = Step::PatchLeader(Target::as_seen(&leader.object), patch);
+                unpatched = ctx.blocked_by(&patch);
+                routing.steps.push(patch);
             }
         }
         // What is reported is what is routed: by the lock as it is on the server.
         let routed = routed(snapshot, &present);
-        let state = Findings {
+        let mut state = Findings {
             choice: &choice,
             routed: routed.as_ref(),
             strangers: &strangers,
@@ -125,11 +153,20 @@ impl Case<'_> {
             valid,
         }
         .readiness();
+        let stays = unread.is_some();
+        if let Some((known, message)) = unread {
+            let message = format!("{message}; {}", state.message);
+            let ready = known && routed.is_some();
+            state = Readiness { ready, reason: Reason::Unreadable, message };
+        }
+        if let Some(blocked) = unpatched {
+            state.message = format!("{}; {}", state.message, blocked.message);
+        }
         let truth = truth.unwrap_or_else(|| mirrored.clone());
         let settings = valid.then(|| spec::settings_json(spec));
         let name = routed.as_ref().map(|r| r.name.as_str());
         let mirror = mirror::wanted(leader, &truth, name, &state, settings, ctx.now);
-        if !mirror::says(&leader.object, &mirror) {
+        if known && !mirror::says(&leader.object, &mirror) {
             let notices = mirror::notices(leader, &truth, &state);
             // With its version: a late writer must not take the epoch back.
             let target = Target::as_seen(&leader.object);
@@ -137,8 +174,11 @@ impl Case<'_> {
         }
         // The leader Service that is asked for is served first; the report is about that one.
         if routing.report.is_none() {
-            routing.report =
-                Some(report(&choice, &truth, &present, routed.as_ref(), &state, &missing));
+            let mut report = report(&choice, &truth, &present, routed.as_ref(), &state, &missing);
+            if stays && state.ready {
+                report.leader_since = truth.switched_at;
+            }
+            routing.report = Some(report);
             routing.missing_ports = missing;
             routing.choice = Some(choice);
         }
@@ -264,7 +304,7 @@ impl Strangers {
             names
         };
         let here = |s: &Slice| *s.service == *leader.name();
-        let stranger = |s: &Slice| !(here(s) && s.is_ours(leader));
+        let stranger = |s: &Slice| s.unreadable.is_none() && !(here(s) && s.is_ours(leader));
         let ours = [Family::V4, Family::V6].map(|f| slice_name(leader.name(), f));
         Self {
             tied: names(&|s| here(s) && s.tied && stranger(s) && !s.deleting),
@@ -275,6 +315,36 @@ impl Strangers {
     fn hold(&self, name: &str) -> bool {
         self.holders.iter().any(|held| held == name)
     }
+}
+
+/// Why the slices must stay as they are: one of them cannot be read, or nothing is known of the pod
+/// that leads. With it, whether they can still be taken to route.
+fn unreadable(
+    snapshot: &Snapshot,
+    leader: &Leader,
+    incumbent: Option<&Incumbent>,
+) -> Option<(bool, String)> {
+    let mut slices = snapshot.slices.iter().filter(|s| *s.service == *leader.name());
+    if let Some((slice, error)) = slices.find_map(|s| Some((s, s.unreadable.as_ref()?))) {
+        return Some((
+            false,
+            format!(
+                "EndpointSlice {} cannot be read ({error}) and is left as it is; correct that field, \
+                 or delete the EndpointSlice to have it made anew",
+                slice.name
+            ),
+        ));
+    }
+    let mut pods = snapshot.pods.iter().chain(&snapshot.deselected);
+    let pod = pods.find(|p| incumbent.is_some_and(|i| *i.uid == *p.uid) && p.unjudged())?;
+    Some((
+        true,
+        format!(
+            "the leading pod {} cannot be read, so it stays the leader; correct it, or delete it to \
+             have another one lead",
+            pod.name
+        ),
+    ))
 }
 
 /// What was found of a leader Service, for its condition.

@@ -2,11 +2,14 @@
 
 mod bookkeeping;
 mod families;
+mod follow;
 mod hazards;
 mod limits;
 mod ownership;
 mod protocol;
+mod published;
 mod told;
+mod unreadable;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

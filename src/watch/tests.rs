@@ -17,6 +17,9 @@ use crate::clock::{Clock, monotonic};
 use crate::retry;
 use crate::testing::{FakeApi, Fault};
 
+/// Read strictly: what is lenient is tested in `decode`.
+impl Watched for ConfigMap {}
+
 const MAPS: &str = "/api/v1/namespaces/n/configmaps";
 
 /// Keeps name and value of each object, and the story of what it was told.
@@ -285,7 +288,7 @@ async fn over_a_real_connection_too() {
     tokio::time::resume();
     let api = FakeApi::new();
     let (uri, server) = api.listen().await;
-    let client = retry::client(Config::new(uri)).unwrap();
+    let client = retry::client(Config::new(uri), None).unwrap();
     let mut scene = Scene::with(client, Selector::all());
     scene.tasks.spawn(server);
     scene.handle.synced().await;

@@ -20,6 +20,7 @@ mod bad_services;
 mod certificates;
 mod churn;
 mod clumsy;
+mod commands;
 mod conflicts;
 mod crash;
 mod drift;
@@ -39,6 +40,7 @@ mod observability;
 mod offline;
 mod partitions;
 mod ports;
+mod proxy_env;
 mod quota;
 mod replicas;
 mod rest;
@@ -49,6 +51,7 @@ mod support;
 mod timing;
 mod tracing;
 mod unreachable;
+mod unreadable;
 
 use std::process::ExitCode;
 
@@ -84,9 +87,12 @@ fn main() -> ExitCode {
         metrics::tests(),
         monitoring::tests(),
         retries::tests(),
+        proxy_env::tests(),
+        commands::tests(),
         tracing::tests(),
         limits::tests(),
         replicas::tests(),
+        unreadable::tests(),
         crash::tests(),
         rest::tests(),
         churn::tests(),

@@ -1,15 +1,16 @@
 //! What must hold once nothing moves any more: the right pod leads, everything says so, and nothing is left
 //! over.
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
 use zen_lead::keys::{kubernetes, setting, status};
 
 use crate::checks::{Bad, bad};
 use crate::facts::{
-    Asks, asks, has_address, healthy, is_leader_of, is_slice_of, label, leader_name, ready_since,
-    routed, seconds, selected, sticky, text,
+    Asks, asks, has_address, healthy, is_leader_of, is_slice_of, label, leader_name, led_by,
+    ready_since, routed, seconds, selected, sticky, text,
 };
 use crate::fixtures::api::{Server, Stored};
+use crate::repaired::repaired;
 
 /// Judges the world at rest.
 ///
@@ -18,8 +19,9 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
     for name in sources {
         let source = server.services.now.get(*name);
         let uid = source.map(Stored::id).unwrap_or_default();
-        let own: Vec<&Service> =
-            server.services.now.values().filter(|s| is_leader_of(s, name, &uid)).collect();
+        let wanted = source.map_or_else(|| format!("{name}-leader"), leader_name);
+        let leads = |s: &Service| is_leader_of(s, &server.slices.now, name, &uid, &wanted);
+        let own: Vec<&Service> = server.services.now.values().filter(|s| leads(s)).collect();
         let Some(source) = source.filter(|s| asks(s) != Asks::Nothing) else {
             if !own.is_empty() {
                 let names: Vec<_> = own.iter().map(|s| s.name()).collect();
@@ -27,9 +29,8 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
             }
             continue;
         };
-        let wanted = leader_name(source);
         let holder = server.services.now.get(&wanted);
-        let mine = holder.filter(|h| is_leader_of(h, name, &uid));
+        let mine = holder.filter(|h| leads(h));
         let valid = asks(source) == Asks::Leader;
         if valid && holder.is_none() {
             return bad("at rest: the leader Service is missing", wanted);
@@ -46,7 +47,9 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
             return bad("at rest: one leader Service", format!("{names:?} of {name}"));
         }
         let problem = !valid || mine.is_none();
-        if problem != (condition(source) == "False") {
+        // A name that is taken may be reported there too.
+        let may_differ = !problem && mine.is_some_and(theirs);
+        if problem != (condition(source) == "False") && !may_differ {
             return bad(
                 "at rest: the source says whether it is served",
                 format!("{name}: problem {problem}, {source:?}"),
@@ -54,16 +57,33 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         }
         for leader in &own {
             served(server, source, leader, valid && mine.is_some(), version)?;
+            if valid && leader.name() == wanted {
+                repaired(server, source, leader)?;
+            }
         }
     }
     for slice in server.slices.now.values() {
-        let service = label(&slice.metadata, kubernetes::SERVICE_NAME);
+        let tied = label(&slice.metadata, kubernetes::SERVICE_NAME);
+        let name = slice.name();
+        let service = led_by(&name).map_or(tied, str::to_owned);
         let ours = label(&slice.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
         if ours && !server.services.now.contains_key(&service) {
             return bad("at rest: no slice without its Service", slice.name());
         }
     }
     Ok(())
+}
+
+/// Type, class and ranges are those of the source where it asks for them.
+fn same_type(source: &Service, spec: &ServiceSpec, wanted: &ServiceSpec) -> bool {
+    let mirrors = text(&source.metadata, setting::LEADER_TYPE) == "mirror";
+    let type_ = wanted.type_.as_deref().filter(|_| mirrors).unwrap_or("ClusterIP");
+    let balancer = type_ == "LoadBalancer";
+    let ranges = wanted.load_balancer_source_ranges.clone().filter(|_| balancer);
+    spec.type_.as_deref() == Some(type_)
+        && spec.load_balancer_class == wanted.load_balancer_class.clone().filter(|_| balancer)
+        && spec.load_balancer_source_ranges.clone().unwrap_or_default()
+            == ranges.unwrap_or_default()
 }
 
 fn condition(service: &Service) -> String {
@@ -163,7 +183,8 @@ fn served(
     if promotes
         && (spec.selector.is_some()
             || spec.ports != wanted.ports
-            || spec.ip_families != wanted.ip_families)
+            || spec.ip_families != wanted.ip_families
+            || !same_type(source, &spec, &wanted))
     {
         return bad("at rest: the leader Service is as asked", format!("{spec:?}"));
     }

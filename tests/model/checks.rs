@@ -12,16 +12,16 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use zen_lead::decide::Step;
 use zen_lead::decide::slices::SliceWrite;
 use zen_lead::index::Snapshot;
-use zen_lead::index::slice::controller_uid;
 use zen_lead::index::snapshot::SourceState;
 use zen_lead::keys::{kubernetes, setting, status};
 use zen_lead::version::Marks;
 
 use crate::facts::{
-    Asks, asks, has_address, healthy, is_leader_of, label, leader_name, named, number, ready_since,
-    routed, seconds, selected, siblings, sticky, text,
+    Asks, asks, has_address, healthy, is_leader_of, is_slice_of, label, leader_name, named, number,
+    ready_since, routed, seconds, selected, siblings, sticky, text, was_made_for,
 };
 use crate::fixtures::api::{Server, Stored};
+use crate::kept::{fully, kept, leader_of};
 use crate::tell::describe;
 
 /// A property that does not hold: its name, and what was found.
@@ -59,6 +59,8 @@ pub struct Ledger {
     by_hand: HashMap<String, BTreeSet<String>>,
     /// The cluster was restored: a mark above everything there is says nothing.
     pub restored: bool,
+    /// Somebody changed marks by hand.
+    pub altered: bool,
     /// How far the fastest clock of a replica is ahead, in milliseconds.
     pub most_ahead: i64,
     /// Older data is no failure as such, only what comes of it.
@@ -80,6 +82,13 @@ impl Ledger {
     pub fn restored(&mut self) {
         self.restored = true;
         self.reach.clear();
+    }
+
+    /// Somebody changed what a slice says of the write behind it: nothing can be compared with it.
+    pub fn edited(&mut self, service: &str, slice: &str) {
+        self.altered = true;
+        self.reach.remove(slice);
+        self.by_hand(service);
     }
 
     /// Somebody removed a slice of this leader Service, or all of it, by hand.
@@ -128,15 +137,18 @@ impl Ledger {
         self.writes += 1;
         let (uid, source) = match &view.source {
             SourceState::Absent => (String::new(), None),
-            SourceState::Plain { uid } => (uid.to_string(), None),
+            SourceState::Plain { uid } | SourceState::Unreadable { uid, .. } => {
+                (uid.to_string(), None)
+            }
             SourceState::Judged { uid, source } => (uid.to_string(), Some(&source.object)),
         };
         let key = &*view.key.name;
+        let wanted = source.map_or_else(|| format!("{key}-leader"), leader_name);
         match step {
             Step::CreateLeader(made) => {
                 let asked = source
                     .is_some_and(|s| asks(s) == Asks::Leader && leader_name(s) == made.name());
-                if !asked || !is_leader_of(made, key, &uid) {
+                if !asked || !is_leader_of(made, &before.slices, key, &uid, &wanted) {
                     return bad("only what is asked for is made", describe(step));
                 }
                 Ok(())
@@ -145,8 +157,10 @@ impl Ledger {
             | Step::DeleteLeader(target)
             | Step::Mirror(target, ..) => {
                 let known = &before.services[&target.name];
-                // A label of ours that was taken off may be put back by the owner alone.
-                if !is_leader_of(known, key, &uid) {
+                let ours = is_leader_of(known, &before.slices, key, &uid, &wanted);
+                // That a leader Service of an earlier source routes to none is still said there.
+                let past = matches!(step, Step::Mirror(..)) && was_made_for(known, key);
+                if !ours && !past {
                     return bad("invariant 3", format!("{} on {known:?}", describe(step)));
                 }
                 if let Step::Mirror(..) = step {
@@ -171,7 +185,10 @@ impl Ledger {
                 Ok(())
             }
             Step::Slice(next) => match &next.write {
-                SliceWrite::Delete { name, .. } => self.ours(&before.slices[name], view, step),
+                SliceWrite::Delete { name, .. } => {
+                    self.ours(&before.slices[name], view, step)?;
+                    fully(&before.slices[name], view, step)
+                }
                 SliceWrite::Create(slice) | SliceWrite::Replace(slice) => {
                     let name = slice.name();
                     let (old, new) = (before.slices.get(&name), &server.slices.now[&name]);
@@ -186,10 +203,7 @@ impl Ledger {
 
     /// A slice is changed or removed only where it says that we made it.
     fn ours(&self, old: &EndpointSlice, view: &Snapshot, step: &Step) -> Result<(), Bad> {
-        let owner = controller_uid(&old.metadata).unwrap_or_default();
-        let right = label(&old.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead"
-            && label(&old.metadata, status::SOURCE_SERVICE) == *view.key.name
-            && view.leaders.iter().any(|l| l.uid() == owner);
+        let right = view.leaders.iter().any(|l| is_slice_of(old, &l.object));
         if right { Ok(()) } else { bad("invariant 3", format!("{} over {old:?}", describe(step))) }
     }
 
@@ -233,23 +247,31 @@ impl Ledger {
             }
         }
         self.reach.insert(id, reach);
+        kept(server, old, new, view, reach, step)?;
         let service = label(&new.metadata, kubernetes::SERVICE_NAME);
         let by_hand = self.by_hand.contains_key(&service);
         let is_lock = lock.is_some_and(|l| l.name() == new.name());
-        let leader = |s: &EndpointSlice| text(&s.metadata, status::LEADER_POD_UID);
+        let leader = leader_of;
+        let says = |s: &EndpointSlice| text(&s.metadata, status::LEADER_POD_UID);
         let epoch = |s: &EndpointSlice| number(&s.metadata, status::LEADER_EPOCH);
         if let Some(old) = old {
             if epoch(new) < epoch(old) {
                 return bad("epochs only grow", told());
             }
-            if is_lock && leader(new) != leader(old) {
+            // A slice that is emptied has no leader of its own, whatever its annotations were made to say.
+            let same = if named(new).is_empty() {
+                says(new) == says(old)
+            } else {
+                leader(new) == leader(old)
+            };
+            if is_lock && !same {
                 if epoch(new) <= epoch(old) {
                     return bad("a switch has an epoch of its own", told());
                 }
                 self.switches += 1;
             }
             let marks = |s: &EndpointSlice| Marks::parse(&text(&s.metadata, status::DECIDED_AT));
-            let void = self.restored && reach.behind(&marks(old));
+            let void = (self.restored || self.altered) && reach.behind(&marks(old));
             if marks(new).behind(&marks(old)) && !void && !self.harm_only {
                 return bad("marks never go back", told());
             }
@@ -346,10 +368,20 @@ impl Ledger {
     ) -> Result<(), Bad> {
         let SourceState::Judged { uid: source_uid, source } = &view.source else { return Ok(()) };
         let service = label(&new.metadata, kubernetes::SERVICE_NAME);
-        let ours = |name: &str| {
-            view.leaders.iter().any(|l| l.name() == name && l.is_ours(&view.key.name, source_uid))
-        };
         let source = &source.object;
+        let wanted = leader_name(source);
+        let ours = |name: &str| {
+            view.leaders.iter().any(|l| {
+                l.name() == name
+                    && is_leader_of(
+                        &l.object,
+                        &server.slices.now,
+                        &view.key.name,
+                        source_uid,
+                        &wanted,
+                    )
+            })
+        };
         let holder_is_ours = ours(&leader_name(source));
         let free = matches!(view.holder, zen_lead::index::snapshot::Holder::Free);
         if asks(source) != Asks::Leader || !ours(&service) || !(holder_is_ours || free) {
@@ -359,7 +391,6 @@ impl Ledger {
             return Ok(());
         }
         // The old one of a renamed leader Service ends once the new one serves.
-        let wanted = leader_name(source);
         let mut renamed = view.slices.iter().filter(|s| *s.service == *wanted);
         if service != wanted && renamed.any(|s| s.routed_pods().next().is_some()) {
             return Ok(());
@@ -394,8 +425,7 @@ impl Ledger {
                 return bad("invariant 2", format!("{} was at hand: {}", successor.name(), told()));
             }
         }
-        let last = text(&old.metadata, status::LEADER_POD_UID);
-        let next = text(&new.metadata, status::LEADER_POD_UID);
+        let (last, next) = (leader_of(old), leader_of(new));
         if last != next && sticky(source) && find(&last).is_some_and(fit) {
             return bad("a sticky leader stays while it is fit", told());
         }

@@ -1,10 +1,11 @@
 //! What objects say, read by rules of the model's own.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use zen_lead::index::slice::controller_uid;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use zen_lead::keys::{kubernetes, setting, status};
 
 use crate::fixtures::api::{Server, Stored};
@@ -77,7 +78,9 @@ pub enum Asks {
 
 pub fn asks(source: &Service) -> Asks {
     let value = |key| text(&source.metadata, key);
-    if value(setting::STICKY) == "perhaps" {
+    let type_ = source.spec.as_ref().and_then(|s| s.type_.as_deref());
+    let set = !value(setting::ENABLED).is_empty();
+    if value(setting::STICKY) == "perhaps" || (set && type_ == Some("ExternalName")) {
         Asks::Invalid
     } else if value(setting::ENABLED) == "true" {
         Asks::Leader
@@ -95,17 +98,81 @@ pub fn sticky(source: &Service) -> bool {
     text(&source.metadata, setting::STICKY) != "false"
 }
 
-/// Label, source name and controller owner all say that it leads for this source.
-pub fn is_leader_of(service: &Service, source: &str, uid: &str) -> bool {
-    label(&service.metadata, kubernetes::MANAGED_BY) == "zen-lead"
-        && label(&service.metadata, status::SOURCE_SERVICE) == source
-        && controller_uid(&service.metadata) == Some(uid)
+fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))
 }
 
+/// The annotations by which objects of ours are known (docs/decisions/evidence.md).
+const STAMPS: [&str; 4] =
+    [status::DECISION_VERSION, status::LEADER_EPOCH, status::DECIDED_AT, status::WRITE_ID];
+
+fn is_stamped(meta: &ObjectMeta) -> bool {
+    meta.annotations.iter().flatten().any(|(key, _)| STAMPS.contains(&key.as_str()))
+}
+
+/// The Services and slices that evidence is taken from.
+pub type Slices = BTreeMap<String, EndpointSlice>;
+
+/// The evidence for a leader Service of this source, which asks for the name `wanted`: the controller
+/// owner and a second sign, or without any controller owner all the others together.
+pub fn is_leader_of(
+    service: &Service,
+    slices: &Slices,
+    source: &str,
+    uid: &str,
+    wanted: &str,
+) -> bool {
+    let meta = &service.metadata;
+    let named = label(meta, status::SOURCE_SERVICE) == source;
+    if service.name() == source {
+        return false;
+    }
+    let Some(owner) = controller(meta) else {
+        let selects = service.spec.as_ref().and_then(|s| s.selector.as_ref());
+        let of_ours = |slice: &EndpointSlice| {
+            controller(&slice.metadata).is_some() && is_slice_of(slice, service)
+        };
+        return named
+            && is_stamped(meta)
+            && selects.is_none_or(BTreeMap::is_empty)
+            && (service.name() == wanted || slices.values().any(of_ours));
+    };
+    let right = owner.kind == "Service" && owner.api_version == "v1";
+    right && owner.uid == uid && owner.name == source && (named || is_stamped(meta))
+}
+
+/// It was made for a source of this name, whichever that was.
+pub fn was_made_for(service: &Service, source: &str) -> bool {
+    let meta = &service.metadata;
+    let named = label(meta, status::SOURCE_SERVICE) == source;
+    match controller(meta) {
+        Some(owner) => {
+            owner.kind == "Service" && owner.name == source && (named || is_stamped(meta))
+        }
+        None => named && is_stamped(meta),
+    }
+}
+
+/// [`is_leader_of`] for a source as it is.
+pub fn leads_for(service: &Service, slices: &Slices, source: &Service) -> bool {
+    is_leader_of(service, slices, &source.name(), &source.id(), &leader_name(source))
+}
+
+/// The evidence for a slice of this leader Service: the label, or name and stamp together, with the
+/// controller owner; without any controller owner name, label and stamp.
 pub fn is_slice_of(slice: &EndpointSlice, leader: &Service) -> bool {
-    label(&slice.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead"
-        && label(&slice.metadata, kubernetes::SERVICE_NAME) == leader.name()
-        && controller_uid(&slice.metadata) == Some(&*leader.id())
+    let meta = &slice.metadata;
+    let managed = label(meta, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
+    let named = led_by(&slice.name()) == Some(&leader.name());
+    match controller(meta) {
+        Some(owner) => owner.uid == leader.id() && (managed || (named && is_stamped(meta))),
+        None => named && managed && is_stamped(meta),
+    }
+}
+
+/// The name of the leader Service in the name of a slice.
+pub fn led_by(slice: &str) -> Option<&str> {
+    slice.strip_suffix("-zen-lead-ipv4").or_else(|| slice.strip_suffix("-zen-lead-ipv6"))
 }
 
 /// Lock and follower of the leader Service a slice belongs to.
@@ -113,14 +180,16 @@ pub fn siblings<'a>(
     server: &'a Server,
     slice: &EndpointSlice,
 ) -> (Option<&'a EndpointSlice>, Option<&'a EndpointSlice>) {
-    let service = label(&slice.metadata, kubernetes::SERVICE_NAME);
-    let find = |family: &str| {
-        let name = format!("{service}-zen-lead-{family}");
-        server
-            .slices
-            .now
-            .get(&name)
-            .filter(|s| controller_uid(&s.metadata) == controller_uid(&slice.metadata))
+    let name = slice.name();
+    let service = led_by(&name).unwrap_or_default();
+    let leader = server.services.now.get(service);
+    let same = |s: &&EndpointSlice| {
+        let owner = |meta| controller(meta).map(|o| o.uid.clone());
+        s.name() == name
+            || leader.is_some_and(|l| is_slice_of(s, l))
+            || owner(&s.metadata) == owner(&slice.metadata)
     };
+    let find =
+        |family: &str| server.slices.now.get(&format!("{service}-zen-lead-{family}")).filter(same);
     (find("ipv4"), find("ipv6"))
 }

@@ -6,17 +6,22 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use zen_lead::decide::{Blocked, Step};
+use zen_lead::decide::{Step, StepKind};
 use zen_lead::index::{Index, Limits, Snapshot};
 use zen_lead::names::{NameRule, ServiceKey};
 use zen_lead::replica;
 use zen_lead::version::{Marks, Rv};
 
 use crate::fixtures::NAMESPACE;
-use crate::fixtures::api::{Answer, Event, Server};
+use crate::fixtures::api::{Answer, Server};
 use crate::tell::describe;
 
+mod held;
+mod refused;
+mod take;
 mod turn;
+
+use held::Holds;
 
 /// A rule that is switched off, to see the model fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,12 @@ pub enum Without {
     BegunSwitches,
     /// A lost watch is believed.
     Trust,
+    /// What is refused is tried again at once, or after a pause that is forgotten.
+    Holding,
+    /// An object that lost one of its signs is taken for a stranger's.
+    Evidence,
+    /// An object that cannot be read is taken for absent.
+    Unknown,
 }
 
 /// What becomes of a call.
@@ -127,6 +138,8 @@ pub struct Replica {
     pub stopped: bool,
     /// Never writes the mirror, and looks at this Service whenever it has nothing to do.
     pub bare: Option<ServiceKey>,
+    /// It holds back what is refused or undone, and does not only read again.
+    pub patient: bool,
     without: Without,
     /// How far its clock is ahead, in milliseconds.
     skew: i64,
@@ -135,7 +148,13 @@ pub struct Replica {
     pub lost: bool,
     queue: BTreeSet<ServiceKey>,
     timers: BTreeMap<ServiceKey, Timestamp>,
-    blocked: BTreeMap<ServiceKey, Blocked>,
+    holds: BTreeMap<ServiceKey, Holds>,
+    /// When what is held is tried again.
+    retries: BTreeMap<ServiceKey, Timestamp>,
+    /// The source whose namespace is being deleted, by uid.
+    ending: BTreeMap<ServiceKey, String>,
+    /// The calls it made, by the server's clock.
+    pub calls: Vec<Timestamp>,
     current: Option<ServiceKey>,
     turns: usize,
     read: Option<Arc<Index>>,
@@ -161,13 +180,17 @@ impl Replica {
             members: Vec::new(),
             stopped: false,
             bare: None,
+            patient: false,
             without,
             skew,
             watches: [Watch::default(); 3],
             lost: false,
             queue: BTreeSet::new(),
             timers: BTreeMap::new(),
-            blocked: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            calls: Vec::new(),
             current: None,
             turns: 0,
             read: None,
@@ -193,6 +216,7 @@ impl Replica {
             version: self.version,
             members: self.members.clone(),
             bare: self.bare.clone(),
+            patient: self.patient,
             // What is on its way arrives all the same.
             flying: std::mem::take(&mut self.flying),
             ..Self::new(self.name.clone(), self.skew, self.without)
@@ -240,30 +264,21 @@ impl Replica {
             self.list(server, kind);
             return true;
         }
-        let at = watch.next;
+        let (at, without) = (watch.next, self.without);
         let (version, dirty) = match kind {
             Kind::Services => {
                 let Some((version, event)) = server.services.log.get(at) else { return false };
-                let dirty = match event {
-                    Event::Set(object) => self.index_mut().apply_service(object.clone()),
-                    Event::Gone(object) => self.index_mut().delete_service(object),
-                };
+                let dirty = take::service(self.index_mut(), event, without);
                 (*version, dirty)
             }
             Kind::Pods => {
                 let Some((version, event)) = server.pods.log.get(at) else { return false };
-                let dirty = match event {
-                    Event::Set(object) => self.index_mut().apply_pod(object),
-                    Event::Gone(object) => self.index_mut().delete_pod(object),
-                };
+                let dirty = take::pod(self.index_mut(), event, without);
                 (*version, dirty)
             }
             Kind::Slices => {
                 let Some((version, event)) = server.slices.log.get(at) else { return false };
-                let dirty = match event {
-                    Event::Set(object) => self.index_mut().apply_slice(object.clone()),
-                    Event::Gone(object) => self.index_mut().delete_slice(object),
-                };
+                let dirty = take::slice(self.index_mut(), event, without);
                 (*version, dirty)
             }
         };
@@ -328,19 +343,18 @@ impl Replica {
 
     /// The watch broke: what it missed comes as a list, without tombstones.
     pub fn list(&mut self, server: &Server, kind: Kind) {
-        let version = Rv(server.version);
+        let (version, without) = (Rv(server.version), self.without);
         let (dirty, next) = match kind {
-            Kind::Services => {
-                let all = server.services.now.values().cloned().collect();
-                (self.index_mut().reset_services(all, version), server.services.log.len())
-            }
+            Kind::Services => (
+                take::services(self.index_mut(), server, version, without),
+                server.services.log.len(),
+            ),
             Kind::Pods => {
-                let all: Vec<_> = server.pods.now.values().cloned().collect();
-                (self.index_mut().reset_pods(Some(NAMESPACE), &all, version), server.pods.log.len())
+                (take::pods(self.index_mut(), server, version, without), server.pods.log.len())
             }
             Kind::Slices => {
                 let all = server.slices.now.values().cloned().collect();
-                (self.index_mut().reset_slices(all, version), server.slices.log.len())
+                (take::slices(self.index_mut(), all, version, without), server.slices.log.len())
             }
         };
         self.queue.extend(dirty);
@@ -388,8 +402,9 @@ impl Replica {
 
     /// What was refused is tried again.
     pub fn unblock(&mut self) {
-        self.queue.extend(self.blocked.keys().cloned());
-        self.blocked.clear();
+        let held = self.holds.iter().filter(|(_, holds)| !holds.is_empty());
+        self.queue.extend(held.map(|(key, _)| key.clone()));
+        (self.holds, self.retries) = (BTreeMap::new(), BTreeMap::new());
     }
 
     /// Everything is looked at again.
@@ -405,6 +420,18 @@ impl Replica {
     /// When the next timer runs out, by the server's clock.
     pub fn timer(&self) -> Option<Timestamp> {
         self.timers.values().min().map(|at| *at - SignedDuration::from_millis(self.skew))
+    }
+
+    /// When the first pause of what it holds back ends, by the server's clock.
+    pub fn retry(&self) -> Option<Timestamp> {
+        self.retries.values().min().map(|at| *at - SignedDuration::from_millis(self.skew))
+    }
+
+    /// What it holds back of `web`, and the words of the server.
+    pub fn held(&self, now: Timestamp) -> Vec<(StepKind, &'static str)> {
+        let now = now + SignedDuration::from_millis(self.skew);
+        let holds = self.holds.get(&ServiceKey::new(NAMESPACE, "web"));
+        holds.into_iter().flat_map(|holds| holds.words(now)).collect()
     }
 
     /// What it is about to do, for the trace.

@@ -7,15 +7,17 @@ use jiff::SignedDuration;
 
 use crate::at_rest;
 use crate::checks::{Bad, Ledger};
+use crate::clumsy;
 use crate::fixtures::PodFixture;
 use crate::fixtures::api::Server;
 use crate::replica::{KINDS, Kind, Outcome, Replica, Without};
+use crate::standing;
 use crate::world::{Dice, PODS, World, fresh, happen, happening, put_source};
 
 /// The sources of a world: `web`, and `api` that may ask for the same leader Service.
 /// The source and three pods are there at least.
 const FIRST_VERSION: u64 = 104;
-const SOURCES: [&str; 2] = ["web", "api"];
+pub const SOURCES: [&str; 2] = ["web", "api"];
 
 /// One move of a walk.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,8 @@ pub enum Profile {
     Restored,
     /// The protocol with clocks that are up to twenty minutes apart, and timers.
     Skewed,
+    /// The protocol under clumsy hands: what people and controllers do to objects that are not theirs.
+    Clumsy,
 }
 
 impl Profile {
@@ -164,7 +168,10 @@ impl Walk {
             .map(|i| {
                 let name = format!("zen-lead-{i}");
                 let version = if self.profile == Profile::Versions && i >= 2 { 2 } else { 1 };
-                Replica::new(name, clocks[i], self.without).following(version)
+                let patient = self.profile == Profile::Clumsy;
+                let mut replica = Replica::new(name, clocks[i], self.without).following(version);
+                replica.patient = patient;
+                replica
             })
             .collect();
         self.meet(&mut replicas, |_| true);
@@ -180,6 +187,11 @@ impl Walk {
                 let _ = writeln!(trace, "{n:4} v{} {step:?} {doing}", server.version);
             }
             self.apply(&mut server, &mut replicas, *step, ledger)?;
+        }
+        if self.profile == Profile::Clumsy {
+            self.meet(&mut replicas, |_| true);
+            standing::stand(&mut server, &mut replicas, ledger, trace)?;
+            clumsy::over(&mut server);
         }
         server.slice_quota = false;
         server.service_quota = false;
@@ -325,8 +337,16 @@ impl Walk {
 
     /// Drops moves while the same property still fails.
     pub fn shortened(&self, failed: &Bad) -> Self {
+        self.shortened_within(failed, usize::MAX)
+    }
+
+    /// As [`Walk::shortened`], with so many runs at most.
+    pub fn shortened_within(&self, failed: &Bad, mut runs: usize) -> Self {
         let mut best = self.clone();
-        let fails = |walk: &Self| walk.run().err().is_some_and(|b| b.property == failed.property);
+        let mut fails = |walk: &Self| {
+            runs = runs.saturating_sub(1);
+            runs > 0 && walk.run().err().is_some_and(|b| b.property == failed.property)
+        };
         let mut chunk = best.moves.len() / 2;
         while chunk > 0 {
             let mut at = 0;

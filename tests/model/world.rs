@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use zen_lead::keys::{kubernetes, setting};
 
 use crate::checks::Ledger;
+use crate::clumsy::{self, Clumsy};
 use crate::facts::label;
 use crate::fixtures::api::{Server, Stored};
 use crate::fixtures::{Object, PodFixture, ServiceFixture, foreign_slice, pod, service};
@@ -77,6 +78,7 @@ pub enum World {
     CollectGarbage,
     Quota { slices: bool, services: bool },
     Tick(u16),
+    Clumsy(Clumsy),
 }
 
 /// Lets it happen.
@@ -209,6 +211,7 @@ pub fn happen(server: &mut Server, what: World, dual_allowed: bool, ledger: &mut
             server.slice_quota = slices;
             server.service_quota = services;
         }
+        World::Clumsy(what) => clumsy::happen(server, what, ledger),
         World::Tick(ms) => server.now += SignedDuration::from_millis(i64::from(ms)),
     }
 }
@@ -265,6 +268,9 @@ pub fn happening(dice: &mut Dice, profile: Profile) -> World {
     let pod = dice.of(&PODS);
     // Two in three of everything is the protocol all the same.
     let wild = profile == Profile::Everything && dice.one_in(3);
+    if profile == Profile::Clumsy && dice.one_in(3) {
+        return World::Clumsy(clumsy::clumsy(dice));
+    }
     if profile == Profile::Skewed && dice.one_in(6) {
         return dice.of(&[
             World::Set(setting::MIN_READY_DURATION, "2s"),

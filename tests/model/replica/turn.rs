@@ -1,13 +1,11 @@
 //! A replica's turn: decide, read, write, one API call at a time.
 
-use std::slice::from_ref;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use zen_lead::decide::slices::{Next, SliceWrite};
-use zen_lead::decide::{self, Action, Blocked, Context, Decision, Step, StepKind, Trust};
-use zen_lead::events::Reason;
+use zen_lead::decide::{self, Action, Context, Decision, Step, Trust};
 use zen_lead::index::pod::{Family, Pod};
 use zen_lead::index::slice::Slice;
 use zen_lead::index::{Dirty, Index, Limits, Snapshot};
@@ -16,15 +14,15 @@ use zen_lead::names::{NameRule, ServiceKey};
 use zen_lead::replica::{self, TAKEOVER};
 use zen_lead::version::{Marks, Rv};
 
-use super::{KINDS, Outcome, Pending, Reading, Replica, Settling, Without};
+use super::{KINDS, Outcome, Pending, Reading, Replica, Settling, Without, take};
 use crate::checks::{self, Bad, Before, Ledger};
 use crate::digest::Part;
 use crate::facts;
-use crate::fixtures::api::{Answer, Refusal, Server, Stored};
+use crate::fixtures::api::{Answer, Server, Stored};
 use crate::fixtures::{NAMESPACE, at};
 
 impl Replica {
-    fn now(&self, server: &Server) -> Timestamp {
+    pub(super) fn now(&self, server: &Server) -> Timestamp {
         server.now + SignedDuration::from_millis(self.skew)
     }
 
@@ -36,10 +34,12 @@ impl Replica {
         ledger: &mut Ledger,
     ) -> Result<(), Bad> {
         if self.reading.is_some() {
+            self.calls.push(server.now);
             self.read_on(server, outcome);
             return Ok(());
         }
         if let Some(settling) = self.settling.take() {
+            self.calls.push(server.now);
             self.settle(server, outcome, &settling);
             return Ok(());
         }
@@ -50,6 +50,7 @@ impl Replica {
             return Ok(());
         }
         if let Some(pending) = self.pending.take() {
+            self.calls.push(server.now);
             return self.write(server, outcome, pending, ledger);
         }
         let now = self.now(server);
@@ -59,6 +60,7 @@ impl Replica {
             self.timers.remove(&key);
             self.queue.insert(key);
         }
+        self.wake_held(now);
         let next = self.current.clone().or_else(|| self.queue.pop_first());
         let Some(key) = next.or_else(|| self.bare.clone()) else {
             return Ok(());
@@ -156,6 +158,9 @@ impl Replica {
     }
 
     fn absorb(&mut self, key: &ServiceKey, answer: &Answer) {
+        if take::is_unreadable(answer) {
+            return self.again(key);
+        }
         let cache = Arc::make_mut(&mut self.index);
         let mut dirty = match answer {
             Answer::Slice(slice) if self.without == Without::AnswersInOrder => {
@@ -229,19 +234,12 @@ impl Replica {
         if self.version > 1 {
             view.pods.iter_mut().for_each(youngest_first);
         }
-        let mute =
-            Blocked { kind: StepKind::Mirror, reason: Reason::Forbidden, message: String::new() };
+        let blocked = self.blocked(key, &view);
         let ctx = Context {
             now,
             writer: &self.name,
             trust,
-            blocked: self
-                .bare
-                .as_ref()
-                .map(|_| &mute)
-                .or(self.blocked.get(key))
-                .map(from_ref)
-                .unwrap_or_default(),
+            blocked: &blocked,
             version: match self.without {
                 Without::VersionsInOrder => 9,
                 _ => self.version,
@@ -250,6 +248,12 @@ impl Replica {
             takes_over: self.newer_gone.is_some_and(|since| since + TAKEOVER <= now),
         };
         let mut decision = decide::decide(&view, &ctx);
+        let mut ctx = ctx;
+        let held = self.held_contents(key, &view, &ctx);
+        if held.len() > blocked.len() {
+            ctx.blocked = &held;
+            decision = decide::decide(&view, &ctx);
+        }
         if self.without == Without::FollowerEpoch
             && let Action::Do(Step::Slice(next)) = &decision.action
             && let Some(emptied) = emptied_follower(next)
@@ -288,20 +292,18 @@ impl Replica {
         }
         let Some(index) = &mut reading.index else {
             let mut index = Index::new(NameRule::default(), Limits::default());
-            index.reset_services(server.services.now.values().cloned().collect(), version);
+            take::services(&mut index, server, version, self.without);
             if !first {
-                let pods: Vec<_> = server.pods.now.values().cloned().collect();
-                index.reset_pods(Some(NAMESPACE), &pods, version);
+                take::pods(&mut index, server, version, self.without);
             }
             reading.index = Some(index);
             return;
         };
         if first {
-            let pods: Vec<_> = server.pods.now.values().cloned().collect();
-            index.reset_pods(Some(NAMESPACE), &pods, version);
+            take::pods(index, server, version, self.without);
         }
         let (slices, seen) = reading.slices.take().unwrap_or_else(slices);
-        index.reset_slices(slices, Rv(seen));
+        take::slices(index, slices, Rv(seen), self.without);
         self.read = reading.index.take().map(Arc::new);
         self.reading = None;
     }
@@ -333,10 +335,15 @@ impl Replica {
             return Ok(());
         }
         let before = checks::Before::of(server);
+        let version = server.version;
         match server.perform(&pending.step) {
             Ok(answer) => {
-                pending.judge(server, &before, ledger)?;
-                self.blocked.remove(&key);
+                if server.version == version {
+                    self.changed_nothing(&key, &pending, server);
+                } else {
+                    pending.judge(server, &before, ledger)?;
+                    self.carried_out(&key, &pending.step, pending.now);
+                }
                 match (outcome, settling) {
                     (Outcome::AnswerLost, Some(settling)) => self.settling = Some(settling),
                     (Outcome::AnswerLost, None) => self.again(&key),
@@ -348,15 +355,7 @@ impl Replica {
                 Some(settling) => self.settling = Some(settling),
                 None => self.again(&key),
             },
-            Err(Refusal::Quota) => {
-                let message = "exceeded quota".to_owned();
-                let reason = Reason::QuotaExceeded;
-                self.blocked.insert(key, Blocked { kind: pending.step.kind(), reason, message });
-            }
-            Err(Refusal::Conflict | Refusal::Exists | Refusal::NotFound) => {
-                self.read = None;
-                self.reading = Some(Reading::default());
-            }
+            Err(refusal) => self.refused(&key, &pending, refusal, server),
         }
         Ok(())
     }
