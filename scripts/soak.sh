@@ -4,7 +4,7 @@
 #   scripts/soak.sh [STEP...]      without one: all of them
 #
 # Each step is a function. Those of the model take their share of the time, fuzzing and those on a real API
-# server as long as they need (about 100 minutes together), and the mutants what is left. Walks go on
+# server as long as they need (about 160 minutes together), and the mutants what is left. Walks go on
 # from seed SOAK_SEED (default: from the time of day, so that every run is new). A look at all of it in half
 # an hour: SOAK_MINUTES=30 SOAK_SHORT=1; it also does without a second build of everything, by which walks
 # are several times slower.
@@ -19,9 +19,9 @@ if [[ -n ${SOAK_SHORT:-} ]]; then
   export FUZZ_PROFILE=dev FUZZ_RUNS=100000 ZEN_LEAD_DURATIONS=1000000 ZEN_LEAD_ABUSE_ROUNDS=2
   export ZEN_LEAD_ROTATION_CALLS=2000 ZEN_LEAD_ROTATIONS=4 ZEN_LEAD_CA_GENERATIONS=1 ZEN_LEAD_COLD_STARTS=5
   export ZEN_LEAD_PARTITION_SECONDS=60 ZEN_LEAD_RESTARTS=5 ZEN_LEAD_COMPACTIONS=2 ZEN_LEAD_KILLS=10 ZEN_LEAD_LAG_SECONDS=10
-  export ZEN_LEAD_CRASH_TWICE=0 ZEN_LEAD_REST_SECONDS=60 SAMPLE=200
+  export ZEN_LEAD_CRASH_TWICE=0 ZEN_LEAD_REST_SECONDS=60 ZEN_LEAD_CLUMSY_MINUTES=3 SAMPLE=200
 fi
-STEPS=(small_worlds random_walks fuzzing durations abuse certificates faults rest mutants)
+STEPS=(small_worlds random_walks fuzzing durations abuse certificates faults rest clumsy mutants)
 
 minutes=${SOAK_MINUTES:-300}
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || die "SOAK_MINUTES is '$minutes'" "give a number of minutes"
@@ -86,6 +86,12 @@ faults() {
 # Ten minutes in which nothing may be written.
 rest() {
   ZEN_LEAD_REST_SECONDS=${ZEN_LEAD_REST_SECONDS:-600} scripts/test.sh test --locked --test cluster -- --nocapture rest::
+}
+
+# An hour of clumsy hands from new seeds; the seed and the shortest walk of what breaks a rule are printed.
+clumsy() {
+  ZEN_LEAD_CLUMSY_MINUTES=${ZEN_LEAD_CLUMSY_MINUTES:-60} ZEN_LEAD_CLUMSY_FIRST=$seed \
+    scripts/test.sh test --locked --test cluster -- --nocapture clumsy::
 }
 
 # What is left.

@@ -46,11 +46,27 @@ impl Ground {
         }
     }
 
-    /// Creates the source as alice.
+    /// Creates the source as alice, who tries again while the replica with the webhook is restarted.
     pub async fn source(&self, patch: &Value) -> Answer<Value> {
         let mut object = source_json("web", &json!({"spec": {"selector": {"app": "web"}}}));
         json_patch::merge(&mut object, patch);
-        self.alice.create(Kind::Service, &object).await
+        self.insisting(|| self.alice.create(Kind::Service, &object)).await
+    }
+
+    /// Calls again while our own webhook gives no answer.
+    pub(super) async fn insisting<T, F: Future<Output = Answer<T>>>(
+        &self,
+        call: impl Fn() -> F,
+    ) -> Answer<T> {
+        for _ in 0..40 {
+            match call().await {
+                Err((500, words)) if words.contains("zen-lead.io\": failed to call") => {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                answer => return answer,
+            }
+        }
+        call().await
     }
 
     /// Does one move; the words of a refusal are returned.

@@ -21,6 +21,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// It is about this source, its leader Service or a slice of that.
+    pub fn is_about(&self, source: &str) -> bool {
+        self.name == source || self.name.starts_with(&format!("{source}-"))
+    }
+
     /// The call in a few words.
     pub fn short(&self) -> String {
         format!("{} {} {}", self.verb, self.resource, self.code)

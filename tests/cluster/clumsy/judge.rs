@@ -136,8 +136,10 @@ pub async fn is_told(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>, St
     let seen = Seen::look(&ground.admin).await?;
     let events = ground.admin.list(Kind::Event).await.map_err(words)?;
     for word in all_words {
-        let refused: Vec<&Call> =
-            calls.iter().filter(|c| c.code >= 400 && c.message.contains(word)).collect();
+        let refused: Vec<&Call> = calls
+            .iter()
+            .filter(|c| c.code >= 400 && c.message.contains(word) && c.is_about("web"))
+            .collect();
         let Some(last) = refused.last() else { continue };
         let (call, message) = (last.short(), &last.message);
         let on_source = seen.source.as_ref().is_some_and(|s| {

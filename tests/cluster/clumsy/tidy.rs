@@ -70,7 +70,8 @@ impl Ground {
                     "metadata": {"annotations": {names::ENABLED: "true", names::LEADER_NAME: "web-leader"}},
                     "spec": {"selector": {"app": "web"}},
                 });
-                let done = self.hand(Who::Alice).merge(WEB, &patch).await;
+                let alice = self.hand(Who::Alice);
+                let done = self.insisting(|| alice.merge(WEB, &patch)).await;
                 return done.map(drop).map_err(|e| format!("alice may not set web right: {}", e.1));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

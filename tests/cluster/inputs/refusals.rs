@@ -113,7 +113,7 @@ async fn used_up_node_ports_are_reported(t: Arc<Case>) {
     // The source takes the only node port.
     admin.merge(WEB, &json!({"spec": {"type": "NodePort"}})).await.unwrap();
     input.is_quiet().await;
-    input.says("web", "provided range is full").await;
+    input.says("web", "failed to allocate a nodePort: range is full").await;
     input.follows_a_loss().await;
     input.reports_agree().await;
     elsewhere.close().await;
