@@ -4,6 +4,7 @@
 //! index and no clock here: the view on other Services comes in as [`Neighbours`].
 
 pub mod patch;
+mod peers;
 pub mod review;
 pub mod verdict;
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use kube::config::Kubeconfig;
 use kube::{Client, Config};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use crate::apply::Applier;
+use crate::cli::explain::Explained;
 use crate::clock::{self, Clock};
 use crate::config::{Cli, Command, LogFormat, Serve};
 use crate::events;
@@ -24,8 +26,9 @@ use crate::ownership;
 use crate::pki;
 use crate::queue::Queue;
 use crate::reader::Reader;
-use crate::reconcile::{Next, Reconciler, Turns};
+use crate::reconcile::{Next, Reconciler, Room, Turns};
 use crate::record;
+use crate::retry::proxy::Proxy;
 use crate::retry::{self, Caller, Operation, Target};
 use crate::serve::{self, admin, tls, webhook};
 use crate::shutdown::{self, Shutdown, Times, UnixSignals};
@@ -47,34 +50,84 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {
-        Command::Lint { files } => {
+        Command::Lint { files, allow_no_service } => {
             let mut out = io::stdout().lock();
-            Ok(cli::lint::run(&files, NameRule::Dns1123, &mut out)?)
+            Ok(cli::lint::run(&files, NameRule::Dns1123, allow_no_service, &mut out)?)
         }
         Command::Serve(args) => runtime.block_on(serve(*args)),
         Command::Explain { service, bounds } => runtime.block_on(async {
-            let (client, caller) = connect(Arc::new(Metrics::new()?)).await?;
+            let cluster = connect(Arc::new(Metrics::new()?)).await?;
+            let (client, caller) = (cluster.client.clone(), cluster.caller.clone());
             let names = name_rule(&client, &caller).await;
             let reader = Reader::new(client, caller, names, bounds.limits());
             let now = Clock::system().now();
-            print!("{}", cli::explain::run(&service, &reader, now).await?);
-            Ok(ExitCode::SUCCESS)
+            let said = cli::explain::run(&service, &reader, now).await;
+            match said.map_err(|error| cluster.explained(error))? {
+                Explained::Found(text) => {
+                    cli::print(&text)?;
+                    Ok(ExitCode::SUCCESS)
+                }
+                Explained::Missing(why) => {
+                    eprintln!("zen-lead: {why}");
+                    Ok(ExitCode::from(1))
+                }
+            }
         }),
         Command::Status { output, namespace } => runtime.block_on(async {
-            let (client, caller) = connect(Arc::new(Metrics::new()?)).await?;
-            let text = cli::status::run(client, &caller, namespace.as_deref(), output).await?;
-            print!("{text}");
+            let cluster = connect(Arc::new(Metrics::new()?)).await?;
+            let (client, namespace) = (cluster.client.clone(), namespace.as_deref());
+            let report = cli::status::run(client, &cluster.caller, namespace, output).await;
+            let report = report.map_err(|error| cluster.explained(error))?;
+            cli::print(&report.text)?;
+            for object in &report.unreadable {
+                eprintln!("zen-lead: cannot read {object}");
+            }
             Ok(ExitCode::SUCCESS)
         }),
     }
 }
 
-async fn connect(metrics: Arc<Metrics>) -> anyhow::Result<(Client, Caller)> {
+/// The way to the API server.
+struct Cluster {
+    client: Client,
+    caller: Caller,
+    proxy: Option<Proxy>,
+}
+
+impl Cluster {
+    /// What failed on the way, with the proxy that it went through.
+    fn explained(&self, error: anyhow::Error) -> anyhow::Error {
+        match &self.proxy {
+            None => error,
+            Some(proxy) => error.context(format!("through the proxy {proxy}")),
+        }
+    }
+}
+
+async fn connect(metrics: Arc<Metrics>) -> anyhow::Result<Cluster> {
     let config = Config::infer()
         .await
         .context("no cluster: set KUBECONFIG, or run inside a pod with a service account")?;
-    let client = retry::client(config).context("cannot make a client for the cluster")?;
-    Ok((client, Caller::new(metrics)))
+    let proxy_url = kubeconfig_proxy(&config);
+    let proxy = config::proxy::variables();
+    let proxy = retry::proxy::choose(&config.cluster_url, proxy_url.as_deref(), &proxy)?;
+    let client = retry::client(config, proxy.as_ref());
+    let client = client.context("cannot make a client for the cluster")?;
+    Ok(Cluster { client, caller: Caller::new(metrics), proxy })
+}
+
+/// The `proxy-url` of the cluster in the kubeconfig that is in use. kube mixes it with the variables, to
+/// which other rules apply.
+fn kubeconfig_proxy(config: &Config) -> Option<String> {
+    // Only kube's configuration of a pod names a file.
+    if config.root_cert_file.is_some() {
+        return None;
+    }
+    let file = Kubeconfig::read().ok()?;
+    let current = file.current_context?;
+    let context = file.contexts.into_iter().find(|c| c.name == current)?.context?;
+    let cluster = file.clusters.into_iter().find(|c| c.name == context.cluster)?.cluster?;
+    cluster.proxy_url
 }
 
 /// Which Service names the server takes (KEP-5311: digits first from 1.36 on); the strict rule
@@ -123,7 +176,10 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let admin_socket = serve::Listener::bind(args.admin_bind)?;
     start_admin(admin_socket, &metrics, &health, &shutdown, &supervisor);
 
-    let (client, mut caller) = connect(metrics.clone()).await?;
+    let Cluster { client, mut caller, proxy } = connect(metrics.clone()).await?;
+    if let Some(proxy) = proxy {
+        tracing::info!(%proxy, "the API server is reached through a proxy");
+    }
     let sending = wanted
         .map(|s| telemetry::otlp::start(&s, &args.pod_name, &args.namespace, metrics.clone()))
         .transpose()?;
@@ -196,6 +252,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     );
     reconciler.tracer = tracer;
     reconciler.turns = Turns::of(args.workers);
+    reconciler.room = Room::of(args.workers);
     let reconciler = Arc::new(reconciler);
     leftovers::start(&client, reconciler.clone(), &metrics, &supervisor, &shutdown);
     for _ in 0..args.workers {
@@ -227,6 +284,7 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
         match reconciler.reconcile(&key, noticed).await {
             Ok(Next::Idle | Next::Forget) => held.done(None),
             Ok(Next::At(at)) => held.done(Some(at)),
+            Ok(Next::Waits(at)) => held.put_aside(at),
             Err(error) => {
                 let asked = error.retry_after().map(|pause| pause.min(MAX_RETRY_AFTER));
                 let wait = held.fail(asked.map(|pause| clock::monotonic() + pause));

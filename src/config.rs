@@ -1,9 +1,10 @@
 //! Command line and environment: every flag is also a variable, and beside them only OpenTelemetry's
-//! own variables are read (`traces`).
+//! own variables (`traces`) and those that name a proxy (`proxy`) are read.
 //!
 //! Values only; what they mean is in docs/configuration.md and at their users.
 
 pub mod certificates;
+pub mod proxy;
 pub mod traces;
 
 use std::net::SocketAddr;
@@ -34,6 +35,9 @@ pub enum Command {
         /// Files to read, `-` for standard input.
         #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
         files: Vec<String>,
+        /// Succeed where no file has a Service.
+        #[arg(long)]
+        allow_no_service: bool,
     },
     /// Say who leads for a Service, why, and what would happen next.
     Explain {

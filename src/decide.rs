@@ -12,17 +12,21 @@ pub mod mirror;
 pub mod ports;
 pub mod slices;
 
+mod follow;
 mod routing;
 mod serve;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::events::Reason as EventReason;
 use crate::index::{Limit, Snapshot};
+use crate::keys;
 use crate::metrics::ServiceReport;
+use crate::replica::hash;
 use elect::Choice;
 use mirror::Mirror;
 use slices::SliceWrite;
@@ -102,6 +106,14 @@ pub enum StepKind {
     SourceConditions,
 }
 
+/// Hash of what a slice says: endpoints, ports and whose turn it is to lead.
+pub fn slice_content(slice: &EndpointSlice) -> u64 {
+    let meta = &slice.metadata;
+    let leader = meta.annotations.as_ref().and_then(|a| a.get(keys::status::LEADER_POD_UID));
+    let says = json!([slice.address_type, slice.endpoints, slice.ports, leader]);
+    hash(&[meta.name.as_deref().unwrap_or_default(), &says.to_string()])
+}
+
 impl Step {
     /// The kind of the step.
     pub fn kind(&self) -> StepKind {
@@ -125,15 +137,68 @@ impl Step {
         }
     }
 
-    /// The Service it writes; `None` where it writes a slice.
-    pub fn service(&self) -> Option<&str> {
+    /// The name of the object it writes.
+    pub fn object(&self) -> &str {
         match self {
-            Self::Slice(_) => None,
-            Self::CreateLeader(service) => service.metadata.name.as_deref(),
+            Self::Slice(next) => match &next.write {
+                SliceWrite::Create(slice) | SliceWrite::Replace(slice) => {
+                    slice.metadata.name.as_deref().unwrap_or_default()
+                }
+                SliceWrite::Delete { name, .. } => name,
+            },
+            Self::CreateLeader(service) => service.metadata.name.as_deref().unwrap_or_default(),
             Self::PatchLeader(target, _)
             | Self::DeleteLeader(target)
             | Self::Mirror(target, ..)
-            | Self::SourceConditions(target, ..) => Some(&target.name),
+            | Self::SourceConditions(target, ..) => &target.name,
+        }
+    }
+
+    /// The version of the object that it is made for; empty where there is none yet or any will do.
+    pub fn base(&self) -> &str {
+        match self {
+            Self::Slice(next) => match &next.write {
+                SliceWrite::Create(_) => "",
+                SliceWrite::Replace(s) => {
+                    s.metadata.resource_version.as_deref().unwrap_or_default()
+                }
+                SliceWrite::Delete { version, .. } => version,
+            },
+            Self::CreateLeader(_) => "",
+            Self::PatchLeader(target, _)
+            | Self::DeleteLeader(target)
+            | Self::Mirror(target, ..)
+            | Self::SourceConditions(target, ..) => target.version.as_deref().unwrap_or_default(),
+        }
+    }
+
+    /// Hash of what it leaves behind: the same for a repetition. Versions, marks, epochs and times do
+    /// not count.
+    pub fn content(&self) -> u64 {
+        let says = |conditions: &[Condition]| {
+            let says = |c: &Condition| json!([c.type_, c.status, c.reason, c.message]);
+            conditions.iter().map(says).collect::<Vec<_>>()
+        };
+        let content = match self {
+            Self::Slice(next) => match &next.write {
+                SliceWrite::Create(s) | SliceWrite::Replace(s) => return slice_content(s),
+                SliceWrite::Delete { uid, .. } => json!(uid),
+            },
+            Self::CreateLeader(service) => json!([service.metadata.annotations, service.spec]),
+            Self::PatchLeader(_, patch) => patch.clone(),
+            Self::DeleteLeader(target) => json!(target.uid),
+            Self::Mirror(_, mirror, _) => json!([mirror.annotations, says(&mirror.conditions)]),
+            Self::SourceConditions(_, conditions, _) => json!(says(conditions)),
+        };
+        hash(&[self.object(), &content.to_string()])
+    }
+
+    /// What a refusal of it is about: the object, and for slices what is to be in it. A switch to
+    /// another pod is not refused because one to this pod was.
+    pub fn subject(&self) -> u64 {
+        match self {
+            Self::Slice(_) => self.content(),
+            _ => hash(&[self.object()]),
         }
     }
 
@@ -159,7 +224,7 @@ impl Step {
 
     /// Steps that must rest on a consistent read: what they make or destroy cannot be compared and
     /// swapped on the version of the source.
-    fn needs_read(&self) -> bool {
+    pub fn needs_read(&self) -> bool {
         match self {
             Self::CreateLeader(_) | Self::DeleteLeader(_) => true,
             Self::Slice(next) => !matches!(next.write, SliceWrite::Replace(_)),
@@ -193,16 +258,24 @@ impl Notice {
 pub struct Blocked {
     /// The kind of step.
     pub kind: StepKind,
+    /// [`Step::subject`] of the steps that are kept back; `None` for all of that kind.
+    pub only: Option<u64>,
     /// Why, for the condition.
     pub reason: EventReason,
-    /// The server's words, or who undoes it.
+    /// The server's words, or what undoes it.
     pub message: String,
 }
 
 impl Blocked {
+    /// All steps of a kind.
+    pub fn all(kind: StepKind, reason: EventReason, message: impl Into<String>) -> Self {
+        Self { kind, only: None, reason, message: message.into() }
+    }
+
     /// Whether this step would meet the same refusal.
     pub fn refuses(&self, step: &Step) -> bool {
-        self.kind == step.kind() || (self.kind == StepKind::Creation && step.creates())
+        let same = self.kind == step.kind() || (self.kind == StepKind::Creation && step.creates());
+        same && self.only.is_none_or(|subject| subject == step.subject())
     }
 }
 
@@ -253,6 +326,8 @@ pub struct Decision {
     /// What is to be done, or to be read for, is making the leader Service of a source that has none:
     /// it serves nobody yet, so it may wait for its turn.
     pub makes_first: bool,
+    /// The step that is to be read for, where the action is [`Action::Read`].
+    pub read_for: Option<Step>,
     /// When a timer of this Service runs out.
     pub again_at: Option<Timestamp>,
     /// State for the metrics; `None` when the Service is not managed (any more).
@@ -283,18 +358,25 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
     let makes_first = snapshot.leaders.is_empty() && matches!(step, Some(Step::CreateLeader(_)));
     // An election over pods that were never listed would find everybody gone.
     let blind = routing.choice.is_some() && !snapshot.pods_known && ctx.trust != Trust::Lost;
+    let mut read_for = None;
     let action = match step {
         None => Action::Nothing,
         Some(_) if (ctx.trust == Trust::Starting || blind) && !snapshot.consistent => Action::Wait,
         Some(step) => {
             let doubtful =
                 behind || routing.doubtful || ctx.trust == Trust::Lost || step.needs_read();
-            if doubtful && !snapshot.consistent { Action::Read } else { Action::Do(step) }
+            if doubtful && !snapshot.consistent {
+                read_for = Some(step);
+                Action::Read
+            } else {
+                Action::Do(step)
+            }
         }
     };
     Decision {
         action,
         makes_first,
+        read_for,
         again_at: routing.again_at,
         report: routing.report,
         choice: routing.choice,

@@ -360,6 +360,11 @@ impl Index {
         keys
     }
 
+    /// The uids of all Services of a namespace that are known.
+    pub fn service_uids(&self, namespace: &str) -> BTreeSet<Arc<str>> {
+        self.namespaces.get(namespace).map(Namespace::service_uids).unwrap_or_default()
+    }
+
     /// Whether a source of this namespace needs its pods.
     pub fn needs_pods(&self, namespace: &str) -> bool {
         self.namespaces.get(namespace).is_some_and(Namespace::needs_pods)

@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::names::{NameRule, ServiceKey};
 use crate::reconcile::SharedIndex;
 use crate::serve::webhook::{Judge, Judged, Path, Refused};
-use crate::spec::Rule;
+use crate::spec::{LeaderSpec, Rule};
 use crate::telemetry::spans::About;
 
 /// Longest name shown, in characters: what Kubernetes allows for most of its names.
@@ -122,6 +122,10 @@ impl Neighbours for Shared<'_> {
     fn on_host_network(&self, namespace: &str, service: &Service) -> bool {
         self.ask(|view| view.on_host_network(namespace, service))
     }
+
+    fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
+        self.ask(|view| view.each_source(namespace, visit));
+    }
 }
 
 /// What logs and traces show of a text that the API server has not checked yet.
@@ -147,6 +151,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::fixtures::{NAMESPACE, ServiceFixture, service};
     use crate::index::{Index, Limits};
 
     fn verdicts() -> (SharedIndex, Verdicts) {
@@ -176,6 +181,33 @@ mod tests {
         drop(writing);
         reading.join().unwrap();
         assert_eq!(reason, Ok("malformed"));
+    }
+
+    /// What the index knows of other sources reaches the verdict.
+    #[test]
+    fn a_source_over_the_same_pods_is_warned_about() {
+        let (index, judge) = verdicts();
+        index.write().apply_service(service("tcp").enabled());
+        index.write().apply_service(service("plain"));
+        let udp = serde_json::to_value(service("udp").enabled()).unwrap();
+        let body = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "u", "name": "udp", "namespace": NAMESPACE, "userInfo": {"username": "a"},
+                "operation": "CREATE", "kind": {"group": "", "version": "v1", "kind": "Service"},
+                "resource": {"group": "", "version": "v1", "resource": "services"},
+                "object": udp,
+            },
+        });
+        let judged = judge.judge(Path::Validate, body.to_string().as_bytes()).unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&judged.body).unwrap();
+        assert_eq!(
+            answer["response"]["warnings"],
+            json!([
+                "Service \"tcp\" selects the same pods, and its leader may differ",
+                "for one leader, set zen-lead.io/same-leader-as on one Service to the name of the other",
+            ])
+        );
     }
 
     #[test]

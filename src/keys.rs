@@ -23,11 +23,15 @@ pub mod setting {
     pub const PORTS_MODE: &str = "zen-lead.io/ports-mode";
     /// Type of the leader Service.
     pub const LEADER_TYPE: &str = "zen-lead.io/leader-type";
-    /// Annotation keys copied to a mirrored leader Service.
+    /// Annotation keys copied to the leader Service.
     pub const COPY_ANNOTATIONS: &str = "zen-lead.io/copy-annotations";
+    /// Label keys copied to the leader Service.
+    pub const COPY_LABELS: &str = "zen-lead.io/copy-labels";
+    /// Name of another source whose leader this one takes.
+    pub const SAME_LEADER_AS: &str = "zen-lead.io/same-leader-as";
 
     /// All settings, in the order of the documentation.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 11] = [
         ENABLED,
         LEADER_SERVICE_NAME,
         STRATEGY,
@@ -37,6 +41,8 @@ pub mod setting {
         PORTS_MODE,
         LEADER_TYPE,
         COPY_ANNOTATIONS,
+        COPY_LABELS,
+        SAME_LEADER_AS,
     ];
 }
 
@@ -79,11 +85,16 @@ pub mod status {
     /// Annotation, leader Service: keys of the annotations copied from the source, so that one no
     /// longer named is taken off again.
     pub const COPIED: &str = "zen-lead.io/copied-annotations";
+    /// Annotation, leader Service: keys of the labels copied from the source; see [`COPIED`].
+    pub const COPIED_LABELS: &str = "zen-lead.io/copied-labels";
+    /// Annotation, leader Service of type LoadBalancer: the class that was asked for, empty for none.
+    /// What the server or a webhook filled in where none was asked for is not drift.
+    pub const BALANCER_CLASS: &str = "zen-lead.io/load-balancer-class";
     /// Label, leader Service and slice: name of the source Service.
     pub const SOURCE_SERVICE: &str = "zen-lead.io/source-service";
 
     /// All status keys.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 17] = [
         CURRENT_LEADER,
         LEADER_POD_NAME,
         LEADER_POD_UID,
@@ -98,6 +109,8 @@ pub mod status {
         DECISION_VERSION,
         SETTINGS,
         COPIED,
+        COPIED_LABELS,
+        BALANCER_CLASS,
         SOURCE_SERVICE,
     ];
 }
@@ -116,6 +129,8 @@ pub mod kubernetes {
     pub const LAST_CHANGE_TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
     /// Label that hands a Service to another proxy than kube-proxy.
     pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+    /// Label of Services and slices that kube-proxy does not look at.
+    pub const HEADLESS: &str = "service.kubernetes.io/headless";
     /// Label of pods (and nodes) that names the zone.
     pub const ZONE: &str = "topology.kubernetes.io/zone";
     /// Label of pods made by a Deployment: the revision.

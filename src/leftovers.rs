@@ -5,7 +5,7 @@
 //! calls wait for their turn, makes them after that. That a leader Service has no selector is
 //! `decide`'s business.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use crate::clock;
 use crate::decide::Target;
 use crate::index::service::selector;
 use crate::index::slice::controller_uid;
@@ -26,7 +27,8 @@ use crate::keys::{kubernetes, status};
 use crate::metrics::Metrics;
 use crate::names::ServiceKey;
 use crate::reconcile::Reconciler;
-use crate::retry::{CallError, Delays};
+use crate::replica;
+use crate::retry::CallError;
 use crate::shutdown::Shutdown;
 use crate::supervise::Supervisor;
 use crate::version::Rv;
@@ -36,8 +38,11 @@ use crate::watches;
 /// Between two looks while there is anything: what is not to be removed yet (the selector is still
 /// on) may be at the next one, and no event of its own says so.
 const LOOK: Duration = Duration::from_secs(1);
-/// Longest wait after failures.
-const MAX_DELAY: Duration = Duration::from_mins(1);
+/// The wait before the second attempt to remove one; it doubles.
+const FIRST_DELAY: Duration = Duration::from_secs(2);
+/// Longest wait between two attempts; a replica that is not the first for a Service waits three times as
+/// long.
+const MAX_DELAY: Duration = Duration::from_mins(5);
 
 /// An object of a built-in controller that carries the label of a leader Service: they copy the
 /// labels of the Service (kubernetes/endpointslice `setEndpointSliceLabels`, `endpoints_controller`).
@@ -214,71 +219,78 @@ pub fn start(
     });
 }
 
+/// When each is tried again, by uid, and the wait before that.
+type Tried = HashMap<String, (Instant, Duration)>;
+
 async fn keep_removing(on: &Reconciler, found: &Found, metrics: &Metrics) {
-    let mut delays = Delays::new(LOOK, MAX_DELAY);
+    let mut tried = Tried::new();
     loop {
         let all = found.by_source();
         metrics.set_cache_size("leftovers", all.values().map(Vec::len).sum());
+        let there: HashSet<&str> = all.values().flatten().map(|l| &*l.target.uid).collect();
+        tried.retain(|uid, _| there.contains(&**uid));
         if all.is_empty() {
             found.changed.notified().await;
             continue;
         }
-        let wait = match remove(on, all).await {
-            Ok(()) => {
-                delays.reset();
-                LOOK
-            }
-            Err(error) => {
-                let wait = delays.next_delay();
-                warn!(
-                    "what a built-in controller left behind a leader Service is not removed: {error}; \
-                     tried again in {wait:?}"
-                );
-                wait
-            }
-        };
-        // What cannot be removed must not hold up what comes after it.
-        let look = async {
-            sleep(LOOK).await;
-            found.changed.notified().await;
-        };
-        tokio::select! { () = sleep(wait) => {}, () = look => {} }
+        remove(on, all, &mut tried).await;
+        sleep(LOOK).await;
     }
 }
 
 /// Removes what is left over by a read of its namespace; without one, the cache only says where to
-/// look. The others are tried although one failed; the last error is told.
-async fn remove(
-    on: &Reconciler,
-    all: BTreeMap<ServiceKey, Vec<Leftover>>,
-) -> Result<(), CallError> {
-    let mut result = Ok(());
+/// look. Each is tried by itself, with growing pauses: what cannot be removed holds up nothing else, and
+/// makes no calls without end, whatever the answer is.
+async fn remove(on: &Reconciler, all: BTreeMap<ServiceKey, Vec<Leftover>>, tried: &mut Tried) {
     for (source, mut some) in all {
         let cached = on.index.read().snapshot(&source);
-        some.retain(|left| left.is_left_over(&cached));
+        let now = clock::monotonic();
+        some.retain(|left| {
+            let held = tried.get(&left.target.uid).is_some_and(|(until, _)| *until > now);
+            !held && left.is_left_over(&cached)
+        });
         if some.is_empty() {
             continue;
         }
-        match on.reader.read(&source).await {
+        let first = replica::rank(&on.me, &on.replicas.read(), &source) == 0;
+        for left in &some {
+            let last = tried.get(&left.target.uid).map(|(_, wait)| *wait);
+            let wait = last.map_or(FIRST_DELAY, |wait| (2 * wait).min(MAX_DELAY));
+            let pause = if first { wait } else { 3 * wait };
+            tried.insert(left.target.uid.clone(), (now + pause, wait));
+        }
+        let outcome = match on.reader.read(&source).await {
             Ok(read) => {
                 let read = read.snapshot(&source);
                 some.retain(|left| left.is_left_over(&read));
+                remove_all(on, &source, &some).await
             }
-            Err(error) => {
-                result = Err(error);
-                continue;
-            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            warn!(
+                key = %source,
+                "what a built-in controller left behind a leader Service is not removed: {error}; \
+                 tried again with pauses that grow to {MAX_DELAY:?}"
+            );
         }
-        for left in some {
-            match on.applier.delete_leftover(&source, &left).await {
-                Ok(()) => info!(
-                    key = %source, leader_service = %left.service, name = %left.target.name,
-                    "removed what a built-in controller left behind a leader Service"
-                ),
-                // Somebody was faster; the watch tells what came of it.
-                Err(CallError::Conflict { .. }) => {}
-                Err(error) => result = Err(error),
-            }
+    }
+}
+
+/// The others are tried although one failed; the last error is reported.
+async fn remove_all(
+    on: &Reconciler,
+    source: &ServiceKey,
+    some: &[Leftover],
+) -> Result<(), CallError> {
+    let mut result = Ok(());
+    for left in some {
+        match on.applier.delete_leftover(source, left).await {
+            Ok(()) => info!(
+                key = %source, leader_service = %left.service, name = %left.target.name,
+                "removed what a built-in controller left behind a leader Service"
+            ),
+            Err(error) => result = Err(error),
         }
     }
     result

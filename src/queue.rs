@@ -244,6 +244,13 @@ impl<K: Clone + Eq + Hash> Held<K> {
         self.shared.release(&self.key, again);
     }
 
+    /// Nothing was done: the key waits for something else, and comes back when it is added, or at
+    /// `again`. Its failures are neither forgotten nor more.
+    pub fn put_aside(mut self, again: Option<Instant>) {
+        self.settled = true;
+        self.shared.release(&self.key, again);
+    }
+
     /// The work failed: the key comes back after a wait that doubles with each failure in a row,
     /// from 50 ms to 60 s with jitter, but not before `not_before` (a `Retry-After`). Returns the
     /// wait; a key that is added meanwhile comes back earlier.

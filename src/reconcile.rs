@@ -4,25 +4,31 @@
 //! chosen here: that is `decide`'s.
 
 mod blocks;
+mod cause;
+mod room;
+mod standing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turns;
+mod words;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use blocks::Blocks;
+pub use room::Room;
+use standing::{After, Met};
 pub use turns::Turns;
 
 use crate::apply::{Applied, Applier};
 use crate::clock::{self, Clock};
-use crate::decide::{self, Action, Blocked, Context, Decision, Step, StepKind, Trust};
+use crate::decide::{self, Action, Blocked, Context, Decision, Step, Trust};
 use crate::events::{Publisher, Reason};
 use crate::index::{Dirty, Index, Snapshot};
 use crate::metrics::Metrics;
@@ -35,9 +41,9 @@ use crate::shrink;
 use crate::telemetry::spans::Tracer;
 
 /// Steps of one reconcile before it lets others pass; a normal one takes at most six.
-const MAX_STEPS: usize = 24;
-/// So often in one reconcile the same is not written to the same Service, unless somebody undoes it.
-const UNDONE: usize = 3;
+const MAX_STEPS: usize = 16;
+/// The pause after such a reconcile, doubled for each one in a row up to [`blocks::LAST_WAIT`].
+const PAUSE: Duration = Duration::from_millis(100);
 /// Longest reconcile before it lets others pass; looked at between two steps, each of which has
 /// deadlines of its own.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -54,15 +60,20 @@ pub type Replicas = Arc<RwLock<Vec<String>>>;
 struct Memory {
     /// A step that waits for a replica of a lower rank, and since when.
     wish: Option<(u64, Instant)>,
-    /// Kinds of steps that are not tried for a while.
+    /// Steps that are not tried for a while.
     blocks: Blocks,
+    /// Hash of what the source asks for.
+    asked: Option<u64>,
+    /// The step whose last call had no answer.
+    unanswered: Option<u64>,
+    /// Reconciles in a row that left something to do.
+    unfinished: u32,
+    /// When what it waits for a worker with was noticed.
+    noticed: Option<Instant>,
     /// When the event that ended a leadership was noticed.
     lost_at: Option<Instant>,
     /// Since when the replicas of a newer version that wrote the slices are gone.
     newer_gone: Option<Instant>,
-    /// Uid of the source in a namespace that is being deleted: nothing can be created there any more.
-    /// A namespace does not come back from that; a source of the same name later has another uid.
-    ending: Option<String>,
     /// The last switch before this process began has been told, should it have been untold.
     told_before: bool,
     /// When the last switch was of which this process has told.
@@ -76,6 +87,8 @@ pub enum Next {
     Idle,
     /// Again at this time.
     At(Instant),
+    /// Nothing was done: it is woken when it is its turn, and looks again at this time at the latest.
+    Waits(Option<Instant>),
     /// The Service is not managed any more.
     Forget,
 }
@@ -86,6 +99,7 @@ impl Next {
         match self {
             Self::Idle => "idle",
             Self::At(_) => "again",
+            Self::Waits(_) => "waits",
             Self::Forget => "forget",
         }
     }
@@ -117,8 +131,14 @@ pub struct Reconciler {
     pub tracer: Tracer,
     /// Sources whose first leader Service is being made.
     pub turns: Turns,
+    /// Workers a namespace may have.
+    pub room: Room,
     began: Timestamp,
     memory: Mutex<HashMap<ServiceKey, Memory>>,
+    /// Namespaces that are being deleted, with the uids of their Services.
+    endings: Mutex<HashMap<Arc<str>, BTreeSet<Arc<str>>>>,
+    /// When the API server answered a call last.
+    answered: Mutex<Option<Instant>>,
 }
 
 /// Where the snapshot of a reconcile comes from.
@@ -143,7 +163,8 @@ impl Reconciler {
         wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
     ) -> Self {
         let (tracer, memory, began) = (Tracer::off(), Mutex::default(), clock.now());
-        let turns = Turns::of(1);
+        let (turns, room) = (Turns::of(1), Room::of(usize::MAX));
+        let (endings, answered) = (Mutex::default(), Mutex::default());
         Self {
             index,
             applier,
@@ -157,8 +178,11 @@ impl Reconciler {
             wake,
             tracer,
             turns,
+            room,
             began,
             memory,
+            endings,
+            answered,
         }
     }
 
@@ -170,6 +194,11 @@ impl Reconciler {
     /// A call that failed after its retries; the queue backs off and tries again.
     pub async fn reconcile(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
         let began = clock::monotonic();
+        let Some(seat) = self.room.enter(key, &*self.wake) else {
+            self.remember(key, |known| _ = known.noticed.get_or_insert(noticed));
+            return Ok(Next::Waits(None));
+        };
+        let noticed = self.remember(key, |known| known.noticed.take()).unwrap_or(noticed);
         self.metrics.track(key);
         let span = self.tracer.reconcile(key);
         let result = span.run(self.run(key, noticed)).await;
@@ -189,10 +218,14 @@ impl Reconciler {
                 shrink::map(&mut memory);
                 drop(memory);
                 self.metrics.forget(key);
+                self.forget_ending(&key.namespace);
             }
+            // Nothing was done, so nothing succeeded.
+            Ok(Next::Waits(_)) => {}
             _ => self.metrics.reconciled(key, label, result.is_err(), took),
         }
         self.metrics.set_cache_size("remembered_services", self.remembered());
+        drop(seat);
         result
     }
 
@@ -202,9 +235,8 @@ impl Reconciler {
     }
 
     async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
-        let mut view = View::Cache;
+        let (mut view, mut met) = (View::Cache, Met::default());
         let mut acting = false;
-        let mut written = HashMap::new();
         let mut turn = self.turns.given(key, &*self.wake);
         let began = clock::monotonic();
         for _ in 0..MAX_STEPS {
@@ -220,31 +252,46 @@ impl Reconciler {
             let gathering = self.tracer.snapshot(matches!(view, View::Cache));
             let snapshot = self.snapshot(key, &view);
             drop(gathering);
+            self.note_asked(key, &snapshot);
             let blocked = self.blocked(key, &snapshot);
             let decision = self.decide(key, &snapshot, &blocked);
             self.note_newer(key, decision.may_take_over);
             self.metrics.cache_lookup("services", matches!(view, View::Cache));
             self.note_loss(key, &decision, noticed);
+            // What another replica makes meanwhile is not read for, nor is a turn taken for it.
+            if let Some(step) =
+                decision.read_for.as_ref().filter(|step| step.needs_read() && !acting)
+            {
+                if self.learns(key, &snapshot, step) {
+                    continue;
+                }
+                if let Some(at) = self.waits_for_rank(key, step) {
+                    return Ok(Next::At(at));
+                }
+            }
             if !decision.makes_first {
                 turn = None;
             } else if turn.is_none() {
-                turn = self.turns.ask(key, &*self.wake);
-                if turn.is_none() {
-                    return Ok(Next::Idle);
+                match self.turns.ask(key, &*self.wake) {
+                    Ok(mine) => turn = Some(mine),
+                    Err(at) => return Ok(Next::Waits(at)),
                 }
             }
             let step = match decision.action.clone() {
                 Action::Nothing => {
                     self.tell_untold(key, &snapshot);
-                    return Ok(self.settled(key, &decision));
+                    return Ok(self.settled(key, &snapshot, &decision));
                 }
                 Action::Wait => return Ok(Next::Idle),
                 Action::Read => {
-                    view = View::Read(Box::new((*self.reader.read(key).await?).clone()));
+                    view = self.read(key).await?;
                     continue;
                 }
                 Action::Do(step) => step,
             };
+            if self.is_taken(key, &step, &mut met) || self.learns(key, &snapshot, &step) {
+                continue;
+            }
             if decision.history_void {
                 let note = "the slice was decided on newer data than the cluster now has: it was \
                             restored from a backup; deciding afresh";
@@ -257,33 +304,44 @@ impl Reconciler {
             match self.applier.apply(key, step.clone()).await {
                 Ok(applied) => {
                     let lost_at = self.memory.lock().get_mut(key).and_then(|m| m.lost_at);
+                    self.wrote(key, &step, &applied, &mut met);
                     record::applied(self, key, &snapshot, &decision, &step, lost_at);
                     self.absorb(&mut view, key, &applied);
-                    if let Some(about) = step.service() {
-                        let times = written.entry((step.kind(), about.to_owned())).or_insert(0);
-                        *times += 1;
-                        if *times == UNDONE {
-                            self.undone(key, step.kind(), about);
-                        }
+                    if let Some(turn) = turn.as_ref().filter(|_| decision.makes_first) {
+                        turn.succeeded();
                     }
                 }
                 Err(error) => {
                     record::failed(self, key, &step, &error);
-                    if record::overtaken(&error) {
-                        debug!(%key, step = ?step.kind(), "{error}; somebody was faster: reading again");
-                        view = View::Read(Box::new((*self.reader.read(key).await?).clone()));
-                    } else if let CallError::Terminating { .. } = error {
-                        self.ends(key, &snapshot, &error);
-                    } else if let Some(reason) = record::refusal(&error) {
-                        self.refused(key, step.kind(), reason, &error);
-                    } else {
-                        return Err(error);
+                    let after = self.after(key, &snapshot, &step, error, &mut met, began);
+                    if let Some(turn) = turn.as_ref().filter(|_| !matches!(after, After::Read)) {
+                        turn.failed();
+                    }
+                    match after {
+                        After::Read => view = self.read(key).await?,
+                        After::Held => {}
+                        After::Fail(error) => return Err(error),
                     }
                 }
             }
         }
+        self.unfinished(key, &met);
         // More to do than one turn allows: others first.
-        Ok(Next::At(clock::monotonic() + Duration::from_millis(100)))
+        let pause = self.remember(key, |known| {
+            known.unfinished = known.unfinished.saturating_add(1);
+            PAUSE.saturating_mul(1 << (known.unfinished - 1).min(12)).min(blocks::LAST_WAIT)
+        });
+        Ok(Next::At(clock::monotonic() + pause))
+    }
+
+    async fn read(&self, key: &ServiceKey) -> Result<View, CallError> {
+        let read = self.reader.read(key).await?;
+        *self.answered.lock() = Some(clock::monotonic());
+        Ok(View::Read(Box::new((*read).clone())))
+    }
+
+    fn remember<T>(&self, key: &ServiceKey, f: impl FnOnce(&mut Memory) -> T) -> T {
+        f(self.memory.lock().entry(key.clone()).or_default())
     }
 
     fn decide(&self, key: &ServiceKey, snapshot: &Snapshot, blocked: &[Blocked]) -> Decision {
@@ -339,15 +397,18 @@ impl Reconciler {
     }
 
     /// A timer or a refusal that runs out, or nothing; an unmanaged Service is forgotten.
-    fn settled(&self, key: &ServiceKey, decision: &Decision) -> Next {
+    fn settled(&self, key: &ServiceKey, snapshot: &Snapshot, decision: &Decision) -> Next {
         let mut memory = self.memory.lock();
         let known = memory.entry(key.clone()).or_default();
         known.wish = None;
+        known.unfinished = 0;
         known.blocks.expire();
+        known.blocks.at_rest(|name| {
+            let slice = snapshot.slices.iter().find(|s| *s.name == *name)?;
+            slice.object.as_deref().map(decide::slice_content)
+        });
         let Some(report) = &decision.report else {
-            let Some(until) = known.blocks.until() else { return Next::Forget };
-            known.ending = None;
-            return Next::At(until);
+            return known.blocks.until().map_or(Next::Forget, Next::At);
         };
         if report.endpoints > 0 {
             known.lost_at = None;
@@ -355,7 +416,7 @@ impl Reconciler {
         self.metrics.services().set(key, report.clone());
         let now = clock::monotonic();
         let timer = decision.again_at.map(|at| now + until(at, self.clock.now()));
-        let blocked = known.blocks.until();
+        let blocked = known.blocks.until().into_iter().chain(known.blocks.on_probation()).min();
         // Once it is over, the takeover is a step like any other; a time that has passed would bring
         // the key back at once, for ever, while that step is refused.
         let takeover = known.newer_gone.map(|since| since + TAKEOVER).filter(|at| *at > now);
@@ -409,49 +470,6 @@ impl Reconciler {
         };
         let at = since + replica::stagger(rank);
         (at > now).then_some(at)
-    }
-
-    fn blocked(&self, key: &ServiceKey, snapshot: &Snapshot) -> Vec<Blocked> {
-        let memory = self.memory.lock();
-        let Some(known) = memory.get(key) else { return Vec::new() };
-        let mut blocked: Vec<Blocked> = known.blocks.now().cloned().collect();
-        if known.ending.is_some() && known.ending == record::uid(snapshot) {
-            let message = "the namespace is being deleted".to_owned();
-            // Of what is not created there nothing else is told.
-            blocked.retain(|b| !matches!(b.kind, StepKind::CreateLeader | StepKind::CreateSlice));
-            let (kind, reason) = (StepKind::Creation, Reason::Forbidden);
-            blocked.push(Blocked { kind, reason, message });
-        }
-        blocked
-    }
-
-    /// The namespace is being deleted: as it should be, and nothing to repeat.
-    fn ends(&self, key: &ServiceKey, snapshot: &Snapshot, error: &CallError) {
-        let mut memory = self.memory.lock();
-        memory.entry(key.clone()).or_default().ending = record::uid(snapshot);
-        info!(%key, "{error}; nothing is created there any more");
-    }
-
-    /// Keeps a refused kind of step back for a while: no retry storm against a quota.
-    fn refused(&self, key: &ServiceKey, kind: StepKind, reason: Reason, error: &CallError) {
-        let mut memory = self.memory.lock();
-        let known = memory.entry(key.clone()).or_default();
-        let wait = known.blocks.refused(kind, reason, &error.to_string());
-        warn!(%key, "{error}; tried again in {wait:?}");
-    }
-
-    /// Keeps a kind of step back for a while that somebody undoes: no fight over every write.
-    fn undone(&self, key: &ServiceKey, kind: StepKind, name: &str) {
-        let mut memory = self.memory.lock();
-        let wait = memory.entry(key.clone()).or_default().blocks.undone(kind, name);
-        warn!(%key, ?kind, service = name, "somebody undoes this each time; tried again in {wait:?}");
-    }
-
-    /// A step of this kind succeeded: it is not refused any longer.
-    pub fn succeeded(&self, key: &ServiceKey, kind: StepKind) {
-        if self.memory.lock().get_mut(key).is_some_and(|known| known.blocks.succeeded(kind)) {
-            info!(%key, ?kind, "no longer refused");
-        }
     }
 }
 

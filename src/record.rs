@@ -25,7 +25,6 @@ pub fn applied(
     step: &Step,
     lost_at: Option<Instant>,
 ) {
-    on.succeeded(key, step.kind());
     match step {
         Step::Slice(next) => {
             let choice = decision.choice.as_ref();
@@ -111,15 +110,6 @@ pub fn overtaken(error: &CallError) -> bool {
         error,
         CallError::Conflict { .. } | CallError::AlreadyExists { .. } | CallError::NotFound { .. }
     )
-}
-
-/// The reason for the condition when trying again at once cannot mend an error.
-pub fn refusal(error: &CallError) -> Option<Reason> {
-    match error {
-        CallError::Quota { .. } => Some(Reason::QuotaExceeded),
-        CallError::Forbidden { .. } | CallError::Invalid { .. } => Some(Reason::Forbidden),
-        _ => None,
-    }
 }
 
 /// A reconcile that failed, and what happens next, for the log.

@@ -9,6 +9,7 @@ mod delays;
 mod error;
 mod judge;
 mod operation;
+pub mod proxy;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,7 @@ pub(crate) use client::keep_retry_after;
 pub use client::{USER_AGENT, client};
 pub use delays::Delays;
 pub use error::{Call, CallError};
-pub use judge::{retry_after, whole_ms, with_causes};
+pub use judge::{by_webhook, retry_after, whole_ms, with_causes};
 pub use operation::{Operation, Target};
 pub use tokio::time::error::Elapsed;
 
@@ -123,7 +124,7 @@ where
                 attempts.succeeded(started);
                 return Ok(value);
             }
-            Ok(Err(error)) => judge(&error),
+            Ok(Err(error)) => judge(&error, operation.routes()),
             Err(_) => Verdict::Passing(Passing::no_answer(limit)),
         };
         match verdict {
@@ -174,7 +175,7 @@ pub async fn attempt<T>(
             *failed = 0;
             return outcome;
         }
-        Ok(Err(error)) => judge(error),
+        Ok(Err(error)) => judge(error, operation.routes()),
         Err(_) => {
             caller.metrics.timeout(operation.as_str());
             Verdict::Passing(Passing::no_answer(limit))

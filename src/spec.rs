@@ -4,6 +4,7 @@
 //! controller can run. Pure: no other object is read here (collisions are `admission::verdict`'s).
 
 pub mod duration;
+mod labels;
 pub mod owner;
 pub mod provider;
 mod report;
@@ -73,8 +74,34 @@ pub struct LeaderSpec {
     pub ports_mode: PortsMode,
     /// Type of the leader Service.
     pub leader_type: LeaderType,
-    /// Annotation keys copied to a mirrored leader Service, sorted, without duplicates.
+    /// Annotation keys copied to the leader Service, sorted, without duplicates.
     pub copy_annotations: Vec<String>,
+    /// Label keys copied to the leader Service, sorted, without duplicates.
+    pub copy_labels: Vec<String>,
+    /// The source whose leader this one takes.
+    pub same_leader_as: Option<String>,
+    /// No setting: provider annotations of a mirrored source that `copy_annotations` does not name.
+    /// While there are any, the leader Service is not published.
+    pub unnamed_provider_annotations: Vec<String>,
+}
+
+impl Default for LeaderSpec {
+    /// As of a source that is only enabled, without a name.
+    fn default() -> Self {
+        Self {
+            leader_service_name: String::new(),
+            strategy: Strategy::default(),
+            sticky: true,
+            min_ready_duration: Duration::ZERO,
+            failover_min_delay: Duration::ZERO,
+            ports_mode: PortsMode::default(),
+            leader_type: LeaderType::default(),
+            copy_annotations: Vec::new(),
+            copy_labels: Vec::new(),
+            same_leader_as: None,
+            unnamed_provider_annotations: Vec::new(),
+        }
+    }
 }
 
 /// What the annotations of a Service ask for.
@@ -120,16 +147,15 @@ pub fn read(service: &Service, names: NameRule) -> Result<Intent, Vec<Violation>
         .unwrap_or_default();
     let ports_mode = reader.setting(setting::PORTS_MODE, values::choice).unwrap_or_default();
     let leader_type = reader.setting(setting::LEADER_TYPE, values::choice).unwrap_or_default();
-    let copy = reader.setting(setting::COPY_ANNOTATIONS, CopyList::read);
-    let copy_is_broken = copy.is_none() && annotations.contains_key(setting::COPY_ANNOTATIONS);
-    let copy = copy.unwrap_or_default();
+    let copy = reader.setting(setting::COPY_ANNOTATIONS, CopyList::read).unwrap_or_default();
+    let copy_labels = reader.setting(setting::COPY_LABELS, labels::read).unwrap_or_default();
+    let same_leader_as = reader.setting(setting::SAME_LEADER_AS, |key, value| {
+        values::other_source(key, value, own, names)
+    });
     reader.unknown_keys();
     if enabled == Some(true) {
         reader.default_name(own);
         reader.shape(service);
-        if leader_type == LeaderType::Mirror && is_published(service) && !copy_is_broken {
-            reader.violations.extend(copy.check(annotations.iter()));
-        }
     }
     if !reader.violations.is_empty() {
         return Err(reader.violations);
@@ -146,7 +172,26 @@ pub fn read(service: &Service, names: NameRule) -> Result<Intent, Vec<Violation>
         ports_mode,
         leader_type,
         copy_annotations: copy.copied.into_iter().collect(),
+        copy_labels: copy_labels.into_iter().collect(),
+        same_leader_as,
+        unnamed_provider_annotations: unnamed_provider_annotations(service),
     }))
+}
+
+/// Provider annotations of an enabled, mirrored source that its list of annotations to be copied does
+/// not name, whatever else is wrong with it. None where that list itself is broken: that is one
+/// mistake, not two.
+pub fn unnamed_provider_annotations(service: &Service) -> Vec<String> {
+    let Some(annotations) = &service.metadata.annotations else { return Vec::new() };
+    let is = |key: &str, wanted: &str| annotations.get(key).is_some_and(|value| value == wanted);
+    let mirrored = is(setting::LEADER_TYPE, LeaderType::Mirror.as_str()) && is_published(service);
+    if !mirrored || !is_enabled(service) {
+        return Vec::new();
+    }
+    let key = setting::COPY_ANNOTATIONS;
+    let list =
+        annotations.get(key).map_or_else(|| Ok(CopyList::default()), |v| CopyList::read(key, v));
+    list.map(|list| list.unnamed(annotations)).unwrap_or_default()
 }
 
 /// Name of the leader Service when the user names none; empty for a Service without a name yet.

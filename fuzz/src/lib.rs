@@ -180,6 +180,9 @@ fn read_again(service: &Service, settings: &spec::LeaderSpec, names: NameRule) -
         let text = match value {
             Value::String(text) if text.is_empty() => continue,
             Value::String(text) => text.clone(),
+            Value::Array(labels) if key == "copy-labels" => {
+                labels.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
+            }
             Value::Array(_) => {
                 // What was left out on purpose is not among the settings.
                 let left_out = |key: &&str| key.starts_with('-');

@@ -4,13 +4,16 @@
 //! report, because a webhook that refuses unrelated writes is in the way. Admission is advice;
 //! names and collisions are checked again at write time.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Service;
 
+use super::peers::Peer;
 use crate::index::{Limit, Reached};
 use crate::keys::{setting, status};
 use crate::names::NameRule;
 use crate::spec::violation::{annotation_field, quoted};
-use crate::spec::{self, Cause, Intent, LeaderOf, Rule, Violation};
+use crate::spec::{self, Cause, Intent, LeaderOf, LeaderSpec, Rule, Violation};
 
 /// Two such pods on one node are one address: a switch between them moves nothing.
 const HOST_NETWORK: &str = "selected pods use hostNetwork: two of them on one node share an address, a switch moves nothing";
@@ -64,6 +67,8 @@ pub trait Neighbours {
     }
     /// Whether all Services have been seen; before that nothing is refused for another's sake.
     fn synced(&self) -> bool;
+    /// Visits the enabled, valid sources of the namespace: name, object and settings.
+    fn each_source(&self, _namespace: &str, _visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {}
     /// Whether a pod that the Service selects is known to share its node's address.
     fn on_host_network(&self, _namespace: &str, _service: &Service) -> bool {
         false
@@ -103,7 +108,23 @@ pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule
     if matches!(intent, Ok(Intent::On(_))) && others.on_host_network(question.namespace, new) {
         warnings.push(HOST_NETWORK.to_owned());
     }
-    violations.extend(intent.err().unwrap_or_default());
+    let peer = match &intent {
+        Ok(Intent::On(spec)) if others.synced() => {
+            Some(Peer { namespace: question.namespace, name: question.name, service: new, spec })
+        }
+        _ => None,
+    };
+    let asks = [setting::ENABLED, setting::SAME_LEADER_AS];
+    let asked = old.is_none() || asks.iter().any(|key| changed.contains(key));
+    if let Some(peer) = peer.as_ref().filter(|_| asked) {
+        violations.extend(peer.violations(others));
+    }
+    let unnamed = new_provider_annotations(old, new);
+    if unnamed.is_empty() {
+        warnings.extend(unpublished(new));
+    }
+    violations.extend(intent.as_ref().err().cloned().unwrap_or_default());
+    violations.extend(spec::provider::unnamed_violation(&unnamed));
     if let (true, Some(old)) = (changed.is_empty(), old) {
         // Only the spec changed: what was wrong with it before is not this change's doing.
         let before = spec::read(old, names).err().unwrap_or_default();
@@ -115,9 +136,43 @@ pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule
     }
     violations.extend(too_many_pods(question, old, others));
     if violations.is_empty() {
+        let selects_anew = old.is_some_and(|old| selector(old) != selector(new));
+        let peer = peer.as_ref().filter(|_| asked || selects_anew);
+        warnings.extend(peer.map(|peer| peer.warnings(others)).unwrap_or_default());
         warnings.extend(farewell(old, new, names));
     }
     Verdict { violations, warnings }
+}
+
+/// Provider annotations without a name in `copy-annotations` that this change adds, alters, or has
+/// matter: by turning on the Service, mirroring, or a type that is published. What was there before,
+/// for example because a controller wrote it, is reconcile's to report.
+fn new_provider_annotations(old: Option<&Service>, new: &Service) -> Vec<String> {
+    let mut unnamed = spec::unnamed_provider_annotations(new);
+    if let Some(old) = old {
+        let before = spec::unnamed_provider_annotations(old);
+        let value = |service: &Service, key: &str| {
+            service.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned()
+        };
+        unnamed.retain(|key| !before.contains(key) || value(old, key) != value(new, key));
+    }
+    unnamed
+}
+
+/// Says that the leader Service is not published for annotations that were there before.
+fn unpublished(service: &Service) -> Option<String> {
+    match spec::unnamed_provider_annotations(service).len() {
+        0 => None,
+        n => Some(format!(
+            "the leader Service is not published anew: {n} provider annotations are not in \
+             zen-lead.io/copy-annotations"
+        )),
+    }
+}
+
+/// The selector of a Service, where it has one.
+pub(super) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service.spec.as_ref().and_then(|spec| spec.selector.as_ref())
 }
 
 /// Keys of zen-lead, but for those it writes itself, that are new or have another value.
@@ -234,7 +289,6 @@ fn too_many_pods(
     others: &dyn Neighbours,
 ) -> Option<Violation> {
     let Question { new, namespace, .. } = *question;
-    let selector = |service: &Service| service.spec.as_ref().and_then(|s| s.selector.clone());
     let as_before = old.is_some_and(|old| spec::is_enabled(old) && selector(old) == selector(new));
     if !spec::is_enabled(new) || as_before || !others.synced() {
         return None;
@@ -306,7 +360,7 @@ fn except(mut names: Vec<String>, own: &str) -> Vec<String> {
 }
 
 /// Up to three names in quotes, and how many more there are.
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     let shown: Vec<_> = names.iter().take(3).map(|name| quoted(name)).collect();
     match names.len() - shown.len() {
         0 => shown.join(", "),

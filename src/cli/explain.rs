@@ -1,4 +1,5 @@
-//! `zen-lead explain NAMESPACE/SERVICE`: who leads, why the others do not, what would happen next.
+//! `zen-lead explain NAMESPACE/SERVICE`: who leads, why the others do not, what is routed and reported
+//! now, and what would happen next.
 //!
 //! Runs the controller's own decision over a consistent read; it never writes.
 
@@ -6,28 +7,48 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
 
+use super::routed::{self, Endpoint};
 use crate::decide::slices::SliceWrite;
 use crate::decide::{self, Action, Context, Decision, Step, Trust};
+use crate::index::service::{Leader, own_conditions};
 use crate::index::{Snapshot, SourceState};
 use crate::names::ServiceKey;
 use crate::reader::Reader;
 use crate::replica::DECISION_VERSION;
 use crate::spec::Intent;
 
-/// Reads the namespace and explains the Service.
+/// What is said about a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explained {
+    /// It exists: the explanation, in lines.
+    Found(String),
+    /// It does not exist: one sentence.
+    Missing(String),
+}
+
+/// Reads the namespace and explains the Service; of a leader Service, its source.
 ///
 /// # Errors
 /// When the argument is not NAMESPACE/SERVICE, or the API server cannot be read.
-pub async fn run(service: &str, reader: &Reader, now: Timestamp) -> anyhow::Result<String> {
+pub async fn run(service: &str, reader: &Reader, now: Timestamp) -> anyhow::Result<Explained> {
     let Some((namespace, name)) = service.split_once('/') else {
         bail!("{service:?} is not NAMESPACE/SERVICE; write for example default/web");
     };
-    let key = ServiceKey::new(namespace, name);
-    let index = reader.read(&key).await.with_context(|| {
-        format!("cannot read namespace {namespace} with the rights of your kubeconfig")
+    let asked = ServiceKey::new(namespace, name);
+    let index = reader.read(&asked).await.with_context(|| {
+        format!(
+            "cannot read namespace {namespace} with the rights of your kubeconfig; explain needs \
+             get and list on services, endpointslices and pods there"
+        )
     })?;
+    let source = index.source_of(&asked);
+    let key = source.clone().unwrap_or_else(|| asked.clone());
     let snapshot = Snapshot { consistent: true, ..index.snapshot(&key) };
+    if snapshot.source == SourceState::Absent {
+        return Ok(Explained::Missing(missing(&snapshot, &asked)));
+    }
     let context = Context {
         now,
         writer: "explain",
@@ -37,7 +58,27 @@ pub async fn run(service: &str, reader: &Reader, now: Timestamp) -> anyhow::Resu
         replicas: &[],
         takes_over: false,
     };
-    Ok(text(&snapshot, &decide::decide(&snapshot, &context), now))
+    let mut said = String::new();
+    if source.is_some() {
+        said = format!("{asked} is the leader Service of {key}, which is explained here\n");
+    }
+    Ok(Explained::Found(said + &text(&snapshot, &decide::decide(&snapshot, &context), now)))
+}
+
+/// The sentence about a source that is not there.
+fn missing(snapshot: &Snapshot, asked: &ServiceKey) -> String {
+    let key = &snapshot.key;
+    if key != asked {
+        return format!(
+            "Service {asked} is the leader Service of {key}, which does not exist; delete {asked} if \
+             garbage collection does not"
+        );
+    }
+    let left: Vec<&str> = snapshot.leaders.iter().map(|l| l.name()).collect();
+    if left.is_empty() {
+        return format!("Service {key} does not exist");
+    }
+    format!("Service {key} does not exist; its leader Service {} is still there", left.join(", "))
 }
 
 /// The explanation, in lines.
@@ -78,30 +119,168 @@ pub fn text(snapshot: &Snapshot, decision: &Decision, now: Timestamp) -> String 
         let missing = decision.missing_ports.join(", ");
         line(&mut out, &format!("Ports the leader does not have: {missing}"));
     }
-    line(&mut out, &format!("Next: {}", next(&decision.action)));
+    for leader in &snapshot.leaders {
+        line(&mut out, &format!("Routed now by the EndpointSlices of {}", leader.name()));
+        for text in slices(snapshot, leader) {
+            line(&mut out, &format!("  {text}"));
+        }
+    }
+    let reported: Vec<String> = reported(snapshot).collect();
+    if !reported.is_empty() {
+        line(&mut out, "Reported now");
+        for text in reported {
+            line(&mut out, &format!("  {text}"));
+        }
+    }
+    let wrong = wrong(snapshot, decision);
+    if !wrong.is_empty() {
+        line(&mut out, "Wrong now");
+        for text in &wrong {
+            line(&mut out, &format!("  {text}"));
+        }
+    }
+    line(&mut out, &format!("Next: {}", next(snapshot, decision, wrong.is_empty())));
     if let Some(at) = decision.again_at {
         line(&mut out, &format!("A timer runs out at {at}"));
     }
     out
 }
 
-fn next(action: &Action) -> String {
-    match action {
-        Action::Nothing => "nothing, all is as it should be".into(),
-        Action::Wait | Action::Read => "read the cluster again".into(),
-        Action::Do(step) => match step {
-            Step::CreateLeader(s) => {
-                format!("create leader Service {}", s.metadata.name.as_deref().unwrap_or_default())
-            }
-            Step::PatchLeader(t, _) => format!("put leader Service {} right", t.name),
-            Step::DeleteLeader(t) => format!("delete leader Service {}", t.name),
-            Step::Slice(n) => match (&n.switch, &n.write) {
-                (Some(s), _) => format!("make {} leader ({})", s.name, s.reason.as_str()),
-                (None, SliceWrite::Delete { name, .. }) => format!("delete slice {name}"),
-                (None, _) => "write the slice".into(),
-            },
-            Step::Mirror(t, ..) => format!("update annotations and conditions of {}", t.name),
-            Step::SourceConditions(t, ..) => format!("update the condition of {}", t.name),
-        },
+/// The source, where it asks for anything.
+fn source(snapshot: &Snapshot) -> Option<&Service> {
+    match &snapshot.source {
+        SourceState::Judged { source, .. } => Some(&source.object),
+        _ => None,
     }
 }
+
+/// Whether the source asks for a leader, rightly or wrongly.
+fn asks(snapshot: &Snapshot) -> bool {
+    match &snapshot.source {
+        SourceState::Judged { source, .. } => {
+            !matches!(source.intent, Ok(Intent::None | Intent::Off))
+        }
+        _ => false,
+    }
+}
+
+/// The endpoints in the slices of a leader Service that zen-lead wrote.
+fn endpoints(snapshot: &Snapshot, leader: &Leader) -> Vec<Endpoint> {
+    let slices = snapshot.slices.iter().filter(|s| *s.service == *leader.name());
+    slices.filter_map(|s| s.object.as_deref()).flat_map(routed::endpoints).collect()
+}
+
+/// A line for each endpoint, and for each slice without one.
+fn slices(snapshot: &Snapshot, leader: &Leader) -> Vec<String> {
+    let mut lines = Vec::new();
+    for slice in snapshot.slices.iter().filter(|s| *s.service == *leader.name()) {
+        let name = &slice.name;
+        let Some(object) = slice.object.as_deref() else {
+            lines.push(format!("{name}: not written by zen-lead, and routed all the same"));
+            continue;
+        };
+        let found = routed::endpoints(object);
+        if found.is_empty() {
+            lines.push(format!("{} no pod ({name})", object.address_type));
+        }
+        lines.extend(
+            found.iter().map(|e| format!("{} {}, {} ({name})", e.family, e.pod, e.state())),
+        );
+    }
+    if lines.is_empty() {
+        lines.push("there is no EndpointSlice".to_owned());
+    }
+    lines
+}
+
+/// The conditions of source and leader Services, as they stand.
+fn reported(snapshot: &Snapshot) -> impl Iterator<Item = String> {
+    let leaders = snapshot.leaders.iter().map(|l| &l.object);
+    source(snapshot).into_iter().chain(leaders).flat_map(|service| {
+        let name = service.metadata.name.as_deref().unwrap_or_default();
+        own_conditions(service).map(move |c| {
+            let kind = c.type_.rsplit('/').next().unwrap_or_default();
+            format!("{name}: {kind} is {}, {}: {}", c.status, c.reason, c.message)
+        })
+    })
+}
+
+/// What is routed or reported and should not be, a sentence each.
+fn wrong(snapshot: &Snapshot, decision: &Decision) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if !asks(snapshot) {
+        return wrong;
+    }
+    let wanted = decision.choice.as_ref().and_then(|c| c.endpoint.as_ref());
+    let wanted = wanted.filter(|(_, c)| c.ready && decision.missing_ports.is_empty());
+    let should = match wanted {
+        Some((pod, _)) => format!("{} should lead", pod.name),
+        None => "no pod should be routed".to_owned(),
+    };
+    if snapshot.leaders.is_empty() {
+        wrong.push("there is no leader Service, so that no pod is routed".to_owned());
+    }
+    for leader in &snapshot.leaders {
+        let endpoints = endpoints(snapshot, leader);
+        let names = routed::routed(&endpoints);
+        for endpoint in endpoints.iter().filter(|e| e.ready) {
+            let (slice, pod) = (&endpoint.slice, &endpoint.pod);
+            let is = |uid: &str| endpoint.uid.as_deref() == Some(uid);
+            let known = snapshot.pods.iter().chain(&snapshot.deselected).any(|p| is(&p.uid));
+            if !known {
+                wrong.push(format!("{slice} routes {pod}, a pod that does not exist any more"));
+            } else if !wanted.is_some_and(|(p, _)| is(&p.uid)) {
+                wrong.push(format!("{slice} routes {pod}, but {should}"));
+            }
+        }
+        if names.len() > 1 {
+            wrong.push(format!("more than one pod is routed: {}", names.join(", ")));
+        }
+        if names.is_empty() {
+            let why = if wanted.is_some() { format!(", but {should}") } else { String::new() };
+            wrong.push(format!("no pod is routed by {}{why}", leader.name()));
+        }
+        wrong.extend(routed::contradiction(&leader.object, &names));
+    }
+    wrong
+}
+
+/// What zen-lead would do now, and if that is nothing, whether that is good.
+fn next(snapshot: &Snapshot, decision: &Decision, right: bool) -> String {
+    let refused = source(snapshot).is_some_and(|s| own_conditions(s).next().is_some())
+        || snapshot
+            .leaders
+            .iter()
+            .any(|l| routed::leader_ready(&l.object).is_some_and(|c| c.status != "True"));
+    match &decision.action {
+        Action::Nothing if !asks(snapshot) => "nothing".into(),
+        Action::Nothing if right && !refused => "nothing, all is as it should be".into(),
+        Action::Nothing => "nothing that zen-lead may do by itself; see the lines above".into(),
+        Action::Wait | Action::Read => "read the cluster again".into(),
+        Action::Do(step) if refused => {
+            format!("{} (if that stays so, the conditions above say what prevents it)", words(step))
+        }
+        Action::Do(step) => words(step),
+    }
+}
+
+/// A step in words.
+fn words(step: &Step) -> String {
+    match step {
+        Step::CreateLeader(s) => {
+            format!("create leader Service {}", s.metadata.name.as_deref().unwrap_or_default())
+        }
+        Step::PatchLeader(t, _) => format!("put leader Service {} right", t.name),
+        Step::DeleteLeader(t) => format!("delete leader Service {}", t.name),
+        Step::Slice(n) => match (&n.switch, &n.write) {
+            (Some(s), _) => format!("make {} leader ({})", s.name, s.reason.as_str()),
+            (None, SliceWrite::Delete { name, .. }) => format!("delete slice {name}"),
+            (None, _) => "write the slice".into(),
+        },
+        Step::Mirror(t, ..) => format!("update annotations and conditions of {}", t.name),
+        Step::SourceConditions(t, ..) => format!("update the condition of {}", t.name),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@
 //! Services in the same files become their neighbours, and what is found becomes lines of text.
 
 mod documents;
+mod parts;
+mod scalars;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,10 +15,11 @@ use std::process::ExitCode;
 use k8s_openapi::api::core::v1::Service;
 use thiserror::Error;
 
+use super::unless_closed;
 use crate::admission::verdict::{Neighbour, Neighbours, Operation, Question, verdict};
 use crate::index::Reached;
 use crate::names::NameRule;
-use crate::spec::{self, Rule, Violation};
+use crate::spec::{self, Intent, LeaderSpec, Rule, Violation};
 use documents::{Document, Unit};
 
 /// How bad a finding is.
@@ -76,6 +79,13 @@ pub enum LintError {
     /// No file was named.
     #[error("no files to lint; name files, or - for standard input")]
     NoFiles,
+    /// No file has a Service.
+    #[error(
+        "no Service in {}: nothing was judged; a Service has apiVersion: v1 and kind: Service; \
+         --allow-no-service takes this as success",
+        .0.join(", ")
+    )]
+    NoService(Vec<String>),
     /// The findings could not be written.
     #[error("cannot write the findings: {0}")]
     Output(#[source] io::Error),
@@ -88,20 +98,32 @@ pub fn lint(documents: &str, names: NameRule) -> Vec<Finding> {
 
 /// Judges all Services in several files (name and text) together: they may collide.
 pub fn lint_files(files: &[(String, String)], names: NameRule) -> Vec<Finding> {
-    let documents: Vec<Document> =
-        files.iter().flat_map(|(file, text)| documents::read(file, text)).collect();
-    let others = Files::new(&documents, names);
+    judge_all(&documents(files), names)
+}
+
+fn documents(files: &[(String, String)]) -> Vec<Document> {
+    files.iter().flat_map(|(file, text)| documents::read(file, text)).collect()
+}
+
+fn judge_all(documents: &[Document], names: NameRule) -> Vec<Finding> {
+    let others = Files::new(documents, names);
     documents.iter().flat_map(|document| judge(document, &others, names)).collect()
 }
 
 /// Reads the files (`-` is standard input), and prints what is found.
 ///
 /// Exit code 0: nothing refused (there may be warnings); 1: something would be refused; 2: a file or
-/// document cannot be read.
+/// document cannot be read. A reader of the findings that has seen enough (`| head -1`) changes nothing.
 ///
 /// # Errors
-/// No file was named, or the output is closed.
-pub fn run(paths: &[String], names: NameRule, out: &mut dyn Write) -> Result<ExitCode, LintError> {
+/// No file was named, there is no Service in any of them (unless `may_lack_services`), or the findings
+/// cannot be written.
+pub fn run(
+    paths: &[String],
+    names: NameRule,
+    may_lack_services: bool,
+    out: &mut dyn Write,
+) -> Result<ExitCode, LintError> {
     if paths.is_empty() {
         return Err(LintError::NoFiles);
     }
@@ -121,9 +143,12 @@ pub fn run(paths: &[String], names: NameRule, out: &mut dyn Write) -> Result<Exi
             }),
         }
     }
-    findings.extend(lint_files(&files, names));
-    for finding in &findings {
-        writeln!(out, "{finding}").map_err(LintError::Output)?;
+    let documents = documents(&files);
+    findings.extend(judge_all(&documents, names));
+    let printed = findings.iter().try_for_each(|finding| writeln!(out, "{finding}"));
+    unless_closed(printed.and_then(|()| out.flush())).map_err(LintError::Output)?;
+    if documents.is_empty() && findings.is_empty() && !may_lack_services {
+        return Err(LintError::NoService(paths.to_vec()));
     }
     Ok(match findings.iter().map(|finding| finding.severity).max() {
         None | Some(Severity::Warning) => ExitCode::SUCCESS,
@@ -156,7 +181,9 @@ fn judge(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
     let refusal = |violation: &Violation| {
         finding(Severity::Error, Some(violation.rule), &violation.field, &violation.message)
     };
-    match &document.unit {
+    let warned =
+        document.warnings.iter().map(|(field, text)| finding(Severity::Warning, None, field, text));
+    let mut findings = match &document.unit {
         Unit::Unreadable(why) => {
             vec![finding(Severity::Unreadable, Some(Rule::Unreadable), "", why)]
         }
@@ -179,7 +206,9 @@ fn judge(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
                 verdict.warnings.iter().map(|text| finding(Severity::Warning, None, "", text));
             refused.chain(unwise).collect()
         }
-    }
+    };
+    findings.extend(warned);
+    findings
 }
 
 /// Namespace and name, empty where the file does not say.
@@ -194,6 +223,8 @@ struct Files {
     services: BTreeMap<(String, String), Neighbour>,
     /// Namespace and leader name, to the sources that ask for it.
     claims: BTreeMap<(String, String), BTreeSet<String>>,
+    /// Namespace, name, object and settings of the enabled, valid sources.
+    sources: Vec<(String, String, Service, LeaderSpec)>,
 }
 
 impl Files {
@@ -205,6 +236,9 @@ impl Files {
             if let Some(leader_name) = spec::claimed_name(service, names) {
                 let key = (namespace.clone(), leader_name);
                 files.claims.entry(key).or_default().insert(name.clone());
+            }
+            if let Ok(Intent::On(spec)) = spec::read(service, names) {
+                files.sources.push((namespace.clone(), name.clone(), (**service).clone(), spec));
             }
             let neighbour = Neighbour {
                 uid: service.metadata.uid.clone(),
@@ -232,6 +266,12 @@ impl Neighbours for Files {
 
     fn synced(&self) -> bool {
         true
+    }
+
+    fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
+        for (_, name, service, spec) in self.sources.iter().filter(|s| s.0 == namespace) {
+            visit(name, service, spec);
+        }
     }
 }
 

@@ -1,18 +1,36 @@
-//! `zen-lead status`: the leader Services of the cluster, as a table or as JSON.
+//! `zen-lead status`: the leader Services of the cluster, as a table or as JSON, and the sources that
+//! ask for one and have none.
+//!
+//! Who leads is what the EndpointSlices route to, not what annotations and conditions say of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
 use kube::api::ListParams;
-use kube::{Api, Client};
+use kube::core::Request;
 use serde::Serialize;
 
+use super::routed::{self, Endpoint};
 use crate::config::Output;
 use crate::decide::mirror;
 use crate::index::service::own_conditions;
-use crate::keys::status::SOURCE_SERVICE;
+use crate::keys::status::{LAST_SWITCH_TIME, SOURCE_SERVICE};
+use crate::keys::{kubernetes, setting};
+use crate::lists;
+use crate::names::NameRule;
 use crate::retry::{self, Caller, Operation, Target};
+use crate::spec::{self, Intent};
+use crate::watch::Watched;
 
-/// One leader Service.
+/// Objects asked for at a time.
+const PAGE: u32 = 500;
+/// Namespaces whose pods are read one by one; above it, those of the cluster.
+const NAMESPACES: usize = 20;
+
+/// A leader Service, or a source that has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
@@ -20,19 +38,28 @@ pub struct Row {
     pub namespace: String,
     /// Source Service.
     pub service: String,
-    /// Leader Service.
+    /// Leader Service, empty when there is none.
     pub leader_service: String,
-    /// Pod that leads, empty when none does.
+    /// Pod that is routed, empty when none is; several with commas.
     pub leader: String,
-    /// Whether a leader is routed.
+    /// Whether exactly one pod is routed, and that one exists and is Ready.
     pub ready: bool,
     /// Since when (RFC 3339), empty when never.
     pub since: String,
-    /// Reason of the condition.
+    /// Reason of the condition, or what is wrong with it.
     pub reason: String,
 }
 
-/// Reads and prints the leader Services.
+/// What `status` prints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The table or the JSON.
+    pub text: String,
+    /// Objects that cannot be read, and why.
+    pub unreadable: Vec<String>,
+}
+
+/// Reads the leader Services, their slices and the pods in these, and shows them.
 ///
 /// # Errors
 /// When the API server cannot be read.
@@ -41,37 +68,243 @@ pub async fn run(
     caller: &Caller,
     namespace: Option<&str>,
     output: Output,
-) -> anyhow::Result<String> {
-    let api: Api<Service> = match namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
+) -> anyhow::Result<Report> {
+    let mut reading = Reading { client, caller, unreadable: Vec::new() };
+    let rows = reading.rows(namespace).await.context(
+        "cannot read the cluster with the rights of your kubeconfig; status needs get and list on \
+         services, endpointslices and pods, in all namespaces or in that of --namespace",
+    )?;
+    let text = match output {
+        Output::Table => table(&rows),
+        Output::Json => serde_json::to_string_pretty(&rows)? + "\n",
     };
-    let ours = ListParams::default().labels(SOURCE_SERVICE);
-    let about = Target::own(namespace.unwrap_or("of all namespaces"));
-    let services = retry::call(caller, Operation::ListServices, about, || api.list(&ours)).await;
-    let services =
-        services.context("cannot read the leader Services with the rights of your kubeconfig")?;
-    let rows: Vec<Row> = services.items.iter().map(row).collect();
-    match output {
-        Output::Table => Ok(table(&rows)),
-        Output::Json => Ok(serde_json::to_string_pretty(&rows)? + "\n"),
+    Ok(Report { text, unreadable: reading.unreadable })
+}
+
+/// How a pod that is routed stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    ready: bool,
+}
+
+struct Reading<'a> {
+    client: Client,
+    caller: &'a Caller,
+    unreadable: Vec<String>,
+}
+
+impl Reading<'_> {
+    async fn rows(&mut self, namespace: Option<&str>) -> anyhow::Result<Vec<Row>> {
+        // As the consistent reads of `reader` do: whatever may add endpoints to a leader Service.
+        let selector =
+            format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);
+        let mut slices = Slices::default();
+        let params = ListParams::default().labels(&selector);
+        let keep = |slice: EndpointSlice| slices.add(&slice);
+        self.list(Operation::ListSlices, namespace, &params, keep).await?;
+        let mut services = Vec::new();
+        let keep = |service: Service| services.extend(concerns_us(service));
+        let all = ListParams::default();
+        self.list(Operation::ListServices, namespace, &all, keep).await?;
+
+        let leaders = services.iter().filter(|s| source_name(s).is_some());
+        let routing: BTreeSet<String> = leaders
+            .filter(|s| slices.of(s).iter().any(|e| e.ready))
+            .filter_map(|s| s.metadata.namespace.clone())
+            .collect();
+        let scopes: Vec<Option<&str>> = match namespace {
+            None if routing.len() > NAMESPACES => vec![None],
+            _ => routing.iter().map(|n| Some(n.as_str())).collect(),
+        };
+        let mut pods = HashMap::new();
+        for scope in scopes {
+            let keep = |pod: Pod| pods.extend(standing(&pod));
+            self.list(Operation::ListPods, scope, &all, keep).await?;
+        }
+        Ok(rows(&services, &slices, &pods))
+    }
+
+    /// Lists page by page, so that only what is kept stays in memory.
+    async fn list<K: Watched>(
+        &mut self,
+        operation: Operation,
+        namespace: Option<&str>,
+        params: &ListParams,
+        mut keep: impl FnMut(K),
+    ) -> anyhow::Result<()> {
+        let request = Request::new(K::url_path(&K::DynamicType::default(), namespace));
+        let about = Target::own(namespace.unwrap_or("of all namespaces"));
+        let mut params = params.clone().limit(PAGE);
+        loop {
+            let page = retry::call(self.caller, operation, about, || async {
+                let text = lists::page(&self.client, &request, &params).await?;
+                let mut found = Vec::new();
+                let list = lists::read::<K>(&text, &mut found).map_err(kube::Error::SerdeError)?;
+                Ok((list, found))
+            });
+            let (list, found) = page.await?;
+            self.unreadable.extend(found);
+            list.items.into_iter().for_each(&mut keep);
+            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => return Ok(()),
+            }
+        }
     }
 }
 
-fn row(leader: &Service) -> Row {
-    let meta = &leader.metadata;
-    let truth = mirror::read(leader);
-    let condition = own_conditions(leader).next();
-    let ready = condition.is_some_and(|c| c.status == "True");
-    let source = meta.labels.as_ref().and_then(|l| l.get(SOURCE_SERVICE)).cloned();
+/// Endpoints and times by namespace and Service.
+#[derive(Default)]
+struct Slices(BTreeMap<(String, String), Routes>);
+
+#[derive(Default)]
+struct Routes {
+    endpoints: Vec<Endpoint>,
+    since: Option<String>,
+}
+
+impl Slices {
+    fn add(&mut self, slice: &EndpointSlice) {
+        let meta = &slice.metadata;
+        let Some(service) =
+            meta.labels.as_ref().and_then(|l| l.get(kubernetes::SERVICE_NAME)).cloned()
+        else {
+            return;
+        };
+        let key = (meta.namespace.clone().unwrap_or_default(), service);
+        let routes = self.0.entry(key).or_default();
+        routes.endpoints.extend(routed::endpoints(slice));
+        let switched = meta.annotations.as_ref().and_then(|a| a.get(LAST_SWITCH_TIME)).cloned();
+        routes.since = routes.since.take().max(switched);
+    }
+
+    fn routes(&self, service: &Service) -> Option<&Routes> {
+        self.0.get(&key(service))
+    }
+
+    fn of(&self, service: &Service) -> &[Endpoint] {
+        self.routes(service).map_or(&[], |r| &r.endpoints)
+    }
+}
+
+/// Namespace and name.
+fn key(service: &Service) -> (String, String) {
+    let meta = &service.metadata;
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+/// The source a leader Service was made for, by its label.
+fn source_name(service: &Service) -> Option<&String> {
+    service.metadata.labels.as_ref()?.get(SOURCE_SERVICE)
+}
+
+/// Leader Services and sources; others are not kept.
+fn concerns_us(mut service: Service) -> Option<Service> {
+    service.metadata.managed_fields = None;
+    let annotations = service.metadata.annotations.as_ref();
+    let enabled = annotations.is_some_and(|a| a.contains_key(setting::ENABLED));
+    (source_name(&service).is_some() || enabled).then_some(service)
+}
+
+/// Whether a pod exists is said by its being in the map.
+fn standing(pod: &Pod) -> Option<(String, Standing)> {
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    let finished = status.and_then(|s| s.phase.as_deref());
+    let finished = matches!(finished, Some("Succeeded" | "Failed"));
+    let going = pod.metadata.deletion_timestamp.is_some();
+    Some((pod.metadata.uid.clone()?, Standing { ready: ready && !finished && !going }))
+}
+
+fn rows(services: &[Service], slices: &Slices, pods: &HashMap<String, Standing>) -> Vec<Row> {
+    let mut sources = BTreeMap::new();
+    let mut led = BTreeSet::new();
+    for service in services {
+        let (namespace, name) = key(service);
+        match source_name(service) {
+            Some(source) => _ = led.insert((namespace, source.clone())),
+            None => _ = sources.insert((namespace, name), service),
+        }
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    for leader in services {
+        let Some(source) = source_name(leader) else { continue };
+        let source = sources.get(&(key(leader).0, source.clone())).copied();
+        rows.push(row(leader, source, slices, pods));
+    }
+    let unled = sources.iter().filter(|(key, source)| !led.contains(*key) && asks(source));
+    rows.extend(unled.map(|(_, source)| unled_row(source)));
+    rows.sort_by(|a, b| {
+        (&a.namespace, &a.service, &a.leader_service).cmp(&(
+            &b.namespace,
+            &b.service,
+            &b.leader_service,
+        ))
+    });
+    rows
+}
+
+/// Whether a source asks for a leader, rightly or wrongly. Names are judged as 1.36 does: which server
+/// this is does not matter here.
+fn asks(source: &Service) -> bool {
+    let enabled = source.metadata.annotations.as_ref().and_then(|a| a.get(setting::ENABLED));
+    match spec::read(source, NameRule::Dns1123) {
+        Ok(intent) => matches!(intent, Intent::On(_)),
+        Err(_) => enabled.is_some_and(|value| value != "false"),
+    }
+}
+
+/// The reason of a condition of ours.
+fn reason_on(service: &Service) -> Option<String> {
+    own_conditions(service).next().map(|c| c.reason.clone())
+}
+
+fn unled_row(source: &Service) -> Row {
+    let (namespace, service) = key(source);
     Row {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        service: source.unwrap_or_default(),
-        leader_service: meta.name.clone().unwrap_or_default(),
-        leader: truth.pod_name.filter(|_| ready).unwrap_or_default(),
-        ready,
-        since: truth.switched_at.map(|t| t.to_string()).unwrap_or_default(),
-        reason: condition.map(|c| c.reason.clone()).unwrap_or_default(),
+        namespace,
+        service,
+        leader_service: String::new(),
+        leader: String::new(),
+        ready: false,
+        since: String::new(),
+        reason: reason_on(source).unwrap_or_else(|| "NoLeaderService".to_owned()),
+    }
+}
+
+fn row(
+    leader: &Service,
+    source: Option<&Service>,
+    slices: &Slices,
+    pods: &HashMap<String, Standing>,
+) -> Row {
+    let (namespace, leader_service) = key(leader);
+    let endpoints = slices.of(leader);
+    let names = routed::routed(endpoints);
+    let fit = |e: &Endpoint| e.uid.as_ref().and_then(|u| pods.get(u)).is_some_and(|p| p.ready);
+    let all_fit = endpoints.iter().filter(|e| e.ready).all(fit);
+    let since = slices.routes(leader).and_then(|r| r.since.clone());
+    let since = since.or_else(|| mirror::read(leader).switched_at.map(|t| t.to_string()));
+    let stale = routed::contradiction(leader, &names);
+    let reason = match (names.len(), routed::leader_ready(leader)) {
+        (2.., _) => "SeveralPods".to_owned(),
+        (1, _) if !all_fit => "StaleEndpoint".to_owned(),
+        (_, None) => "NoCondition".to_owned(),
+        _ if stale.is_some() => "StaleCondition".to_owned(),
+        (_, Some(condition)) => source
+            .and_then(reason_on)
+            .filter(|_| condition.status == "True")
+            .unwrap_or_else(|| condition.reason.clone()),
+    };
+    Row {
+        namespace,
+        service: source_name(leader).cloned().unwrap_or_default(),
+        leader_service,
+        leader: names.join(","),
+        ready: names.len() == 1 && all_fit,
+        since: since.unwrap_or_default(),
+        reason,
     }
 }
 
@@ -95,29 +328,4 @@ fn table(rows: &[Row]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_names_leader_and_reason_and_marks_what_is_missing() {
-        let leader: Service = serde_json::from_value(serde_json::json!({
-            "metadata": {
-                "namespace": "shop", "name": "db-leader",
-                "labels": {"zen-lead.io/source-service": "db"},
-                "annotations": {
-                    "zen-lead.io/leader-pod-name": "db-0",
-                    "zen-lead.io/leader-last-switch-time": "2026-01-02T03:04:05Z",
-                },
-            },
-            "status": {"conditions": [{
-                "type": "zen-lead.io/LeaderReady", "status": "False", "reason": "NoReadyPods",
-                "message": "db-0: not Ready", "lastTransitionTime": "2026-01-02T03:04:05Z",
-            }]},
-        }))
-        .unwrap();
-        let text = table(&[row(&leader)]);
-        let cells: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        let want = ["shop", "db", "db-leader", "-", "false", "2026-01-02T03:04:05Z", "NoReadyPods"];
-        assert_eq!(cells, want);
-    }
-}
+mod tests;

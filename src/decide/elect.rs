@@ -26,7 +26,7 @@ pub enum Reason {
     PodNotReady,
     /// The last leader has no address of the Service's family.
     PodWithoutAddress,
-    /// Not sticky: another pod comes first.
+    /// Another pod comes first: not sticky, or the source that is followed is led by that one.
     Preferred,
 }
 
@@ -150,6 +150,8 @@ pub struct Rules<'a> {
     pub family: Family,
     /// A new leader may be chosen; otherwise only the incumbent may stay.
     pub may_promote: bool,
+    /// The uid of the only pod that may be chosen: the leader of the source that this one follows.
+    pub only: Option<&'a str>,
     /// The present time.
     pub now: Timestamp,
     /// A switch that was begun: its timers have run out, by a clock that may be ahead of ours.
@@ -182,8 +184,10 @@ pub fn elect(pods: &[Arc<Pod>], incumbent: Option<&Incumbent>, rules: &Rules<'_>
         incumbent_stayed: None,
     };
     let routed = Conditions { ready: true, serving: true, terminating: false };
-    let stays = incumbent_healthy && (rules.spec.sticky || !rules.may_promote);
     let best = candidates.first().filter(|_| rules.may_promote);
+    // The followed source has another leader, which can lead here too.
+    let superseded = rules.only.is_some() && best.is_some();
+    let stays = incumbent_healthy && !superseded && (rules.spec.sticky || best.is_none());
     match (last, best) {
         (Some(pod), _) if stays => choice.endpoint = Some((pod.clone(), routed)),
         (Some(pod), Some(first)) if incumbent_healthy && first.uid == pod.uid => {
@@ -247,7 +251,10 @@ fn candidates(
     let revisions = revision_order(pods);
     let mut next = None;
     let mut found: Vec<Arc<Pod>> = Vec::new();
-    for pod in pods.iter().filter(|p| p.eligible() && p.address(rules.family).is_some()) {
+    let may_lead = |p: &Arc<Pod>| rules.only.is_none_or(|only| *p.uid == *only);
+    for pod in
+        pods.iter().filter(|p| p.eligible() && p.address(rules.family).is_some() && may_lead(p))
+    {
         let is_incumbent = incumbent.is_some_and(|i| *i.uid == *pod.uid);
         match ready_long_enough_at(pod, rules) {
             Some(at) if !is_incumbent && at > rules.now_for(pod) => next = earliest(next, Some(at)),

@@ -14,7 +14,7 @@ use super::elect::Choice;
 use super::mirror::{self, Readiness};
 use super::serve::Case;
 use super::slices;
-use super::{Blocked, Context, Notice, Step, StepKind, Target, bookkeeping, desired};
+use super::{Blocked, Context, Notice, Step, StepKind, Target, bookkeeping, desired, follow};
 use crate::events::Reason;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::snapshot::{Holder, SourceState};
@@ -31,8 +31,10 @@ pub(super) struct Routing {
     pub(super) steps: Vec<Step>,
     pub(super) marks: Marks,
     pub(super) outranked: bool,
-    /// A leader Service that cannot be served: somebody else has the name of its lock.
+    /// A leader Service that cannot be served: an EndpointSlice that is not ours has the name of its lock.
     pub(super) taken: bool,
+    /// That name, where zen-lead never wrote the EndpointSlice: garbage collection will not take it.
+    pub(super) squatted: Option<String>,
     pub(super) may_take_over: bool,
     /// The Services seen here are ahead of the slices: read before writing.
     pub(super) doubtful: bool,
@@ -52,6 +54,7 @@ struct Problem {
 }
 
 /// What is done with the leader Services of a source.
+#[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Course<'a> {
     /// The source is gone: nobody is routed; garbage collection takes the rest.
     Abandon,
@@ -109,6 +112,11 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             let problem =
                 if valid { refusal(ctx, &routing, leader.is_none()).or(problem) } else { problem };
             let blocked = problem.is_some() || source.metadata.deletion_timestamp.is_some();
+            // These do not keep a leader Service from being made.
+            let problem = problem.or_else(|| routing.squatted.as_deref().map(name_taken));
+            let problem = problem.or_else(|| {
+                valid.then(|| flaw(snapshot, source, &spec, leader.as_deref())).flatten()
+            });
             if leader.is_none() && !blocked {
                 let service = desired::leader_service(source, &spec, ctx.version);
                 routing.steps.push(Step::CreateLeader(Box::new(service)));
@@ -129,19 +137,51 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
 /// What was refused lately and is still wanted. Once another replica has done it, it is nobody's
 /// problem any more: to go on telling it would undo what that one writes, and it would write again.
 fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Problem> {
-    // A namespace that is being deleted is nobody's problem.
-    let kinds =
-        [StepKind::CreateLeader, StepKind::PatchLeader, StepKind::CreateSlice, StepKind::Slice];
+    // A namespace that is being deleted is nobody's problem. The weightiest first, and always the same
+    // one: replicas that report different ones would undo each other's condition.
+    let kinds = [
+        StepKind::CreateLeader,
+        StepKind::Slice,
+        StepKind::CreateSlice,
+        StepKind::PatchLeader,
+        StepKind::DeleteLeader,
+        StepKind::Mirror,
+    ];
     let wanted = |blocked: &&Blocked| {
-        kinds.contains(&blocked.kind)
-            && ((leaderless && blocked.kind == StepKind::CreateLeader)
-                || routing.steps.iter().any(|step| blocked.refuses(step)))
+        (leaderless && blocked.kind == StepKind::CreateLeader)
+            || routing.steps.iter().any(|step| blocked.refuses(step))
     };
-    ctx.blocked.iter().find(wanted).map(|blocked| Problem {
+    let weight = |blocked: &&Blocked| kinds.iter().position(|kind| *kind == blocked.kind);
+    let all = ctx.blocked.iter().filter(|b| weight(b).is_some()).filter(wanted);
+    all.min_by_key(|b| (weight(b), b.message.clone())).map(|blocked| Problem {
         reason: blocked.reason,
         message: blocked.message.clone(),
         limit: None,
     })
+}
+
+/// What a source does not get although it is served: the leader of another source, to be published,
+/// or its IP family.
+fn flaw(
+    snapshot: &Snapshot,
+    source: &Service,
+    spec: &LeaderSpec,
+    leader: Option<&Leader>,
+) -> Option<Problem> {
+    let leader = leader.map(|leader| &leader.object);
+    let message = if let Some(why) = follow::flaw(snapshot, spec) {
+        why
+    } else if spec.unnamed_provider_annotations.is_empty() {
+        desired::stuck_family(leader?, source)?
+    } else {
+        let type_ = leader.and_then(|l| l.spec.as_ref()?.type_.as_deref()).unwrap_or("ClusterIP");
+        format!(
+            "{} stays of type {type_}, and no provider annotation is copied: {}",
+            spec.leader_service_name,
+            spec::provider::unnamed_reason(&spec.unnamed_provider_annotations)
+        )
+    };
+    Some(Problem { reason: Reason::InvalidService, message, limit: None })
 }
 
 fn course(snapshot: &Snapshot) -> Course<'_> {
@@ -190,6 +230,14 @@ fn course(snapshot: &Snapshot) -> Course<'_> {
             Course::Serve { source, uid, leader, spec, valid: true, problem }
         }
     }
+}
+
+/// An EndpointSlice of others holds the name of the lock: no pod can be routed.
+fn name_taken(slice: &str) -> Problem {
+    let message = format!(
+        "EndpointSlice {slice} has the name that zen-lead needs and was not made by zen-lead; delete it"
+    );
+    Problem { reason: Reason::OwnershipConflict, message, limit: None }
 }
 
 /// No number of pods is told: a message that changes with each pod would be written for each pod.
@@ -288,7 +336,7 @@ fn fallback(snapshot: &Snapshot) -> LeaderSpec {
         failover_min_delay: Duration::ZERO,
         ports_mode: PortsMode::Partial,
         leader_type: LeaderType::default(),
-        copy_annotations: Vec::new(),
+        ..LeaderSpec::default()
     }
 }
 

@@ -13,7 +13,7 @@ use super::mirror::{self, Readiness};
 use super::ports::{self, Ports};
 use super::routing::Routing;
 use super::slices::{self, Present, SliceWrite, Version};
-use super::{Blocked, Context, Step, Target, bookkeeping, desired};
+use super::{Blocked, Context, Step, Target, bookkeeping, desired, follow};
 use crate::events::Reason;
 use crate::index::Snapshot;
 use crate::index::evidence::slice_name;
@@ -56,19 +56,30 @@ impl Case<'_> {
         let outranked = newer != Newer::No && !takes_over;
         let asked = asked(source);
         let begun = present.begun(&asked);
+        let follow = follow::follow(snapshot, spec);
         let rules = Rules {
             spec,
             family: families[0],
             // Over what a newer version wrote, an older one only takes out.
-            may_promote: valid && snapshot.pods_known && !outranked,
+            may_promote: valid && snapshot.pods_known && !outranked && !follow.waits(),
+            only: follow.only(),
             now: ctx.now,
             begun: begun.as_ref(),
         };
-        let choice = elect::elect(&snapshot.pods, incumbent.as_ref(), &rules);
+        let mut choice = elect::elect(&snapshot.pods, incumbent.as_ref(), &rules);
+        if follow.waits() {
+            // They wait for no timer, and none of them can lead now.
+            choice.available = 0;
+        }
         let (slice_ports, missing, ports_failed) = slice_ports(source, spec, &choice);
         routing.marks = routing.marks.max(present.marks());
         routing.outranked |= outranked;
         routing.taken |= taken(families[0]);
+        let lock_name = slice_name(leader.name(), families[0]);
+        let squats = |s: &&Arc<Slice>| *s.name == *lock_name && !(s.managed && s.stamped);
+        if taken(families[0]) && snapshot.slices.iter().any(|s| squats(&s)) {
+            routing.squatted = Some(lock_name);
+        }
         routing.may_take_over |= newer == Newer::Gone;
         routing.doubtful |= truth.as_ref().is_some_and(|t| t.epoch < mirrored.epoch);
         routing.again_at = elect::earliest(routing.again_at, choice.again_at);
@@ -106,17 +117,21 @@ impl Case<'_> {
         let next = next.map(|next| Step::Slice(Box::new(next)));
         let refused = next.as_ref().and_then(|step| ctx.blocked_by(step));
         routing.steps.extend(next);
+        // It routes all the same, but is not in everything as the source asks.
+        let mut unpatched = None;
         if !leader.deleting() {
             let signs = bookkeeping::repair(&leader.object, &snapshot.key.name, uid);
-            let drift = desired::leader_service(source, spec, ctx.version);
-            let drift = desired::drift(&leader.object, &drift).filter(|_| valid);
+            let drift = desired::repair(&leader.object, source, spec, ctx.version);
+            let drift = drift.filter(|_| valid);
             if let Some(patch) = bookkeeping::both(drift, signs) {
-                routing.steps.push(Step::PatchLeader(Target::as_seen(&leader.object), patch));
+                let patch = Step::PatchLeader(Target::as_seen(&leader.object), patch);
+                unpatched = ctx.blocked_by(&patch);
+                routing.steps.push(patch);
             }
         }
         // What is reported is what is routed: by the lock as it is on the server.
         let routed = routed(snapshot, &present);
-        let state = Findings {
+        let mut state = Findings {
             choice: &choice,
             routed: routed.as_ref(),
             strangers: &strangers,
@@ -125,6 +140,9 @@ impl Case<'_> {
             valid,
         }
         .readiness();
+        if let Some(blocked) = unpatched {
+            state.message = format!("{}; {}", state.message, blocked.message);
+        }
         let truth = truth.unwrap_or_else(|| mirrored.clone());
         let settings = valid.then(|| spec::settings_json(spec));
         let name = routed.as_ref().map(|r| r.name.as_str());

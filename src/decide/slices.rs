@@ -423,9 +423,17 @@ impl Wanted<'_> {
             && truth.not_ready_since.is_some() == content.not_ready_since.is_some()
             && self.version.right(truth.decision_version)
             && self.labels().iter().all(|(key, value)| label(key) == Some(value))
+            && label(kubernetes::SERVICE_PROXY_NAME) == self.proxy()
             && owner == Some(self.leader.uid())
             && object.endpoints.clone().unwrap_or_default() == self.endpoints(content, family)
             && object.ports.clone().unwrap_or_default() == self.ports
+    }
+
+    /// The proxy that the leader Service is for. A proxy picks Services and slices by this label, each
+    /// for itself (kube-proxy: those without it), so the two must agree.
+    fn proxy(&self) -> Option<&str> {
+        let labels = self.leader.object.metadata.labels.as_ref();
+        labels.and_then(|l| l.get(kubernetes::SERVICE_PROXY_NAME)).map(String::as_str)
     }
 
     fn write(&self, present: Option<&Slice>, family: Family, content: &Content) -> SliceWrite {
@@ -443,6 +451,10 @@ impl Wanted<'_> {
         for (key, value) in self.labels() {
             labels.insert(key.to_owned(), value.to_owned());
         }
+        match self.proxy() {
+            Some(proxy) => labels.insert(kubernetes::SERVICE_PROXY_NAME.into(), proxy.into()),
+            None => labels.remove(kubernetes::SERVICE_PROXY_NAME),
+        };
         let annotations = metadata.annotations.get_or_insert_default();
         let was = present.map(Slice::truth).unwrap_or_default();
         let version = self.version.written(was.decision_version);

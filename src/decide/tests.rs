@@ -2,10 +2,12 @@
 
 mod bookkeeping;
 mod families;
+mod follow;
 mod hazards;
 mod limits;
 mod ownership;
 mod protocol;
+mod published;
 mod told;
 
 use k8s_openapi::api::core::v1::{Pod, Service};

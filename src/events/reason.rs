@@ -17,8 +17,6 @@ pub enum Reason {
     LeaderRoutingAvailable,
     /// Another pod leads.
     LeaderChanged,
-    /// Nobody leads any more.
-    LeaderLost,
     /// A named port was not found on the leader.
     PortResolutionFailed,
     /// Somebody else's slices or Endpoints route the leader Service too.
@@ -31,21 +29,29 @@ pub enum Reason {
     DriftRepaired,
     /// A selector was taken off the leader Service.
     SelectorRemoved,
-    /// Pods cannot be watched, so nobody is promoted.
-    WatchLost,
     /// A configured bound keeps the Service from being served.
     LimitReached,
     /// The cluster was restored from a backup: recorded versions were void.
     HistoryRestored,
-    /// The API server does not allow what is needed.
+    /// zen-lead has not the rights for what is needed.
     Forbidden,
     /// A leader Service is still there, and its source does not ask for it any more.
     NotServed,
+    /// An admission policy refuses a write.
+    RefusedByPolicy,
+    /// An admission webhook refuses a write, or cannot be asked.
+    RefusedByWebhook,
+    /// The node ports or the cluster IPs are used up.
+    RangeExhausted,
+    /// The API server refuses a write for another reason.
+    WriteRefused,
+    /// What was written is changed back each time.
+    WriteUndone,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidService,
         Self::NoPodsFound,
         Self::NoReadyPods,
@@ -53,19 +59,36 @@ impl Reason {
         Self::LeaderServiceDeleted,
         Self::LeaderRoutingAvailable,
         Self::LeaderChanged,
-        Self::LeaderLost,
         Self::PortResolutionFailed,
         Self::ForeignEndpoints,
         Self::OwnershipConflict,
         Self::QuotaExceeded,
         Self::DriftRepaired,
         Self::SelectorRemoved,
-        Self::WatchLost,
         Self::LimitReached,
         Self::HistoryRestored,
         Self::Forbidden,
         Self::NotServed,
+        Self::RefusedByPolicy,
+        Self::RefusedByWebhook,
+        Self::RangeExhausted,
+        Self::WriteRefused,
+        Self::WriteUndone,
     ];
+
+    /// A write is refused or undone, and tried again with growing pauses.
+    pub fn is_standing(self) -> bool {
+        matches!(
+            self,
+            Self::QuotaExceeded
+                | Self::Forbidden
+                | Self::RefusedByPolicy
+                | Self::RefusedByWebhook
+                | Self::RangeExhausted
+                | Self::WriteRefused
+                | Self::WriteUndone
+        )
+    }
 
     /// The reason as `kubectl get events` shows it, and as a metric label.
     pub fn as_str(self) -> &'static str {
@@ -77,18 +100,21 @@ impl Reason {
             Self::LeaderServiceDeleted => "LeaderServiceDeleted",
             Self::LeaderRoutingAvailable => "LeaderRoutingAvailable",
             Self::LeaderChanged => "LeaderChanged",
-            Self::LeaderLost => "LeaderLost",
             Self::PortResolutionFailed => "PortResolutionFailed",
             Self::ForeignEndpoints => "ForeignEndpoints",
             Self::OwnershipConflict => "OwnershipConflict",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::DriftRepaired => "DriftRepaired",
             Self::SelectorRemoved => "SelectorRemoved",
-            Self::WatchLost => "WatchLost",
             Self::LimitReached => "LimitReached",
             Self::HistoryRestored => "HistoryRestored",
             Self::Forbidden => "Forbidden",
             Self::NotServed => "NotServed",
+            Self::RefusedByPolicy => "RefusedByPolicy",
+            Self::RefusedByWebhook => "RefusedByWebhook",
+            Self::RangeExhausted => "RangeExhausted",
+            Self::WriteRefused => "WriteRefused",
+            Self::WriteUndone => "WriteUndone",
         }
     }
 
@@ -105,15 +131,18 @@ impl Reason {
             Self::InvalidService
             | Self::NoPodsFound
             | Self::NoReadyPods
-            | Self::LeaderLost
             | Self::PortResolutionFailed
             | Self::ForeignEndpoints
             | Self::OwnershipConflict
             | Self::QuotaExceeded
-            | Self::WatchLost
             | Self::LimitReached
             | Self::HistoryRestored
-            | Self::Forbidden => "Warning",
+            | Self::Forbidden
+            | Self::RefusedByPolicy
+            | Self::RefusedByWebhook
+            | Self::RangeExhausted
+            | Self::WriteRefused
+            | Self::WriteUndone => "Warning",
         }
     }
 
@@ -121,16 +150,23 @@ impl Reason {
     pub fn action(self) -> &'static str {
         match self {
             Self::InvalidService => "Validate",
-            Self::NoPodsFound | Self::NoReadyPods | Self::WatchLost => "SelectLeader",
+            Self::NoPodsFound | Self::NoReadyPods => "SelectLeader",
             Self::LeaderServiceCreated | Self::QuotaExceeded | Self::OwnershipConflict => {
                 "CreateLeaderService"
             }
             Self::LeaderServiceDeleted | Self::NotServed => "DeleteLeaderService",
-            Self::LeaderRoutingAvailable | Self::LeaderChanged | Self::LeaderLost => "SwitchLeader",
+            Self::LeaderRoutingAvailable | Self::LeaderChanged => "SwitchLeader",
             Self::PortResolutionFailed => "ResolvePorts",
             Self::ForeignEndpoints => "CheckEndpoints",
             Self::DriftRepaired | Self::SelectorRemoved => "Repair",
-            Self::LimitReached | Self::HistoryRestored | Self::Forbidden => "Reconcile",
+            Self::LimitReached
+            | Self::HistoryRestored
+            | Self::Forbidden
+            | Self::RefusedByPolicy
+            | Self::RefusedByWebhook
+            | Self::RangeExhausted
+            | Self::WriteRefused
+            | Self::WriteUndone => "Reconcile",
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Namespace {
     claims: HashMap<Arc<str>, Names>,
     /// Source name -> Services whose label or owner says that they lead for it.
     leaders: HashMap<Arc<str>, Names>,
+    /// Source name -> sources that take its leader.
+    followers: HashMap<Arc<str>, Names>,
     /// First label pair of a source's selector -> those sources: finds the sources of a pod.
     selectors: HashMap<(Arc<str>, Arc<str>), Names>,
     /// Source name -> pods its selector matches.
@@ -41,6 +43,11 @@ pub(super) struct Namespace {
 }
 
 impl Namespace {
+    /// The uids of its Services.
+    pub(super) fn service_uids(&self) -> BTreeSet<Arc<str>> {
+        self.services.values().map(|entry| entry.uid.clone()).collect()
+    }
+
     /// Sets or removes a Service. Older versions are ignored, whatever their uid: a late event of an
     /// object that was deleted must not replace the one that we created after it.
     pub(super) fn set_service(&mut self, name: &Arc<str>, entry: Option<Entry>) -> Names {
@@ -78,9 +85,13 @@ impl Namespace {
     fn touch(&self, name: &Arc<str>, entry: &Entry, dirty: &mut Names) {
         match &entry.role {
             Role::Source(_) => _ = dirty.insert(name.clone()),
-            Role::Leader(leader) => dirty.extend(leader.sources().cloned()),
+            Role::Leader(leader) => {
+                dirty.extend(leader.sources().cloned());
+                dirty.extend(leader.sources().flat_map(|source| self.followers_of(source)));
+            }
             Role::Plain => {}
         }
+        dirty.extend(self.followers_of(name));
         // A source whose last annotation is gone still has a leader Service to take down.
         if self.leaders.contains_key(name) {
             dirty.insert(name.clone());
@@ -98,6 +109,9 @@ impl Namespace {
     fn unlink(&mut self, name: &Arc<str>, old: &Entry, selection_changed: bool) {
         if let Some(spec) = old.spec() {
             remove(&mut self.claims, spec.leader_service_name.as_str(), name);
+            if let Some(other) = &spec.same_leader_as {
+                remove(&mut self.followers, other.as_str(), name);
+            }
             self.enabled -= 1;
         }
         if let Some(leader) = old.leader() {
@@ -118,6 +132,9 @@ impl Namespace {
         if let Some(spec) = new.spec() {
             let claimed = Arc::from(spec.leader_service_name.as_str());
             self.claims.entry(claimed).or_default().insert(name.clone());
+            if let Some(other) = &spec.same_leader_as {
+                self.followers.entry(other.as_str().into()).or_default().insert(name.clone());
+            }
             self.enabled += 1;
         }
         if let Some(leader) = new.leader() {
@@ -231,19 +248,28 @@ impl Namespace {
         }
     }
 
-    /// The sources a slice concerns: those its Service may lead for, and those that ask for that name
-    /// (a decision that makes the leader Service just now looks at the slices under its name). A
-    /// stranger's slice may hold the name of one of ours while it belongs to another Service.
+    /// The sources a slice concerns: those its Service may lead for, those that take the leader of
+    /// these, and those that ask for that name (a decision that makes the leader Service just now looks
+    /// at the slices under its name). A stranger's slice may hold the name of one of ours while it
+    /// belongs to another Service.
     fn sources_of_slice(&self, slice: &Slice) -> Names {
         let named = evidence::leader_of_slice_name(&slice.name);
         let services = [Some(&*slice.service), named].into_iter().flatten();
         let mut sources = Names::new();
         for service in services {
             let leader = self.services.get(service).and_then(Entry::leader);
-            sources.extend(leader.into_iter().flat_map(|l| l.sources().cloned()));
+            for source in leader.into_iter().flat_map(|l| l.sources()) {
+                sources.insert(source.clone());
+                sources.extend(self.followers_of(source));
+            }
             sources.extend(self.claims.get(service).into_iter().flatten().cloned());
         }
         sources
+    }
+
+    /// The sources that take the leader of this one.
+    fn followers_of(&self, source: &str) -> impl Iterator<Item = Arc<str>> {
+        self.followers.get(source).into_iter().flatten().cloned()
     }
 
     pub(super) fn services_not_in(&self, keep: &Names, version: Rv) -> Vec<Arc<str>> {

@@ -156,7 +156,7 @@ impl Leader {
             return Err(Box::new(object));
         }
         let owned_by_others = controller.is_some() && owner.is_none();
-        Ok(Self { label, owner, owned_by_others, stamped, object })
+        Ok(Self { object, label, owner, owned_by_others, stamped })
     }
 
     /// True when zen-lead provably made it for this source (docs/decisions/evidence.md): the controller

@@ -15,6 +15,7 @@ use crate::version::{Marks, Rv};
 
 /// A slice with what identifies it and its writer.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "signs that do not depend on each other")]
 pub struct Slice {
     /// Name of the slice.
     pub name: Arc<str>,

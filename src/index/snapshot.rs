@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::Index;
-use super::namespace::created;
+use super::namespace::{Namespace, created};
 use super::pod::Pod;
 use super::service::{Entry, Leader, Role, Source};
 use super::slice::Slice;
@@ -46,6 +46,17 @@ pub enum Holder {
     Leader(Arc<Leader>),
 }
 
+/// The source whose leader another one takes, and what its leader Service routes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Followed {
+    /// What is known of it.
+    pub source: SourceState,
+    /// Every Service whose label says that it leads for it.
+    pub leaders: Vec<Arc<Leader>>,
+    /// Slices of those.
+    pub slices: Vec<Arc<Slice>>,
+}
+
 /// What one decision looks at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
@@ -61,6 +72,8 @@ pub struct Snapshot {
     pub rivals: Vec<ServiceKey>,
     /// True when one of the rivals is older than this source.
     pub older_rival: Option<ServiceKey>,
+    /// The source whose leader this one takes, where it asks for that.
+    pub followed: Option<Followed>,
     /// Pods the source's selector matches; above their bound some of them, see `over_pods`.
     pub pods: Vec<Arc<Pod>>,
     /// Pods that slices of ours name and the selector does not match (any longer).
@@ -109,6 +122,7 @@ impl Index {
             leaders: Vec::new(),
             rivals: Vec::new(),
             older_rival: None,
+            followed: None,
             pods: Vec::new(),
             deselected: Vec::new(),
             slices: Vec::new(),
@@ -150,9 +164,13 @@ impl Index {
             let limit = self.limits.services_per_namespace;
             snapshot.over_limit = ns.beyond(&key.name, limit).then_some(limit);
         }
+        let same_as = entry.and_then(Entry::spec).and_then(|spec| spec.same_leader_as.as_deref());
+        snapshot.followed = same_as.map(|other| followed(ns, other));
         let slices: Vec<&Arc<Slice>> = services.iter().flat_map(|s| ns.slices_of(s)).collect();
         let limit = self.limits.pods_per_service;
-        let (pods, beyond) = ns.candidates(&key.name, limit, &snapshot.leaders, &slices);
+        let followed = snapshot.followed.iter().flat_map(|f| &f.slices);
+        let led: Vec<&Arc<Slice>> = slices.iter().copied().chain(followed).collect();
+        let (pods, beyond) = ns.candidates(&key.name, limit, &snapshot.leaders, &led);
         snapshot.pods = pods;
         snapshot.over_pods = beyond.then_some(limit);
         snapshot.slices = slices.into_iter().cloned().collect();
@@ -167,6 +185,21 @@ impl Index {
         }
         snapshot
     }
+
+    /// The source of a leader Service, by its owner or its label; `None` for any other Service.
+    pub fn source_of(&self, key: &ServiceKey) -> Option<ServiceKey> {
+        let leader = self.namespaces.get(&key.namespace)?.service(&key.name)?.leader()?;
+        let owner = leader.owner.as_ref().map(|owner| &owner.name);
+        let source = owner.or(leader.label.as_ref())?;
+        Some(ServiceKey::new(key.namespace.clone(), source.clone()))
+    }
+}
+
+fn followed(ns: &Namespace, source: &str) -> Followed {
+    let leaders: Vec<Arc<Leader>> =
+        ns.leaders_for(source).filter_map(|name| ns.service(name)?.leader().cloned()).collect();
+    let slices = leaders.iter().flat_map(|leader| ns.slices_of(leader.name())).cloned().collect();
+    Followed { source: source_state(ns.service(source)), leaders, slices }
 }
 
 fn source_state(entry: Option<&Entry>) -> SourceState {

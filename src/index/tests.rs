@@ -52,6 +52,27 @@ fn a_relabelled_pod_leaves_and_comes_back() {
 }
 
 #[test]
+fn who_takes_the_leader_of_another_source_is_woken_with_it() {
+    let mut index = with_pods(&[]);
+    let follower = |version| service("udp").enabled().set("same-leader-as", "web").version(version);
+    assert_eq!(index.apply_service(follower(11)), keys(&["udp"]));
+    let leader = service("web-leader").leading("web", "uid-web").version(12);
+    assert_eq!(index.apply_service(leader), keys(&["udp", "web"]));
+    let slice = |version| foreign_slice("e", "web-leader").version(version);
+    assert_eq!(index.apply_slice(slice(13)), keys(&["udp", "web"]));
+    assert_eq!(index.snapshot(&key("udp")).followed.unwrap().slices.len(), 1);
+    let other = service("web").enabled().set("sticky", "false").version(14);
+    assert_eq!(index.apply_service(other), keys(&["udp", "web"]));
+    // What it does with that concerns no other source.
+    let own = service("udp-leader").leading("udp", "uid-udp").version(15);
+    assert_eq!(index.apply_service(own), keys(&["udp"]));
+    // It follows no longer.
+    assert_eq!(index.apply_service(service("udp").enabled().version(16)), keys(&["udp"]));
+    assert_eq!(index.delete_slice(&slice(17)), keys(&["web"]));
+    assert_eq!(index.snapshot(&key("udp")).followed, None);
+}
+
+#[test]
 fn a_changed_selector_selects_afresh() {
     let mut index = with_pods(&[pod("a"), pod("b").label("tier", "x")]);
     let narrowed = service("web").enabled().selecting("tier", "x").version(11);
@@ -307,7 +328,7 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         4 => (0..4u8, 0..4u8, any::<bool>()).prop_map(|(name, labels, ready)| Change::Pod { name, labels, ready }),
         1 => (0..4u8).prop_map(Change::NoPod),
-        4 => (0..4u8, 0..9u8).prop_map(|(name, kind)| Change::Service { name, kind }),
+        4 => (0..4u8, 0..10u8).prop_map(|(name, kind)| Change::Service { name, kind }),
         1 => (0..4u8).prop_map(Change::NoService),
         2 => (0..3u8, 0..4u8).prop_map(|(name, service)| Change::Slice { name, service }),
         1 => (0..3u8).prop_map(Change::NoSlice),
@@ -335,6 +356,7 @@ fn made_service(name: u8, kind: u8) -> Service {
         5 => s.set("enabled", "false"),
         6 => s.leading("s0", "uid-s0"),
         7 => s.leading("s1", "someone"),
+        8 => s.enabled().set("same-leader-as", "s0"),
         _ => s.enabled().set("leader-service-name", "s3"),
     }
 }

@@ -6,7 +6,7 @@ use super::namespace::Namespace;
 use super::service::{Role, selector};
 use super::{Index, Reached};
 use crate::admission::verdict::{Neighbour, Neighbours};
-use crate::spec;
+use crate::spec::{self, LeaderSpec};
 
 /// The index as admission sees it.
 pub struct View<'a> {
@@ -52,6 +52,16 @@ impl Neighbours for View<'_> {
 
     fn synced(&self) -> bool {
         self.synced
+    }
+
+    fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
+        let Some(ns) = self.index.namespaces.get(namespace) else { return };
+        for name in ns.enabled_sources() {
+            let entry = ns.service(name);
+            if let Some((source, spec)) = entry.and_then(|e| Some((e.source()?, e.spec()?))) {
+                visit(name, &source.object, spec);
+            }
+        }
     }
 
     fn on_host_network(&self, namespace: &str, service: &Service) -> bool {

@@ -200,6 +200,39 @@ async fn one_that_cannot_be_removed_does_not_hold_up_the_next() {
     assert_eq!(scene.left(), (false, true), "a slice that routes to every pod waits behind it");
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_that_is_never_removed_makes_few_calls_whatever_the_answer_is() {
+    for answer in [
+        Fault::Status(409, "Conflict", "modified"),
+        Fault::Status(404, "NotFound", "not there"),
+        Fault::Status(500, "InternalError", "failed calling webhook \"x\": no"),
+        Fault::Garbage("{}"),
+    ] {
+        let scene = Scene::new().await;
+        let before = calls(&scene);
+        scene.world.api.fail("DELETE", ENDPOINTS, usize::MAX, answer.clone());
+        scene.world.api.put(ENDPOINTS, endpoints("endpoint-controller"));
+        sleep(SOON).await;
+        let at_first = calls(&scene) - before;
+        assert!((4..=8).contains(&at_first), "{answer:?}: {at_first} calls within {SOON:?}");
+        sleep(Duration::from_mins(10)).await;
+        let before = calls(&scene);
+        sleep(Duration::from_mins(10)).await;
+        let late = calls(&scene) - before;
+        assert!((4..20).contains(&late), "{answer:?}: {late} calls in the second ten minutes");
+    }
+}
+
+/// Calls that are no watches.
+fn calls(scene: &Scene) -> usize {
+    scene.world.api.seen().iter().filter(|s| s.verb != "WATCH" && !is_first_list(s)).count()
+}
+
+/// The lists of the watches themselves.
+fn is_first_list(seen: &crate::testing::Seen) -> bool {
+    seen.verb == "GET" && !seen.path.contains("/namespaces/shop/")
+}
+
 /// Somebody's finalizer keeps it: the first deletion is all that can be done.
 #[tokio::test(start_paused = true)]
 async fn one_that_is_being_deleted_is_not_deleted_again() {

@@ -1,11 +1,12 @@
 //! Scenarios of the worker against the API server double: what it writes, and what faults do to it.
 
+mod standing;
 mod told;
 mod turns;
 
 use serde_json::{Value, json};
 
-use super::blocks::FIRST_REFUSAL_WAIT;
+use super::blocks::FIRST_WAIT;
 use super::*;
 use crate::index::Limits;
 use crate::names::NameRule;
@@ -181,7 +182,7 @@ async fn a_refused_creation_is_told_on_the_source_and_not_tried_in_a_storm() {
     assert!(condition["message"].as_str().unwrap().contains("exceeded quota: q"), "{condition}");
 
     world.api.forgive();
-    tokio::time::advance(FIRST_REFUSAL_WAIT).await;
+    tokio::time::advance(FIRST_WAIT).await;
     world.reconcile().await.unwrap();
     assert_eq!(world.leader().as_deref(), Some("a"), "served as soon as it is allowed");
     let source = world.api.get(&format!("{SERVICES}/web")).unwrap();
@@ -198,7 +199,7 @@ async fn a_refusal_that_ran_out_does_not_bring_an_unmanaged_service_back_for_eve
     world.api.put(SERVICES, json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {}}));
     let next = world.reconcile().await.unwrap();
     assert!(matches!(next, Next::At(at) if at > clock::monotonic()), "{next:?}");
-    tokio::time::advance(FIRST_REFUSAL_WAIT).await;
+    tokio::time::advance(FIRST_WAIT).await;
     assert_eq!(world.reconcile().await.unwrap(), Next::Forget, "a time that is past is no time");
 }
 
@@ -354,15 +355,18 @@ async fn readers_that_wait_for_each_other_share_a_failure_and_one_deadline() {
 #[tokio::test(start_paused = true)]
 async fn a_reconcile_that_takes_too_long_lets_others_pass_and_is_counted() {
     let world = World::new();
-    sync(&world.worker, &world.key).await;
-    // Each write is answered after its first attempt has timed out, by a conflict: it is read and
-    // decided again, and no call runs into its own deadline.
-    for verb in ["POST", "PUT", "PATCH"] {
-        for _ in 0..50 {
-            world.api.fail(verb, "shop", 1, Fault::Stall);
-            world.api.fail(verb, "shop", 1, Fault::Status(409, "Conflict", "stale"));
-        }
+    world.reconcile().await.unwrap();
+    let leader = world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
+    for n in 0..12 {
+        let mut old = leader.clone();
+        old["metadata"]["name"] = json!(format!("old-{n}"));
+        old["metadata"]["uid"] = json!(format!("uid-old-{n}"));
+        world.api.put(SERVICES, old);
+        // Each of them is removed, after an attempt that timed out and one that is slow.
+        world.api.fail("DELETE", "old-", 1, Fault::Stall);
+        world.api.fail("DELETE", "old-", 1, Fault::Late(Duration::from_millis(4500)));
     }
+    sync(&world.worker, &world.key).await;
     let began = clock::monotonic();
     let next = world.worker.reconcile(&world.key, began).await.unwrap();
     let took = clock::monotonic() - began;
@@ -372,19 +376,22 @@ async fn a_reconcile_that_takes_too_long_lets_others_pass_and_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slice_that_cannot_be_created_is_an_error_and_not_somebody_faster() {
+async fn a_slice_that_cannot_be_created_is_a_refusal_and_no_race() {
     let world = World::new();
     world.api.fail("POST", SLICES, 99, Fault::Status(500, "InternalError", "webhook is down"));
-    let error = world.reconcile().await.unwrap_err();
-    assert_eq!(error.category(), "timeout", "{error}");
-    assert!(
-        error.to_string().starts_with("create_slice shop/web-leader-zen-lead-ipv4: "),
-        "{error}"
+    let next = world.reconcile().await.unwrap();
+    assert_eq!(next, Next::At(clock::monotonic() + FIRST_WAIT));
+    let source = world.api.get(&format!("{SERVICES}/web")).unwrap();
+    assert_eq!(
+        source["status"]["conditions"][0]["message"],
+        "create_slice shop/web-leader-zen-lead-ipv4: webhook is down; the words of the API server say \
+         what is wrong; tried again by itself within 300s"
     );
     let labels = r#"{namespace="shop",service="web"} 1"#;
     assert!(world.metric(&format!("zen_lead_endpoint_write_errors_total{labels}")));
     assert!(!world.metric(&format!("zen_lead_endpoint_write_conflicts_total{labels}")));
     world.api.forgive();
+    tokio::time::advance(FIRST_WAIT).await;
     world.reconcile().await.unwrap();
     assert_eq!(world.leader().as_deref(), Some("a"));
 }
@@ -486,7 +493,7 @@ async fn two_refused_kinds_are_no_storm() {
         other => panic!("{other:?}"),
     };
     assert!(
-        made <= 4 && again >= FIRST_REFUSAL_WAIT,
+        made <= 4 && again >= FIRST_WAIT,
         "{made} writes in one turn, and the next turn in {again:?}"
     );
 }
@@ -499,7 +506,7 @@ async fn writes_within_10_s(world: &World) -> (usize, bool) {
         match world.worker.reconcile(&world.key, clock::monotonic()).await.unwrap() {
             Next::At(at) => tokio::time::sleep_until(at).await,
             Next::Idle => rests = true,
-            Next::Forget => panic!("it is managed"),
+            Next::Waits(_) | Next::Forget => panic!("it is managed and has its turn"),
         }
     }
     (world.writes() - before, rests)
@@ -522,7 +529,7 @@ async fn a_write_that_somebody_undoes_is_repeated_with_growing_pauses() {
     assert!(!rests, "it is tried again");
     assert!(made <= 20, "{made} writes within 10 s");
     let source = world.api.get(&format!("{SERVICES}/web")).unwrap();
-    assert!(source["status"].to_string().contains("is changed back"), "{source}");
+    assert!(source["status"].to_string().contains("the answer to each write lacks"), "{source}");
 }
 
 /// As server-side apply answers where another field manager owns the condition as well (for example

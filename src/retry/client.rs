@@ -10,17 +10,18 @@ use axum::body::{Body, to_bytes};
 use http::header::{CONTENT_LENGTH, DATE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use kube::client::{ClientBuilder, ConfigExt};
+use kube::client::ConfigExt;
 use kube::core::Status;
 use kube::core::response::StatusDetails;
 use kube::{Client, Config};
 use tower::{BoxError, ServiceBuilder, service_fn};
 
-use crate::telemetry;
-
+use super::proxy::{Proxy, Scheme};
 use crate::clock::Clock;
+use crate::telemetry;
 
 /// How zen-lead names itself to the API server.
 pub const USER_AGENT: &str = concat!("zen-lead/", env!("CARGO_PKG_VERSION"));
@@ -41,17 +42,12 @@ const MAX_ERROR_BODY: usize = 1 << 20;
 /// There is no read timeout: it would cut quiet watches. Calls have their deadlines in
 /// [`super::call`], watches theirs in `watch`.
 ///
+/// The proxy is the one that `proxy` chose; `proxy_url` of the configuration is not read.
+///
 /// # Errors
-/// Fails when the configuration names unreadable certificates or keys, or a proxy (which this
-/// build does not support).
-pub fn client(mut config: Config) -> kube::Result<Client> {
-    // Read by kube's own stack alone; the one below has no retries to switch off.
-    config.default_retry = false;
+/// Fails when the configuration names unreadable certificates or keys.
+pub fn client(mut config: Config, proxy: Option<&Proxy>) -> kube::Result<Client> {
     config.headers.push((http::header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
-    if config.proxy_url.is_some() {
-        // kube says best which proxies this build lacks.
-        return ClientBuilder::try_from(config).map(ClientBuilder::build);
-    }
 
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -63,10 +59,39 @@ pub fn client(mut config: Config) -> kube::Result<Client> {
     tcp.set_keepalive_retries(Some(3));
     #[cfg(target_os = "linux")]
     tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    match proxy {
+        None => {
+            let connector = config.rustls_https_connector_with_connector(tcp)?;
+            stack(config, connector)
+        }
+        Some(proxy) if proxy.scheme == Scheme::Http => {
+            let mut tunnel = Tunnel::new(proxy.address.clone(), tcp);
+            if let Some(value) = proxy.basic_auth() {
+                tunnel = tunnel.with_auth(value);
+            }
+            let connector = config.rustls_https_connector_with_connector(tunnel)?;
+            stack(config, connector)
+        }
+        Some(proxy) => {
+            let mut socks = SocksV5::new(proxy.address.clone(), tcp);
+            if let Some((user, password)) = proxy.credentials.clone() {
+                socks = socks.with_auth(user, password);
+            }
+            let connector = config.rustls_https_connector_with_connector(socks)?;
+            stack(config, connector)
+        }
+    }
+}
+
+/// Puts the layers around what makes connections.
+fn stack<C>(config: Config, connector: C) -> kube::Result<Client>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
     let connections: HttpClient<_, kube::client::Body> = HttpClient::builder(TokioExecutor::new())
         .pool_idle_timeout(POOL_IDLE)
         .pool_timer(TokioTimer::new())
-        .build(config.rustls_https_connector_with_connector(tcp)?);
+        .build(connector);
 
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())

@@ -232,6 +232,12 @@ impl CallError {
             | Self::Unavailable { may_have_happened, .. }
             | Self::Timeout { may_have_happened, .. }
             | Self::Unreadable { may_have_happened, .. } => *may_have_happened,
+            // Admission and allocation come before the store; of another 500 nothing is known.
+            Self::Rejected { call, code: 500, message, .. } => {
+                call.operation.is_write()
+                    && !super::by_webhook(message)
+                    && !message.contains("range is full")
+            }
             _ => self.after_lost_attempt(),
         }
     }
@@ -256,6 +262,48 @@ impl CallError {
                 | Self::Timeout { .. }
                 | Self::Overdue { .. }
         )
+    }
+
+    /// The call it is about.
+    pub fn call(&self) -> &Call {
+        match self {
+            Self::Conflict { call, .. }
+            | Self::NotFound { call, .. }
+            | Self::AlreadyExists { call, .. }
+            | Self::Unauthorized { call, .. }
+            | Self::Forbidden { call, .. }
+            | Self::Quota { call, .. }
+            | Self::Terminating { call, .. }
+            | Self::Invalid { call, .. }
+            | Self::Gone { call, .. }
+            | Self::Rejected { call, .. }
+            | Self::TooManyRequests { call, .. }
+            | Self::Unavailable { call, .. }
+            | Self::Timeout { call, .. }
+            | Self::Unreadable { call, .. }
+            | Self::Overdue { call, .. } => call,
+        }
+    }
+
+    /// The server's own words; of a call without an answer, what was met.
+    pub fn words(&self) -> &str {
+        match self {
+            Self::Conflict { message, .. }
+            | Self::NotFound { message, .. }
+            | Self::AlreadyExists { message, .. }
+            | Self::Unauthorized { message, .. }
+            | Self::Forbidden { message, .. }
+            | Self::Quota { message, .. }
+            | Self::Terminating { message, .. }
+            | Self::Invalid { message, .. }
+            | Self::Gone { message, .. }
+            | Self::Rejected { message, .. }
+            | Self::TooManyRequests { message, .. }
+            | Self::Unavailable { message, .. }
+            | Self::Timeout { message, .. }
+            | Self::Unreadable { message, .. } => message,
+            Self::Overdue { .. } => "no answer",
+        }
     }
 
     /// How long the server asked us to stay away.

@@ -126,10 +126,12 @@ impl Passing {
     }
 }
 
-/// Sorts the outcome of one attempt.
-pub(super) fn judge(error: &kube::Error) -> Verdict {
+/// Sorts the outcome of one attempt; `routes` says that the call is a write of what routes
+/// ([`super::Operation::routes`]).
+pub(super) fn judge(error: &kube::Error, routes: bool) -> Verdict {
     let refused = |kind, message| Verdict::Final(Refusal { kind, message });
     match error {
+        kube::Error::Api(status) if routes => judge_write(status),
         kube::Error::Api(status) => judge_status(status),
         kube::Error::SerdeError(e) => refused(RefusalKind::Unreadable, e.to_string()),
         kube::Error::FromUtf8(e) => refused(RefusalKind::Unreadable, e.to_string()),
@@ -147,6 +149,27 @@ pub(super) fn judge(error: &kube::Error) -> Verdict {
             refused(RefusalKind::Rejected { code: 0, reason }, with_causes(other))
         }
     }
+}
+
+/// Such a write is judged by admission as well, and a webhook may choose any code for its denial
+/// (`ToStatusErr` in k8s.io/apiserver/pkg/admission/plugin/webhook/errors): a repetition at once would
+/// meet it again. So it would what the API server answers with 500 about one object (a webhook that
+/// cannot be called, a range that is used up); passing are those of its own store, "etcdserver: ...".
+fn judge_write(status: &Status) -> Verdict {
+    let expected = matches!(status.code, 401 | 403 | 422);
+    let of_one_object = status.code == 500 && !status.message.contains("etcdserver");
+    if (by_webhook(&status.message) && !expected) || of_one_object {
+        let kind = RefusalKind::Rejected { code: status.code, reason: status.reason.clone() };
+        return Verdict::Final(Refusal { kind, message: status.message.clone() });
+    }
+    judge_status(status)
+}
+
+/// An admission webhook denied the write, or could not be asked
+/// (k8s.io/apiserver/pkg/admission/plugin/webhook: errors/statuserror.go and error.go of 1.33 to 1.37).
+pub fn by_webhook(message: &str) -> bool {
+    (message.contains("admission webhook \"") && message.contains(" denied the request"))
+        || message.contains("failed calling webhook \"")
 }
 
 fn judge_status(status: &Status) -> Verdict {

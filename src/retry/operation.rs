@@ -115,6 +115,25 @@ operations! {
     DrainWorkers = "drain_workers", true;
 }
 
+impl Operation {
+    /// Whether it writes what routes: its refusals are held back by the worker, with growing pauses and
+    /// a report, so the call itself need not be repeated.
+    pub fn routes(self) -> bool {
+        matches!(
+            self,
+            Self::CreateService
+                | Self::ReplaceService
+                | Self::ApplyService
+                | Self::ApplyServiceStatus
+                | Self::DeleteService
+                | Self::CreateSlice
+                | Self::ReplaceSlice
+                | Self::DeleteSlice
+                | Self::DeleteEndpoints
+        )
+    }
+}
+
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

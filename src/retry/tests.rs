@@ -1,6 +1,7 @@
 //! Tests of calls against the fake API server; two of them over a real connection.
 
 mod messages;
+mod proxied;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, PostParams};
@@ -59,7 +60,7 @@ async fn passing_failures_are_tried_again_and_each_attempt_is_counted() {
     for fault in [
         Fault::Plain(429, None),
         Fault::Plain(429, Some("0")),
-        Fault::Plain(500, None),
+        Fault::Status(500, "InternalError", "etcdserver: request timed out"),
         Fault::Status(502, "", "bad gateway"),
         Fault::Status(503, "ServiceUnavailable", "etcd has no leader"),
         Fault::Status(504, "Timeout", "request did not complete"),
@@ -83,6 +84,34 @@ async fn passing_failures_are_tried_again_and_each_attempt_is_counted() {
         assert!(close(timed, 4.0), "every attempt is timed: {timed}");
         let ok = counted(&caller, &["api_call_duration_seconds_count", r#"result="ok""#]);
         assert!(close(ok, 1.0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_admission_and_allocation_answer_is_final_whatever_the_code_and_changed_nothing() {
+    let denied = "admission webhook \"v.example.com\" denied the request: no";
+    let down = "Internal error occurred: failed calling webhook \"v.example.com\": failed to call \
+                webhook: Post \"https://guard.policy.svc:443/?timeout=10s\": service \"guard\" not \
+                found";
+    let full = "Internal error occurred: failed to allocate a nodePort: range is full";
+    for (code, message, happened) in [
+        (404, denied, false),
+        (409, denied, false),
+        (410, denied, false),
+        (429, denied, false),
+        (503, denied, false),
+        (500, down, false),
+        (500, full, false),
+        (500, "Internal error occurred: x", true),
+    ] {
+        let (api, caller) = (FakeApi::new(), caller());
+        api.fail("POST", MAPS, 9, Fault::Status(code, "", message));
+        let error = create(&caller, &api).await.unwrap_err();
+        assert_eq!(error.category(), "rejected", "{code} {message}");
+        assert_eq!(error.words(), message);
+        assert_eq!(error.call().to_string(), "create_slice team/x");
+        assert_eq!(error.may_have_happened(), happened, "{message}");
+        assert_eq!(api.count("POST"), 1, "{code} {message}");
     }
 }
 
@@ -166,7 +195,7 @@ fn a_terminating_namespace_is_told_from_missing_rights() {
         "code": 403, "reason": "Forbidden", "message": "it is being terminated",
         "details": {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]},
     }));
-    let Verdict::Final(refusal) = judge(&kube::Error::Api(status.unwrap())) else {
+    let Verdict::Final(refusal) = judge(&kube::Error::Api(status.unwrap()), true) else {
         panic!("not final")
     };
     let call = Call { operation: Operation::CreateSlice, object: "x".into() };
@@ -303,7 +332,7 @@ async fn the_real_client_names_itself_keeps_retry_after_and_does_not_retry_by_it
     let (uri, server) = api.listen().await;
     let mut tasks = JoinSet::new();
     tasks.spawn(server);
-    let maps = maps(client(Config::new(uri)).unwrap());
+    let maps = maps(client(Config::new(uri), None).unwrap());
     api.fail("GET", MAPS, 1, Fault::Plain(429, Some("7")));
     let kube::Error::Api(status) = maps.get("x").await.unwrap_err() else { panic!("no status") };
     assert_eq!(status.code, 429);
@@ -320,7 +349,7 @@ async fn a_connection_that_was_never_made_cannot_have_happened() {
     let uri: http::Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let mut caller = caller();
     caller.policy.deadline = Duration::from_millis(300);
-    let maps = maps(client(Config::new(uri)).unwrap());
+    let maps = maps(client(Config::new(uri), None).unwrap());
     let make = || async { maps.create(&PostParams::default(), &map("x")).await };
 
     // The first connection is taken and broken once the request has been read.

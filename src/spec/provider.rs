@@ -2,11 +2,13 @@
 //!
 //! A mirrored leader Service is a second load balancer. Made without the annotation that keeps the
 //! first one internal, it would be public; so every annotation that may steer a provider has to be
-//! named in `zen-lead.io/copy-annotations`, with a leading `-` where it is not to be copied.
+//! named in `zen-lead.io/copy-annotations`, with a leading `-` where it is not to be copied. Until
+//! then the leader Service is not published; which pod leads is never a question of annotations.
 //! The reasons are in docs/decisions/provider-annotations.md.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::values::qualified_name_fault;
 use super::violation::{Cause, Rule, Violation, annotation_field, quoted};
 use super::{LeaderType, values};
 use crate::keys;
@@ -94,23 +96,78 @@ const WORDS: &[&str] = &[
     "whitelist",
 ];
 
-/// Values that say who may reach a load balancer, whatever the key.
-const REACH: &[&str] = &["internal", "intranet", "private", "internet-facing"];
-
-/// Written by controllers about a load balancer that exists: they describe, they steer nothing, and
-/// on another Service they would be wrong.
+/// Written by controllers on a Service whose load balancer they have made: they describe it, and on
+/// another Service they would be wrong. Never copied unless named, and never asked for: most of them
+/// appear after admission. Some can also be set by a user who hands in an address or a load balancer
+/// that exists; a second Service must not have that either.
 const REPORTS: &[&str] = &[
+    // kubernetes/ingress-gce, pkg/annotations/service.go: "used by l4 controller to record ...".
     "cloud.google.com/neg-status",
-    "field.cattle.io/publicEndpoints",
-    "kube-vip.io/vipHost",
-    "metallb.io/ip-allocated-from-pool",
-    "metallb.universe.tf/ip-allocated-from-pool",
     "service.kubernetes.io/backend-service",
     "service.kubernetes.io/firewall-rule",
     "service.kubernetes.io/firewall-rule-for-hc",
+    "service.kubernetes.io/firewall-rule-for-hc-ipv6",
+    "service.kubernetes.io/firewall-rule-ipv6",
     "service.kubernetes.io/healthcheck",
+    "service.kubernetes.io/l3-forwarding-rule",
+    "service.kubernetes.io/l3-forwarding-rule-ipv6",
     "service.kubernetes.io/tcp-forwarding-rule",
+    "service.kubernetes.io/tcp-forwarding-rule-ipv6",
     "service.kubernetes.io/udp-forwarding-rule",
+    "service.kubernetes.io/udp-forwarding-rule-ipv6",
+    // digitalocean/digitalocean-cloud-controller-manager.
+    "kubernetes.digitalocean.com/load-balancer-id",
+    // kubernetes/cloud-provider-openstack (and OVHcloud), expose-applications-using-loadbalancer-type-service.md:
+    // "automatically added".
+    "loadbalancer.openstack.org/load-balancer-address",
+    "loadbalancer.openstack.org/load-balancer-id",
+    // scaleway/scaleway-cloud-controller-manager, docs/loadbalancer-annotations.md: "populated by the CCM".
+    "service.beta.kubernetes.io/scw-loadbalancer-id",
+    // exoscale/exoscale-cloud-controller-manager, docs/service-loadbalancer.md: "set automatically".
+    "service.beta.kubernetes.io/exoscale-loadbalancer-id",
+    // UpCloudLtd/cloud-controller-manager, README: "created during load-balancer provision".
+    "service.beta.kubernetes.io/upcloud-load-balancer-id",
+    "service.beta.kubernetes.io/upcloud-load-balancer-name",
+    // vultr/vultr-cloud-controller-manager, vultr/loadbalancers.go: "managed by the CCM".
+    "service.beta.kubernetes.io/vultr-loadbalancer-id",
+    // cloudscale-ch/cloudscale-cloud-controller-manager, pkg/cloudscale_ccm/loadbalancer.go: EnsureLoadBalancer.
+    "k8s.cloudscale.ch/loadbalancer-config-version",
+    "k8s.cloudscale.ch/loadbalancer-uuid",
+    "k8s.cloudscale.ch/loadbalancer-zone",
+    // civo/civo-cloud-controller-manager, README: "Load Balancer Status Annotations".
+    "kubernetes.civo.com/cluster-id",
+    "kubernetes.civo.com/loadbalancer-id",
+    "kubernetes.civo.com/loadbalancer-name",
+    // hetznercloud/hcloud-cloud-controller-manager, internal/annotation/load_balancer.go: "Read-only".
+    "load-balancer.hetzner.cloud/id",
+    "load-balancer.hetzner.cloud/ipv4",
+    "load-balancer.hetzner.cloud/ipv6",
+    // Tencent Kubernetes Engine, Service annotations: "a read-only annotation".
+    "service.kubernetes.io/loadbalance-id",
+    // VMware NCP: the address that its network policies use.
+    "ncp/internal_ip_for_policy",
+    // kube-vip/kube-vip, pkg/manager (vipHost, and hwaddr and requestedIP with DHCP) and
+    // kube-vip/kube-vip-cloud-provider (loadbalancerIPs).
+    "kube-vip.io/active-endpoint",
+    "kube-vip.io/active-endpoint-ipv6",
+    "kube-vip.io/hwaddr",
+    "kube-vip.io/loadbalancerIPs",
+    "kube-vip.io/requestedIP",
+    "kube-vip.io/vipHost",
+    // metallb/metallb, controller/service.go.
+    "metallb.io/ip-allocated-from-pool",
+    "metallb.universe.tf/ip-allocated-from-pool",
+    // purelb/purelb, "PureLB-Set Annotations".
+    "purelb.io/allocated-by",
+    "purelb.io/allocated-from",
+    "purelb.io/announcing-IPv4",
+    "purelb.io/announcing-IPv6",
+    "purelb.io/announcing-interface",
+    "purelb.io/announcing-node",
+    "purelb.io/pool-type",
+    "purelb.io/skip-ipv6-dad",
+    // rancher/rancher.
+    "field.cattle.io/publicEndpoints",
 ];
 
 /// Kubernetes' own annotations under a provider's domain: about routing inside of the cluster.
@@ -123,9 +180,10 @@ const IN_CLUSTER: &[&str] = &[
 
 /// Whether an annotation may steer a load balancer. In doubt it does.
 ///
-/// Not so those of ExternalDNS (`external-dns.*`): they name a record, and not copying them makes
-/// nothing public.
-pub fn is_provider(key: &str, value: &str) -> bool {
+/// The key says so, never the value: a word such as `internal` in a value of another tool means
+/// anything. Not so those of ExternalDNS (`external-dns.*`): they name a record, and not copying them
+/// makes nothing public.
+pub fn is_provider(key: &str) -> bool {
     if key.starts_with(keys::PREFIX)
         || key == LAST_APPLIED
         || REPORTS.contains(&key)
@@ -144,7 +202,6 @@ pub fn is_provider(key: &str, value: &str) -> bool {
         .iter()
         .any(|word| key.contains(word))
         || key.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| WORDS.contains(&word))
-        || REACH.iter().any(|reach| value.trim().eq_ignore_ascii_case(reach))
 }
 
 /// The list of `zen-lead.io/copy-annotations`.
@@ -176,7 +233,7 @@ impl CopyList {
             if name == LAST_APPLIED {
                 return invalid(format!("{} is kubectl's own; leave it out", quoted(name)));
             }
-            if let Some(fault) = key_fault(name) {
+            if let Some(fault) = qualified_name_fault(name) {
                 return invalid(format!("{} is no annotation key: {fault}", quoted(name)));
             }
             keys.insert(name.to_owned());
@@ -199,69 +256,42 @@ impl CopyList {
         Ok(list)
     }
 
-    /// Refuses what a mirrored Service has of provider annotations that the list does not name.
-    pub(super) fn check<'a>(
-        &self,
-        annotations: impl Iterator<Item = (&'a String, &'a String)>,
-    ) -> Option<Violation> {
-        let unnamed: Vec<&str> = annotations
-            .filter(|(key, _)| !self.copied.contains(*key) && !self.left_out.contains(*key))
-            .filter(|(key, value)| is_provider(key, value))
-            .map(|(key, _)| key.as_str())
-            .collect();
-        let shown: Vec<_> = unnamed.iter().take(5).map(|key| quoted(key)).collect();
-        let more = match unnamed.len() {
-            0 => return None,
-            n if n > shown.len() => format!(" and {} more", n - shown.len()),
-            _ => String::new(),
-        };
-        let mirror = LeaderType::Mirror.as_str();
-        Some(Violation::plain(
-            annotation_field(keys::setting::COPY_ANNOTATIONS),
-            Rule::ProviderAnnotation,
-            Cause::Required,
-            format!(
-                "leader-type \"{mirror}\" makes a second load balancer, and these annotations of \
-                 the Service may say who can reach it: {}{more}; name each of them, or with a \
-                 leading \"-\" where it must not be copied",
-                shown.join(", ")
-            ),
-        ))
+    /// The provider annotations of a Service that the list does not name, in order.
+    pub(super) fn unnamed(&self, annotations: &BTreeMap<String, String>) -> Vec<String> {
+        let keys = annotations.keys();
+        keys.filter(|key| !self.copied.contains(*key) && !self.left_out.contains(*key))
+            .filter(|key| is_provider(key))
+            .cloned()
+            .collect()
     }
 }
 
-/// Says what keeps a text from being an annotation key, or `None`.
-///
-/// As the API server judges it: an optional DNS subdomain and `/`, then at most 63 letters, digits,
-/// `-`, `_` or `.` that start and end with a letter or digit; annotations may be in upper case.
-fn key_fault(key: &str) -> Option<&'static str> {
-    let (domain, name) = match key.split_once('/') {
-        Some((domain, name)) => (Some(domain), name),
-        None => (None, key),
+/// Why a mirrored leader Service is not published, and what to write.
+pub fn unnamed_reason(unnamed: &[String]) -> String {
+    let shown: Vec<_> = unnamed.iter().take(5).map(|key| quoted(key)).collect();
+    let more = match unnamed.len() - shown.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
     };
-    let edges = |text: &str| {
-        text.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && text.ends_with(|c: char| c.is_ascii_alphanumeric())
-    };
-    if let Some(domain) = domain {
-        let label = |label: &str| {
-            edges(label) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        };
-        if domain.len() > 253 || !domain.split('.').all(label) {
-            return Some("before the \"/\" there must be a DNS name, such as \"example.com\"");
-        }
-    }
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if name.len() > 63 {
-        return Some("the name must be no more than 63 characters");
-    }
-    if !edges(name) || !name.bytes().all(allowed) {
-        return Some(
-            "the name must consist of letters, digits, \"-\", \"_\" or \".\", and start and end \
-             with a letter or digit",
-        );
-    }
-    None
+    format!(
+        "leader-type \"{}\" makes a second load balancer, and these annotations of the Service may \
+         say who can reach it: {}{more}; name each of them, or with a leading \"-\" where it must \
+         not be copied",
+        LeaderType::Mirror.as_str(),
+        shown.join(", ")
+    )
+}
+
+/// The refusal of a change that brings provider annotations which `copy-annotations` does not name.
+pub fn unnamed_violation(unnamed: &[String]) -> Option<Violation> {
+    (!unnamed.is_empty()).then(|| {
+        Violation::plain(
+            annotation_field(keys::setting::COPY_ANNOTATIONS),
+            Rule::ProviderAnnotation,
+            Cause::Required,
+            unnamed_reason(unnamed),
+        )
+    })
 }
 
 /// The key of `zen-lead.io/` that was probably meant.

@@ -23,6 +23,8 @@ struct Settings<'a> {
     ports_mode: &'static str,
     leader_type: &'static str,
     copy_annotations: &'a [String],
+    copy_labels: &'a [String],
+    same_leader_as: &'a str,
 }
 
 /// The effective settings as JSON, always in the same order, durations as Go writes them.
@@ -36,6 +38,8 @@ pub fn settings_json(spec: &LeaderSpec) -> String {
         ports_mode: spec.ports_mode.as_str(),
         leader_type: spec.leader_type.as_str(),
         copy_annotations: &spec.copy_annotations,
+        copy_labels: &spec.copy_labels,
+        same_leader_as: spec.same_leader_as.as_deref().unwrap_or_default(),
     };
     serde_json::to_string(&settings).expect("strings and booleans are always JSON")
 }
@@ -70,20 +74,21 @@ pub fn warnings(service: &Service, spec: &LeaderSpec) -> Vec<String> {
     if spec.leader_type == LeaderType::Mirror && !mirrored {
         warn("zen-lead.io/leader-type mirror has no effect: the Service is of type ClusterIP");
     }
-    if !mirrored && !spec.copy_annotations.is_empty() {
-        warn(
-            "zen-lead.io/copy-annotations has no effect: only mirrored NodePort and LoadBalancer Services have them copied",
-        );
+    let absent = |keys: &[String], present: Option<&BTreeMap<String, String>>| {
+        keys.iter().filter(|key| present.is_none_or(|all| !all.contains_key(*key))).count()
+    };
+    match absent(&spec.copy_annotations, service.metadata.annotations.as_ref()) {
+        0 => {}
+        n => warn(&format!(
+            "zen-lead.io/copy-annotations names {n} annotations that the Service does not have"
+        )),
     }
-    if mirrored {
-        let has = |key: &&String| {
-            service.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(*key))
-        };
-        match spec.copy_annotations.iter().filter(|key| !has(key)).count() {
-            0 => {}
-            n => warn(&format!(
-                "zen-lead.io/copy-annotations names {n} annotations that the Service does not have"
-            )),
+    match absent(&spec.copy_labels, service.metadata.labels.as_ref()) {
+        0 => {}
+        n => {
+            warn(&format!(
+                "zen-lead.io/copy-labels names {n} labels that the Service does not have"
+            ));
         }
     }
     out.extend(label_warnings(service));

@@ -42,7 +42,7 @@ fn defaults_are_those_of_the_documentation() {
     let spec = settings(&service(&[ON]));
     assert_eq!(
         settings_json(&spec),
-        r#"{"leader-service-name":"web-leader","strategy":"oldest-ready","sticky":true,"min-ready-duration":"0s","failover-min-delay":"0s","ports-mode":"strict","leader-type":"ClusterIP","copy-annotations":[]}"#
+        r#"{"leader-service-name":"web-leader","strategy":"oldest-ready","sticky":true,"min-ready-duration":"0s","failover-min-delay":"0s","ports-mode":"strict","leader-type":"ClusterIP","copy-annotations":[],"copy-labels":[],"same-leader-as":""}"#
     );
 }
 
@@ -58,6 +58,8 @@ fn every_setting_is_read() {
         (setting::PORTS_MODE, "partial"),
         (setting::LEADER_TYPE, "mirror"),
         (setting::COPY_ANNOTATIONS, "b.io/x, a\n\tb.io/x,-c.io/y,"),
+        (setting::COPY_LABELS, "x.io/y, team\nx.io/y"),
+        (setting::SAME_LEADER_AS, "api"),
     ]));
     assert_eq!(
         spec,
@@ -70,11 +72,14 @@ fn every_setting_is_read() {
             ports_mode: PortsMode::Partial,
             leader_type: LeaderType::Mirror,
             copy_annotations: vec!["a".into(), "b.io/x".into()],
+            copy_labels: vec!["team".into(), "x.io/y".into()],
+            same_leader_as: Some("api".into()),
+            unnamed_provider_annotations: Vec::new(),
         }
     );
     assert_eq!(
         settings_json(&spec),
-        r#"{"leader-service-name":"primary","strategy":"oldest-ready","sticky":false,"min-ready-duration":"1m30s","failover-min-delay":"500ms","ports-mode":"partial","leader-type":"mirror","copy-annotations":["a","b.io/x"]}"#
+        r#"{"leader-service-name":"primary","strategy":"oldest-ready","sticky":false,"min-ready-duration":"1m30s","failover-min-delay":"500ms","ports-mode":"partial","leader-type":"mirror","copy-annotations":["a","b.io/x"],"copy-labels":["team","x.io/y"],"same-leader-as":"api"}"#
     );
 }
 
@@ -162,7 +167,7 @@ fn a_name_is_claimed_even_where_another_setting_is_broken() {
 }
 
 #[test]
-fn provider_annotations_must_be_named_when_a_load_balancer_is_mirrored() {
+fn provider_annotations_are_to_be_named_when_a_load_balancer_is_mirrored() {
     let internal = ("service.beta.kubernetes.io/azure-load-balancer-internal", "true");
     let mirror = (setting::LEADER_TYPE, "mirror");
     let of_type = |type_: &str, annotations: &[_]| {
@@ -170,27 +175,29 @@ fn provider_annotations_must_be_named_when_a_load_balancer_is_mirrored() {
         service.spec.as_mut().unwrap().type_ = Some(type_.into());
         service
     };
-    let refused = &[Rule::ProviderAnnotation][..];
+    let unnamed = &[internal.0][..];
     for (type_, annotations, expected) in [
-        ("LoadBalancer", &[ON, mirror, internal][..], refused),
-        ("NodePort", &[ON, mirror, internal], refused),
+        ("LoadBalancer", &[ON, mirror, internal][..], unnamed),
+        ("NodePort", &[ON, mirror, internal], unnamed),
         ("ClusterIP", &[ON, mirror, internal], &[]),
         ("LoadBalancer", &[ON, internal], &[]),
         ("LoadBalancer", &[(setting::ENABLED, "false"), mirror, internal], &[]),
         ("LoadBalancer", &[ON, mirror, internal, (setting::COPY_ANNOTATIONS, internal.0)], &[]),
-        // A broken list is one mistake, not two.
-        (
-            "LoadBalancer",
-            &[ON, mirror, internal, (setting::COPY_ANNOTATIONS, "?")],
-            &[Rule::CopyAnnotations],
-        ),
+        // Another mistake does not hide it; a broken list is one mistake, not two.
+        ("LoadBalancer", &[ON, mirror, internal, (setting::STICKY, "?")], unnamed),
+        ("LoadBalancer", &[ON, mirror, internal, (setting::COPY_ANNOTATIONS, "?")], &[]),
     ] {
-        assert_eq!(rules(&of_type(type_, annotations)), expected, "{type_} {annotations:?}");
+        let service = of_type(type_, annotations);
+        assert_eq!(unnamed_provider_annotations(&service), expected, "{type_} {annotations:?}");
+        if let Ok(Intent::On(spec)) = read(&service, NameRule::Dns1035) {
+            assert_eq!(spec.unnamed_provider_annotations, expected, "{type_} {annotations:?}");
+        }
     }
     let left_out = format!("-{}", internal.0);
     let kept =
         of_type("LoadBalancer", &[ON, mirror, internal, (setting::COPY_ANNOTATIONS, &left_out)]);
     assert_eq!(settings(&kept).copy_annotations, Vec::<String>::new());
+    assert_eq!(settings(&kept).unnamed_provider_annotations, Vec::<String>::new());
 }
 
 #[test]
@@ -208,13 +215,14 @@ fn in_doubt_an_annotation_steers_a_provider() {
         ("newcloud.example/loadbalancer-tier", "x", true),
         ("newcloud.example/Load-Balancer-Tier", "x", true),
         ("newcloud.example/internal-only", "x", true),
-        ("newcloud.example/kind", " Internal ", true),
         ("loadbalancer", "x", true),
         // Not so: ours, kubectl's, tools of the user, and what controllers report.
         ("zen-lead.io/leader-type", "internal", false),
         ("kubectl.kubernetes.io/last-applied-configuration", "internal", false),
         ("prometheus.io/scheme", "https", false),
-        ("meta.helm.sh/release-name", "web", false),
+        ("meta.helm.sh/release-name", "internal", false),
+        ("example.com/team", "private", false),
+        ("newcloud.example/kind", " Internal ", false),
         ("argocd.argoproj.io/sync-wave", "1", false),
         ("external-dns.alpha.kubernetes.io/hostname", "a.example", false),
         ("cloud.google.com/neg-status", "{}", false),
@@ -223,7 +231,108 @@ fn in_doubt_an_annotation_steers_a_provider() {
         ("notazure.com/x", "y", false),
         ("album.example/title", "y", false),
     ] {
-        assert_eq!(provider::is_provider(key, value), expected, "{key}: {value}");
+        assert_eq!(provider::is_provider(key), expected, "{key}: {value}");
+        let mut mirrored = service(&[ON, (setting::LEADER_TYPE, "mirror"), (key, value)]);
+        mirrored.spec.as_mut().unwrap().type_ = Some("LoadBalancer".into());
+        let unnamed = if expected { vec![key.to_owned()] } else { Vec::new() };
+        assert_eq!(unnamed_provider_annotations(&mirrored), unnamed, "{key}: {value}");
+    }
+}
+
+#[test]
+fn what_controllers_write_on_a_service_is_never_asked_for() {
+    for key in [
+        "kubernetes.digitalocean.com/load-balancer-id",
+        "loadbalancer.openstack.org/load-balancer-id",
+        "loadbalancer.openstack.org/load-balancer-address",
+        "service.beta.kubernetes.io/scw-loadbalancer-id",
+        "service.beta.kubernetes.io/exoscale-loadbalancer-id",
+        "service.beta.kubernetes.io/upcloud-load-balancer-id",
+        "service.beta.kubernetes.io/vultr-loadbalancer-id",
+        "k8s.cloudscale.ch/loadbalancer-uuid",
+        "kubernetes.civo.com/loadbalancer-id",
+        "load-balancer.hetzner.cloud/ipv6",
+        "service.kubernetes.io/loadbalance-id",
+        "ncp/internal_ip_for_policy",
+        "kube-vip.io/loadbalancerIPs",
+        "kube-vip.io/vipHost",
+        "service.kubernetes.io/tcp-forwarding-rule-ipv6",
+        "service.kubernetes.io/l3-forwarding-rule",
+        "service.kubernetes.io/firewall-rule-for-hc-ipv6",
+        "purelb.io/allocated-from",
+    ] {
+        assert!(!provider::is_provider(key), "{key}");
+    }
+    // A setting that resembles one of them is asked for.
+    for key in [
+        "kubernetes.digitalocean.com/load-balancer-ids",
+        "service.beta.kubernetes.io/scw-loadbalancer-private",
+        "kube-vip.io/loadbalancerHostname",
+        "metallb.io/loadBalancerIPs",
+        "service.kubernetes.io/tcp-forwarding-rule-ipv7",
+    ] {
+        assert!(provider::is_provider(key), "{key}");
+    }
+}
+
+#[test]
+fn labels_that_zen_lead_or_a_proxy_reads_cannot_be_copied() {
+    let own = "is zen-lead's own on the leader Service; leave it out";
+    let routes = "says who routes the leader Service, which zen-lead does; leave it out";
+    let letters = "is no label key: the name must consist of letters, digits, \"-\", \"_\" or \".\", \
+                   and start and end with a letter or digit";
+    for (label, why) in [
+        ("zen-lead.io/source-service", own),
+        ("zen-lead.io/x", own),
+        ("app.kubernetes.io/managed-by", own),
+        ("kubernetes.io/service-name", routes),
+        ("endpointslice.kubernetes.io/managed-by", routes),
+        ("service.kubernetes.io/headless", routes),
+        ("service.kubernetes.io/service-proxy-name", "is always copied; leave it out"),
+        ("-team", "begins with \"-\": labels that are not named are not copied; leave it out"),
+        ("team!", letters),
+        ("Acme.io/x", "is no label key: before the \"/\" there must be no capital letters"),
+    ] {
+        let violations =
+            read(&service(&[ON, (setting::COPY_LABELS, label)]), NameRule::Dns1035).unwrap_err();
+        assert_eq!(
+            violations.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [format!(
+                "metadata.annotations[zen-lead.io/copy-labels]: Invalid value: \"{label}\": \
+                 \"{label}\" {why}"
+            )]
+        );
+    }
+    let many: Vec<_> = (0..33).map(|n| format!("l{n}")).collect();
+    let violations =
+        read(&service(&[(setting::COPY_LABELS, &many.join(" "))]), NameRule::Dns1035).unwrap_err();
+    assert_eq!(
+        violations[0].to_string(),
+        "metadata.annotations[zen-lead.io/copy-labels]: Too many: must name at most 32 label keys"
+    );
+    let most = service(&[ON, (setting::COPY_LABELS, &many[1..].join(","))]);
+    assert_eq!(settings(&most).copy_labels.len(), 32);
+}
+
+#[test]
+fn the_source_whose_leader_is_taken_is_another_service() {
+    let field = "metadata.annotations[zen-lead.io/same-leader-as]: Invalid value:";
+    for (value, why) in [
+        (
+            "web",
+            "must not be the Service itself; name another enabled Service of this namespace, or \
+             leave the annotation out",
+        ),
+        ("", "is no name of a Service: it must not be empty"),
+        (
+            "shop/api",
+            "is no name of a Service: it must consist of lower case letters, digits or '-' (for \
+             example 'my-leader')",
+        ),
+    ] {
+        let violations =
+            read(&service(&[ON, (setting::SAME_LEADER_AS, value)]), NameRule::Dns1035).unwrap_err();
+        assert_eq!(violations[0].to_string(), format!("{field} {value:?}: {why}"));
     }
 }
 
@@ -297,6 +406,7 @@ fn what_is_unwise_is_said_in_120_characters() {
         (setting::STICKY, "false"),
         (setting::LEADER_TYPE, "mirror"),
         (setting::COPY_ANNOTATIONS, "a.io/b c.io/d"),
+        (setting::COPY_LABELS, "team"),
         ("a.io/b", "x"),
     ]);
     unwise.metadata.labels = Some([(setting::ENABLED.to_owned(), "true".to_owned())].into());
@@ -314,7 +424,8 @@ fn what_is_unwise_is_said_in_120_characters() {
             "spec.publishNotReadyAddresses is ignored: only a ready pod can lead",
             "the Service is headless; its leader Service gets a cluster IP",
             "zen-lead.io/leader-type mirror has no effect: the Service is of type ClusterIP",
-            "zen-lead.io/copy-annotations has no effect: only mirrored NodePort and LoadBalancer Services have them copied",
+            "zen-lead.io/copy-annotations names 1 annotations that the Service does not have",
+            "zen-lead.io/copy-labels names 1 labels that the Service does not have",
             "label zen-lead.io/enabled has no effect; settings are annotations",
         ]
     );
@@ -350,19 +461,26 @@ fn any_spec() -> impl Strategy<Value = LeaderSpec> {
         prop_oneof![Just(PortsMode::Strict), Just(PortsMode::Partial)],
         prop_oneof![Just(LeaderType::ClusterIp), Just(LeaderType::Mirror)],
         proptest::collection::btree_set(key, 0..8),
+        proptest::collection::btree_set("[a-z0-9]([A-Za-z0-9._-]{0,8}[A-Za-z0-9])?", 0..8),
+        proptest::option::of("api|db"),
     )
-        .prop_map(|(name, sticky, min_ready, delay, ports_mode, leader_type, copied)| {
-            LeaderSpec {
-                leader_service_name: name,
-                strategy: Order::OldestReady,
-                sticky,
-                min_ready_duration: Duration::from_nanos(u64::try_from(min_ready).unwrap()),
-                failover_min_delay: Duration::from_nanos(u64::try_from(delay).unwrap()),
-                ports_mode,
-                leader_type,
-                copy_annotations: copied.into_iter().collect(),
-            }
-        })
+        .prop_map(
+            |(name, sticky, min_ready, delay, ports_mode, leader_type, copied, labels, as_)| {
+                LeaderSpec {
+                    leader_service_name: name,
+                    strategy: Order::OldestReady,
+                    sticky,
+                    min_ready_duration: Duration::from_nanos(u64::try_from(min_ready).unwrap()),
+                    failover_min_delay: Duration::from_nanos(u64::try_from(delay).unwrap()),
+                    ports_mode,
+                    leader_type,
+                    copy_annotations: copied.into_iter().collect(),
+                    copy_labels: labels.into_iter().collect(),
+                    same_leader_as: as_,
+                    unnamed_provider_annotations: Vec::new(),
+                }
+            },
+        )
 }
 
 proptest! {
@@ -372,8 +490,11 @@ proptest! {
         let mut annotations = vec![(setting::ENABLED.to_owned(), "true".to_owned())];
         for (key, value) in json.as_object().unwrap() {
             let text = match value {
+                serde_json::Value::String(text) if text.is_empty() => continue,
                 serde_json::Value::String(text) => text.clone(),
-                serde_json::Value::Array(_) => spec.copy_annotations.join(","),
+                serde_json::Value::Array(keys) => {
+                    keys.iter().filter_map(|k| k.as_str()).collect::<Vec<_>>().join(",")
+                }
                 other => other.to_string(),
             };
             annotations.push((format!("{}{key}", keys::PREFIX), text));

@@ -140,6 +140,25 @@ pub(super) fn leader_name(
     Ok(value.to_owned())
 }
 
+/// Reads the name of another source: its own Service name would be a circle.
+pub(super) fn other_source(
+    key: &str,
+    value: &str,
+    own: &str,
+    names: NameRule,
+) -> Result<String, Violation> {
+    if let Some(fault) = names.fault(value) {
+        let detail = format!("is no name of a Service: it {fault}");
+        return Err(invalid(key, Rule::SameLeader, value, &detail));
+    }
+    if value == own {
+        let detail = "must not be the Service itself; name another enabled Service of this \
+                      namespace, or leave the annotation out";
+        return Err(invalid(key, Rule::SameLeader, value, detail));
+    }
+    Ok(value.to_owned())
+}
+
 /// The nearest of `candidates`, if it is within two edits of `text`.
 pub(super) fn nearest<'a>(
     text: &str,
@@ -180,4 +199,39 @@ fn service_name_form(value: &str) -> String {
 /// An annotation with an invalid value.
 fn invalid(key: &str, rule: Rule, value: &str, detail: &str) -> Violation {
     Violation::of_value(annotation_field(key), rule, Cause::Invalid, value, detail)
+}
+
+/// Says what keeps a text from being the key of an annotation or label, or `None`.
+///
+/// As the API server judges annotations: an optional DNS subdomain and `/`, then at most 63 letters,
+/// digits, `-`, `_` or `.` that start and end with a letter or digit. The subdomain of a label must
+/// be in lower case too.
+pub(super) fn qualified_name_fault(key: &str) -> Option<&'static str> {
+    let (domain, name) = match key.split_once('/') {
+        Some((domain, name)) => (Some(domain), name),
+        None => (None, key),
+    };
+    let edges = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+    };
+    if let Some(domain) = domain {
+        let label = |label: &str| {
+            edges(label) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        if domain.len() > 253 || !domain.split('.').all(label) {
+            return Some("before the \"/\" there must be a DNS name, such as \"example.com\"");
+        }
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.len() > 63 {
+        return Some("the name must be no more than 63 characters");
+    }
+    if !edges(name) || !name.bytes().all(allowed) {
+        return Some(
+            "the name must consist of letters, digits, \"-\", \"_\" or \".\", and start and end \
+             with a letter or digit",
+        );
+    }
+    None
 }

@@ -33,7 +33,11 @@ pub enum Rule {
     LeaderNameSelf,
     /// A list of annotation keys that cannot be copied.
     CopyAnnotations,
-    /// A mirrored Service with a provider annotation nobody has decided about.
+    /// A list of label keys that cannot be copied.
+    CopyLabels,
+    /// A Service that cannot take the leader of another one.
+    SameLeader,
+    /// A mirrored Service with a provider annotation that copy-annotations does not name.
     ProviderAnnotation,
     /// The source is an ExternalName Service.
     ExternalName,
@@ -104,7 +108,7 @@ impl Cause {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::UnknownKey,
         Self::StatusKey,
         Self::Boolean,
@@ -115,6 +119,8 @@ impl Rule {
         Self::DefaultLeaderName,
         Self::LeaderNameSelf,
         Self::CopyAnnotations,
+        Self::CopyLabels,
+        Self::SameLeader,
         Self::ProviderAnnotation,
         Self::ExternalName,
         Self::NoSelector,
@@ -142,6 +148,8 @@ impl Rule {
             Self::DefaultLeaderName => "default_leader_name",
             Self::LeaderNameSelf => "leader_name_self",
             Self::CopyAnnotations => "copy_annotations",
+            Self::CopyLabels => "copy_labels",
+            Self::SameLeader => "same_leader",
             Self::ProviderAnnotation => "provider_annotation",
             Self::ExternalName => "external_name",
             Self::NoSelector => "no_selector",

@@ -155,6 +155,16 @@ impl FakeApi {
         self.inner.scripts.lock().push(Script { verb, path: path.into(), left: times, fault });
     }
 
+    /// As [`FakeApi::fail`], for exactly this path.
+    pub fn fail_exactly(&self, verb: &'static str, path: &str, times: usize, fault: Fault) {
+        self.fail(verb, &format!("={path}"), times, fault);
+    }
+
+    /// Forgets that requests were seen after the first `number`.
+    pub fn forget_seen_after(&self, number: usize) {
+        self.inner.seen.lock().truncate(number);
+    }
+
     /// Forgets all faults that have not happened yet.
     pub fn forgive(&self) {
         self.inner.scripts.lock().clear();
@@ -200,6 +210,13 @@ impl FakeApi {
     /// Reads an object by its full path.
     pub fn get(&self, path: &str) -> Option<Value> {
         self.inner.store.lock().get(&Place::parse(path).unwrap()).ok()
+    }
+
+    /// All objects of a collection.
+    pub fn all(&self, collection: &str) -> Vec<Value> {
+        let place = Place::parse(collection).unwrap();
+        let listed = self.list(&place, &HashMap::new()).unwrap_or_default();
+        listed["items"].as_array().cloned().unwrap_or_default()
     }
 
     /// Deletes an object by its full path.
@@ -249,8 +266,11 @@ impl FakeApi {
 
     fn fault(&self, verb: &str, path: &str) -> Option<Fault> {
         let mut scripts = self.inner.scripts.lock();
-        let script =
-            scripts.iter_mut().find(|s| s.left > 0 && s.verb == verb && path.contains(&s.path))?;
+        let fits = |s: &Script| match s.path.strip_prefix('=') {
+            Some(exact) => path == exact,
+            None => path.contains(&s.path),
+        };
+        let script = scripts.iter_mut().find(|s| s.left > 0 && s.verb == verb && fits(s))?;
         script.left -= 1;
         Some(script.fault.clone())
     }

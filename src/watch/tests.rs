@@ -285,7 +285,7 @@ async fn over_a_real_connection_too() {
     tokio::time::resume();
     let api = FakeApi::new();
     let (uri, server) = api.listen().await;
-    let client = retry::client(Config::new(uri)).unwrap();
+    let client = retry::client(Config::new(uri), None).unwrap();
     let mut scene = Scene::with(client, Selector::all());
     scene.tasks.spawn(server);
     scene.handle.synced().await;

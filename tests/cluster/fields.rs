@@ -23,6 +23,10 @@ tests![
     service_proxy_name_is_taken_over,
     addresses_of_the_source_are_never_copied,
     changes_of_the_source_are_followed,
+    a_balancer_with_source_ranges_becomes_a_cluster_ip,
+    another_class_is_followed_by_way_of_a_cluster_ip,
+    what_a_cloud_writes_on_the_source_keeps_no_pod_from_leading,
+    two_sources_share_a_leader,
 ];
 
 async fn leader(t: &Case) -> Service {
@@ -186,6 +190,8 @@ async fn service_proxy_name_is_taken_over(t: Arc<Case>) {
     let leader = leader(&t).await;
     assert_eq!(leader.labels().get(proxy).map(String::as_str), Some("mesh"));
     assert_eq!(leader.labels().get("team"), None);
+    let slice = t.slices().get("web-leader-zen-lead-ipv4").await.unwrap();
+    assert_eq!(slice.labels().get(proxy).map(String::as_str), Some("mesh"));
 }
 
 async fn addresses_of_the_source_are_never_copied(t: Arc<Case>) {
@@ -222,4 +228,87 @@ async fn changes_of_the_source_are_followed(t: Arc<Case>) {
     let after = leader(&t).await;
     assert_eq!(after.uid(), first.uid(), "changed in place");
     assert_eq!(after.spec.unwrap().cluster_ip, first.spec.unwrap().cluster_ip);
+}
+
+/// A mirrored load balancer of a class that no controller here serves.
+async fn balancer(t: &Case, class: &str) -> Service {
+    t.ready_pods("web", &["a"]).await;
+    let web = json!({
+        "metadata": {"annotations": {names::LEADER_TYPE: "mirror"}},
+        "spec": {
+            "type": "LoadBalancer",
+            "loadBalancerClass": class,
+            "loadBalancerSourceRanges": ["192.0.2.0/24"],
+            "externalTrafficPolicy": "Local",
+        },
+    });
+    t.create(&source("web", &web)).await;
+    leader(t).await
+}
+
+async fn a_balancer_with_source_ranges_becomes_a_cluster_ip(t: Arc<Case>) {
+    let first = balancer(&t, "example.com/a").await;
+    assert_eq!(first.spec.unwrap().load_balancer_source_ranges.unwrap(), ["192.0.2.0/24"]);
+    let plain = json!({"metadata": {"annotations": {names::LEADER_TYPE: "ClusterIP"}}});
+    t.patch_service("web", &plain).await;
+    until_leader(&t, "it becomes a ClusterIP", |spec| {
+        spec.type_.as_deref() == Some("ClusterIP")
+            && spec.load_balancer_source_ranges.is_none()
+            && spec.load_balancer_class.is_none()
+            && spec.external_traffic_policy.is_none()
+            && spec.health_check_node_port.is_none()
+            && spec.ports.as_ref().unwrap()[0].node_port.is_none()
+    })
+    .await;
+}
+
+async fn another_class_is_followed_by_way_of_a_cluster_ip(t: Arc<Case>) {
+    let first = balancer(&t, "example.com/a").await;
+    let ports = json!([{"name": "http", "port": 80, "targetPort": 8080, "nodePort": null}]);
+    let away = json!({"spec": {
+        "type": "ClusterIP", "ports": ports, "loadBalancerSourceRanges": null,
+        "loadBalancerClass": null, "externalTrafficPolicy": null,
+    }});
+    t.patch_service("web", &away).await;
+    let back = json!({"spec": {"type": "LoadBalancer", "loadBalancerClass": "example.com/b"}});
+    t.patch_service("web", &back).await;
+    until_leader(&t, "it has the other class", |spec| {
+        spec.type_.as_deref() == Some("LoadBalancer")
+            && spec.load_balancer_class.as_deref() == Some("example.com/b")
+            && spec.load_balancer_source_ranges.is_none()
+    })
+    .await;
+    assert_eq!(leader(&t).await.uid(), first.uid(), "changed in place");
+}
+
+async fn what_a_cloud_writes_on_the_source_keeps_no_pod_from_leading(t: Arc<Case>) {
+    balancer(&t, "example.com/a").await;
+    let written = json!({"metadata": {"annotations": {
+        "kubernetes.digitalocean.com/load-balancer-id": "x",
+        "cloud.google.com/not-known-yet": "x",
+        "meta.helm.sh/release-name": "internal",
+    }}});
+    t.patch_service("web", &written).await;
+    t.ready_pods("web", &["b"]).await;
+    t.vanish("a").await;
+    t.until_led_by("web-leader", "b").await;
+    // Another setting has nothing to do with it.
+    t.patch_service("web", &json!({"metadata": {"annotations": {names::STICKY: "true"}}})).await;
+    until_leader(&t, "it stays published", |spec| spec.type_.as_deref() == Some("LoadBalancer"))
+        .await;
+}
+
+async fn two_sources_share_a_leader(t: Arc<Case>) {
+    t.ready_pods("web", &["a", "b"]).await;
+    t.web(&[]).await;
+    t.until_led_by("web-leader", "a").await;
+    let follows = json!({
+        "metadata": {"annotations": {"zen-lead.io/same-leader-as": "web"}},
+        "spec": {"selector": {"app": "web"}},
+    });
+    t.create(&source("udp", &follows)).await;
+    t.until_led_by("udp-leader", "a").await;
+    t.vanish("a").await;
+    t.until_led_by("web-leader", "b").await;
+    t.until_led_by("udp-leader", "b").await;
 }

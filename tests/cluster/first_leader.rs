@@ -157,7 +157,8 @@ async fn mirror_repeats_the_slice(t: Arc<Case>) {
         json!({
             "leader-service-name": "web-leader", "strategy": "oldest-ready", "sticky": true,
             "min-ready-duration": "0s", "failover-min-delay": "0s", "ports-mode": "partial",
-            "leader-type": "ClusterIP", "copy-annotations": [],
+            "leader-type": "ClusterIP", "copy-annotations": [], "copy-labels": [],
+            "same-leader-as": "",
         })
     );
 }

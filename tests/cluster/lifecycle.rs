@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::support::case::{Case, Routed, annotation, epoch, routed};
+use crate::support::case::{Case, Routed, annotation, epoch, refusal, routed};
 use crate::support::harness::tests;
 use crate::support::kubectl::As;
 use crate::support::names;
@@ -18,6 +18,7 @@ tests![
     opting_out_by_removing_the_keys_removes_exactly_ours,
     opting_out_and_in_again_makes_a_new_leader_service,
     rename_removes_the_old_one_after_the_new_one_serves,
+    leader_name_moves_to_another_source_in_the_documented_order,
     deleted_source_takes_its_leader_service_along,
     recreated_source_gets_a_new_leader_service,
     changed_selector_changes_the_leader,
@@ -131,6 +132,38 @@ async fn rename_removes_the_old_one_after_the_new_one_serves(t: Arc<Case>) {
     // The old slice is emptied first; its end is the garbage collector's and may come later.
     let (serves, ceases) = (first("primary", true).unwrap(), first("web-leader", false).unwrap());
     assert!(serves < ceases, "the old slice ceased at {ceases}, the new one served at {serves}");
+}
+
+/// docs/troubleshooting.md, "A leader name is to move from one Service to another".
+async fn leader_name_moves_to_another_source_in_the_documented_order(t: Arc<Case>) {
+    t.world.product.ensure_started().await;
+    let services = t.user_services();
+    let (to_main, params) = (annotations(&[(names::LEADER_NAME, "main")]), PatchParams::default());
+    t.ready_pods("web", &["a"]).await;
+    t.ready_pods("api", &["b"]).await;
+    t.web(&[(names::LEADER_NAME, "main")]).await;
+    t.create(&source("api", &json!({"spec": {"selector": {"app": "api"}}}))).await;
+    t.until_led_by("main", "a").await;
+    t.until_led_by("api-leader", "b").await;
+
+    // The other order is refused.
+    let status = refusal(services.patch("api", &params, &Patch::Merge(&to_main)).await);
+    assert_eq!(status.code, 422, "{status:?}");
+
+    t.patch_service("web", &annotations(&[(names::LEADER_NAME, "web-leader")])).await;
+    t.until_gone("main").await;
+    t.until_led_by("web-leader", "a").await;
+    services.patch("api", &params, &Patch::Merge(&to_main)).await.unwrap();
+    t.until_led_by("main", "b").await;
+    t.until_condition("main", "True", "LeaderRoutingAvailable").await;
+    t.until_gone("api-leader").await;
+
+    // And back, by opting out.
+    t.patch_service("api", &json!({"metadata": {"annotations": {names::ENABLED: null}}})).await;
+    t.until_gone("main").await;
+    services.patch("web", &params, &Patch::Merge(&to_main)).await.unwrap();
+    t.until_led_by("main", "a").await;
+    t.until_condition("main", "True", "LeaderRoutingAvailable").await;
 }
 
 async fn deleted_source_takes_its_leader_service_along(t: Arc<Case>) {

@@ -19,6 +19,7 @@ mod admission;
 mod bad_services;
 mod certificates;
 mod churn;
+mod commands;
 mod conflicts;
 mod crash;
 mod drift;
@@ -37,6 +38,7 @@ mod observability;
 mod offline;
 mod partitions;
 mod ports;
+mod proxy_env;
 mod quota;
 mod replicas;
 mod rest;
@@ -81,6 +83,8 @@ fn main() -> ExitCode {
         metrics::tests(),
         monitoring::tests(),
         retries::tests(),
+        proxy_env::tests(),
+        commands::tests(),
         tracing::tests(),
         limits::tests(),
         replicas::tests(),

@@ -379,29 +379,31 @@ async fn absurd_pauses_hold_up_nobody(t: Arc<Case>) {
 }
 
 async fn what_cannot_succeed_is_tried_once(t: Arc<Case>) {
-    let faults = [("forbidden", 403), ("invalid", 422)];
+    let faults = [("forbidden", 403, "Forbidden"), ("invalid", 422, "WriteRefused")];
     let proxy = proxy(&t).await;
     start(&t, &proxy).await;
     t.ready_pods("web", &["a"]).await;
-    for (name, code) in faults {
-        proxy.fail(1, Fault::answer(code), creates("/services", format!("{name}-leader")));
+    for (name, code, _) in faults {
+        proxy.fail(2, Fault::answer(code), creates("/services", format!("{name}-leader")));
     }
-    sources(&t, &faults.map(|(name, _)| name)).await;
-    for (name, _) in faults {
-        let message = t.until_condition(name, "False", "Forbidden").await;
-        let start = format!("create_service {}/{name}-leader: ", t.ns);
-        let end = "the proxy of the test says no; tried again by itself within 300s";
+    sources(&t, &faults.map(|(name, ..)| name)).await;
+    for (name, _, reason) in faults {
+        let message = t.until_condition(name, "False", reason).await;
+        let start =
+            format!("create_service {}/{name}-leader: the proxy of the test says no; ", t.ns);
+        let end = "; tried again by itself within 300s";
         assert!(message.starts_with(&start) && message.ends_with(end), "{message}");
         assert_eq!(attempts(&t, &t.ns, name, "create_service").await, numbered(0));
     }
-    for (name, _) in faults {
+    for (name, ..) in faults {
         within(Duration::from_secs(40), format!("{name} is served later"), || async {
             t.slice(&format!("{name}-leader"), "IPv4").await
         })
         .await;
         let gaps = gaps(&proxy, creates("/services", format!("{name}-leader")));
-        assert_eq!(gaps.len(), 1, "{name}: {gaps:?}");
-        assert!(gaps[0] >= Duration::from_secs(14), "not before the refusal is over: {gaps:?}");
+        assert_eq!(gaps.len(), 2, "{name}: {gaps:?}");
+        assert!(gaps[0] >= Duration::from_millis(1900), "not before the pause is over: {gaps:?}");
+        assert!(gaps[1] >= Duration::from_millis(3900), "the pause has grown: {gaps:?}");
     }
     books_agree(&t, &proxy).await;
 }

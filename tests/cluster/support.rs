@@ -8,6 +8,7 @@ pub mod built_in;
 pub mod ca;
 pub mod caller;
 pub mod case;
+pub mod cli;
 pub mod cluster;
 pub mod collector;
 pub mod contract;

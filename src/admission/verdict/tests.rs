@@ -160,6 +160,112 @@ fn an_update_is_judged_for_what_it_changes() {
     }
 }
 
+/// The same Service with this type.
+fn of_type(mut service: Service, type_: &str) -> Service {
+    service.spec.as_mut().unwrap().type_ = Some(type_.to_owned());
+    service
+}
+
+#[test]
+fn a_provider_annotation_is_refused_where_the_change_brings_it() {
+    let mirror = ("leader-type", "mirror");
+    let internal = ("cloud.google.com/l4-rbs", "enabled");
+    let altered = ("cloud.google.com/l4-rbs", "disabled");
+    let named = ("copy-annotations", "cloud.google.com/l4-rbs");
+    let sticky = ("sticky", "false");
+    let balancer = |annotations: &[(&str, &str)]| of_type(web(annotations), "LoadBalancer");
+    let refused = &[Rule::ProviderAnnotation][..];
+    for (what, old, new, expected) in [
+        ("created", None, balancer(&[ON, mirror, internal]), refused),
+        ("created and named", None, balancer(&[ON, mirror, internal, named]), &[]),
+        (
+            "another setting, after a controller wrote it",
+            Some(balancer(&[ON, mirror, internal])),
+            balancer(&[ON, mirror, internal, sticky]),
+            &[],
+        ),
+        (
+            "another port, after a controller wrote it",
+            Some(balancer(&[ON, mirror, internal])),
+            respecified(balancer(&[ON, mirror, internal])),
+            &[],
+        ),
+        (
+            "added beside a setting",
+            Some(balancer(&[ON, mirror])),
+            balancer(&[ON, mirror, internal, sticky]),
+            refused,
+        ),
+        (
+            "added beside a port",
+            Some(balancer(&[ON, mirror])),
+            respecified(balancer(&[ON, mirror, internal])),
+            refused,
+        ),
+        (
+            "altered",
+            Some(balancer(&[ON, mirror, internal])),
+            balancer(&[ON, mirror, altered, sticky]),
+            refused,
+        ),
+        (
+            "turned on",
+            Some(balancer(&[OFF, mirror, internal])),
+            balancer(&[ON, mirror, internal]),
+            refused,
+        ),
+        ("mirrored", Some(balancer(&[ON, internal])), balancer(&[ON, mirror, internal]), refused),
+        (
+            "published",
+            Some(web(&[ON, mirror, internal])),
+            balancer(&[ON, mirror, internal]),
+            refused,
+        ),
+        (
+            "no longer named",
+            Some(balancer(&[ON, mirror, internal, named])),
+            balancer(&[ON, mirror, internal, ("copy-annotations", "a")]),
+            refused,
+        ),
+        (
+            "named at last",
+            Some(balancer(&[ON, mirror, internal])),
+            balancer(&[ON, mirror, internal, named]),
+            &[],
+        ),
+        (
+            "a controller's report",
+            None,
+            balancer(&[ON, mirror, ("kubernetes.digitalocean.com/load-balancer-id", "x")]),
+            &[],
+        ),
+        ("a word in a value", None, balancer(&[ON, mirror, ("example.com/team", "private")]), &[]),
+    ] {
+        assert_eq!(rules(&ask(old.as_ref(), &new, &View::default())), expected, "{what}");
+    }
+    // Only what the change brings is named.
+    let two = [ON, mirror, internal, ("azure.com/x", "y"), sticky];
+    let verdict = ask(Some(&balancer(&[ON, mirror, internal])), &balancer(&two), &View::default());
+    assert_eq!(
+        verdict.violations[0].to_string(),
+        "metadata.annotations[zen-lead.io/copy-annotations]: Required value: leader-type \"mirror\" \
+         makes a second load balancer, and these annotations of the Service may say who can reach \
+         it: \"azure.com/x\"; name each of them, or with a leading \"-\" where it must not be copied"
+    );
+    // What is let through is warned about.
+    let later = ask(
+        Some(&balancer(&[ON, mirror, internal])),
+        &balancer(&[ON, mirror, internal, ("ports-mode", "partial")]),
+        &View::default(),
+    );
+    assert_eq!(
+        later.warnings,
+        ["the leader Service is not published anew: 1 provider annotations are not in \
+          zen-lead.io/copy-annotations"]
+    );
+    assert!(later.warnings[0].len() <= 117);
+}
+
 #[test]
 fn zen_lead_itself_and_deletions_are_let_through() {
     let mut bad = web(&[ON, BAD, ("leader-epoch", "1")]);

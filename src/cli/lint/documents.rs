@@ -1,14 +1,17 @@
 //! From text to Services: YAML documents, JSON, and lists of objects.
 //!
-//! Values that YAML does not read as strings (`zen-lead.io/enabled: true`) are found here, because
-//! the API server refuses them before any admission webhook sees them. No rules of zen-lead.
+//! What the API server refuses before any admission webhook sees it is found here: values that YAML does
+//! not read as strings (`zen-lead.io/enabled: true`), and Services under a wrong kind or version. No rules
+//! of zen-lead.
 
 use k8s_openapi::api::core::v1::Service;
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::parts::{self, Written};
+use super::scalars;
 use crate::keys::PREFIX;
-use crate::spec::violation::annotation_field;
+use crate::spec::violation::{annotation_field, label_field, quoted};
 use crate::spec::{Cause, Rule, Violation};
 
 /// Deepest list within a list that is followed.
@@ -28,13 +31,16 @@ pub(super) struct Document {
     pub(super) name: Option<String>,
     /// What was found.
     pub(super) unit: Unit,
+    /// What the API server takes, but not as it was meant: field and sentence.
+    pub(super) warnings: Vec<(String, String)>,
 }
 
 /// What a document is.
 pub(super) enum Unit {
     /// A Service.
     Service(Box<Service>),
-    /// A Service whose annotations are not all strings.
+    /// A Service that the API server does not take: labels or annotations that are no strings, a wrong
+    /// kind or version.
     Misspelt(Vec<Violation>),
     /// Nothing that can be judged, and why.
     Unreadable(String),
@@ -53,30 +59,38 @@ impl Document {
 
 /// Reads all documents of a file; those that are no Services are passed over.
 pub(super) fn read(file: &str, text: &str) -> Vec<Document> {
-    let at = |number, unit| Document {
-        file: file.to_owned(),
-        number,
-        namespace: None,
-        name: None,
-        unit,
-    };
-    let options = serde_saphyr::options! { with_snippet: false };
-    let values: Vec<Value> = match serde_saphyr::from_multiple_with_options(text, options) {
-        Ok(values) => values,
-        Err(error) => {
-            let why = cut(&format!("neither YAML nor JSON: {error}"));
-            return vec![at(1, Unit::Unreadable(why))];
-        }
-    };
     let mut out = Vec::new();
-    for (n, value) in values.into_iter().enumerate() {
-        collect(&mut out, value, 0, &|unit| at(n + 1, unit));
+    for part in parts::read(text) {
+        let at = |unit| Document {
+            file: file.to_owned(),
+            number: part.number,
+            namespace: None,
+            name: None,
+            unit,
+            warnings: Vec::new(),
+        };
+        match part.values {
+            Ok(values) => {
+                for (value, written) in values {
+                    collect(&mut out, value, &written, 0, &at);
+                }
+            }
+            Err(why) => {
+                out.push(at(Unit::Unreadable(cut(&format!("neither YAML nor JSON: {why}")))));
+            }
+        }
     }
     out
 }
 
 /// Takes the Services out of a value, which may be a list of objects.
-fn collect(out: &mut Vec<Document>, value: Value, depth: usize, at: &dyn Fn(Unit) -> Document) {
+fn collect(
+    out: &mut Vec<Document>,
+    mut value: Value,
+    written: &Written,
+    depth: usize,
+    at: &dyn Fn(Unit) -> Document,
+) {
     let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
     let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default().to_owned();
     if matches!(kind.as_str(), "List" | "ServiceList") && version == "v1" {
@@ -89,7 +103,8 @@ fn collect(out: &mut Vec<Document>, value: Value, depth: usize, at: &dyn Fn(Unit
             _ => None,
         };
         let Some(Value::Array(items)) = items else { return };
-        for mut item in items {
+        let nothing = Written::default();
+        for (n, mut item) in items.into_iter().enumerate() {
             // Items of a typed list may go without their own kind.
             if kind == "ServiceList"
                 && let Some(item) = item.as_object_mut()
@@ -97,50 +112,100 @@ fn collect(out: &mut Vec<Document>, value: Value, depth: usize, at: &dyn Fn(Unit
                 item.entry("apiVersion").or_insert_with(|| "v1".into());
                 item.entry("kind").or_insert_with(|| "Service".into());
             }
-            collect(out, item, depth + 1, at);
+            collect(out, item, written.items.get(n).unwrap_or(&nothing), depth + 1, at);
         }
-        return;
-    }
-    if kind != "Service" || version != "v1" {
         return;
     }
     let text = |key: &str| Some(value.pointer(key)?.as_str()?.to_owned());
     let (namespace, name) = (text("/metadata/namespace"), text("/metadata/name"));
-    let unit = match not_strings(&value) {
-        found if found.is_empty() => match Service::deserialize(value) {
+    if kind != "Service" || version != "v1" {
+        if let Some(violation) = meant_a_service(&kind, &version) {
+            out.push(Document { namespace, name, ..at(Unit::Misspelt(vec![violation])) });
+        }
+        return;
+    }
+    let (mut found, mut warnings) = (Vec::new(), Vec::new());
+    for (field, texts, path) in [
+        ("labels", &written.labels, label_field as fn(&str) -> String),
+        ("annotations", &written.annotations, annotation_field),
+    ] {
+        let map = value.pointer_mut(&format!("/metadata/{field}")).and_then(Value::as_object_mut);
+        let Some(map) = map else { continue };
+        for (key, value) in &*map {
+            if value.is_null() && !(key.starts_with(PREFIX) && field == "annotations") {
+                warnings.push((path(key), NO_VALUE.to_owned()));
+            } else if let Some(message) = not_a_string(value, texts.get(key)) {
+                found.push(Violation {
+                    field: path(key),
+                    rule: Rule::NotAString,
+                    cause: Cause::Invalid,
+                    message,
+                });
+            }
+        }
+        map.retain(|_, value| !value.is_null());
+    }
+    let unit = if found.is_empty() {
+        match Service::deserialize(value) {
             Ok(service) => Unit::Service(Box::new(service)),
             Err(error) => Unit::Unreadable(cut(&format!("not a Service: {error}"))),
-        },
-        found => Unit::Misspelt(found),
+        }
+    } else {
+        Unit::Misspelt(found)
     };
-    out.push(Document { namespace, name, ..at(unit) });
+    out.push(Document { namespace, name, warnings, ..at(unit) });
 }
 
-/// Annotations of ours with values that are not strings.
-fn not_strings(value: &Value) -> Vec<Violation> {
-    let annotations = value.pointer("/metadata/annotations").and_then(Value::as_object);
-    annotations
-        .into_iter()
-        .flatten()
-        .filter(|(key, value)| key.starts_with(PREFIX) && !value.is_string())
-        .map(|(key, value)| {
-            let detail = match value {
-                Value::Bool(_) | Value::Number(_) => {
-                    format!("Invalid value: {value}: must be a string; write \"{value}\", with the quotes")
-                }
-                Value::Null => {
-                    "Invalid value: null: must be a string; write a value, or leave the key out".into()
-                }
-                _ => "Invalid value: must be a string, not a list or a map".into(),
-            };
-            Violation {
-                field: annotation_field(key),
-                rule: Rule::NotAString,
-                cause: Cause::Invalid,
-                message: detail,
-            }
+/// Of a key without value. Tried on Kubernetes 1.37: a new object gets the empty text; a patch takes the
+/// key away.
+const NO_VALUE: &str = "has no value: the API server writes \"\" for it, and kubectl apply takes the key \
+                        away where it exists; write \"\", or leave the key out";
+
+/// Why a value of a label or an annotation is no string for the API server, if it is none.
+fn not_a_string(value: &Value, written: Option<&String>) -> Option<String> {
+    let text = match (value, written) {
+        (Value::Null, _) => {
+            return Some(
+                "Invalid value: null: must be a string; write a value, or leave the key out".into(),
+            );
+        }
+        (Value::Array(_) | Value::Object(_), _) => {
+            return Some("Invalid value: must be a string, not a list or a map".into());
+        }
+        (Value::String(_), Some(text)) if !scalars::is_string(text) => text.clone(),
+        (Value::String(_), _) => return None,
+        (_, Some(text)) => text.clone(),
+        (_, None) => value.to_string(),
+    };
+    let shown = quoted(&text);
+    let plain = shown.trim_matches('"');
+    Some(format!("Invalid value: {plain}: must be a string; write {shown}, with the quotes"))
+}
+
+/// What is wrong with the kind or the version of what was most likely meant as a Service.
+fn meant_a_service(kind: &str, version: &str) -> Option<Violation> {
+    let wrong = |field: &str, found: &str, right: &str| {
+        Some(Violation {
+            field: field.to_owned(),
+            rule: Rule::Unreadable,
+            cause: Cause::NotSupported,
+            message: format!(
+                "Unsupported value: {}: this is no Service for the API server; write {right}",
+                quoted(found)
+            ),
         })
-        .collect()
+    };
+    // Other groups have Services of their own (serving.knative.dev); those of Kubernetes have none.
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let foreign = group.contains('.') && !group.ends_with(".k8s.io");
+    if foreign {
+        return None;
+    }
+    if kind == "Service" {
+        return wrong("apiVersion", version, "v1");
+    }
+    let near = strsim::osa_distance(&kind.to_lowercase(), "service") <= 2;
+    if near && version.eq_ignore_ascii_case("v1") { wrong("kind", kind, "Service") } else { None }
 }
 
 /// An explanation that does not repeat megabytes of its input.

@@ -82,15 +82,36 @@ fn lists_and_json_are_looked_into() {
 
 #[test]
 fn values_without_quotes_are_told_to_have_them() {
-    for (written, value) in [("true", "true"), ("yes", "true"), ("5", "5")] {
-        let bad = service("web", &format!("zen-lead.io/sticky: {written}"));
+    for written in
+        ["true", "yes", "off", "5", "0123", "1e3", "0x1F", "1_000", "1.10", "0123 # a comment"]
+    {
+        let bad = service("web", &format!("zen-lead.io/leader-service-name: {written}"));
+        let text = written.split(' ').next().unwrap();
         assert_eq!(
             lines(&bad),
             [format!(
-                "-: document 1: Service shop/web: error: metadata.annotations[zen-lead.io/sticky]: \
-                 Invalid value: {value}: must be a string; write \"{value}\", with the quotes"
+                "-: document 1: Service shop/web: error: \
+                 metadata.annotations[zen-lead.io/leader-service-name]: Invalid value: {text}: must \
+                 be a string; write \"{text}\", with the quotes"
             )]
         );
+        let list = bad.replace('\n', "\n  ");
+        let list =
+            format!("apiVersion: v1\nkind: List\nitems:\n-{}", list.trim_start_matches('\n'));
+        let list = list.replace("-  apiVersion", "- apiVersion");
+        assert_eq!(lines(&list), lines(&bad), "{list}");
+    }
+    // In JSON the same, with the text that is there.
+    let json = "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"web\",\
+                \"labels\":{\"a\":1.10},\"annotations\":{\"b\":\"yes\"}}}";
+    assert_eq!(
+        lines(json),
+        ["-: document 1: Service web: error: metadata.labels[a]: Invalid value: 1.10: must be a \
+          string; write \"1.10\", with the quotes"]
+    );
+    // Strings for kubectl too, dates among them.
+    for text in ["2026-01-02", "\"0123\"", "'yes'", "web-1", "!!str 5"] {
+        assert_eq!(lines(&service("web", &format!("example.com/a: {text}"))), Vec::<String>::new());
     }
     assert_eq!(
         lines(&service("web", "zen-lead.io/sticky:")),
@@ -198,6 +219,8 @@ fn the_exit_code_says_how_bad_it_is() {
     let unwise = file("unwise.yaml", &service("web", "zen-lead.io/sticky: \"false\""));
     let bad = file("bad.yaml", &service("api", "zen-lead.io/sticky: \"no\""));
     let broken = file("broken.yaml", "a: [");
+    let other = file("other.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n");
+    let empty = file("empty.yaml", "");
     let missing = dir.join("missing.yaml").to_str().unwrap().to_owned();
     for (paths, code, printed) in [
         (vec![&good], 0, 0),
@@ -205,22 +228,153 @@ fn the_exit_code_says_how_bad_it_is() {
         (vec![&good, &bad], 1, 1),
         (vec![&good, &broken], 2, 1),
         (vec![&bad, &missing], 2, 2),
+        // Files are one set: one of them may be without Service.
+        (vec![&good, &other], 0, 0),
     ] {
         let paths: Vec<String> = paths.into_iter().cloned().collect();
         let mut out = Vec::new();
-        let found = run(&paths, NameRule::Dns1035, &mut out).unwrap();
+        let found = run(&paths, NameRule::Dns1035, false, &mut out).unwrap();
         assert_eq!(found, ExitCode::from(code), "{paths:?}");
         assert_eq!(String::from_utf8(out).unwrap().lines().count(), printed, "{paths:?}");
     }
-    let none = run(&[], NameRule::Dns1035, &mut Vec::new()).unwrap_err();
+    for paths in [vec![empty.clone()], vec![other.clone()], vec![empty, other]] {
+        let none = run(&paths, NameRule::Dns1035, false, &mut Vec::new()).unwrap_err();
+        let names = paths.join(", ");
+        assert_eq!(
+            none.to_string(),
+            format!(
+                "no Service in {names}: nothing was judged; a Service has apiVersion: v1 and kind: \
+                 Service; --allow-no-service takes this as success"
+            )
+        );
+        let allowed = run(&paths, NameRule::Dns1035, true, &mut Vec::new()).unwrap();
+        assert_eq!(allowed, ExitCode::SUCCESS);
+    }
+    let none = run(&[], NameRule::Dns1035, false, &mut Vec::new()).unwrap_err();
     assert_eq!(none.to_string(), "no files to lint; name files, or - for standard input");
     std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// Takes this many writes, and is a closed pipe then.
+struct Pipe(usize);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.checked_sub(1).ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_closed_pipe_changes_nothing() {
+    let dir = std::env::temp_dir().join(format!("zen-lead-pipe-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    for (annotation, code) in [("sticky: \"false\"", 0), ("sticky: \"no\"", 1)] {
+        let path = dir.join("many.yaml");
+        let one = service("web", &format!("zen-lead.io/{annotation}"));
+        std::fs::write(&path, format!("{one}---\n").repeat(5)).unwrap();
+        let paths = [path.to_str().unwrap().to_owned()];
+        let found = run(&paths, NameRule::Dns1035, false, &mut Pipe(1)).unwrap();
+        assert_eq!(found, ExitCode::from(code), "{annotation}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn each_document_is_judged_by_itself_under_the_number_that_users_count() {
+    let bad = |name: &str| service(name, "zen-lead.io/sticky: \"no\"");
+    let twice = GOOD.replace("  name: web\n", "  name: web\n  name: web\n");
+    let documents =
+        format!("# a header\n---\n{}---\n{twice}---\n# nothing\n---\n{}", bad("a"), bad("b"));
+    let found = lines(&documents);
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[0].starts_with("-: document 2: Service shop/a: error: "), "{}", found[0]);
+    assert!(
+        found[1].starts_with("-: document 3: unreadable: neither YAML nor JSON: "),
+        "{}",
+        found[1]
+    );
+    // The header and two separators, 13 lines of the first Service, one separator, and the fifth line of this one.
+    assert!(found[1].contains("duplicate") && found[1].contains("line 21"), "{}", found[1]);
+    assert!(found[2].starts_with("-: document 5: Service shop/b: error: "), "{}", found[2]);
+}
+
+#[test]
+fn json_objects_without_separator_are_documents() {
+    let one = |name: &str, sticky: &str| {
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": name,
+                "annotations": {"zen-lead.io/sticky": sticky, "zen-lead.io/enabled": "true"},
+            },
+            "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+        })
+    };
+    let documents = format!("{}\n{:#}{}", one("a", "no"), one("b", "true"), one("c", "no"));
+    let found = lines(&documents);
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].starts_with("-: document 1: Service a: error: "), "{}", found[0]);
+    assert!(found[1].starts_with("-: document 3: Service c: error: "), "{}", found[1]);
+}
+
+#[test]
+fn a_key_without_value_is_reported() {
+    let labelled =
+        GOOD.replace("  annotations:", "  labels: {team: }\n  annotations:\n    example.com/a:");
+    let what = |field: &str| {
+        format!(
+            "-: document 1: Service shop/web: warning: {field}: has no value: the API server writes \"\" \
+             for it, and kubectl apply takes the key away where it exists; write \"\", or leave the \
+             key out"
+        )
+    };
+    assert_eq!(
+        lines(&labelled),
+        [what("metadata.labels[team]"), what("metadata.annotations[example.com/a]")]
+    );
+}
+
+#[test]
+fn what_was_meant_as_a_service_is_reported() {
+    let with = |kind: &str, version: &str| {
+        GOOD.replace("kind: Service", &format!("kind: {kind}")).replace("apiVersion: v1", version)
+    };
+    for (kind, version, field, found, right) in [
+        ("service", "apiVersion: v1", "kind", "service", "Service"),
+        ("Serivce", "apiVersion: v1", "kind", "Serivce", "Service"),
+        ("Services", "apiVersion: v1", "kind", "Services", "Service"),
+        ("Service", "apiVersion: V1", "apiVersion", "V1", "v1"),
+        ("Service", "apiVersion: v2", "apiVersion", "v2", "v1"),
+        ("Service", "apiVersion: apps/v1", "apiVersion", "apps/v1", "v1"),
+        ("Service", "apiversion: v1", "apiVersion", "", "v1"),
+    ] {
+        assert_eq!(
+            lines(&with(kind, version)),
+            [format!(
+                "-: document 1: Service shop/web: error: {field}: Unsupported value: \"{found}\": this is \
+                 no Service for the API server; write {right}"
+            )]
+        );
+    }
+    for (kind, version) in [
+        ("Secret", "v1"),
+        ("ServiceAccount", "v1"),
+        ("Service", "serving.knative.dev/v1"),
+        ("Service", "core.example.com/v1"),
+    ] {
+        assert_eq!(lines(&with(kind, &format!("apiVersion: {version}"))), Vec::<String>::new());
+    }
 }
 
 #[test]
 fn a_file_that_cannot_be_opened_is_named() {
     let mut out = Vec::new();
-    let code = run(&["/nowhere/x.yaml".into()], NameRule::Dns1035, &mut out).unwrap();
+    let code = run(&["/nowhere/x.yaml".into()], NameRule::Dns1035, false, &mut out).unwrap();
     assert_eq!(code, ExitCode::from(2));
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with("/nowhere/x.yaml: unreadable: No such file or directory"), "{text}");

@@ -1,5 +1,7 @@
 //! Tables of the leader Service: what is copied, what never is, and the patch that mends drift.
 
+mod conversions;
+
 use std::time::Duration;
 
 use super::*;
@@ -19,6 +21,7 @@ fn spec(leader_type: LeaderType, copy: &[&str]) -> LeaderSpec {
         ports_mode: PortsMode::Strict,
         leader_type,
         copy_annotations: copy.iter().map(|c| (*c).to_owned()).collect(),
+        ..LeaderSpec::default()
     }
 }
 
@@ -141,7 +144,7 @@ fn stored(source: &Service, spec: &LeaderSpec) -> Service {
 }
 
 fn patch(present: &Service, source: &Service, spec: &LeaderSpec) -> Option<Value> {
-    drift(present, &leader_service(source, spec, DECISION_VERSION))
+    repair(present, source, spec, DECISION_VERSION)
 }
 
 #[test]
@@ -228,24 +231,12 @@ fn a_field_that_differs_is_patched_alone() {
     for (field, change, value) in cases {
         let mut source = rich();
         change(source.spec());
-        let expected = json!({"spec": {field: value}});
+        let mut expected = json!({"spec": {field: value}});
+        if field == "externalTrafficPolicy" {
+            expected["spec"]["healthCheckNodePort"] = Value::Null;
+        }
         assert_eq!(patch(&stored(&rich(), &spec), &source, &spec), Some(expected), "{field}");
     }
-}
-
-#[test]
-fn what_only_balancers_have_is_not_patched_on_others() {
-    let plain = spec(LeaderType::ClusterIp, &[]);
-    let mut present = stored(&rich(), &plain);
-    present.spec().external_traffic_policy = Some("Cluster".into());
-    present.spec().load_balancer_source_ranges = Some(vec!["10.1.0.0/16".into()]);
-    present.spec().allocate_load_balancer_node_ports = Some(false);
-    assert_eq!(patch(&present, &rich(), &plain), None);
-    // Nor the class of one that is a balancer already: it cannot be changed.
-    let mirror = spec(LeaderType::Mirror, &["lb.example/internal"]);
-    let mut source = rich();
-    source.spec().load_balancer_class = Some("example.com/other".into());
-    assert_eq!(patch(&stored(&rich(), &mirror), &source, &mirror), None);
 }
 
 #[test]
@@ -335,6 +326,50 @@ fn the_proxy_name_comes_and_goes_with_the_sources() {
     let labels = |value: Value| Some(json!({"metadata": {"labels": {proxy: value}}}));
     assert_eq!(patch(&stored(&proxied, &spec), &plain, &spec), labels(Value::Null));
     assert_eq!(patch(&stored(&plain, &spec), &proxied, &spec), labels(json!("other")));
+}
+
+#[test]
+fn named_labels_and_annotations_are_copied_whatever_the_type() {
+    let spec = |annotations: &[&str], labels: &[&str]| LeaderSpec {
+        copy_labels: labels.iter().map(|l| (*l).to_owned()).collect(),
+        ..spec(LeaderType::ClusterIp, annotations)
+    };
+    let source = service("web")
+        .annotation("mesh.example/inject", "no")
+        .annotation("example.com/cost", "7")
+        .label("team", "a")
+        .label("tier", "b");
+    let all = spec(&["mesh.example/inject", "example.com/none"], &["team", "tier", "none"]);
+    let made = stored(&source, &all);
+    let annotations = made.metadata.annotations.clone().unwrap();
+    assert_eq!(
+        annotations.iter().map(|(k, v)| (&**k, &**v)).collect::<Vec<_>>(),
+        [
+            ("mesh.example/inject", "no"),
+            ("zen-lead.io/copied-annotations", "mesh.example/inject"),
+            ("zen-lead.io/copied-labels", "team,tier"),
+            ("zen-lead.io/decision-version", &*DECISION_VERSION.to_string()),
+        ]
+    );
+    let labels = made.metadata.labels.clone().unwrap();
+    assert_eq!((&*labels["team"], &*labels["tier"], labels.len()), ("a", "b", 4));
+    assert_eq!(patch(&made, &source, &all), None);
+    // No longer named, or no longer on the source: taken off. What others put there stays.
+    let made = made.label("own", "x").annotation("own", "x");
+    let expected = json!({"metadata": {
+        "labels": {"tier": null},
+        "annotations": {
+            "mesh.example/inject": null,
+            "zen-lead.io/copied-annotations": null,
+            "zen-lead.io/copied-labels": "team",
+        },
+    }});
+    assert_eq!(patch(&made, &source, &spec(&[], &["team"])), Some(expected));
+    let mut bare = source.clone();
+    bare.metadata.labels = None;
+    let expected = json!({"metadata": {
+        "labels": {"team": null, "tier": null}, "annotations": {"zen-lead.io/copied-labels": null}}});
+    assert_eq!(patch(&made, &bare, &all), Some(expected));
 }
 
 #[test]

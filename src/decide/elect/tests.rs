@@ -13,7 +13,7 @@ fn spec() -> LeaderSpec {
         failover_min_delay: Duration::ZERO,
         ports_mode: PortsMode::Strict,
         leader_type: LeaderType::ClusterIp,
-        copy_annotations: Vec::new(),
+        ..LeaderSpec::default()
     }
 }
 
@@ -26,7 +26,14 @@ fn incumbent(name: &str) -> Incumbent {
 }
 
 fn held(spec: &LeaderSpec, pods: &[Arc<Pod>], last: Option<&Incumbent>, now: i64) -> Choice {
-    let rules = Rules { spec, family: Family::V4, may_promote: true, now: at(now), begun: None };
+    let rules = Rules {
+        spec,
+        family: Family::V4,
+        may_promote: true,
+        only: None,
+        now: at(now),
+        begun: None,
+    };
     elect(pods, last, &rules)
 }
 
@@ -152,7 +159,8 @@ fn a_switch_that_was_begun_by_a_clock_ahead_is_finished() {
             pod("b").age(8).ready_for(5),
             pod("c").age(10).ready_for(5),
         ]);
-        let rules = Rules { spec, family: Family::V4, may_promote: true, now: at(0), begun };
+        let rules =
+            Rules { spec, family: Family::V4, may_promote: true, only: None, now: at(0), begun };
         led_by(&elect(&pods, Some(last), &rules)).map(str::to_owned)
     };
     assert_eq!(held(&spec, &incumbent("a"), None), None, "nobody was Ready for long enough");
@@ -195,7 +203,7 @@ fn the_last_incumbent_stays_in_sight_while_its_pod_lives() {
 #[test]
 fn where_nobody_may_be_promoted_only_the_incumbent_stays() {
     fn rules(spec: &LeaderSpec) -> Rules<'_> {
-        Rules { spec, family: Family::V4, may_promote: false, now: at(0), begun: None }
+        Rules { spec, family: Family::V4, may_promote: false, only: None, now: at(0), begun: None }
     }
     for sticky in [true, false] {
         let spec = LeaderSpec { sticky, ..spec() };
@@ -266,4 +274,39 @@ fn ready_for_exactly_the_asked_time_is_long_enough_and_told_so() {
         [39, 40, 41].map(of_b),
         [Standing::ReadyTooShort, Standing::Standby, Standing::Standby]
     );
+}
+
+#[test]
+fn only_the_leader_of_the_followed_source_may_lead() {
+    let ready = |name: &str, age: i64| pod(name).age(age).ready_for(1);
+    let pods = trimmed(vec![ready("a", 9), ready("b", 8), pod("c").age(7).unready_for(1)]);
+    let held = |only: Option<&str>, last: Option<&str>, sticky: bool, may_promote: bool| {
+        let spec = LeaderSpec { sticky, ..spec() };
+        let rules =
+            Rules { spec: &spec, family: Family::V4, may_promote, only, now: at(0), begun: None };
+        let last = last.map(incumbent);
+        let choice = elect(&pods, last.as_ref(), &rules);
+        (led_by(&choice).map(str::to_owned), choice.switch)
+    };
+    let led = |name: &str| Some(name.to_owned());
+    for sticky in [true, false] {
+        assert_eq!(held(Some("uid-b"), None, sticky, true), (led("b"), Some(Reason::FirstLeader)));
+        // The healthy incumbent gives way, sticky or not, once the followed one can lead here.
+        let switched = (led("b"), Some(Reason::Preferred));
+        assert_eq!(held(Some("uid-b"), Some("a"), sticky, true), switched);
+        assert_eq!(held(Some("uid-b"), Some("b"), sticky, true), (led("b"), None));
+        // Not Ready here, or not selected: the incumbent stays, and no third pod is taken.
+        assert_eq!(held(Some("uid-c"), Some("a"), sticky, true), (led("a"), None));
+        assert_eq!(held(Some("uid-x"), Some("a"), sticky, true), (led("a"), None));
+        assert_eq!(held(Some("uid-c"), None, sticky, true), (None, None));
+        assert_eq!(
+            held(Some("uid-b"), Some("c"), sticky, true),
+            (led("b"), Some(Reason::PodNotReady))
+        );
+        assert_eq!(held(Some("uid-x"), Some("c"), sticky, true), (None, None));
+        // The followed source has no leader: who is ready stays, and that is all.
+        assert_eq!(held(None, Some("a"), sticky, false), (led("a"), None));
+        assert_eq!(held(None, Some("c"), sticky, false), (None, None));
+        assert_eq!(held(None, None, sticky, false), (None, None));
+    }
 }

@@ -220,25 +220,28 @@ fn a_slice_without_labels_under_our_name_is_reported_and_left_alone() {
         }
         let mut scene = Scene::with(service("web").enabled(), pair());
         let squatter = scene.server.put_slice(squatter);
-        assert_eq!(kinds(&scene.settle()), [StepKind::CreateLeader, StepKind::Mirror]);
+        let expected = [StepKind::CreateLeader, StepKind::Mirror, StepKind::SourceConditions];
+        assert_eq!(kinds(&scene.settle()), expected);
         let words = "EndpointSlice web-leader-zen-lead-ipv4 has the name that zen-lead needs and was not \
                      made by zen-lead; delete it; a: standby; b: standby";
         assert_eq!(scene.condition(), ("False".into(), "OwnershipConflict".into(), words.into()));
+        let words = words.split("; a:").next().unwrap();
+        assert_eq!(
+            condition(&scene.source()),
+            ("False".into(), "OwnershipConflict".into(), words.into())
+        );
         assert_eq!(scene.lock(), squatter);
         scene.server.remove_slice("web-leader-zen-lead-ipv4");
         scene.settle();
         assert_eq!(scene.routed().as_deref(), Some("a"));
+        assert_eq!(condition(&scene.source()), Default::default());
     }
 }
 
 #[test]
 fn a_write_of_a_slice_that_is_refused_is_reported_as_it_is() {
     let message = "admission webhook \"x\" denied the request".to_owned();
-    let refused = [Blocked {
-        kind: StepKind::Slice,
-        reason: EventReason::Forbidden,
-        message: message.clone(),
-    }];
+    let refused = [Blocked::all(StepKind::Slice, EventReason::Forbidden, message.as_str())];
     let settle = |scene: &mut Scene| {
         let mut n = 0;
         while let Action::Do(step) =

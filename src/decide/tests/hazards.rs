@@ -10,7 +10,7 @@ fn pair() -> Vec<Pod> {
 }
 
 pub(super) fn blocked(kind: StepKind) -> Blocked {
-    Blocked { kind, reason: EventReason::QuotaExceeded, message: "exceeded quota: small".into() }
+    Blocked::all(kind, EventReason::QuotaExceeded, "exceeded quota: small")
 }
 
 // Endpoint content.
@@ -368,6 +368,7 @@ fn a_refusal_of_what_another_replica_has_done_is_not_told() {
 fn in_a_namespace_that_ends_nothing_is_created_but_an_endpoint_is_taken_out() {
     let ends = Blocked {
         kind: StepKind::Creation,
+        only: None,
         reason: EventReason::Forbidden,
         message: "the namespace is being deleted".into(),
     };

@@ -179,7 +179,10 @@ fn what_is_about_the_webhook_certificates_and_the_process() {
     moves(|m, _| m.webhook_violation("boolean"), &[("webhook_violations_total boolean", 1.0)]);
     moves(|m, _| m.webhook_in_flight().inc(), &[("webhook_in_flight", 1.0)]);
     moves(|m, _| m.webhook_rejected_body("path"), &[("webhook_rejected_bodies_total path", 1.0)]);
-    moves(|m, _| m.event("LeaderLost", "dropped"), &[("events_total LeaderLost dropped", 1.0)]);
+    moves(
+        |m, _| m.event("DriftRepaired", "dropped"),
+        &[("events_total DriftRepaired dropped", 1.0)],
+    );
     moves(|m, _| m.set_ready_after(Duration::from_millis(1500)), &[("process_ready_seconds", 1.5)]);
 }
 

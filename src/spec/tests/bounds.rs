@@ -64,7 +64,7 @@ fn five_annotations_that_nobody_decided_about_are_named_and_the_rest_counted() {
         annotations.extend(keys.iter().map(|key| (key.as_str(), "x")));
         let mut service = service(&annotations);
         service.spec.as_mut().unwrap().type_ = Some("LoadBalancer".into());
-        let [message] = &messages(&service)[..] else { panic!("{count}") };
+        let message = provider::unnamed_reason(&unnamed_provider_annotations(&service));
         let (_, named) = message.split_once("who can reach it: ").unwrap();
         named.split_once("; name each of them").unwrap().0.to_owned()
     };

@@ -234,7 +234,7 @@ impl Replica {
         if self.version > 1 {
             view.pods.iter_mut().for_each(youngest_first);
         }
-        let blocked = self.blocked(key, &view);
+        let blocked = self.blocked(key, &view, now);
         let ctx = Context {
             now,
             writer: &self.name,
@@ -248,12 +248,6 @@ impl Replica {
             takes_over: self.newer_gone.is_some_and(|since| since + TAKEOVER <= now),
         };
         let mut decision = decide::decide(&view, &ctx);
-        let mut ctx = ctx;
-        let held = self.held_contents(key, &view, &ctx);
-        if held.len() > blocked.len() {
-            ctx.blocked = &held;
-            decision = decide::decide(&view, &ctx);
-        }
         if self.without == Without::FollowerEpoch
             && let Action::Do(Step::Slice(next)) = &decision.action
             && let Some(emptied) = emptied_follower(next)

@@ -60,7 +60,7 @@ pub(super) fn refused() -> Vec<(Value, Vec<String>)> {
             service(&[("zen-lead.io/foo", "bar")]),
             unsupported(
                 "foo",
-                r#""zen-lead.io/foo": no such key; the known keys are "zen-lead.io/enabled", "zen-lead.io/leader-service-name", "zen-lead.io/strategy", "zen-lead.io/sticky", "zen-lead.io/min-ready-duration", "zen-lead.io/failover-min-delay", "zen-lead.io/ports-mode", "zen-lead.io/leader-type", "zen-lead.io/copy-annotations""#,
+                r#""zen-lead.io/foo": no such key; the known keys are "zen-lead.io/enabled", "zen-lead.io/leader-service-name", "zen-lead.io/strategy", "zen-lead.io/sticky", "zen-lead.io/min-ready-duration", "zen-lead.io/failover-min-delay", "zen-lead.io/ports-mode", "zen-lead.io/leader-type", "zen-lead.io/copy-annotations", "zen-lead.io/copy-labels", "zen-lead.io/same-leader-as""#,
             ),
         ),
         one(
