@@ -9,11 +9,12 @@ use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
 use crate::decide::slices::SliceWrite;
 use crate::decide::{Step, Target};
+use crate::decode::Decoded;
 use crate::keys::{self, status};
 use crate::leftovers::{Leftover, Made};
 use crate::names::ServiceKey;
@@ -23,9 +24,9 @@ use crate::retry::{self, CallError, Caller, Operation};
 #[derive(Clone, Debug)]
 pub enum Applied {
     /// A Service was written.
-    Service(Box<Service>),
+    Service(Box<Decoded<Service>>),
     /// A slice was written.
-    Slice(Box<EndpointSlice>),
+    Slice(Box<Decoded<EndpointSlice>>),
     /// A leader Service is gone (or being deleted).
     ServiceGone(Target),
     /// A slice is gone.
@@ -91,26 +92,21 @@ impl Applier {
         retry::call(&self.caller, operation, retry::Target::of(key, object), call).await
     }
 
-    fn services(&self, key: &ServiceKey) -> Api<Service> {
+    fn services(&self, key: &ServiceKey) -> Api<Decoded<Service>> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
-    fn slices(&self, key: &ServiceKey) -> Api<EndpointSlice> {
+    fn slices(&self, key: &ServiceKey) -> Api<Decoded<EndpointSlice>> {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
     async fn create_service(&self, key: &ServiceKey, s: Service) -> Result<Applied, CallError> {
         let api = self.services(key);
         let params = PostParams { field_manager: Some(manager()), ..PostParams::default() };
+        let name = s.metadata.name.clone().unwrap_or_default();
+        let s = Decoded::Object(s);
         let call = || api.create(&params, &s);
-        let made = self
-            .call(
-                Operation::CreateService,
-                key,
-                s.metadata.name.as_deref().unwrap_or_default(),
-                call,
-            )
-            .await?;
+        let made = self.call(Operation::CreateService, key, &name, call).await?;
         Ok(Applied::Service(Box::new(made)))
     }
 
@@ -163,6 +159,7 @@ impl Applier {
         let annotations = slice.metadata.annotations.get_or_insert_default();
         annotations.insert(status::WRITE_ID.to_owned(), id.clone());
         let name = slice.metadata.name.clone().unwrap_or_default();
+        let slice = Decoded::Object(slice);
         let api = self.slices(key);
         let params = PostParams { field_manager: Some(manager()), ..PostParams::default() };
         let written = if create {
@@ -224,7 +221,7 @@ impl Applier {
         if let Made::Slice(_) = left.made {
             return self.delete_slice(key, target).await.map(|_| ());
         }
-        let api: Api<Endpoints> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Decoded<Endpoints>> = Api::namespaced(self.client.clone(), &key.namespace);
         let params = delete_params(&target);
         let call = || api.delete(&target.name, &params);
         match self.call(Operation::DeleteEndpoints, key, &target.name, call).await {
@@ -234,8 +231,8 @@ impl Applier {
     }
 }
 
-fn carries(slice: &EndpointSlice, write_id: &str) -> bool {
-    let annotations = slice.metadata.annotations.as_ref();
+fn carries(slice: &Decoded<EndpointSlice>, write_id: &str) -> bool {
+    let annotations = slice.meta().annotations.as_ref();
     annotations.and_then(|a| a.get(status::WRITE_ID)).is_some_and(|found| found == write_id)
 }
 

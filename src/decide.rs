@@ -13,6 +13,7 @@ pub mod ports;
 pub mod slices;
 
 mod follow;
+mod hold;
 mod routing;
 mod serve;
 

@@ -19,13 +19,15 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Resource;
 
+use crate::decode::Decoded;
 use crate::names::{NameRule, ServiceKey};
 use crate::shrink;
 use crate::version::Rv;
 pub use limits::{Limit, Limits, Reached};
 use namespace::Namespace;
-use pod::Placed;
+use pod::{Placed, Pod};
 use service::Entry;
 use slice::Slice;
 pub use snapshot::{Snapshot, SourceState};
@@ -78,38 +80,49 @@ impl Index {
 
     /// Takes in the answer to a write of our own, unless the watch has told already what came after
     /// it: an object that it knows no longer was deleted.
-    pub fn answer_service(&mut self, object: core::Service) -> Dirty {
-        let known = names_of(&object.metadata)
+    pub fn answer_service(&mut self, object: impl Into<Decoded<core::Service>>) -> Dirty {
+        let object = object.into();
+        let known = names_of(object.meta())
             .and_then(|(namespace, name)| self.namespaces.get(&namespace)?.service(&name));
-        if known.is_none() && Rv::of(&object.metadata) <= self.services_seen {
+        if known.is_none() && Rv::of(object.meta()) <= self.services_seen {
             return Dirty::new();
         }
         self.apply_service(object)
     }
 
     /// See [`Index::answer_service`].
-    pub fn answer_slice(&mut self, object: EndpointSlice) -> Dirty {
-        let known = names_of(&object.metadata)
+    pub fn answer_slice(&mut self, object: impl Into<Decoded<EndpointSlice>>) -> Dirty {
+        let object = object.into();
+        let known = names_of(object.meta())
             .and_then(|(namespace, name)| self.namespaces.get(&namespace)?.slice(&name));
-        if known.is_none() && Rv::of(&object.metadata) <= self.slices_seen {
+        if known.is_none() && Rv::of(object.meta()) <= self.slices_seen {
             return Dirty::new();
         }
         self.apply_slice(object)
     }
 
-    /// Takes in a Service from the watch.
-    pub fn apply_service(&mut self, object: core::Service) -> Dirty {
-        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
-        let Some(entry) = Entry::trim(object, self.names) else { return Dirty::new() };
+    /// Takes in a Service from the watch. One that cannot be read is not absent: what was known of it
+    /// stays.
+    pub fn apply_service(&mut self, object: impl Into<Decoded<core::Service>>) -> Dirty {
+        let object = object.into();
+        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
+        let entry = match object {
+            Decoded::Object(object) => Entry::trim(object, self.names),
+            Decoded::Unreadable(found) => {
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.service(&name));
+                Some(Entry::unreadable(known, &found, self.names))
+            }
+        };
+        let Some(entry) = entry else { return Dirty::new() };
         let limit = self.limits.services_per_namespace;
         let ns = self.namespaces.entry(namespace.clone()).or_default();
         qualify(&namespace, within_limit(ns, limit, |ns| ns.set_service(&name, Some(entry))))
     }
 
     /// Takes note of a deleted Service.
-    pub fn delete_service(&mut self, object: &core::Service) -> Dirty {
-        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
-        let version = Rv::of(&object.metadata);
+    pub fn delete_service(&mut self, object: &impl Resource) -> Dirty {
+        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
+        let version = Rv::of(object.meta());
         let limit = self.limits.services_per_namespace;
         self.with(&namespace, |ns| within_limit(ns, limit, |ns| ns.remove_service(&name, version)))
     }
@@ -139,6 +152,15 @@ impl Index {
     /// is then the proof of another history (a restored cluster), and everything known is forgotten.
     /// So is a single object that is known at a version which the list covers and does not show.
     pub fn reset_services(&mut self, objects: Vec<core::Service>, version: Rv) -> Dirty {
+        self.reset_decoded_services(objects.into_iter().map(Decoded::Object).collect(), version)
+    }
+
+    /// [`Index::reset_services`] by a list in which some cannot be read: those are not absent.
+    pub fn reset_decoded_services(
+        &mut self,
+        objects: Vec<Decoded<core::Service>>,
+        version: Rv,
+    ) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
         let mut dirty = Dirty::new();
         if version < self.services_seen {
@@ -148,9 +170,9 @@ impl Index {
             self.services_seen = version;
         }
         for object in objects {
-            if let Some((namespace, name)) = names_of(&object.metadata) {
+            if let Some((namespace, name)) = names_of(object.meta()) {
                 let known = self.namespaces.get(&namespace).and_then(|ns| ns.service(&name));
-                if known.is_some_and(|k| lost(k.version, Rv::of(&object.metadata), version)) {
+                if known.is_some_and(|k| lost(k.version, Rv::of(object.meta()), version)) {
                     let limit = self.limits.services_per_namespace;
                     dirty.append(&mut self.with(&namespace, |ns| {
                         within_limit(ns, limit, |ns| ns.set_service(&name, None))
@@ -184,33 +206,49 @@ impl Index {
         Placed::trim(object).map(|pod| self.apply_trimmed_pod(pod)).unwrap_or_default()
     }
 
-    /// Takes in a pod that was trimmed before.
-    pub fn apply_trimmed_pod(&mut self, Placed { namespace, pod }: Placed) -> Dirty {
+    /// Takes in a pod that was trimmed before. One that cannot be read is not absent: what was known
+    /// of it stays.
+    pub fn apply_trimmed_pod(&mut self, pod: impl Into<Decoded<Placed>>) -> Dirty {
+        let (namespace, pod) = match pod.into() {
+            Decoded::Object(Placed { namespace, pod }) => (namespace, pod),
+            Decoded::Unreadable(found) => {
+                let Some((namespace, name)) = names_of(&found.metadata) else {
+                    return Dirty::new();
+                };
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.pod(&name));
+                let Some(pod) = Pod::unreadable(known.map(|p| &**p), &found) else {
+                    return Dirty::new();
+                };
+                (namespace, pod)
+            }
+        };
         let ns = self.namespaces.entry(namespace.clone()).or_default();
         qualify(&namespace, ns.set_pod(&pod.name.clone(), Some(pod)))
     }
 
     /// Takes note of a deleted pod.
     pub fn delete_pod(&mut self, object: &core::Pod) -> Dirty {
-        Placed::trim(object).map(|pod| self.delete_trimmed_pod(&pod)).unwrap_or_default()
+        Placed::trim(object).map(|pod| self.delete_trimmed_pod(&pod.into())).unwrap_or_default()
     }
 
     /// Takes note of a deleted pod, given its last state.
-    pub fn delete_trimmed_pod(&mut self, Placed { namespace, pod }: &Placed) -> Dirty {
-        self.with(namespace, |ns| ns.remove_pod(&pod.name, pod.version))
+    pub fn delete_trimmed_pod(&mut self, pod: &Decoded<Placed>) -> Dirty {
+        let Some((namespace, name, version)) = place_of(pod) else { return Dirty::new() };
+        self.with(&namespace, |ns| ns.remove_pod(&name, version))
     }
 
     /// Replaces the pods of one namespace (or of all) by a consistent list; see
     /// [`Index::reset_services`].
     pub fn reset_pods(&mut self, scope: Option<&str>, objects: &[core::Pod], version: Rv) -> Dirty {
-        self.reset_trimmed_pods(scope, objects.iter().filter_map(Placed::trim).collect(), version)
+        let trimmed = objects.iter().filter_map(Placed::trim).map(Decoded::Object);
+        self.reset_trimmed_pods(scope, trimmed.collect(), version)
     }
 
     /// Replaces the pods of one namespace (or of all) by a list of trimmed ones.
     pub fn reset_trimmed_pods(
         &mut self,
         scope: Option<&str>,
-        pods: Vec<Placed>,
+        pods: Vec<Decoded<Placed>>,
         version: Rv,
     ) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
@@ -219,13 +257,12 @@ impl Index {
             self.drop_pods(scope);
         }
         for placed in pods {
-            let names = listed.entry(placed.namespace.clone()).or_default();
-            names.insert(placed.pod.name.clone());
-            let known = self.namespaces.get(&placed.namespace);
-            let known = known.and_then(|ns| ns.pod(&placed.pod.name));
-            if known.is_some_and(|k| lost(k.version, placed.pod.version, version)) {
-                let name = placed.pod.name.clone();
-                dirty.append(&mut self.with(&placed.namespace, |ns| ns.set_pod(&name, None)));
+            if let Some((namespace, name, at)) = place_of(&placed) {
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.pod(&name));
+                if known.is_some_and(|k| lost(k.version, at, version)) {
+                    dirty.append(&mut self.with(&namespace, |ns| ns.set_pod(&name, None)));
+                }
+                listed.entry(namespace).or_default().insert(name);
             }
             dirty.append(&mut self.apply_trimmed_pod(placed));
         }
@@ -282,11 +319,20 @@ impl Index {
         self.prune();
     }
 
-    /// Takes in a slice from the watch.
-    pub fn apply_slice(&mut self, object: EndpointSlice) -> Dirty {
-        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
-        let version = Rv::of(&object.metadata);
-        match Slice::trim(object) {
+    /// Takes in a slice from the watch. One that cannot be read is not absent: what was known of it
+    /// stays.
+    pub fn apply_slice(&mut self, object: impl Into<Decoded<EndpointSlice>>) -> Dirty {
+        let object = object.into();
+        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
+        let version = Rv::of(object.meta());
+        let slice = match object {
+            Decoded::Object(object) => Slice::trim(object),
+            Decoded::Unreadable(found) => {
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.slice(&name));
+                Slice::unreadable(known.map(|s| &**s), &found)
+            }
+        };
+        match slice {
             Some(slice) => {
                 let ns = self.namespaces.entry(namespace.clone()).or_default();
                 qualify(&namespace, ns.set_slice(&name, Some(slice)))
@@ -297,14 +343,23 @@ impl Index {
     }
 
     /// Takes note of a deleted slice.
-    pub fn delete_slice(&mut self, object: &EndpointSlice) -> Dirty {
-        let Some((namespace, name)) = names_of(&object.metadata) else { return Dirty::new() };
-        let version = Rv::of(&object.metadata);
+    pub fn delete_slice(&mut self, object: &impl Resource) -> Dirty {
+        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
+        let version = Rv::of(object.meta());
         self.with(&namespace, |ns| ns.remove_slice(&name, version))
     }
 
     /// Replaces all slices by a consistent list; see [`Index::reset_services`].
     pub fn reset_slices(&mut self, objects: Vec<EndpointSlice>, version: Rv) -> Dirty {
+        self.reset_decoded_slices(objects.into_iter().map(Decoded::Object).collect(), version)
+    }
+
+    /// [`Index::reset_slices`] by a list in which some cannot be read: those are not absent.
+    pub fn reset_decoded_slices(
+        &mut self,
+        objects: Vec<Decoded<EndpointSlice>>,
+        version: Rv,
+    ) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
         let mut dirty = Dirty::new();
         if version < self.slices_seen {
@@ -314,9 +369,9 @@ impl Index {
             self.slices_seen = version;
         }
         for object in objects {
-            if let Some((namespace, name)) = names_of(&object.metadata) {
+            if let Some((namespace, name)) = names_of(object.meta()) {
                 let known = self.namespaces.get(&namespace).and_then(|ns| ns.slice(&name));
-                if known.is_some_and(|k| lost(k.version, Rv::of(&object.metadata), version)) {
+                if known.is_some_and(|k| lost(k.version, Rv::of(object.meta()), version)) {
                     dirty.append(&mut self.with(&namespace, |ns| ns.set_slice(&name, None)));
                 }
                 listed.entry(namespace).or_default().insert(name);
@@ -422,6 +477,19 @@ fn within_limit(
 /// what is known was lost when the cluster was restored.
 fn lost(known: Rv, listed: Rv, list: Rv) -> bool {
     listed < known && known <= list
+}
+
+/// Where a trimmed pod is, and of which version.
+fn place_of(pod: &Decoded<Placed>) -> Option<(Arc<str>, Arc<str>, Rv)> {
+    match pod {
+        Decoded::Object(Placed { namespace, pod }) => {
+            Some((namespace.clone(), pod.name.clone(), pod.version))
+        }
+        Decoded::Unreadable(found) => {
+            let (namespace, name) = names_of(&found.metadata)?;
+            Some((namespace, name, Rv::of(&found.metadata)))
+        }
+    }
 }
 
 fn qualify(namespace: &Arc<str>, names: BTreeSet<Arc<str>>) -> Dirty {

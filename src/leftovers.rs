@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::decide::Target;
+use crate::decode::Decoded;
 use crate::index::service::selector;
 use crate::index::slice::controller_uid;
 use crate::index::{Snapshot, SourceState};
@@ -66,15 +67,14 @@ pub enum Made {
 }
 
 impl Leftover {
-    fn slice(slice: EndpointSlice) -> Option<(ServiceKey, Self)> {
-        let made = Made::Slice(controller_uid(&slice.metadata)?.to_owned());
-        let service = slice.metadata.labels.as_ref()?.get(kubernetes::SERVICE_NAME)?.clone();
-        Self::read(slice.metadata, made, service)
+    fn slice(meta: &ObjectMeta) -> Option<(ServiceKey, Self)> {
+        let made = Made::Slice(controller_uid(meta)?.to_owned());
+        let service = meta.labels.as_ref()?.get(kubernetes::SERVICE_NAME)?.clone();
+        Self::read(meta.clone(), made, service)
     }
 
-    fn endpoints(endpoints: Endpoints) -> Option<(ServiceKey, Self)> {
-        let service = endpoints.metadata.name.clone()?;
-        Self::read(endpoints.metadata, Made::Endpoints, service)
+    fn endpoints(meta: &ObjectMeta) -> Option<(ServiceKey, Self)> {
+        Self::read(meta.clone(), Made::Endpoints, meta.name.clone()?)
     }
 
     /// With the source its label names; `None` where it is being deleted already.
@@ -95,7 +95,8 @@ impl Leftover {
             return false;
         };
         snapshot.leaders.iter().any(|leader| {
-            snapshot.owns(leader, uid)
+            leader.unreadable.is_none()
+                && snapshot.owns(leader, uid)
                 && leader.name() == self.service
                 && selector(&leader.object).next().is_none()
                 && match &self.made {
@@ -131,26 +132,26 @@ impl Found {
 }
 
 /// Delivers the objects of one kind.
-struct FoundSink<K> {
+struct FoundSink {
     found: Arc<Found>,
     pile: fn(&Found) -> &Pile,
-    read: fn(K) -> Option<(ServiceKey, Leftover)>,
+    read: fn(&ObjectMeta) -> Option<(ServiceKey, Leftover)>,
 }
 
-impl<K> FoundSink<K> {
+impl FoundSink {
     fn change(&self, change: impl FnOnce(&mut BTreeMap<Place, (ServiceKey, Leftover)>)) {
         change(&mut (self.pile)(&self.found).lock());
         self.found.changed.notify_one();
     }
 }
 
-impl<K: Watched> Sink<K> for FoundSink<K> {
+impl<K: Watched> Sink<K> for FoundSink {
     /// Where it is, and what is left over there.
     type Kept = (Place, Option<(ServiceKey, Leftover)>);
 
     fn trim(&self, object: K) -> Self::Kept {
         let place = (object.namespace().unwrap_or_default(), object.name_any());
-        (place, (self.read)(object))
+        (place, (self.read)(object.meta()))
     }
 
     fn reset(&self, objects: Vec<Self::Kept>, _: Rv) {
@@ -197,7 +198,7 @@ pub fn start(
         shutdown,
         "built-in slices watch",
         &slices,
-        Api::<EndpointSlice>::all(client.clone()),
+        Api::<Decoded<EndpointSlice>>::all(client.clone()),
         labels(kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER),
         FoundSink { found: found.clone(), pile: |f| &f.slices, read: Leftover::slice },
     );
@@ -208,7 +209,7 @@ pub fn start(
         shutdown,
         "built-in Endpoints watch",
         &endpoints,
-        Api::<Endpoints>::all(client.clone()),
+        Api::<Decoded<Endpoints>>::all(client.clone()),
         labels(kubernetes::ENDPOINTS_MANAGED_BY, kubernetes::ENDPOINTS_CONTROLLER),
         FoundSink { found: found.clone(), pile: |f| &f.endpoints, read: Leftover::endpoints },
     );

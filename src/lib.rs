@@ -20,6 +20,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decide;
+pub mod decode;
 pub mod events;
 pub mod health;
 pub mod index;

@@ -1,14 +1,14 @@
-//! A page of a list as the API server answers it, and its objects but for those that nobody can read.
+//! A page of a list as the API server answers it, and what is wrong with those of its objects that
+//! cannot be read.
 //!
-//! One object with a field out of range (a time beyond the year 9999) must not hide all others. How
+//! One object with a field out of range must not hide all others. How
 //! pages make a list, and what is retried, is the business of `watch` and `reader`.
-
-use std::fmt::Debug;
 
 use kube::Client;
 use kube::api::ListParams;
 use kube::core::{DeserializeGuard, ObjectList, Request};
-use serde::de::DeserializeOwned;
+
+use crate::watch::Watched;
 
 /// Asks for one page.
 ///
@@ -20,15 +20,17 @@ pub async fn page(client: &Client, request: &Request, params: &ListParams) -> ku
 }
 
 /// Reads a page; only if that fails, again object by object, because that is several times slower.
-/// What is wrong with each object that was skipped is added to `malformed`.
+/// What is wrong with each object that cannot be read is added to `malformed`, whether it is in the
+/// page all the same (`decode`) or was skipped.
 ///
 /// # Errors
 /// Something that is no list at all.
-pub fn read<K: kube::Resource + Clone + Debug + DeserializeOwned>(
+pub fn read<K: Watched>(
     text: &str,
     malformed: &mut Vec<String>,
 ) -> Result<ObjectList<K>, serde_json::Error> {
     if let Ok(page) = serde_json::from_str::<ObjectList<K>>(text) {
+        malformed.extend(page.items.iter().filter_map(Watched::unreadable));
         return Ok(page);
     }
     let page = serde_json::from_str::<ObjectList<DeserializeGuard<K>>>(text)?;

@@ -159,7 +159,7 @@ impl Metrics {
             watch_malformed: counter(
                 r,
                 "watch_malformed_objects_total",
-                "Objects in lists and watches that could not be read and were skipped.",
+                "Objects in lists, watches and consistent reads that could not be read; what exists for them stays.",
                 &["resource"],
             )?,
             watch_last_heard: float_gauge(

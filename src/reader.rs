@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::decode::Decoded;
+use crate::index::pod::Placed;
 use crate::index::{Index, Limits};
 use crate::keys::kubernetes;
 use crate::lists;
@@ -93,9 +95,9 @@ impl Reader {
         let selector =
             format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);
         let not_built_in = ListParams::default().labels(&selector);
-        let services: Api<Service> = Api::namespaced(self.client.clone(), ns);
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), ns);
-        let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), ns);
+        let services: Api<Decoded<Service>> = Api::namespaced(self.client.clone(), ns);
+        let pods: Api<Decoded<Pod>> = Api::namespaced(self.client.clone(), ns);
+        let slices: Api<Decoded<EndpointSlice>> = Api::namespaced(self.client.clone(), ns);
         // The slices first: a mark written while the rest is read must not lie above it, or it
         // would look like one of another history.
         let slices = self.list(key, Kind::Slices, &slices, &not_built_in).await?;
@@ -105,14 +107,15 @@ impl Reader {
         )?;
         let version = |v: &Option<String>| v.as_deref().and_then(Rv::parse).unwrap_or_default();
         let mut index = Index::new(self.names, self.limits);
-        index.reset_services(services.items, version(&services.metadata.resource_version));
+        index.reset_decoded_services(services.items, version(&services.metadata.resource_version));
         let seen = version(&pods.metadata.resource_version);
-        index.reset_pods(Some(ns), &pods.items, seen);
-        index.reset_slices(slices.items, version(&slices.metadata.resource_version));
+        let pods = pods.items.into_iter().filter_map(Placed::trim_decoded).collect();
+        index.reset_trimmed_pods(Some(ns), pods, seen);
+        index.reset_decoded_slices(slices.items, version(&slices.metadata.resource_version));
         Ok(index)
     }
 
-    /// A whole list, but for objects that nobody can read: those are counted, as the watches do.
+    /// A whole list; what cannot be read in it is counted, as the watches do.
     async fn list<K: Watched>(
         &self,
         key: &ServiceKey,
@@ -131,7 +134,8 @@ impl Reader {
             .await?;
         for error in malformed {
             self.caller.metrics.watch_malformed(kind.as_str());
-            tracing::error!(kind = kind.as_str(), "skipped an object that cannot be read: {error}");
+            let kind = kind.as_str();
+            tracing::error!(kind, "an object cannot be read, what exists for it stays: {error}");
         }
         Ok(list)
     }

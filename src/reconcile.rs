@@ -280,6 +280,7 @@ impl Reconciler {
             let step = match decision.action.clone() {
                 Action::Nothing => {
                     self.tell_untold(key, &snapshot);
+                    record::unreadable(self, key, &snapshot);
                     return Ok(self.settled(key, &snapshot, &decision));
                 }
                 Action::Wait => return Ok(Next::Idle),

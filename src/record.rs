@@ -11,7 +11,7 @@ use crate::clock;
 use crate::decide::mirror;
 use crate::decide::{Decision, Notice, Step, Target};
 use crate::events::{Note, Reason};
-use crate::index::Snapshot;
+use crate::index::{Snapshot, SourceState};
 use crate::names::ServiceKey;
 use crate::reconcile::Reconciler;
 use crate::retry::{self, CallError};
@@ -91,6 +91,16 @@ pub fn untold(on: &Reconciler, key: &ServiceKey, snapshot: &Snapshot, began: Tim
     }
 }
 
+/// Says that a source cannot be read, where there is no leader Service to say it on.
+pub fn unreadable(on: &Reconciler, key: &ServiceKey, snapshot: &Snapshot) {
+    if let SourceState::Unreadable { error, .. } = &snapshot.source
+        && snapshot.leaders.is_empty()
+    {
+        let text = format!("cannot be read ({error}): no leader is chosen; correct that field");
+        event(on, key, uid(snapshot), Reason::Unreadable, &text);
+    }
+}
+
 /// Records a step that failed.
 pub fn failed(on: &Reconciler, key: &ServiceKey, step: &Step, error: &CallError) {
     match step {
@@ -164,10 +174,11 @@ fn tell<'a>(
 
 /// Uid of the source.
 pub fn uid(snapshot: &Snapshot) -> Option<String> {
-    use crate::index::SourceState;
     match &snapshot.source {
         SourceState::Absent => None,
-        SourceState::Plain { uid } | SourceState::Judged { uid, .. } => Some(uid.to_string()),
+        SourceState::Plain { uid }
+        | SourceState::Unreadable { uid, .. }
+        | SourceState::Judged { uid, .. } => Some(uid.to_string()).filter(|uid| !uid.is_empty()),
     }
 }
 

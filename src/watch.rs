@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 pub use group::WatchGroup;
 pub use handle::{State, WatchHandle};
 
+use crate::decode::{Decoded, Shape};
 use crate::metrics::Metrics;
 use crate::retry::{Caller, Delays, Operation, Policy, whole_ms};
 use crate::version::Rv;
@@ -244,11 +245,22 @@ mod times {
 pub trait Watched:
     Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
 {
+    /// What is wrong with an object that is there and cannot be read.
+    fn unreadable(&self) -> Option<String> {
+        None
+    }
 }
 
-impl<K> Watched for K where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+impl<K> Watched for Decoded<K>
+where
+    K: Resource<DynamicType = ()> + Shape + Clone + Debug + Send + 'static,
 {
+    fn unreadable(&self) -> Option<String> {
+        let Self::Unreadable(found) = self else { return None };
+        let name = |part: &Option<String>| part.clone().unwrap_or_default();
+        let meta = &found.metadata;
+        Some(format!("{}/{}: {}", name(&meta.namespace), name(&meta.name), found.error))
+    }
 }
 
 /// One watch; it does nothing until [`Watch::run`] is polled and ends when that is dropped.
@@ -375,12 +387,12 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
         self.caller.metrics.watch_restart(self.kind.as_str(), reason.as_str());
     }
 
-    /// Counts an object that cannot be read; the rest goes on without it.
+    /// Counts an object that cannot be read; the rest goes on.
     fn malformed(&self, error: &str) {
         self.caller.metrics.watch_malformed(self.kind.as_str());
         tracing::error!(
             kind = self.kind.as_str(),
-            "skipped an object that cannot be read: {error}"
+            "an object cannot be read, what is known of it stays: {error}"
         );
     }
 }

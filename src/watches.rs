@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use crate::clock::{self, Clock};
 use crate::config::Serve;
 use crate::decide::Trust;
+use crate::decode::Decoded;
 use crate::health::{Gate, Health};
 use crate::index::{Dirty, Index};
 use crate::keys::kubernetes;
@@ -94,7 +95,7 @@ impl Watches {
             shutdown,
             "services watch",
             &service_group,
-            Api::<Service>::all(client.clone()),
+            Api::<Decoded<Service>>::all(client.clone()),
             Selector::all(),
             ServiceSink(feed.clone()),
         );
@@ -106,7 +107,7 @@ impl Watches {
             shutdown,
             "slices watch",
             &slice_group,
-            Api::<EndpointSlice>::all(client.clone()),
+            Api::<Decoded<EndpointSlice>>::all(client.clone()),
             Selector::labels(others),
             SliceSink(feed.clone()),
         );
@@ -114,7 +115,7 @@ impl Watches {
         slice_group.seal();
 
         let own = format!("{}={}", kubernetes::SERVICE_NAME, args.service_name);
-        let own_slices = Api::<EndpointSlice>::namespaced(client.clone(), &args.namespace);
+        let own_slices = Api::<Decoded<EndpointSlice>>::namespaced(client.clone(), &args.namespace);
         let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
         let look_at_all = move || _ = feed.feed("services", |index| index.all_keys());
         let sink = ReplicaSink::new(&args.pod_name, replicas, Box::new(look_at_all));
@@ -253,16 +254,16 @@ fn watch_certificates(
 ) {
     let named = |name: &str| Selector::fields(format!("metadata.name={name}"));
     let secrets = WatchGroup::new(Kind::Secrets, metrics.clone(), |_| {});
-    let api = Api::<Secret>::namespaced(client.clone(), &args.namespace);
+    let api = Api::<Decoded<Secret>>::namespaced(client.clone(), &args.namespace);
     let bell = Bell(changed.clone());
     run(supervisor, shutdown, "CA watch", &secrets, api, named(&args.ca_secret), bell);
     secrets.seal();
     let webhooks = WatchGroup::new(Kind::Webhooks, metrics.clone(), |_| {});
-    let api = Api::<ValidatingWebhookConfiguration>::all(client.clone());
+    let api = Api::<Decoded<ValidatingWebhookConfiguration>>::all(client.clone());
     let selector = named(&args.validating_webhook);
     let bell = Bell(changed.clone());
     run(supervisor, shutdown, "validating webhook watch", &webhooks, api, selector, bell);
-    let api = Api::<MutatingWebhookConfiguration>::all(client.clone());
+    let api = Api::<Decoded<MutatingWebhookConfiguration>>::all(client.clone());
     let selector = named(&args.mutating_webhook);
     run(supervisor, shutdown, "mutating webhook watch", &webhooks, api, selector, Bell(changed));
     webhooks.seal();
@@ -303,24 +304,23 @@ impl Feed {
 
 struct ServiceSink(Feed);
 
-impl Sink<Service> for ServiceSink {
-    type Kept = Service;
+impl Sink<Decoded<Service>> for ServiceSink {
+    type Kept = Decoded<Service>;
 
-    fn trim(&self, mut object: Service) -> Service {
-        object.metadata.managed_fields = None;
+    fn trim(&self, object: Decoded<Service>) -> Self::Kept {
         object
     }
 
-    fn reset(&self, objects: Vec<Service>, version: Rv) {
+    fn reset(&self, objects: Vec<Self::Kept>, version: Rv) {
         self.0.feed("services", |index| {
-            index.reset_services(objects, version);
+            index.reset_decoded_services(objects, version);
             // Leftovers of sources that vanished meanwhile are found only by looking at everything.
             index.all_keys()
         });
         self.0.scope.notify_one();
     }
 
-    fn apply(&self, object: Service, version: Rv) {
+    fn apply(&self, object: Self::Kept, version: Rv) {
         let touched = self.0.feed("services", |index| {
             let dirty = index.apply_service(object);
             index.services_heard(version);
@@ -331,7 +331,7 @@ impl Sink<Service> for ServiceSink {
         }
     }
 
-    fn delete(&self, object: Service, version: Rv) {
+    fn delete(&self, object: Self::Kept, version: Rv) {
         let touched = self.0.feed("services", |index| {
             let dirty = index.delete_service(&object);
             index.services_heard(version);
@@ -355,19 +355,18 @@ impl Sink<Service> for ServiceSink {
 
 struct SliceSink(Feed);
 
-impl Sink<EndpointSlice> for SliceSink {
-    type Kept = EndpointSlice;
+impl Sink<Decoded<EndpointSlice>> for SliceSink {
+    type Kept = Decoded<EndpointSlice>;
 
-    fn trim(&self, mut object: EndpointSlice) -> EndpointSlice {
-        object.metadata.managed_fields = None;
+    fn trim(&self, object: Decoded<EndpointSlice>) -> Self::Kept {
         object
     }
 
-    fn reset(&self, objects: Vec<EndpointSlice>, version: Rv) {
-        self.0.feed("endpointslices", |index| index.reset_slices(objects, version));
+    fn reset(&self, objects: Vec<Self::Kept>, version: Rv) {
+        self.0.feed("endpointslices", |index| index.reset_decoded_slices(objects, version));
     }
 
-    fn apply(&self, object: EndpointSlice, version: Rv) {
+    fn apply(&self, object: Self::Kept, version: Rv) {
         self.0.feed("endpointslices", |index| {
             let dirty = index.apply_slice(object);
             index.slices_heard(version);
@@ -375,7 +374,7 @@ impl Sink<EndpointSlice> for SliceSink {
         });
     }
 
-    fn delete(&self, object: EndpointSlice, version: Rv) {
+    fn delete(&self, object: Self::Kept, version: Rv) {
         self.0.feed("endpointslices", |index| {
             let dirty = index.delete_slice(&object);
             index.slices_heard(version);

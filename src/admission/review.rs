@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::patch::patch;
 use super::verdict::{Neighbours, Operation, Question, verdict};
+use crate::decode::Decoded;
 use crate::names::{NameRule, ServiceKey};
 use crate::spec::violation::quoted;
 use crate::spec::{Rule, Violation};
@@ -250,7 +251,18 @@ pub fn judge(
     })?;
     let Objects { object, old_object } = objects.request;
     let object = object.ok_or_else(|| ReviewError::NoObject { uid: quoted(&judged.uid) })?;
-    let (object, old_object) = (Service::from(object), old_object.map(Service::from));
+    let object = match object {
+        Decoded::Object(object) => object,
+        Decoded::Unreadable(found) => {
+            let detail = found.error.chars().take(MAX_DETAIL).collect();
+            return Err(ReviewError::BadObject { uid: quoted(&judged.uid), detail });
+        }
+    };
+    // What is there already is no reason to refuse: the new object is then judged as a whole.
+    let old_object = old_object.map(|old| match old {
+        Decoded::Object(old) => old,
+        Decoded::Unreadable(old) => Service { metadata: old.metadata, ..Service::default() },
+    });
     if judged.service.name.is_empty()
         && let Some(name) = &object.metadata.name
     {

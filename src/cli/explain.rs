@@ -91,6 +91,9 @@ pub fn text(snapshot: &Snapshot, decision: &Decision, now: Timestamp) -> String 
     line(&mut out, &format!("Service {}", snapshot.key));
     match &snapshot.source {
         SourceState::Absent => line(&mut out, "  does not exist"),
+        SourceState::Unreadable { .. } => {
+            line(&mut out, "  cannot be read: the present leader stays, no new one is chosen");
+        }
         SourceState::Plain { .. } => line(&mut out, "  has no zen-lead.io/ annotation: not served"),
         SourceState::Judged { source, .. } => match &source.intent {
             Ok(Intent::On(spec)) => {
@@ -139,7 +142,18 @@ pub fn text(snapshot: &Snapshot, decision: &Decision, now: Timestamp) -> String 
             line(&mut out, &format!("  {text}"));
         }
     }
-    line(&mut out, &format!("Next: {}", next(snapshot, decision, wrong.is_empty())));
+    let unreadable = snapshot.unreadable();
+    if !unreadable.is_empty() {
+        line(&mut out, "Cannot be read, so what exists for it stays as it is");
+        for what in &unreadable {
+            line(&mut out, &format!("  {what}"));
+        }
+    }
+    let next = match &decision.action {
+        Action::Nothing if !unreadable.is_empty() => "nothing, before that can be read".into(),
+        _ => next(snapshot, decision, wrong.is_empty()),
+    };
+    line(&mut out, &format!("Next: {next}"));
     if let Some(at) = decision.again_at {
         line(&mut out, &format!("A timer runs out at {at}"));
     }

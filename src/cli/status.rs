@@ -16,6 +16,8 @@ use serde::Serialize;
 use super::routed::{self, Endpoint};
 use crate::config::Output;
 use crate::decide::mirror;
+use crate::decode::Decoded;
+use crate::events::Reason;
 use crate::index::service::own_conditions;
 use crate::keys::status::{LAST_SWITCH_TIME, SOURCE_SERVICE};
 use crate::keys::{kubernetes, setting};
@@ -100,10 +102,23 @@ impl Reading<'_> {
             format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);
         let mut slices = Slices::default();
         let params = ListParams::default().labels(&selector);
-        let keep = |slice: EndpointSlice| slices.add(&slice);
+        let keep = |slice: Decoded<EndpointSlice>| {
+            slice.object().iter().for_each(|slice| slices.add(slice));
+        };
         self.list(Operation::ListSlices, namespace, &params, keep).await?;
         let mut services = Vec::new();
-        let keep = |service: Service| services.extend(concerns_us(service));
+        let mut unread = BTreeSet::new();
+        let keep = |service: Decoded<Service>| match service {
+            Decoded::Object(service) => services.extend(concerns_us(service)),
+            // Its metadata say whose it is; its slices say whether a pod is routed.
+            Decoded::Unreadable(found) => {
+                let service = Service { metadata: found.metadata, ..Service::default() };
+                if let Some(service) = concerns_us(service) {
+                    unread.insert(key(&service));
+                    services.push(service);
+                }
+            }
+        };
         let all = ListParams::default();
         self.list(Operation::ListServices, namespace, &all, keep).await?;
 
@@ -118,10 +133,18 @@ impl Reading<'_> {
         };
         let mut pods = HashMap::new();
         for scope in scopes {
-            let keep = |pod: Pod| pods.extend(standing(&pod));
+            let keep = |pod: Decoded<Pod>| pods.extend(pod.object().as_ref().and_then(standing));
             self.list(Operation::ListPods, scope, &all, keep).await?;
         }
-        Ok(rows(&services, &slices, &pods))
+        let mut rows = rows(&services, &slices, &pods);
+        for row in &mut rows {
+            let keys = [&row.leader_service, &row.service]
+                .map(|name| (row.namespace.clone(), name.clone()));
+            if keys.iter().any(|key| unread.contains(key)) {
+                Reason::Unreadable.as_str().clone_into(&mut row.reason);
+            }
+        }
+        Ok(rows)
     }
 
     /// Lists page by page, so that only what is kept stays in memory.

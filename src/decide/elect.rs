@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::index::pod::{Family, Pod};
+use crate::index::pod::{Family, Known, Pod};
 use crate::spec::LeaderSpec;
 
 /// Why a pod became leader; the label of `zen_lead_failover_count_total`.
@@ -73,6 +73,8 @@ pub enum Standing {
     Finished,
     /// No address of the Service's first family.
     NoAddress,
+    /// It cannot be read, or not any longer.
+    Unreadable,
 }
 
 impl Standing {
@@ -86,6 +88,7 @@ impl Standing {
             Self::Terminating => "terminating",
             Self::Finished => "finished",
             Self::NoAddress => "no address of the Service's first IP family",
+            Self::Unreadable => "cannot be read",
         }
     }
 }
@@ -179,7 +182,7 @@ pub fn elect(pods: &[Arc<Pod>], incumbent: Option<&Incumbent>, rules: &Rules<'_>
         incumbent_healthy,
         not_ready_since: None,
         again_at: next_ready,
-        available: pods.iter().filter(|p| eligible(p)).count(),
+        available: pods.iter().filter(|p| eligible(p) && p.known == Known::Now).count(),
         standings: Vec::new(),
         incumbent_stayed: None,
     };
@@ -256,6 +259,10 @@ fn candidates(
         pods.iter().filter(|p| p.eligible() && p.address(rules.family).is_some() && may_lead(p))
     {
         let is_incumbent = incumbent.is_some_and(|i| *i.uid == *pod.uid);
+        // What was known before keeps a leader and makes none.
+        if pod.known != Known::Now && !is_incumbent {
+            continue;
+        }
         match ready_long_enough_at(pod, rules) {
             Some(at) if !is_incumbent && at > rules.now_for(pod) => next = earliest(next, Some(at)),
             _ => found.push(pod.clone()),
@@ -324,6 +331,8 @@ fn standings(pods: &[Arc<Pod>], choice: &Choice, rules: &Rules<'_>) -> Vec<(Arc<
                 Standing::Finished
             } else if p.terminating() {
                 Standing::Terminating
+            } else if p.known != Known::Now {
+                Standing::Unreadable
             } else if !p.readiness.ready {
                 Standing::NotReady
             } else if p.address(rules.family).is_none() {

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 
 use super::elect::Choice;
+use super::hold::hold;
 use super::mirror::{self, Readiness};
 use super::serve::Case;
 use super::slices;
@@ -60,6 +61,8 @@ enum Course<'a> {
     Abandon,
     /// The source does not ask for a leader (any more).
     TakeDown { source: Option<&'a Service>, uid: &'a str },
+    /// What the source asks for cannot be read: what exists for it stays.
+    Hold { uid: &'a str, error: &'a str },
     /// Serve this leader Service by these rules.
     Serve {
         source: &'a Service,
@@ -83,7 +86,11 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
             take_down(&mut routing, snapshot, ctx, source, uid);
             disown(&mut routing, snapshot, ctx, uid);
         }
+        Course::Hold { uid, error } => {
+            hold(&mut routing, snapshot, ctx, uid, error);
+        }
         Course::Serve { source, uid, leader, spec, valid, problem } => {
+            let problem = problem.or_else(|| leader.as_deref().and_then(unreadable));
             let case = Case { snapshot, ctx, source, uid, spec: &spec, valid };
             if let Some(leader) = &leader {
                 case.serve(&mut routing, leader);
@@ -188,6 +195,7 @@ fn course(snapshot: &Snapshot) -> Course<'_> {
     let (uid, judged) = match &snapshot.source {
         SourceState::Absent => return Course::Abandon,
         SourceState::Plain { uid } => return Course::TakeDown { source: None, uid },
+        SourceState::Unreadable { uid, error } => return Course::Hold { uid, error },
         SourceState::Judged { uid, source } => (uid, source),
     };
     let source = &judged.object;
@@ -296,6 +304,14 @@ fn claim(
             "Service {name:?} exists and was not made by zen-lead; it is left alone; {instead} or \
              delete it"
         ))),
+        Holder::Unreadable { error } => Err(Problem {
+            reason: Reason::Unreadable,
+            message: format!(
+                "Service {name:?} cannot be read ({error}), so it is left alone and no leader Service \
+                 is made; correct that field, delete the Service or {instead}"
+            ),
+            limit: None,
+        }),
         Holder::Free => match (&snapshot.older_rival, snapshot.over_limit) {
             (Some(rival), _) => Err(conflict(format!(
                 "the older Service {:?} asks for the leader Service {name:?} too; {instead}",
@@ -313,6 +329,21 @@ fn claim(
             _ => Ok(None),
         },
     }
+}
+
+/// A leader Service that cannot be read goes on, as far as its slices are concerned.
+fn unreadable(leader: &Leader) -> Option<Problem> {
+    let error = leader.unreadable.as_ref()?;
+    Some(Problem {
+        reason: Reason::Unreadable,
+        message: format!(
+            "the leader Service {:?} cannot be read ({error}): its EndpointSlices are kept up to date, \
+             its own fields and conditions are not; correct that field, or delete it to have it made \
+             anew",
+            leader.name()
+        ),
+        limit: None,
+    })
 }
 
 fn invalid(violations: &[Violation]) -> Problem {
@@ -350,7 +381,8 @@ fn routes(snapshot: &Snapshot, leader: &Leader) -> bool {
 /// one any longer; garbage collection takes it. What merely cannot be proved to be ours keeps its
 /// leader for as long as that one is fit: a label that was changed takes no traffic from a healthy pod.
 fn disown(routing: &mut Routing, snapshot: &Snapshot, ctx: &Context<'_>, uid: &str) {
-    for leader in snapshot.leaders.iter().filter(|l| !snapshot.owns(l, uid)) {
+    let readable = snapshot.leaders.iter().filter(|l| l.unreadable.is_none());
+    for leader in readable.filter(|l| !snapshot.owns(l, uid)) {
         let earlier = leader.owner.as_ref().is_some_and(|o| o.name == snapshot.key.name);
         if earlier {
             empty_slices(routing, snapshot, ctx, [leader], true);
@@ -438,7 +470,9 @@ fn remove_others(
     keep: Option<&Leader>,
     uid: &str,
 ) {
-    for leader in own(snapshot, uid).filter(|l| keep.is_none_or(|k| k.uid() != l.uid())) {
+    let others = own(snapshot, uid).filter(|l| keep.is_none_or(|k| k.uid() != l.uid()));
+    // One that cannot be read may not be what it was.
+    for leader in others.filter(|l| l.unreadable.is_none()) {
         // What may be asked for again by now is destroyed: that rests on a read.
         routing.doubtful = true;
         empty_slices(routing, snapshot, ctx, [leader], false);

@@ -40,7 +40,9 @@ impl Case<'_> {
     pub(super) fn serve(&self, routing: &mut Routing, leader: &Arc<Leader>) {
         let Self { snapshot, ctx, source, uid, spec, valid } = *self;
         let strangers = Strangers::beside(snapshot, leader);
-        let mut families = slices::families(&leader.object);
+        // One that was never read has the families of its source.
+        let families_of = if leader.object.spec.is_some() { &leader.object } else { source };
+        let mut families = slices::families(families_of);
         let taken = |f: Family| strangers.hold(&slice_name(leader.name(), f));
         // Where somebody else has the follower's name, the lock must not wait for it.
         families.retain({
@@ -57,11 +59,16 @@ impl Case<'_> {
         let asked = asked(source);
         let begun = present.begun(&asked);
         let follow = follow::follow(snapshot, spec);
+        let unread = unreadable(snapshot, leader, incumbent.as_ref());
         let rules = Rules {
             spec,
             family: families[0],
             // Over what a newer version wrote, an older one only takes out.
-            may_promote: valid && snapshot.pods_known && !outranked && !follow.waits(),
+            may_promote: valid
+                && snapshot.pods_known
+                && !outranked
+                && !follow.waits()
+                && unread.is_none(),
             only: follow.only(),
             now: ctx.now,
             begun: begun.as_ref(),
@@ -105,21 +112,27 @@ impl Case<'_> {
             pods: &snapshot.pods,
             deselected: &snapshot.deselected,
         };
-        let may_create = source.metadata.deletion_timestamp.is_none() && !leader.deleting();
-        let next = if taken(families[0]) {
+        let known = leader.unreadable.is_none();
+        let may_create =
+            source.metadata.deletion_timestamp.is_none() && !leader.deleting() && known;
+        let next = if unread.is_some() {
+            // What is there may be right: it stays.
+            None
+        } else if taken(families[0]) {
             // Nothing can be created under the name of somebody else's slice, and without the lock
             // nobody leads.
             present.follower().and_then(|f| slices::emptied(f, snapshot.marks, ctx))
         } else {
             slices::next(&wanted, &present)
                 .filter(|next| may_create || !matches!(next.write, SliceWrite::Create(_)))
+                .filter(|next| known || !matches!(next.write, SliceWrite::Delete { .. }))
         };
         let next = next.map(|next| Step::Slice(Box::new(next)));
         let refused = next.as_ref().and_then(|step| ctx.blocked_by(step));
         routing.steps.extend(next);
         // It routes all the same, but is not in everything as the source asks.
         let mut unpatched = None;
-        if !leader.deleting() {
+        if !leader.deleting() && known {
             let signs = bookkeeping::repair(&leader.object, &snapshot.key.name, uid);
             let drift = desired::repair(&leader.object, source, spec, ctx.version);
             let drift = drift.filter(|_| valid);
@@ -140,6 +153,12 @@ impl Case<'_> {
             valid,
         }
         .readiness();
+        let stays = unread.is_some();
+        if let Some((known, message)) = unread {
+            let message = format!("{message}; {}", state.message);
+            let ready = known && routed.is_some();
+            state = Readiness { ready, reason: Reason::Unreadable, message };
+        }
         if let Some(blocked) = unpatched {
             state.message = format!("{}; {}", state.message, blocked.message);
         }
@@ -147,7 +166,7 @@ impl Case<'_> {
         let settings = valid.then(|| spec::settings_json(spec));
         let name = routed.as_ref().map(|r| r.name.as_str());
         let mirror = mirror::wanted(leader, &truth, name, &state, settings, ctx.now);
-        if !mirror::says(&leader.object, &mirror) {
+        if known && !mirror::says(&leader.object, &mirror) {
             let notices = mirror::notices(leader, &truth, &state);
             // With its version: a late writer must not take the epoch back.
             let target = Target::as_seen(&leader.object);
@@ -155,8 +174,11 @@ impl Case<'_> {
         }
         // The leader Service that is asked for is served first; the report is about that one.
         if routing.report.is_none() {
-            routing.report =
-                Some(report(&choice, &truth, &present, routed.as_ref(), &state, &missing));
+            let mut report = report(&choice, &truth, &present, routed.as_ref(), &state, &missing);
+            if stays && state.ready {
+                report.leader_since = truth.switched_at;
+            }
+            routing.report = Some(report);
             routing.missing_ports = missing;
             routing.choice = Some(choice);
         }
@@ -282,7 +304,7 @@ impl Strangers {
             names
         };
         let here = |s: &Slice| *s.service == *leader.name();
-        let stranger = |s: &Slice| !(here(s) && s.is_ours(leader));
+        let stranger = |s: &Slice| s.unreadable.is_none() && !(here(s) && s.is_ours(leader));
         let ours = [Family::V4, Family::V6].map(|f| slice_name(leader.name(), f));
         Self {
             tied: names(&|s| here(s) && s.tied && stranger(s) && !s.deleting),
@@ -293,6 +315,36 @@ impl Strangers {
     fn hold(&self, name: &str) -> bool {
         self.holders.iter().any(|held| held == name)
     }
+}
+
+/// Why the slices must stay as they are: one of them cannot be read, or nothing is known of the pod
+/// that leads. With it, whether they can still be taken to route.
+fn unreadable(
+    snapshot: &Snapshot,
+    leader: &Leader,
+    incumbent: Option<&Incumbent>,
+) -> Option<(bool, String)> {
+    let mut slices = snapshot.slices.iter().filter(|s| *s.service == *leader.name());
+    if let Some((slice, error)) = slices.find_map(|s| Some((s, s.unreadable.as_ref()?))) {
+        return Some((
+            false,
+            format!(
+                "EndpointSlice {} cannot be read ({error}) and is left as it is; correct that field, \
+                 or delete the EndpointSlice to have it made anew",
+                slice.name
+            ),
+        ));
+    }
+    let mut pods = snapshot.pods.iter().chain(&snapshot.deselected);
+    let pod = pods.find(|p| incumbent.is_some_and(|i| *i.uid == *p.uid) && p.unjudged())?;
+    Some((
+        true,
+        format!(
+            "the leading pod {} cannot be read, so it stays the leader; correct it, or delete it to \
+             have another one lead",
+            pod.name
+        ),
+    ))
 }
 
 /// What was found of a leader Service, for its condition.

@@ -571,7 +571,7 @@ impl Wanted<'_> {
 
 /// The write that takes every endpoint out of a slice of ours; `None` when it has none.
 pub fn emptied(slice: &Slice, marks: Marks, ctx: &Context<'_>) -> Option<Next> {
-    let object = slice.object.as_deref()?;
+    let object = slice.object.as_deref().filter(|_| slice.unreadable.is_none())?;
     object.endpoints.as_ref().filter(|e| !e.is_empty())?;
     let mut emptied = object.clone();
     emptied.endpoints = Some(Vec::new());

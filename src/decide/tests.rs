@@ -9,6 +9,7 @@ mod ownership;
 mod protocol;
 mod published;
 mod told;
+mod unreadable;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

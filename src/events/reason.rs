@@ -47,11 +47,13 @@ pub enum Reason {
     WriteRefused,
     /// What was written is changed back each time.
     WriteUndone,
+    /// An object cannot be read: what exists stays.
+    Unreadable,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::InvalidService,
         Self::NoPodsFound,
         Self::NoReadyPods,
@@ -74,6 +76,7 @@ impl Reason {
         Self::RangeExhausted,
         Self::WriteRefused,
         Self::WriteUndone,
+        Self::Unreadable,
     ];
 
     /// A write is refused or undone, and tried again with growing pauses.
@@ -115,6 +118,7 @@ impl Reason {
             Self::RangeExhausted => "RangeExhausted",
             Self::WriteRefused => "WriteRefused",
             Self::WriteUndone => "WriteUndone",
+            Self::Unreadable => "Unreadable",
         }
     }
 
@@ -142,7 +146,8 @@ impl Reason {
             | Self::RefusedByWebhook
             | Self::RangeExhausted
             | Self::WriteRefused
-            | Self::WriteUndone => "Warning",
+            | Self::WriteUndone
+            | Self::Unreadable => "Warning",
         }
     }
 
@@ -166,7 +171,8 @@ impl Reason {
             | Self::RefusedByWebhook
             | Self::RangeExhausted
             | Self::WriteRefused
-            | Self::WriteUndone => "Reconcile",
+            | Self::WriteUndone
+            | Self::Unreadable => "Reconcile",
         }
     }
 }

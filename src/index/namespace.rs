@@ -83,6 +83,9 @@ impl Namespace {
 
     /// The sources a change of this Service concerns.
     fn touch(&self, name: &Arc<str>, entry: &Entry, dirty: &mut Names) {
+        if entry.unreadable.is_some() && entry.leader().is_none() {
+            dirty.insert(name.clone());
+        }
         match &entry.role {
             Role::Source(_) => _ = dirty.insert(name.clone()),
             Role::Leader(leader) => {
@@ -297,10 +300,12 @@ impl Namespace {
         self.leaders.keys()
     }
 
-    /// True when a source here needs its pods: enabled, or invalid with a leader of before.
+    /// True when a source here needs its pods: enabled, or invalid or unreadable with a leader of
+    /// before.
     pub(super) fn needs_pods(&self) -> bool {
         self.services.iter().any(|(name, e)| {
-            e.spec().is_some() || (e.source().is_some() && self.leaders.contains_key(name))
+            let judged = e.source().is_some() || e.unreadable.is_some();
+            e.spec().is_some() || (judged && self.leaders.contains_key(name))
         })
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
 
+use crate::decode::{Decoded, Unreadable};
 use crate::keys;
 use crate::version::Rv;
 
@@ -72,6 +73,17 @@ pub struct Revision {
     pub hash: Box<str>,
 }
 
+/// How much of a pod is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It was read.
+    Now,
+    /// It cannot be read any longer: this is its last known state.
+    Before,
+    /// It was never read: only its metadata are known.
+    Nothing,
+}
+
 /// A trimmed pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
@@ -103,6 +115,8 @@ pub struct Pod {
     pub ports: Box<[NamedPort]>,
     /// Workload and revision, for pods that have one.
     pub revision: Option<Revision>,
+    /// How much of this is known.
+    pub known: Known,
 }
 
 /// A trimmed pod and its namespace.
@@ -118,6 +132,14 @@ impl Placed {
     /// Trims a pod; `None` when it has no namespace, name or uid, which no API server sends.
     pub fn trim(pod: &core::Pod) -> Option<Self> {
         Some(Self { namespace: pod.metadata.namespace.as_deref()?.into(), pod: Pod::trim(pod)? })
+    }
+
+    /// Trims a pod that may be one that cannot be read.
+    pub fn trim_decoded(pod: Decoded<core::Pod>) -> Option<Decoded<Self>> {
+        match pod {
+            Decoded::Object(pod) => Self::trim(&pod).map(Decoded::Object),
+            Decoded::Unreadable(pod) => Some(Decoded::Unreadable(pod)),
+        }
     }
 }
 
@@ -148,7 +170,32 @@ impl Pod {
             host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
             ports: spec.map(named_ports).unwrap_or_default(),
             revision: revision(meta),
+            known: Known::Now,
         })
+    }
+
+    /// What is known of a pod that cannot be read: what was known before, where it is the same pod;
+    /// else what its metadata say. `None` for one without a name.
+    pub fn unreadable(known: Option<&Self>, found: &Unreadable) -> Option<Self> {
+        let meta = &found.metadata;
+        let same = known.filter(|k| meta.uid.as_deref().is_none_or(|uid| *k.uid == *uid));
+        let Some(before) = same else {
+            let metadata = core::Pod { metadata: meta.clone(), ..core::Pod::default() };
+            return Some(Self { known: Known::Nothing, ..Self::trim(&metadata)? });
+        };
+        let known = if before.known == Known::Nothing { Known::Nothing } else { Known::Before };
+        Some(Self {
+            version: Rv::of(meta),
+            // That is known, whatever else is not.
+            deletion_asked: deletion_asked(meta).or(before.deletion_asked),
+            known,
+            ..before.clone()
+        })
+    }
+
+    /// Nothing says whether this pod takes traffic: what routes to it must stay as it is.
+    pub fn unjudged(&self) -> bool {
+        self.known == Known::Nothing && !self.terminating()
     }
 
     /// The pod's address of a family.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 
 use super::evidence::{self, controller};
+use crate::decode::Unreadable;
 use crate::keys::{self, status};
 use crate::names::NameRule;
 use crate::spec::owner::is_service;
@@ -25,12 +26,14 @@ pub struct Entry {
     pub version: Rv,
     /// What it is to zen-lead.
     pub role: Role,
+    /// Why it cannot be read any longer, where that is so: the rest is what was known before.
+    pub unreadable: Option<Arc<str>>,
 }
 
 /// What a Service is to zen-lead.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Role {
-    /// Nothing: no key of ours. Only its name is taken.
+    /// Nothing: no key of ours, or never read. Only its name is taken.
     Plain,
     /// It carries our annotations, or a condition of ours that may have to go.
     Source(Arc<Source>),
@@ -61,6 +64,8 @@ pub struct Leader {
     pub owned_by_others: bool,
     /// It carries an annotation that only zen-lead writes.
     pub stamped: bool,
+    /// Why it cannot be read any longer, where that is so.
+    pub unreadable: Option<Arc<str>>,
 }
 
 /// The Service that is the controller owner of another one.
@@ -82,7 +87,31 @@ impl Entry {
             annotations.remove(DROPPED);
         }
         let role = classify(object, names);
-        Some(Self { uid, version, role })
+        Some(Self { uid, version, role, unreadable: None })
+    }
+
+    /// What is known of a Service that cannot be read: what was known before, where it is the same
+    /// object; else what its metadata say. A uid that cannot be read is taken to be the known one.
+    pub fn unreadable(known: Option<&Self>, found: &Unreadable, names: NameRule) -> Self {
+        let meta = &found.metadata;
+        let version = Rv::of(meta);
+        let same = known.filter(|k| meta.uid.as_deref().is_none_or(|uid| *k.uid == *uid));
+        let (uid, mut role) = if let Some(known) = same {
+            (known.uid.clone(), known.role.clone())
+        } else {
+            let object = core::Service { metadata: meta.clone(), ..core::Service::default() };
+            let role = match classify(object, names) {
+                Role::Leader(leader) => Role::Leader(leader),
+                // What it asks for is not known.
+                _ => Role::Plain,
+            };
+            (meta.uid.as_deref().unwrap_or_default().into(), role)
+        };
+        let error = Some(Arc::from(&*found.error));
+        if let Role::Leader(leader) = &mut role {
+            Arc::make_mut(leader).unreadable.clone_from(&error);
+        }
+        Self { uid, version, role, unreadable: error }
     }
 
     /// The settings, where this is an enabled, valid source.
@@ -156,7 +185,7 @@ impl Leader {
             return Err(Box::new(object));
         }
         let owned_by_others = controller.is_some() && owner.is_none();
-        Ok(Self { object, label, owner, owned_by_others, stamped })
+        Ok(Self { object, label, owner, owned_by_others, stamped, unreadable: None })
     }
 
     /// True when zen-lead provably made it for this source (docs/decisions/evidence.md): the controller

@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use super::evidence;
 use super::pod::Family;
 use super::service::Leader;
+use crate::decode::Unreadable;
 use crate::keys::{self, status};
 use crate::version::{Marks, Rv};
 
@@ -38,6 +39,9 @@ pub struct Slice {
     pub deleting: bool,
     /// The object itself; kept for slices that zen-lead may have written (one endpoint each).
     pub object: Option<Arc<EndpointSlice>>,
+    /// Why a slice that may be ours cannot be read any longer, where that is so: the rest is what was
+    /// known before.
+    pub unreadable: Option<Arc<str>>,
 }
 
 /// What a slice of ours says: the truth about who leads.
@@ -90,6 +94,39 @@ impl Slice {
             owner_uid: controller_uid(meta).map(Arc::from),
             deleting: meta.deletion_timestamp.is_some(),
             object: ours.then(|| Arc::new(slice)),
+            unreadable: None,
+        })
+    }
+
+    /// What is known of a slice that cannot be read: what was known before, where it is the same
+    /// object; else what its metadata say. Ours are known by their names as well. `None` for one that
+    /// belongs to no Service.
+    pub fn unreadable(known: Option<&Self>, found: &Unreadable) -> Option<Self> {
+        let meta = &found.metadata;
+        let (version, error) = (Rv::of(meta), Some(Arc::from(&*found.error)));
+        let same = known.filter(|k| meta.uid.as_deref().is_none_or(|uid| *k.uid == *uid));
+        if let Some(known) = same {
+            return Some(Self { version, unreadable: error, ..known.clone() });
+        }
+        let name = meta.name.as_deref()?;
+        let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key)).map(|v| &**v);
+        let writer = label(keys::kubernetes::SLICE_MANAGED_BY);
+        let foreign = writer.is_some_and(|by| by != keys::MANAGER);
+        let labelled = label(keys::kubernetes::SERVICE_NAME);
+        let service = labelled.or_else(|| evidence::leader_of_slice_name(name))?;
+        Some(Self {
+            name: name.into(),
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            version,
+            service: service.into(),
+            tied: labelled.is_some(),
+            managed: writer == Some(keys::MANAGER),
+            stamped: evidence::is_stamped(meta),
+            owner_uid: controller_uid(meta).map(Arc::from),
+            deleting: meta.deletion_timestamp.is_some(),
+            object: None,
+            // Of others' slices no more is ever read.
+            unreadable: error.filter(|_| !foreign),
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Index;
 use super::namespace::{Namespace, created};
-use super::pod::Pod;
+use super::pod::{Known, Pod};
 use super::service::{Entry, Leader, Role, Source};
 use super::slice::Slice;
 use crate::names::{NameRule, ServiceKey};
@@ -22,6 +22,13 @@ pub enum SourceState {
     Plain {
         /// Its uid.
         uid: Arc<str>,
+    },
+    /// It exists, and what it asks for cannot be read.
+    Unreadable {
+        /// Its uid; empty where that cannot be read either.
+        uid: Arc<str>,
+        /// What cannot be read, and why.
+        error: Arc<str>,
     },
     /// It carries our annotations.
     Judged {
@@ -41,6 +48,11 @@ pub enum Holder {
     Stranger {
         /// Its uid.
         uid: Arc<str>,
+    },
+    /// A Service that cannot be read.
+    Unreadable {
+        /// What cannot be read, and why.
+        error: Arc<str>,
     },
     /// A Service with our label, of this or of another source.
     Leader(Arc<Leader>),
@@ -202,9 +214,38 @@ fn followed(ns: &Namespace, source: &str) -> Followed {
     Followed { source: source_state(ns.service(source)), leaders, slices }
 }
 
+impl Snapshot {
+    /// Everything in here that cannot be read, in a line each: what it is, and why.
+    pub fn unreadable(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let SourceState::Unreadable { error, .. } = &self.source {
+            lines.push(format!("Service {}: {error}", self.key.name));
+        }
+        if let Holder::Unreadable { error } = &self.holder {
+            lines.push(format!("the Service that has the name of the leader Service: {error}"));
+        }
+        for leader in &self.leaders {
+            let error = leader.unreadable.iter();
+            lines.extend(error.map(|error| format!("leader Service {}: {error}", leader.name())));
+        }
+        for slice in &self.slices {
+            let error = slice.unreadable.iter();
+            lines.extend(error.map(|error| format!("EndpointSlice {}: {error}", slice.name)));
+        }
+        let pods = self.pods.iter().chain(&self.deselected);
+        for pod in pods.filter(|p| p.known != Known::Now) {
+            lines.push(format!("pod {}", pod.name));
+        }
+        lines
+    }
+}
+
 fn source_state(entry: Option<&Entry>) -> SourceState {
     match entry {
         None => SourceState::Absent,
+        Some(Entry { uid, unreadable: Some(error), .. }) => {
+            SourceState::Unreadable { uid: uid.clone(), error: error.clone() }
+        }
         Some(Entry { uid, role: Role::Source(source), .. }) => {
             SourceState::Judged { uid: uid.clone(), source: source.clone() }
         }
@@ -216,6 +257,7 @@ fn holder(entry: Option<&Entry>) -> Holder {
     match entry {
         None => Holder::Free,
         Some(Entry { role: Role::Leader(leader), .. }) => Holder::Leader(leader.clone()),
+        Some(Entry { unreadable: Some(error), .. }) => Holder::Unreadable { error: error.clone() },
         Some(entry) => Holder::Stranger { uid: entry.uid.clone() },
     }
 }

@@ -4,6 +4,7 @@ mod bounds;
 mod evidence;
 mod own_writes;
 mod sizes;
+mod unreadable;
 mod versions;
 
 use k8s_openapi::api::core::v1::Pod as RawPod;

@@ -11,6 +11,7 @@ use super::{Reconciler, words};
 use crate::apply::Applied;
 use crate::decide::slices::SliceWrite;
 use crate::decide::{Blocked, Step, StepKind};
+use crate::decode::Decoded;
 use crate::events::Reason;
 use crate::index::service::own_conditions;
 use crate::index::{Snapshot, SourceState};
@@ -267,21 +268,25 @@ fn conditions(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
     services.flat_map(own_conditions).map(|c| &*c.message)
 }
 
-/// Whether the answer to a write has what was written.
+/// Whether the answer to a write has what was written. One that cannot be read says nothing.
 fn lasts(step: &Step, applied: &Applied) -> bool {
     match (step, applied) {
-        (Step::Slice(next), Applied::Slice(answer)) => match &next.write {
-            SliceWrite::Create(s) | SliceWrite::Replace(s) => {
+        (Step::Slice(next), Applied::Slice(answer)) => match (&next.write, &**answer) {
+            (SliceWrite::Create(s) | SliceWrite::Replace(s), Decoded::Object(answer)) => {
                 let (endpoints, ports) = (&answer.endpoints, &answer.ports);
                 carries(&json!(endpoints), &json!(s.endpoints))
                     && carries(&json!(ports), &json!(s.ports))
             }
-            SliceWrite::Delete { .. } => true,
+            _ => true,
         },
-        (Step::PatchLeader(_, patch), Applied::Service(answer)) => carries(&json!(answer), patch),
-        (Step::CreateLeader(service), Applied::Service(answer)) => {
-            carries(&json!(answer.spec), &json!(service.spec))
-        }
+        (Step::PatchLeader(_, patch), Applied::Service(answer)) => match &**answer {
+            Decoded::Object(answer) => carries(&json!(answer), patch),
+            Decoded::Unreadable(_) => true,
+        },
+        (Step::CreateLeader(service), Applied::Service(answer)) => match &**answer {
+            Decoded::Object(answer) => carries(&json!(answer.spec), &json!(service.spec)),
+            Decoded::Unreadable(_) => true,
+        },
         _ => true,
     }
 }

@@ -117,6 +117,9 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
             return Some(End::Relist(Restart::History));
         }
         *version = written;
+        if let Some(error) = object.unreadable().filter(|_| !deleted) {
+            self.malformed(&error);
+        }
         let kept = self.sink.trim(object);
         if deleted {
             self.sink.delete(kept, written);

@@ -17,6 +17,9 @@ use crate::clock::{Clock, monotonic};
 use crate::retry;
 use crate::testing::{FakeApi, Fault};
 
+/// Read strictly: what is lenient is tested in `decode`.
+impl Watched for ConfigMap {}
+
 const MAPS: &str = "/api/v1/namespaces/n/configmaps";
 
 /// Keeps name and value of each object, and the story of what it was told.

@@ -13,6 +13,7 @@ use tracing::{debug, info};
 
 use super::{Feed, Inner};
 use crate::clock;
+use crate::decode::Decoded;
 use crate::index::pod::Placed;
 use crate::index::{Dirty, Index};
 use crate::supervise::Passing;
@@ -129,8 +130,8 @@ impl Inner {
 
     fn watch_pods(&self, namespace: Option<Arc<str>>) -> PodWatch {
         let api = match &namespace {
-            Some(namespace) => Api::<Pod>::namespaced(self.client.clone(), namespace),
-            None => Api::<Pod>::all(self.client.clone()),
+            Some(namespace) => Api::<Decoded<Pod>>::namespaced(self.client.clone(), namespace),
+            None => Api::<Decoded<Pod>>::all(self.client.clone()),
         };
         let feed = Feed {
             index: self.index.clone(),
@@ -184,14 +185,14 @@ impl PodSink {
     }
 }
 
-impl Sink<Pod> for PodSink {
-    type Kept = Option<Placed>;
+impl Sink<Decoded<Pod>> for PodSink {
+    type Kept = Option<Decoded<Placed>>;
 
-    fn trim(&self, object: Pod) -> Option<Placed> {
-        Placed::trim(&object)
+    fn trim(&self, object: Decoded<Pod>) -> Self::Kept {
+        Placed::trim_decoded(object)
     }
 
-    fn reset(&self, objects: Vec<Option<Placed>>, version: Rv) {
+    fn reset(&self, objects: Vec<Self::Kept>, version: Rv) {
         let pods = objects.into_iter().flatten().collect();
         let scope = self.scope.as_deref();
         self.feed(|index| index.reset_trimmed_pods(scope, pods, version));
@@ -199,7 +200,7 @@ impl Sink<Pod> for PodSink {
         self.feed.scope.notify_one();
     }
 
-    fn apply(&self, object: Option<Placed>, version: Rv) {
+    fn apply(&self, object: Self::Kept, version: Rv) {
         self.feed(|index| {
             let dirty = object.map(|pod| index.apply_trimmed_pod(pod)).unwrap_or_default();
             index.pods_heard(self.scope.as_deref(), version);
@@ -207,7 +208,7 @@ impl Sink<Pod> for PodSink {
         });
     }
 
-    fn delete(&self, object: Option<Placed>, version: Rv) {
+    fn delete(&self, object: Self::Kept, version: Rv) {
         self.feed(|index| {
             let dirty = object.map(|pod| index.delete_trimmed_pod(&pod)).unwrap_or_default();
             index.pods_heard(self.scope.as_deref(), version);

@@ -7,6 +7,7 @@ use kube::Resource;
 use parking_lot::Mutex;
 use tracing::info;
 
+use crate::decode::Decoded;
 use crate::reconcile::Replicas;
 use crate::replica;
 use crate::version::Rv;
@@ -55,20 +56,28 @@ fn ready_pods(slice: &EndpointSlice) -> Vec<String> {
     ready.filter_map(|e| e.target_ref.as_ref()?.name.clone()).collect()
 }
 
-impl Sink<EndpointSlice> for ReplicaSink {
-    type Kept = (String, Vec<String>);
+impl Sink<Decoded<EndpointSlice>> for ReplicaSink {
+    /// Name and ready pods; those of before, where they cannot be read.
+    type Kept = (String, Option<Vec<String>>);
 
-    fn trim(&self, object: EndpointSlice) -> Self::Kept {
-        let pods = ready_pods(&object);
-        (object.meta().name.clone().unwrap_or_default(), pods)
+    fn trim(&self, object: Decoded<EndpointSlice>) -> Self::Kept {
+        let name = object.meta().name.clone().unwrap_or_default();
+        (name, object.object().as_ref().map(ready_pods))
     }
 
     fn reset(&self, objects: Vec<Self::Kept>, _: Rv) {
-        self.change(|slices| *slices = objects.into_iter().collect());
+        self.change(|slices| {
+            let mut before = std::mem::take(slices);
+            let now = objects.into_iter().map(|(name, pods)| {
+                let pods = pods.or_else(|| before.remove(&name)).unwrap_or_default();
+                (name, pods)
+            });
+            slices.extend(now);
+        });
     }
 
     fn apply(&self, (name, pods): Self::Kept, _: Rv) {
-        self.change(|slices| _ = slices.insert(name, pods));
+        self.change(|slices| _ = pods.map(|pods| slices.insert(name, pods)));
     }
 
     fn delete(&self, (name, _): Self::Kept, _: Rv) {

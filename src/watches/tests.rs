@@ -67,11 +67,16 @@ fn a_change_of_the_ready_replicas_has_all_looked_at_where_a_newer_version_may_be
     let names = |all: &[&str]| all.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
     let mut seen = Vec::new();
     for listed in [&["a"][..], &["a", "c"], &["a", "b", "c"], &["b", "c"]] {
-        sink.apply(("s".into(), names(listed)), Rv::default());
+        sink.apply(("s".into(), Some(names(listed))), Rv::default());
         seen.push(looked.load(Ordering::Relaxed));
         assert_eq!(*replicas.read(), names(listed));
     }
     assert_eq!(seen, [0, 0, 1, 2], "two others come, this one comes, another goes");
+    // A slice that cannot be read any longer leaves the replicas as they were.
+    sink.apply(("s".into(), None), Rv::default());
+    assert_eq!(*replicas.read(), names(&["b", "c"]));
+    sink.reset(vec![("s".into(), None), ("t".into(), None)], Rv::default());
+    assert_eq!(*replicas.read(), names(&["b", "c"]));
 }
 
 // A worker may look at a Service after the list is in and before its watch says Live; it then waits.
@@ -110,13 +115,13 @@ async fn a_watch_that_was_ended_brings_nothing_back() {
     let sink = pod_sink(&feed, Some("passing"));
     let mut object = pod("a").version(5);
     object.metadata.namespace = Some("passing".to_owned());
-    sink.reset(vec![Placed::trim(&object)], Rv(5));
+    sink.reset(vec![Placed::trim_decoded(object.clone().into())], Rv(5));
     assert_eq!(feed.index.read().sizes().pods, before.pods + 1);
     sink.ended.store(true, std::sync::atomic::Ordering::SeqCst);
     feed.index.write().drop_pods(Some("passing"));
     assert_eq!(feed.index.read().sizes(), before);
-    sink.apply(Placed::trim(&object.clone().version(6)), Rv(6));
-    sink.reset(vec![Placed::trim(&object)], Rv(7));
+    sink.apply(Placed::trim_decoded(object.clone().version(6).into()), Rv(6));
+    sink.reset(vec![Placed::trim_decoded(object.clone().into())], Rv(7));
     sink.heard(Rv(8));
     assert_eq!(feed.index.read().sizes(), before);
 }

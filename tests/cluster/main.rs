@@ -19,6 +19,7 @@ mod admission;
 mod bad_services;
 mod certificates;
 mod churn;
+mod clumsy;
 mod commands;
 mod conflicts;
 mod crash;
@@ -29,6 +30,7 @@ mod families;
 mod faults;
 mod fields;
 mod first_leader;
+mod inputs;
 mod invalid;
 mod lifecycle;
 mod limits;
@@ -49,6 +51,7 @@ mod support;
 mod timing;
 mod tracing;
 mod unreachable;
+mod unreadable;
 
 use std::process::ExitCode;
 
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         bad_services::tests(),
         invalid::tests(),
         observability::tests(),
+        inputs::tests(),
     ];
     // Each of these ends or stops replicas, so it has the cluster to itself.
     let alone = [
@@ -88,11 +92,14 @@ fn main() -> ExitCode {
         tracing::tests(),
         limits::tests(),
         replicas::tests(),
+        unreadable::tests(),
         crash::tests(),
         rest::tests(),
         churn::tests(),
         dry_run::tests(),
         abuse::tests(),
+        inputs::alone(),
+        clumsy::tests(),
         // Last: it judges the calls of the whole run.
         rights::tests(),
     ];

@@ -137,7 +137,9 @@ impl Ledger {
         self.writes += 1;
         let (uid, source) = match &view.source {
             SourceState::Absent => (String::new(), None),
-            SourceState::Plain { uid } => (uid.to_string(), None),
+            SourceState::Plain { uid } | SourceState::Unreadable { uid, .. } => {
+                (uid.to_string(), None)
+            }
             SourceState::Judged { uid, source } => (uid.to_string(), Some(&source.object)),
         };
         let key = &*view.key.name;
@@ -276,8 +278,9 @@ impl Ledger {
         } else if is_lock && !by_hand {
             // A slice made after one was removed by hand cannot be compared and swapped with it; the
             // next decision sees the mirror ahead of it and renews its epoch.
-            let mirrored =
-                before.services.get(&service).map(|s| number(&s.metadata, status::LEADER_EPOCH));
+            let owner = new.metadata.owner_references.iter().flatten().next().map(|o| &o.uid);
+            let leader = before.services.get(&service).filter(|s| Some(&s.id()) == owner);
+            let mirrored = leader.map(|s| number(&s.metadata, status::LEADER_EPOCH));
             if mirrored.is_some_and(|m| epoch(new) < m) {
                 return bad("epochs only grow", told());
             }

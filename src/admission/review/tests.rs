@@ -1,6 +1,7 @@
 //! Whole reviews: bodies in, answers out, as the API server sends and reads them.
 
 mod at_once;
+mod conditions;
 mod refused;
 
 use std::collections::BTreeMap;
@@ -315,7 +316,7 @@ fn bodies_that_are_no_reviews_are_errors_that_say_why() {
         (
             &with(good.clone(), "/request/object/spec/ports", "x".into()).to_string(),
             "bad_object",
-            r#"the request "4b7a" has an object that is not a readable Service: invalid type: string "x", expected a sequence at line 1 column "#,
+            r#"the request "4b7a" has an object that is not a readable Service: spec.ports: expected a list, found a text"#,
         ),
         (
             &megabyte,

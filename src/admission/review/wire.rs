@@ -2,14 +2,13 @@
 //!
 //! From k8s.io/api/admission/v1 and k8s.io/apimachinery meta/v1 (Status). No judging, no limits.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::api::core::v1::Service;
 use serde::{Deserialize, Serialize};
 
 use super::Verb;
+use crate::decode::Decoded;
 use crate::spec::Violation;
 
 /// First reading: everything but the objects, which are skipped.
@@ -54,46 +53,13 @@ pub(super) struct ReviewedObjects {
     pub(super) request: Objects,
 }
 
-/// The object after and before.
+/// The object after and before, as far as it is needed. Everything else is skipped, above all
+/// managedFields: as objects they take a hundred times their size.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Objects {
-    pub(super) object: Option<Reviewed>,
-    pub(super) old_object: Option<Reviewed>,
-}
-
-/// A Service, as far as it is judged. Everything else is skipped, above all managedFields: as objects
-/// they take a hundred times their size.
-#[derive(Deserialize)]
-pub(super) struct Reviewed {
-    metadata: Option<Metadata>,
-    spec: Option<ServiceSpec>,
-}
-
-/// Its metadata, as far as they are judged.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: Option<String>,
-    generate_name: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-    deletion_timestamp: Option<Time>,
-}
-
-impl From<Reviewed> for Service {
-    fn from(reviewed: Reviewed) -> Self {
-        let metadata = reviewed.metadata.unwrap_or_default();
-        let metadata = ObjectMeta {
-            name: metadata.name,
-            generate_name: metadata.generate_name,
-            labels: metadata.labels,
-            annotations: metadata.annotations,
-            deletion_timestamp: metadata.deletion_timestamp,
-            ..ObjectMeta::default()
-        };
-        Self { metadata, spec: reviewed.spec, status: None }
-    }
+    pub(super) object: Option<Decoded<Service>>,
+    pub(super) old_object: Option<Decoded<Service>>,
 }
 
 /// The answer.

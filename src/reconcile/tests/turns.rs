@@ -1,5 +1,6 @@
 //! Making many leader Services: some at a time, each of them in the end, and nobody served waits.
 
+use k8s_openapi::api::core::v1::Service;
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
@@ -151,7 +152,7 @@ fn sync_both(worker: &Reconciler, api: &FakeApi) {
         for (resource, kind) in [("services", 0), ("pods", 1)] {
             for object in api.all(&format!("/api/v1/namespaces/{namespace}/{resource}")) {
                 _ = if kind == 0 {
-                    index.apply_service(serde_json::from_value(object).unwrap())
+                    index.apply_service(serde_json::from_value::<Service>(object).unwrap())
                 } else {
                     index.apply_pod(&serde_json::from_value(object).unwrap())
                 };

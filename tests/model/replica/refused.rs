@@ -18,7 +18,9 @@ const LONGEST: SignedDuration = SignedDuration::from_secs(60);
 fn uid(view: &Snapshot) -> Option<String> {
     match &view.source {
         SourceState::Absent => None,
-        SourceState::Plain { uid } | SourceState::Judged { uid, .. } => Some(uid.to_string()),
+        SourceState::Plain { uid }
+        | SourceState::Judged { uid, .. }
+        | SourceState::Unreadable { uid, .. } => Some(uid.to_string()),
     }
 }
 

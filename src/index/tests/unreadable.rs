@@ -1,0 +1,129 @@
+//! Objects that cannot be read: they are not absent, and what was known of them stays.
+
+use super::super::pod::Known;
+use super::super::snapshot::Holder;
+use super::*;
+
+fn hidden<K: Resource>(object: &K) -> Decoded<K> {
+    Decoded::unreadable(object.meta().clone(), "spec: wrong".into())
+}
+
+fn source(version: u64) -> Service {
+    service("web").enabled().version(version)
+}
+
+fn unreadable(index: &Index) -> SourceState {
+    let source = index.snapshot(&key("web")).source;
+    assert!(matches!(source, SourceState::Unreadable { .. }), "{source:?}");
+    source
+}
+
+#[test]
+fn a_service_in_a_list_that_cannot_be_read_is_kept_as_it_was() {
+    let mut index = with_pods(&[pod("a")]);
+    let dirty = index.reset_decoded_services(vec![hidden(&source(12))], Rv(12));
+    assert_eq!(dirty, keys(&["web"]));
+    let want = SourceState::Unreadable { uid: "uid-web".into(), error: "spec: wrong".into() };
+    assert_eq!(unreadable(&index), want);
+    assert_eq!(members(&index, "web"), ["a"], "its selector is known");
+    assert!(index.needs_pods(NAMESPACE));
+    assert_eq!(index.snapshot(&key("web")).unreadable(), ["Service web: spec: wrong"]);
+    // Again the same: nothing has changed.
+    assert_eq!(index.apply_service(hidden(&source(12))), Dirty::new());
+    assert_eq!(index.apply_service(source(13)), keys(&["web"]));
+    assert!(matches!(index.snapshot(&key("web")).source, SourceState::Judged { .. }));
+    index.apply_service(hidden(&source(14)));
+    assert_eq!(index.delete_service(&hidden(&source(15))), keys(&["web"]));
+    assert_eq!(index.snapshot(&key("web")).source, SourceState::Absent, "deleted is deleted");
+}
+
+#[test]
+fn a_service_that_was_never_read_has_its_name_and_needs_the_pods_of_its_leader() {
+    let mut index = empty();
+    index.apply_service(service("web-leader").leading("web", "uid-web"));
+    assert!(!index.needs_pods(NAMESPACE));
+    assert_eq!(index.apply_service(hidden(&source(3))), keys(&["web"]));
+    unreadable(&index);
+    assert!(index.needs_pods(NAMESPACE));
+    let other = service("api").enabled().set("leader-service-name", "web");
+    index.apply_service(other);
+    let holder = index.snapshot(&key("api")).holder;
+    assert_eq!(holder, Holder::Unreadable { error: "spec: wrong".into() });
+    // Another object of the name: nothing is known of it.
+    index.apply_service(source(5));
+    index.apply_service(hidden(&source(6).uid("another")));
+    assert_eq!(members(&index, "web"), [""; 0]);
+    let nameless = Decoded::unreadable(<_>::default(), "x".into());
+    assert_eq!(index.apply_service(nameless), Dirty::new());
+}
+
+#[test]
+fn a_leader_service_that_cannot_be_read_is_known_by_its_metadata() {
+    for before in [true, false] {
+        let mut index = with_pods(&[pod("a")]);
+        let leader = service("web-leader").leading("web", "uid-web").version(11);
+        if before {
+            index.apply_service(leader.clone());
+        }
+        assert_eq!(index.apply_service(hidden(&leader.version(12))), keys(&["web"]));
+        let snapshot = index.snapshot(&key("web"));
+        let Holder::Leader(found) = &snapshot.holder else { panic!("{:?}", snapshot.holder) };
+        assert!(found.is_ours("web", "uid-web"));
+        assert_eq!(found.unreadable.as_deref(), Some("spec: wrong"));
+        assert_eq!(found.object.spec.is_some(), before);
+        assert_eq!(snapshot.unreadable(), ["leader Service web-leader: spec: wrong"]);
+    }
+}
+
+#[test]
+fn a_slice_that_cannot_be_read_is_kept_and_ours_is_known_by_its_name() {
+    let mut index = with_pods(&[pod("a")]);
+    index.apply_service(service("web-leader").leading("web", "uid-web"));
+    let managed = "endpointslice.kubernetes.io/managed-by";
+    let ours = |version| {
+        foreign_slice("web-leader-zen-lead-ipv4", "web-leader")
+            .label(managed, "zen-lead")
+            .version(version)
+    };
+    index.apply_slice(ours(20));
+    let known = index.snapshot(&key("web")).slices[0].clone();
+    assert_eq!(index.reset_decoded_slices(vec![hidden(&ours(21))], Rv(21)), keys(&["web"]));
+    let slices = index.snapshot(&key("web")).slices;
+    assert_eq!(slices[0].object, known.object);
+    assert_eq!(slices[0].unreadable.as_deref(), Some("spec: wrong"));
+    assert_eq!(index.delete_slice(&hidden(&ours(22))), keys(&["web"]));
+    assert!(index.snapshot(&key("web")).slices.is_empty());
+
+    let mut nameless = ours(23);
+    nameless.metadata.labels = None;
+    assert_eq!(index.apply_slice(hidden(&nameless)), keys(&["web"]));
+    let slices = index.snapshot(&key("web")).slices;
+    assert_eq!(slices[0].unreadable.as_deref(), Some("spec: wrong"));
+    // Of a slice by others no more is read than its metadata.
+    index.apply_slice(hidden(&foreign_slice("s", "web-leader").label(managed, "me").version(24)));
+    let slices = index.snapshot(&key("web")).slices;
+    let other = slices.iter().find(|s| &*s.name == "s").unwrap();
+    assert_eq!(other.unreadable, None);
+}
+
+#[test]
+fn a_pod_that_cannot_be_read_keeps_what_was_known() {
+    let one = |index: &Index| (*index.snapshot(&key("web")).pods[0]).clone();
+    let mut index = with_pods(&[pod("a").ready_for(9).version(5)]);
+    let before = one(&index);
+    let hidden = |pod: &RawPod| {
+        Decoded::<pod::Placed>::unreadable(pod.metadata.clone(), "spec: wrong".into())
+    };
+    let list = vec![hidden(&pod("a").version(11))];
+    assert_eq!(index.reset_trimmed_pods(Some(NAMESPACE), list, Rv(11)), keys(&["web"]));
+    assert_eq!(one(&index), Pod { known: Known::Before, version: Rv(11), ..before.clone() });
+    assert!(!one(&index).unjudged());
+    index.apply_trimmed_pod(hidden(&pod("a").terminating().version(12)));
+    assert!(one(&index).terminating(), "that its metadata say");
+    assert_eq!(index.snapshot(&key("web")).unreadable(), ["pod a"]);
+    index.apply_trimmed_pod(hidden(&pod("a").uid("another").version(13)));
+    assert_eq!(one(&index).known, Known::Nothing);
+    assert!(one(&index).unjudged() && !one(&index).eligible());
+    assert_eq!(index.delete_trimmed_pod(&hidden(&pod("a").version(14))), keys(&["web"]));
+    assert!(members(&index, "web").is_empty());
+}
