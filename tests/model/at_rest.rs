@@ -7,7 +7,7 @@ use zen_lead::keys::{kubernetes, setting, status};
 use crate::checks::{Bad, bad};
 use crate::facts::{
     Asks, asks, has_address, healthy, is_leader_of, is_slice_of, label, leader_name, led_by,
-    ready_since, routed, seconds, selected, sticky, text,
+    number, ready_since, routed, seconds, selected, sticky, text,
 };
 use crate::fixtures::api::{Server, Stored};
 use crate::repaired::repaired;
@@ -153,8 +153,10 @@ fn served(
     if families.len() > 1 && !taken(&follower_name) {
         let same =
             |key| follower.map(|f| text(&f.metadata, key)) == Some(text(&lock.metadata, key));
+        let epoch = follower.map(|f| number(&f.metadata, status::LEADER_EPOCH));
+        let epochs = epoch == Some(number(&lock.metadata, status::LEADER_EPOCH));
         let routes = follower.is_some_and(|f| routed(f) == is);
-        if !routes || !same(status::LEADER_EPOCH) || !same(status::LEADER_POD_UID) {
+        if !routes || !epochs || !same(status::LEADER_POD_UID) {
             return bad(
                 "at rest: the families agree",
                 format!("{:?} beside {:?}", follower.map(|f| &f.metadata), lock.metadata),
