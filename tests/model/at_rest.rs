@@ -7,7 +7,7 @@ use zen_lead::keys::{kubernetes, setting, status};
 use crate::checks::{Bad, bad};
 use crate::facts::{
     Asks, asks, has_address, healthy, is_leader_of, is_slice_of, label, leader_name, led_by,
-    ready_since, routed, seconds, selected, sticky, text,
+    number, ready_since, routed, seconds, selected, sticky, text,
 };
 use crate::fixtures::api::{Server, Stored};
 use crate::repaired::repaired;
@@ -67,7 +67,9 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         let name = slice.name();
         let service = led_by(&name).map_or(tied, str::to_owned);
         let ours = label(&slice.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
-        if ours && !server.services.now.contains_key(&service) {
+        // What was orphaned has no owner to go with; it serves no one, and is taken back by its name.
+        let owned = slice.metadata.owner_references.iter().flatten().next().is_some();
+        if ours && owned && !server.services.now.contains_key(&service) {
             return bad("at rest: no slice without its Service", slice.name());
         }
     }
@@ -151,8 +153,10 @@ fn served(
     if families.len() > 1 && !taken(&follower_name) {
         let same =
             |key| follower.map(|f| text(&f.metadata, key)) == Some(text(&lock.metadata, key));
+        let epoch = follower.map(|f| number(&f.metadata, status::LEADER_EPOCH));
+        let epochs = epoch == Some(number(&lock.metadata, status::LEADER_EPOCH));
         let routes = follower.is_some_and(|f| routed(f) == is);
-        if !routes || !same(status::LEADER_EPOCH) || !same(status::LEADER_POD_UID) {
+        if !routes || !epochs || !same(status::LEADER_POD_UID) {
             return bad(
                 "at rest: the families agree",
                 format!("{:?} beside {:?}", follower.map(|f| &f.metadata), lock.metadata),
@@ -164,7 +168,8 @@ fn served(
     for key in [status::LEADER_EPOCH, status::LEADER_POD_UID, status::LEADER_POD_NAME] {
         // A slice that never had a leader says epoch 0, its mirror nothing.
         let says = |meta| Some(text(meta, key)).filter(|v| v != "0").unwrap_or_default();
-        if says(&leader.metadata) != says(&lock.metadata) {
+        // Where none ever led there is nothing to mirror, and what others wrote stays.
+        if !last.is_empty() && says(&leader.metadata) != says(&lock.metadata) {
             return bad("at rest: the mirror is true", format!("{key}: {:?}", leader.metadata));
         }
     }

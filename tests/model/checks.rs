@@ -16,12 +16,13 @@ use zen_lead::index::snapshot::SourceState;
 use zen_lead::keys::{kubernetes, setting, status};
 use zen_lead::version::Marks;
 
+use crate::clumsy::unreadable;
 use crate::facts::{
     Asks, asks, has_address, healthy, is_leader_of, is_slice_of, label, leader_name, named, number,
     ready_since, routed, seconds, selected, siblings, sticky, text, was_made_for,
 };
 use crate::fixtures::api::{Server, Stored};
-use crate::kept::{fully, kept, leader_of};
+use crate::kept::{fully, kept, leader_of, readable};
 use crate::tell::describe;
 
 /// A property that does not hold: its name, and what was found.
@@ -223,7 +224,8 @@ impl Ledger {
         if named(new).len() > 1 {
             return bad("invariant 1", told());
         }
-        let pods = server.pods.at(reach.pods.0);
+        // A pod that cannot be read is as it was when it could be, and is no successor.
+        let pods = readable(&server.pods, reach.pods.0);
         let by_uid = |uid: &str| pods.values().find(|p| p.id() == uid);
         let seen = |uid: &str| view.pods.iter().any(|p| *p.uid == *uid);
         let family = new.address_type.as_str();
@@ -278,8 +280,9 @@ impl Ledger {
         } else if is_lock && !by_hand {
             // A slice made after one was removed by hand cannot be compared and swapped with it; the
             // next decision sees the mirror ahead of it and renews its epoch.
-            let mirrored =
-                before.services.get(&service).map(|s| number(&s.metadata, status::LEADER_EPOCH));
+            let owner = new.metadata.owner_references.iter().flatten().next().map(|o| &o.uid);
+            let leader = before.services.get(&service).filter(|s| Some(&s.id()) == owner);
+            let mirrored = leader.map(|s| number(&s.metadata, status::LEADER_EPOCH));
             if mirrored.is_some_and(|m| epoch(new) < m) {
                 return bad("epochs only grow", told());
             }
@@ -421,7 +424,11 @@ impl Ledger {
                         p.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Running");
                     selected(p, source) && !finished && p.metadata.deletion_timestamp.is_none()
                 });
-            if !delayed && let Some(successor) = pods.values().find(long_enough) {
+            let unknown =
+                server.pods.at(Marks::parse(&text(&new.metadata, status::DECIDED_AT)).pods.0);
+            let known = |p: &&Pod| unknown.get(&p.name()).is_none_or(|p| !unreadable(&p.metadata));
+            let mut successors = pods.values().filter(long_enough).filter(known);
+            if !delayed && let Some(successor) = successors.next() {
                 return bad("invariant 2", format!("{} was at hand: {}", successor.name(), told()));
             }
         }

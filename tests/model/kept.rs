@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use zen_lead::decide::Step;
-use zen_lead::index::Snapshot;
+use zen_lead::index::{Snapshot, SourceState};
 use zen_lead::keys::{kubernetes, status};
 use zen_lead::version::Marks;
 
@@ -60,7 +60,11 @@ pub fn kept(
     }
     let name = new.name();
     let services = readable(&server.services, reach.services.0);
-    let source = services.get(&*view.key.name);
+    // Answers to its own writes may have shown the writer more than its watch.
+    let source = match &view.source {
+        SourceState::Judged { source, .. } => Some(&source.object),
+        _ => services.get(&*view.key.name),
+    };
     let asking = |s: &&Service| {
         asks(s) == Asks::Leader && sticky(s) && s.metadata.deletion_timestamp.is_none()
     };

@@ -12,7 +12,7 @@ use zen_lead::keys::{CONDITION_LEADER_READY, PREFIX, kubernetes, status};
 use crate::checks::{Bad, Ledger, bad};
 use crate::clumsy::{qualified, unreadable};
 use crate::facts::{
-    Asks, asks, healthy, is_slice_of, label, leads_for, led_by, routed, selected, text,
+    Asks, asks, healthy, is_slice_of, label, leads_for, led_by, named, routed, selected, text,
     was_made_for,
 };
 use crate::fixtures::api::refuse::Write;
@@ -74,7 +74,10 @@ pub fn stand(
         }
     }
     calls(replicas, began)?;
-    if let Some(fight) = replicas.iter().find_map(|r| r.undone(began)) {
+    // Each says the refusal that it met, in its own words, and takes its time.
+    let held = replicas.iter().any(|r| !r.held(server.now).is_empty());
+    let fight = replicas.iter().find_map(|r| r.undone(began));
+    if let Some(fight) = fight.filter(|_| !held) {
         return bad("R-d: replicas do not undo each other", fight);
     }
     reported(server)?;
@@ -147,7 +150,11 @@ pub fn reported(server: &Server) -> Result<(), Bad> {
         let tied =
             |s: &&EndpointSlice| label(&s.metadata, kubernetes::SERVICE_NAME) == leader.name();
         let slices: Vec<_> = server.slices.now.values().filter(tied).collect();
-        let foreign = slices.iter().any(|s| !is_slice_of(s, leader));
+        let beside = |s: &EndpointSlice| named(s).iter().any(|(_, ready)| *ready);
+        let strangers = || slices.iter().filter(|s| !is_slice_of(s, leader));
+        let foreign = strangers().any(|s| s.metadata.deletion_timestamp.is_none());
+        // What hangs in its deletion routes on: either report is true of a part.
+        let hanging = strangers().any(|s| s.metadata.deletion_timestamp.is_some() && beside(s));
         let all: Vec<_> = server
             .slices
             .now
@@ -171,7 +178,7 @@ pub fn reported(server: &Server) -> Result<(), Bad> {
                 let true_ = says == "True" && names == qualified(name);
                 // A pod that cannot lead any longer and is still routed, because its loss is refused.
                 let false_ = says == "False" && names.is_empty();
-                true_ || (!fit && false_)
+                true_ || ((!fit || hanging) && false_)
             }
         };
         if !right {

@@ -2,7 +2,6 @@
 //! step, and for slices for each content, so that another content is tried at once.
 
 use jiff::{SignedDuration, Timestamp};
-use zen_lead::decide::slices::SliceWrite;
 use zen_lead::decide::{Blocked, Step, StepKind};
 use zen_lead::events::Reason;
 
@@ -17,7 +16,6 @@ const LAST: SignedDuration = SignedDuration::from_mins(5);
 /// A step that is held back.
 #[derive(Clone, Debug)]
 struct Held {
-    what: String,
     blocked: Blocked,
     words: &'static str,
     until: Timestamp,
@@ -34,45 +32,9 @@ pub struct Holds {
     doubtful: Option<String>,
 }
 
-/// What a step writes, without what differs each time.
-fn content(step: &Step) -> String {
-    let next = match step {
-        Step::Slice(next) => next,
-        Step::Mirror(target, mirror, _) => {
-            let says: Vec<_> = mirror.conditions.iter().map(|c| (&c.status, &c.message)).collect();
-            return format!("mirror {} {:?} {says:?}", target.name, mirror.annotations);
-        }
-        Step::SourceConditions(_, conditions, _) => {
-            let says: Vec<_> = conditions.iter().map(|c| (&c.status, &c.message)).collect();
-            return format!("source {says:?}");
-        }
-        Step::PatchLeader(target, patch) => return format!("patch {} {patch}", target.name),
-        other => return format!("{:?}", other.kind()),
-    };
-    match &next.write {
-        SliceWrite::Create(slice) => format!("create {:?}", slice.metadata.name),
-        SliceWrite::Delete { name, .. } => format!("delete {name}"),
-        SliceWrite::Replace(slice) => {
-            format!("replace {:?} by {:?} {:?}", slice.metadata.name, slice.endpoints, slice.ports)
-        }
-    }
-}
-
 /// The write and the version it is made on.
 fn over(step: &Step) -> String {
-    let version = match step {
-        Step::Slice(next) => match &next.write {
-            SliceWrite::Replace(slice) => slice.metadata.resource_version.clone(),
-            SliceWrite::Delete { version, .. } => Some(version.clone()),
-            SliceWrite::Create(_) => None,
-        },
-        Step::PatchLeader(target, _)
-        | Step::DeleteLeader(target)
-        | Step::Mirror(target, ..)
-        | Step::SourceConditions(target, ..) => target.version.clone(),
-        Step::CreateLeader(_) => None,
-    };
-    format!("{} over {version:?}", content(step))
+    format!("{:?} {} over {:?}", step.kind(), step.subject(), step.base())
 }
 
 impl Holds {
@@ -86,18 +48,17 @@ impl Holds {
 
     /// Holds the step back, longer each time.
     pub fn hold(&mut self, step: &Step, words: &'static str, reason: Reason, now: Timestamp) {
-        let what = content(step);
-        let before = self.all.iter().position(|h| h.what == what).map(|at| self.all.remove(at));
+        let before = self.all.iter().position(|h| h.blocked.refuses(step));
+        let before = before.map(|at| self.all.remove(at));
         let wait = before.map_or(FIRST, |h| (h.wait * 2).min(LAST));
         let message = format!("{words}; tried again by itself");
-        let only = Some(step.subject());
-        let blocked = Blocked { kind: step.kind(), only, reason, message };
-        self.all.push(Held { what, blocked, words, until: now + wait, wait });
+        let blocked = Blocked { kind: step.kind(), only: Some(step.subject()), reason, message };
+        self.all.push(Held { blocked, words, until: now + wait, wait });
     }
 
     /// The step was carried out; false where that was so too often lately: it is undone each time.
     pub fn succeeded(&mut self, step: &Step, now: Timestamp) -> bool {
-        let what = content(step);
+        let what = format!("{:?} {} {}", step.kind(), step.object(), step.content());
         self.doubtful = None;
         self.done.retain(|(_, _, since)| *since + SHORT > now);
         match self.done.iter_mut().find(|(done, ..)| *done == what) {
@@ -106,7 +67,7 @@ impl Holds {
         }
         let often = self.done.iter().any(|(done, times, _)| *done == what && *times >= UNDONE);
         if !often {
-            self.all.retain(|h| h.what != what);
+            self.all.retain(|h| !h.blocked.refuses(step));
         }
         !often
     }
@@ -117,11 +78,10 @@ impl Holds {
         often.next().map(|(what, ..)| what.as_str())
     }
 
-    /// The hold on this very content.
-    pub fn of(&self, step: &Step, now: Timestamp) -> Option<Blocked> {
-        let what = content(step);
-        let held = self.all.iter().find(|h| h.until > now && h.what == what)?;
-        Some(held.blocked.clone())
+    /// What is held now.
+    pub fn now(&self, now: Timestamp) -> Vec<Blocked> {
+        let held = self.all.iter().filter(|h| h.until > now);
+        held.map(|h| h.blocked.clone()).collect()
     }
 
     /// When the first pause ends.

@@ -1,7 +1,7 @@
 //! What a replica makes of a refusal, and of a success that changes nothing.
 
 use jiff::{SignedDuration, Timestamp};
-use zen_lead::decide::{self, Action, Blocked, Context, Step, StepKind};
+use zen_lead::decide::{Blocked, Step, StepKind};
 use zen_lead::events::Reason;
 use zen_lead::index::Snapshot;
 use zen_lead::index::snapshot::SourceState;
@@ -26,40 +26,21 @@ fn uid(view: &Snapshot) -> Option<String> {
 
 impl Replica {
     /// Steps that are kept back whatever they write.
-    pub(super) fn blocked(&self, key: &ServiceKey, view: &Snapshot) -> Vec<Blocked> {
+    pub(super) fn blocked(
+        &self,
+        key: &ServiceKey,
+        view: &Snapshot,
+        now: Timestamp,
+    ) -> Vec<Blocked> {
         let of = |kind, message: &str| Blocked::all(kind, Reason::Forbidden, message);
         if self.bare.is_some() {
             return vec![of(StepKind::Mirror, "")];
         }
-        let mut blocked = Vec::new();
+        let mut blocked: Vec<_> = self.holds.get(key).map(|h| h.now(now)).unwrap_or_default();
         if self.ending.get(key).is_some_and(|ends| uid(view).as_ref() == Some(ends)) {
             blocked.push(of(StepKind::Creation, "the namespace is being deleted"));
         }
         blocked
-    }
-
-    /// The holds on what would be written now, one after the other.
-    pub(super) fn held_contents(
-        &self,
-        key: &ServiceKey,
-        view: &Snapshot,
-        ctx: &Context<'_>,
-    ) -> Vec<Blocked> {
-        let mut blocked = ctx.blocked.to_vec();
-        let Some(holds) = self.holds.get(key).filter(|h| !h.is_empty() && self.bare.is_none())
-        else {
-            return blocked;
-        };
-        let read = Snapshot { consistent: true, ..view.clone() };
-        loop {
-            let ctx = Context { blocked: &blocked, ..ctx.clone() };
-            let Action::Do(step) = decide::decide(&read, &ctx).action else { return blocked };
-            let hold = holds.of(&step, ctx.now);
-            match hold {
-                Some(hold) => blocked.push(hold),
-                None => return blocked,
-            }
-        }
     }
 
     /// A step was carried out.

@@ -3,8 +3,11 @@
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use zen_lead::decode::Decoded;
+use zen_lead::index::pod::Placed;
 use zen_lead::index::{Dirty, Index};
 use zen_lead::keys::{PREFIX, kubernetes, status};
+use zen_lead::names::ServiceKey;
 use zen_lead::version::Rv;
 
 use super::Without;
@@ -13,20 +16,33 @@ use crate::facts::{label, text};
 use crate::fixtures::NAMESPACE;
 use crate::fixtures::api::{Answer, Event, Server, Stored};
 
+/// The object as the decoding layer gives it, or none where what is unknown counts as absent.
+fn decode<T: Stored>(object: T, without: Without) -> Option<Decoded<T>> {
+    if !unreadable(object.metadata()) {
+        return Some(Decoded::Object(object));
+    }
+    let error = "status: it cannot be read".to_owned();
+    let unknown = Decoded::unreadable(object.metadata().clone(), error);
+    Some(unknown).filter(|_| without != Without::Unknown)
+}
+
 /// A Service from the watch.
 pub fn service(index: &mut Index, event: &Event<Service>, without: Without) -> Dirty {
     match event {
-        Event::Set(object) if unreadable(&object.metadata) => Dirty::new(),
-        Event::Set(object) => index.apply_service(seen_service(object.clone(), without)),
+        Event::Set(object) => decode(seen_service(object.clone(), without), without)
+            .map(|object| index.apply_service(object))
+            .unwrap_or_default(),
         Event::Gone(object) => index.delete_service(object),
     }
 }
 
 /// A pod from the watch.
-pub fn pod(index: &mut Index, event: &Event<Pod>, _: Without) -> Dirty {
+pub fn pod(index: &mut Index, event: &Event<Pod>, without: Without) -> Dirty {
     match event {
-        Event::Set(object) if unreadable(&object.metadata) => Dirty::new(),
-        Event::Set(object) => index.apply_pod(object),
+        Event::Set(object) => decode(object.clone(), without)
+            .and_then(Placed::trim_decoded)
+            .map(|pod| index.apply_trimmed_pod(pod))
+            .unwrap_or_default(),
         Event::Gone(object) => index.delete_pod(object),
     }
 }
@@ -34,26 +50,24 @@ pub fn pod(index: &mut Index, event: &Event<Pod>, _: Without) -> Dirty {
 /// A slice from the watch.
 pub fn slice(index: &mut Index, event: &Event<EndpointSlice>, without: Without) -> Dirty {
     match event {
-        Event::Set(object) if unreadable(&object.metadata) => Dirty::new(),
-        Event::Set(object) => index.apply_slice(seen_slice(object.clone(), without)),
+        Event::Set(object) => decode(seen_slice(object.clone(), without), without)
+            .map(|object| index.apply_slice(object))
+            .unwrap_or_default(),
         Event::Gone(object) => index.delete_slice(object),
     }
 }
 
-fn decoded<T: Stored>(objects: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
-    objects.filter(|o| !unreadable(o.metadata()))
-}
-
 /// A list of the Services.
 pub fn services(index: &mut Index, server: &Server, version: Rv, without: Without) -> Dirty {
-    let all = decoded(server.services.now.values().cloned());
-    index.reset_services(all.map(|s| seen_service(s, without)).collect(), version)
+    let all = server.services.now.values().cloned().map(|s| seen_service(s, without));
+    index.reset_decoded_services(all.filter_map(|s| decode(s, without)).collect(), version)
 }
 
 /// A list of the pods.
-pub fn pods(index: &mut Index, server: &Server, version: Rv, _: Without) -> Dirty {
-    let pods: Vec<_> = decoded(server.pods.now.values().cloned()).collect();
-    index.reset_pods(Some(NAMESPACE), &pods, version)
+pub fn pods(index: &mut Index, server: &Server, version: Rv, without: Without) -> Dirty {
+    let all = server.pods.now.values().cloned().filter_map(|pod| decode(pod, without));
+    let pods = all.filter_map(Placed::trim_decoded).collect();
+    index.reset_trimmed_pods(Some(NAMESPACE), pods, version)
 }
 
 /// A list of slices, from now or a moment ago.
@@ -63,16 +77,21 @@ pub fn slices(
     version: Rv,
     without: Without,
 ) -> Dirty {
-    let all = decoded(listed.into_iter()).map(|s| seen_slice(s, without));
-    index.reset_slices(all.collect(), version)
+    let all = listed.into_iter().map(|s| seen_slice(s, without));
+    index.reset_decoded_slices(all.filter_map(|s| decode(s, without)).collect(), version)
 }
 
-/// The object in an answer cannot be decoded.
-pub fn is_unreadable(answer: &Answer) -> bool {
+/// Takes in the answer to a write.
+pub fn answer(index: &mut Index, key: &ServiceKey, answer: &Answer, without: Without) -> Dirty {
     match answer {
-        Answer::Service(service) => unreadable(&service.metadata),
-        Answer::Slice(slice) => unreadable(&slice.metadata),
-        Answer::ServiceGone(_) | Answer::SliceGone(_) => false,
+        Answer::Service(service) => decode((**service).clone(), without)
+            .map(|object| index.answer_service(object))
+            .unwrap_or_default(),
+        Answer::Slice(slice) => decode((**slice).clone(), without)
+            .map(|object| index.answer_slice(object))
+            .unwrap_or_default(),
+        Answer::ServiceGone(gone) => index.forget_service(key, &gone.name(), &gone.id()),
+        Answer::SliceGone(gone) => index.forget_slice(key, &gone.name(), &gone.id()),
     }
 }
 

@@ -8,7 +8,7 @@ use zen_lead::decide::slices::{Next, SliceWrite};
 use zen_lead::decide::{self, Action, Context, Decision, Step, Trust};
 use zen_lead::index::pod::{Family, Pod};
 use zen_lead::index::slice::Slice;
-use zen_lead::index::{Dirty, Index, Limits, Snapshot};
+use zen_lead::index::{Index, Limits, Snapshot};
 use zen_lead::keys::status;
 use zen_lead::names::{NameRule, ServiceKey};
 use zen_lead::replica::{self, TAKEOVER};
@@ -158,18 +158,15 @@ impl Replica {
     }
 
     fn absorb(&mut self, key: &ServiceKey, answer: &Answer) {
-        if take::is_unreadable(answer) {
-            return self.again(key);
-        }
         let cache = Arc::make_mut(&mut self.index);
         let mut dirty = match answer {
             Answer::Slice(slice) if self.without == Without::AnswersInOrder => {
                 cache.apply_slice((**slice).clone())
             }
-            _ => fold(cache, key, answer),
+            _ => take::answer(cache, key, answer, self.without),
         };
         if let Some(read) = &mut self.read {
-            dirty.append(&mut fold(Arc::make_mut(read), key, answer));
+            dirty.append(&mut take::answer(Arc::make_mut(read), key, answer, self.without));
         }
         // The watch will tell nothing new: others concerned are woken now.
         dirty.remove(key);
@@ -234,7 +231,7 @@ impl Replica {
         if self.version > 1 {
             view.pods.iter_mut().for_each(youngest_first);
         }
-        let blocked = self.blocked(key, &view);
+        let blocked = self.blocked(key, &view, now);
         let ctx = Context {
             now,
             writer: &self.name,
@@ -248,12 +245,6 @@ impl Replica {
             takes_over: self.newer_gone.is_some_and(|since| since + TAKEOVER <= now),
         };
         let mut decision = decide::decide(&view, &ctx);
-        let mut ctx = ctx;
-        let held = self.held_contents(key, &view, &ctx);
-        if held.len() > blocked.len() {
-            ctx.blocked = &held;
-            decision = decide::decide(&view, &ctx);
-        }
         if self.without == Without::FollowerEpoch
             && let Action::Do(Step::Slice(next)) = &decision.action
             && let Some(emptied) = emptied_follower(next)
@@ -422,15 +413,6 @@ fn nobody_to_come(slices: &mut [Arc<Slice>]) {
 fn youngest_first(pod: &mut Arc<Pod>) {
     let pod = Arc::make_mut(pod);
     pod.created = at(0) - pod.created.duration_since(at(0));
-}
-
-fn fold(index: &mut Index, key: &ServiceKey, answer: &Answer) -> Dirty {
-    match answer {
-        Answer::Service(service) => index.answer_service((**service).clone()),
-        Answer::Slice(slice) => index.answer_slice((**slice).clone()),
-        Answer::ServiceGone(gone) => index.forget_service(key, &gone.name(), &gone.id()),
-        Answer::SliceGone(gone) => index.forget_slice(key, &gone.name(), &gone.id()),
-    }
 }
 
 impl Pending {
