@@ -86,8 +86,8 @@ impl Scenario {
             Self::Switch | Self::OptOut => 4,
             // To create and to opt out; the Secret in four phases, both configurations twice.
             Self::Rename | Self::Rotate => 8,
-            // Two slices.
-            Self::Delete => 2,
+            // Two slices, the mirror.
+            Self::Delete => 3,
         }
     }
 
@@ -171,7 +171,9 @@ impl Scenario {
                     check(now.is_empty(), format!("{family}: {now:?}"))?;
                 }
                 let leader = t.services().get("web-leader").await.map_err(|e| e.to_string())?;
-                check(leader.metadata.deletion_timestamp.is_some(), "it is not being deleted")
+                check(leader.metadata.deletion_timestamp.is_some(), "it is not being deleted")?;
+                let condition = t.condition("web-leader").await?;
+                check(condition.status == "False", format!("{condition:?}"))
             }
             Self::Rotate => {
                 let ca = Ca::of(t);
