@@ -33,6 +33,8 @@ pub struct Slice {
     pub managed: bool,
     /// It carries an annotation that zen-lead writes on each slice.
     pub stamped: bool,
+    /// Name of the source that its label names.
+    pub source: Option<Arc<str>>,
     /// Uid of the controller owner.
     pub owner_uid: Option<Arc<str>>,
     /// Being deleted.
@@ -81,6 +83,7 @@ impl Slice {
         let named_for = evidence::leader_of_slice_name(name);
         let ours = managed || (stamped && named_for.is_some());
         let labelled = label(keys::kubernetes::SERVICE_NAME);
+        let source = label(status::SOURCE_SERVICE).map(Arc::from);
         // Its label may have been changed, its name cannot.
         let service = named_for.filter(|_| ours).or(labelled).or(named_for)?;
         Some(Self {
@@ -91,6 +94,7 @@ impl Slice {
             service: service.into(),
             managed,
             stamped,
+            source,
             owner_uid: controller_uid(meta).map(Arc::from),
             deleting: meta.deletion_timestamp.is_some(),
             object: ours.then(|| Arc::new(slice)),
@@ -122,6 +126,7 @@ impl Slice {
             tied: labelled.is_some(),
             managed: writer == Some(keys::MANAGER),
             stamped: evidence::is_stamped(meta),
+            source: label(status::SOURCE_SERVICE).map(Arc::from),
             owner_uid: controller_uid(meta).map(Arc::from),
             deleting: meta.deletion_timestamp.is_some(),
             object: None,
@@ -132,13 +137,14 @@ impl Slice {
 
     /// True when zen-lead provably made it for this leader Service (docs/decisions/evidence.md): the
     /// controller owner says so together with its label or its name; without any controller owner
-    /// (an orphaning deletion takes it off) name, label and annotation all have to.
+    /// (an orphaning deletion takes it off) its name, an annotation and one of its labels have to.
     pub fn is_ours(&self, leader: &Leader) -> bool {
         let named = evidence::leader_of_slice_name(&self.name) == Some(leader.name());
+        let sourced = || leader.sources().any(|source| self.source.as_ref() == Some(source));
         self.object.is_some()
             && match self.owner_uid.as_deref() {
                 Some(owner) => owner == leader.uid() && (self.managed || named),
-                None => named && self.managed && self.stamped,
+                None => named && self.stamped && (self.managed || sourced()),
             }
     }
 

@@ -155,7 +155,7 @@ fn slices_that_an_orphaning_deletion_left_are_taken_back() {
         survives(scene, "orphaned", |scene| {
             scene.server.remove_service("web-leader");
             for slice in scene.server.slices.now.clone().values() {
-                let mut slice = slice.clone();
+                let mut slice = slice.clone().label(kubernetes::SLICE_MANAGED_BY, "Helm");
                 slice.metadata.owner_references = None;
                 scene.server.put_slice(slice);
             }

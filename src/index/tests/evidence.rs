@@ -102,7 +102,10 @@ fn a_slice_is_ours_by_its_owner_and_label_or_name() {
     let rename: SliceChange = |s| s.metadata.name = Some("other".into());
     let other: SliceChange = |s| s.metadata.owner_references.as_mut().unwrap()[0].uid = "u0".into();
     let elsewhere: SliceChange = |s| *s = s.clone().label("kubernetes.io/service-name", "db");
-    let cases: [(&[SliceChange], Option<bool>); 12] = [
+    let unmanage: SliceChange =
+        |s| *s = s.clone().label("endpointslice.kubernetes.io/managed-by", "Helm");
+    let unsource: SliceChange = |s| *s = s.clone().label("zen-lead.io/source-service", "api");
+    let cases: [(&[SliceChange], Option<bool>); 15] = [
         (&[], Some(true)),
         (&[unlabel], Some(true)),
         (&[unstamp], Some(true)),
@@ -111,6 +114,9 @@ fn a_slice_is_ours_by_its_owner_and_label_or_name() {
         (&[disown], Some(true)),
         (&[unlabel, unstamp], Some(false)),
         (&[unlabel, disown], Some(false)),
+        (&[unmanage, disown], Some(true)),
+        (&[unsource, disown], Some(true)),
+        (&[unmanage, unsource, disown], Some(false)),
         (&[unstamp, disown], Some(false)),
         (&[rename, disown], Some(false)),
         (&[other], Some(false)),
@@ -123,6 +129,7 @@ fn a_slice_is_ours_by_its_owner_and_label_or_name() {
     for (n, (changes, ours)) in cases.into_iter().enumerate() {
         let mut object = foreign_slice("l-zen-lead-ipv4", "l")
             .label("endpointslice.kubernetes.io/managed-by", "zen-lead")
+            .label("zen-lead.io/source-service", "web")
             .annotation("zen-lead.io/decided-at", "services=1,pods=1")
             .owned_by("Service", "l", "uid-l");
         for change in changes {
