@@ -199,6 +199,10 @@ fn said(server: &Server, replicas: &[Replica]) -> Result<(), Bad> {
             && !unreadable(&s.metadata)
     };
     let Some(source) = server.services.now.get("web").filter(asking) else { return Ok(()) };
+    // What cannot be read is said instead.
+    if server.slices.now.values().any(|s| unreadable(&s.metadata)) {
+        return Ok(());
+    }
     let leads = |s: &&Service| leads_for(s, &server.slices.now, source);
     let both = server.services.now.values().filter(leads).chain([source]);
     let messages: Vec<String> = both
