@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::index::evidence::controller;
 use crate::keys::{self, kubernetes, status};
+use crate::spec::owner::is_service;
 
 /// The controller owner of a leader Service. blockOwnerDeletion stays unset: it needs rights on
 /// finalizers where OwnerReferencesPermissionEnforcement is on, and would make the source wait for us.
@@ -37,7 +38,8 @@ pub fn repair(leader: &Service, source: &str, uid: &str) -> Option<Value> {
     if !labels.is_empty() {
         metadata.insert("labels".to_owned(), Value::Object(labels));
     }
-    if controller(&leader.metadata).is_none_or(|o| o.uid != uid) {
+    let right = |o: &OwnerReference| o.uid == uid && o.name == source && is_service(o);
+    if !controller(&leader.metadata).is_some_and(right) {
         // A merge patch replaces the whole list.
         let others = leader.metadata.owner_references.iter().flatten();
         let mut owners: Vec<_> = others.filter(|o| o.controller != Some(true)).cloned().collect();
@@ -97,6 +99,9 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "u9"});
         let owners = json!({"metadata": {"ownerReferences": [theirs, owner]}});
         assert_eq!(repair(&shared, "web", "u1"), Some(owners));
+        let renamed = service("web-leader").leading("web", "u1").owned_by("Service", "else", "u1");
+        let owners = json!({"metadata": {"ownerReferences": [owner]}});
+        assert_eq!(repair(&renamed, "web", "u1"), Some(owners));
     }
 
     #[test]

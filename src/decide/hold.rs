@@ -50,7 +50,8 @@ pub(super) fn hold(
         });
         // One that is known to be unfit is about to be taken out, where that is not refused.
         let fit = |uid: &str| pod(snapshot, uid).is_none_or(|p| p.unjudged() || p.eligible());
-        let name = names.map(|(name, uid)| (name, uid)).find(|(_, uid)| fit(uid)).map(|(n, _)| n);
+        let mut names = names.filter(|(_, uid)| fit(uid));
+        let name = names.next().map(|(name, _)| name);
         let routed = name.is_some();
         let known = slices.iter().all(|s| s.unreadable.is_none());
         let who = match name {

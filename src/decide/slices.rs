@@ -416,7 +416,6 @@ impl Wanted<'_> {
         let truth = slice.truth();
         let labels = object.metadata.labels.as_ref();
         let label = |k: &str| labels.and_then(|l| l.get(k)).map(String::as_str);
-        let owner = evidence::controller(&object.metadata).map(|o| o.uid.as_str());
         truth.epoch == content.epoch
             && truth.pod_uid == content.leader_uid
             && truth.asked.as_deref() == Some(&*self.asked)
@@ -424,7 +423,7 @@ impl Wanted<'_> {
             && self.version.right(truth.decision_version)
             && self.labels().iter().all(|(key, value)| label(key) == Some(value))
             && label(kubernetes::SERVICE_PROXY_NAME) == self.proxy()
-            && owner == Some(self.leader.uid())
+            && evidence::controller(&object.metadata) == Some(&self.owner())
             && object.endpoints.clone().unwrap_or_default() == self.endpoints(content, family)
             && object.ports.clone().unwrap_or_default() == self.ports
     }
@@ -444,9 +443,8 @@ impl Wanted<'_> {
         metadata.name = Some(name);
         metadata.namespace.clone_from(&self.leader.object.metadata.namespace);
         let owners = metadata.owner_references.get_or_insert_default();
-        if !owners.iter().any(|o| o.controller == Some(true) && o.uid == self.leader.uid()) {
-            owners.push(self.owner());
-        }
+        owners.retain(|o| o.controller != Some(true));
+        owners.push(self.owner());
         let labels = metadata.labels.get_or_insert_default();
         for (key, value) in self.labels() {
             labels.insert(key.to_owned(), value.to_owned());

@@ -195,10 +195,10 @@ impl Leader {
         let labelled = self.label.as_deref() == Some(source_name);
         match &self.owner {
             _ if self.owned_by_others => false,
+            // The uid is the proof; the name in the reference may have been changed.
             Some(owner) => {
                 &*owner.uid == source_uid
-                    && &*owner.name == source_name
-                    && (labelled || self.stamped)
+                    && (labelled || (self.stamped && &*owner.name == source_name))
             }
             None => labelled && self.stamped && selector(&self.object).next().is_none(),
         }

@@ -154,10 +154,13 @@ pub(super) fn judge(error: &kube::Error, routes: bool) -> Verdict {
 /// Such a write is judged by admission as well, and a webhook may choose any code for its denial
 /// (`ToStatusErr` in k8s.io/apiserver/pkg/admission/plugin/webhook/errors): a repetition at once would
 /// meet it again. So it would what the API server answers with 500 about one object (a webhook that
-/// cannot be called, a range that is used up); passing are those of its own store, "etcdserver: ...".
+/// cannot be called, a range that is used up); passing are those of its own store, "etcdserver: ...", and
+/// those that are no Status of its own: a proxy before it answers for it.
 fn judge_write(status: &Status) -> Verdict {
     let expected = matches!(status.code, 401 | 403 | 422);
-    let of_one_object = status.code == 500 && !status.message.contains("etcdserver");
+    let of_one_object = status.code == 500
+        && status.reason == "InternalError"
+        && !status.message.contains("etcdserver");
     if (by_webhook(&status.message) && !expected) || of_one_object {
         let kind = RefusalKind::Rejected { code: status.code, reason: status.reason.clone() };
         return Verdict::Final(Refusal { kind, message: status.message.clone() });

@@ -105,7 +105,9 @@ async fn what_admission_and_allocation_answer_is_final_whatever_the_code_and_cha
         (500, "Internal error occurred: x", true),
     ] {
         let (api, caller) = (FakeApi::new(), caller());
-        api.fail("POST", MAPS, 9, Fault::Status(code, "", message));
+        // A webhook that denies chooses the code, and gives no reason for most.
+        let reason = if code == 500 { "InternalError" } else { "" };
+        api.fail("POST", MAPS, 9, Fault::Status(code, reason, message));
         let error = create(&caller, &api).await.unwrap_err();
         assert_eq!(error.category(), "rejected", "{code} {message}");
         assert_eq!(error.words(), message);

@@ -357,6 +357,9 @@ fn status_keys_are_zen_leads_to_write() {
     assert_eq!(fields(Some(&old), &marked), [all[0], all[2]]);
 }
 
+/// A change to a Service.
+type Change = fn(&mut Service);
+
 #[test]
 fn a_leader_service_is_known_by_owner_label_and_annotation() {
     let leader: Service = serde_json::from_value(serde_json::json!({
@@ -370,16 +373,13 @@ fn a_leader_service_is_known_by_owner_label_and_annotation() {
         },
     }))
     .unwrap();
-    let unlabel: fn(&mut Service) = |s| s.metadata.labels = None;
-    let unstamp: fn(&mut Service) = |s| s.metadata.annotations = None;
-    let disown: fn(&mut Service) = |s| s.metadata.owner_references = None;
-    let share: fn(&mut Service) =
-        |s| s.metadata.owner_references.as_mut().unwrap()[0].controller = None;
-    let by_a_pod: fn(&mut Service) =
-        |s| s.metadata.owner_references.as_mut().unwrap()[0].kind = "Pod".into();
-    let rename: fn(&mut Service) =
-        |s| s.metadata.owner_references.as_mut().unwrap()[0].name = "api".into();
-    let cases: [(&[fn(&mut Service)], Option<&str>); 10] = [
+    let unlabel: Change = |s| s.metadata.labels = None;
+    let unstamp: Change = |s| s.metadata.annotations = None;
+    let disown: Change = |s| s.metadata.owner_references = None;
+    let share: Change = |s| s.metadata.owner_references.as_mut().unwrap()[0].controller = None;
+    let by_a_pod: Change = |s| s.metadata.owner_references.as_mut().unwrap()[0].kind = "Pod".into();
+    let rename: Change = |s| s.metadata.owner_references.as_mut().unwrap()[0].name = "api".into();
+    let cases: [(&[Change], Option<&str>); 10] = [
         (&[], Some("web")),
         (&[unlabel], Some("web")),
         (&[unstamp], Some("web")),
@@ -393,7 +393,9 @@ fn a_leader_service_is_known_by_owner_label_and_annotation() {
     ];
     for (n, (changes, expected)) in cases.into_iter().enumerate() {
         let mut changed = leader.clone();
-        changes.iter().for_each(|change| change(&mut changed));
+        for change in changes {
+            change(&mut changed);
+        }
         let found = leader_of(&changed).map(|of| of.source);
         assert_eq!(found.as_deref(), expected, "case {n}");
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -21,6 +20,7 @@ use crate::support::harness::tests;
 use crate::support::names;
 use crate::support::objects::{source, source_set};
 use crate::support::promtool;
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::waiting::{check, until, within};
 
 tests![live_scrapes_are_as_documented];
@@ -60,8 +60,11 @@ async fn until_above(t: &Case, name: &str, labels: &[(&str, &str)], bound: f64) 
 
 async fn live_scrapes_are_as_documented(t: Arc<Case>) {
     let product = &t.world.product;
+    let proxy = Proxy::start(product.kubeconfig()).await;
+    let path = t.world.dir.join("kubeconfig-metrics");
+    proxy.write_kubeconfig(product.kubeconfig(), &path);
     for replica in [0, 1] {
-        product.spawn(replica, &["--namespace-idle-ttl", "0s"]);
+        product.spawn_with(replica, &path, &["--namespace-idle-ttl", "0s"], &[]);
     }
     for replica in [0, 1] {
         product.until_ready(replica).await;
@@ -70,7 +73,7 @@ async fn live_scrapes_are_as_documented(t: Arc<Case>) {
     let outside = t.outside().await;
     let (.., before_the_end) =
         tokio::join!(leaders(&t), conflicts(&t), admission(&t), strangers(&t), async {
-            refused_writes(&outside).await;
+            refused_writes(&outside, &proxy).await;
             // What was counted for this Service ends with it.
             let found = scrapes(&t).await.unwrap();
             idle_namespace(&outside).await;
@@ -177,23 +180,8 @@ async fn lost_ca_bundle(t: &Case) {
 }
 
 /// Slices cannot be written for longer than a call may take; then they can, in the middle of one.
-async fn refused_writes(t: &Case) {
-    let hooks: Api<ValidatingWebhookConfiguration> = Api::all(t.admin());
-    let broken = json!({
-        "metadata": {"name": t.ns},
-        "webhooks": [{
-            "name": "nobody.zen-lead.test", "admissionReviewVersions": ["v1"],
-            "sideEffects": "None", "failurePolicy": "Fail", "timeoutSeconds": 1,
-            "clientConfig": {"url": "https://127.0.0.1:1/"},
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": t.ns}},
-            "rules": [{
-                "apiGroups": ["discovery.k8s.io"], "apiVersions": ["v1"],
-                "resources": ["endpointslices"], "operations": ["CREATE", "UPDATE"],
-            }],
-        }],
-    });
-    let broken: ValidatingWebhookConfiguration = serde_json::from_value(broken).unwrap();
-    refuse_slices(t, &hooks, &broken).await;
+async fn refused_writes(t: &Case, proxy: &Proxy) {
+    refuse_slices(t, proxy);
     t.ready_pods("web", &["a"]).await;
     t.web(&[]).await;
     let ns = [("namespace", t.ns.as_str())];
@@ -206,7 +194,7 @@ async fn refused_writes(t: &Case) {
         let first = [ns[0], ("operation", "create_slice"), ("attempt", "1")];
         let before = sum(t, "zen_lead_retry_attempts_total", &first).await;
         until_above(t, "zen_lead_retry_attempts_total", &first, before).await;
-        hooks.delete(&t.ns, &DeleteParams::default()).await.unwrap();
+        proxy.mend();
         let slice = t.until_led_by("web-leader", "a").await;
         let looked = Instant::now();
         while looked.elapsed() < Duration::from_secs(3) {
@@ -215,28 +203,18 @@ async fn refused_writes(t: &Case) {
             }
             sleep(Duration::from_millis(100)).await;
         }
-        refuse_slices(t, &hooks, &broken).await;
+        refuse_slices(t, proxy);
         t.slices().delete(&slice.name_any(), &DeleteParams::default()).await.unwrap();
     }
     panic!("no call succeeded after a repetition");
 }
 
-/// Creates this configuration, and waits until the API server keeps to it.
-async fn refuse_slices(
-    t: &Case,
-    hooks: &Api<ValidatingWebhookConfiguration>,
-    broken: &ValidatingWebhookConfiguration,
-) {
-    hooks.create(&PostParams::default(), broken).await.unwrap();
-    let probe: EndpointSlice = serde_json::from_value(json!({
-        "metadata": {"name": "probe"}, "addressType": "IPv4", "endpoints": [],
-    }))
-    .unwrap();
-    until("slices are refused", || async {
-        let dry = PostParams { dry_run: true, ..PostParams::default() };
-        check(t.slices().create(&dry, &probe).await.is_err(), "one is taken")
-    })
-    .await;
+/// The API server is not able to answer when a slice of this namespace is created.
+fn refuse_slices(t: &Case, proxy: &Proxy) {
+    let slices = format!("/namespaces/{}/endpointslices", t.ns);
+    proxy.fail(usize::MAX, Fault::answer(503), move |seen| {
+        seen.verb == "POST" && seen.path.ends_with(&slices)
+    });
 }
 
 /// The last Service of a namespace goes: its pods are not kept (the replicas keep them for 0 s).

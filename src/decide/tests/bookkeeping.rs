@@ -20,7 +20,7 @@ fn with_label(meta: &mut ObjectMeta, key: &str, value: &str) {
 }
 
 /// What a person, a tool or a restore does to the metadata of what is ours.
-const CHANGES: [Change; 11] = [
+const CHANGES: [Change; 12] = [
     ("managed-by is changed", |m| with_label(m, kubernetes::MANAGED_BY, "Helm")),
     ("managed-by is removed", |m| without_label(m, kubernetes::MANAGED_BY)),
     ("the source label is removed", |m| without_label(m, status::SOURCE_SERVICE)),
@@ -31,6 +31,9 @@ const CHANGES: [Change; 11] = [
     ("the owner is removed", |m| m.owner_references = None),
     ("the owner is no controller", |m| {
         m.owner_references.as_mut().expect("it has one")[0].controller = Some(false);
+    }),
+    ("the owner has another name", |m| {
+        m.owner_references.as_mut().expect("it has one")[0].name = "else".into();
     }),
     ("our annotations are removed", |m| {
         m.annotations.get_or_insert_default().retain(|k, _| !k.starts_with("zen-lead.io/"));
@@ -60,7 +63,8 @@ fn is_whole(scene: &Scene, what: &str) {
     let leader = scene.leader();
     assert_eq!(label(&leader.metadata, kubernetes::MANAGED_BY), "zen-lead", "{what}");
     assert_eq!(label(&leader.metadata, status::SOURCE_SERVICE), "web", "{what}");
-    assert_eq!(controller(&leader.metadata).map(|o| &*o.uid), Some("u1"), "{what}");
+    let owner = controller(&leader.metadata).map(|o| (&*o.name, &*o.uid));
+    assert_eq!(owner, Some(("web", "u1")), "{what}");
     for slice in scene.server.slices.now.values() {
         for (key, value) in [
             (kubernetes::MANAGED_BY, "zen-lead"),
@@ -70,8 +74,8 @@ fn is_whole(scene: &Scene, what: &str) {
         ] {
             assert_eq!(label(&slice.metadata, key), value, "{what}: {key}");
         }
-        let owner = controller(&slice.metadata).map(|o| o.uid.clone());
-        assert_eq!(owner, Some(leader.id()), "{what}");
+        let owner = controller(&slice.metadata).map(|o| (o.name.clone(), o.uid.clone()));
+        assert_eq!(owner, Some((leader.name(), leader.id())), "{what}");
     }
     assert_eq!(scene.condition().0, "True", "{what}");
     let annotations = scene.leader().metadata.annotations.unwrap();

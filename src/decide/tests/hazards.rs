@@ -405,12 +405,14 @@ fn in_a_namespace_that_ends_nothing_is_created_but_an_endpoint_is_taken_out() {
 fn nothing_is_created_for_a_source_that_is_being_deleted() {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     let mut source = service("web").enabled();
-    source.metadata.deletion_timestamp = Some(Time(at(0)));
+    source.metadata.finalizers = Some(vec!["example.com/hold".into()]);
     let mut scene = Scene::with(source, pair());
+    scene.server.remove_service("web");
     assert_eq!(scene.settle(), []);
     let mut scene = Scene::served(pair());
     let mut source = scene.source();
     source.metadata.deletion_timestamp = Some(Time(at(0)));
+    source.metadata.finalizers = Some(vec!["example.com/hold".into()]);
     scene.server.put_service(source);
     scene.server.remove_slice("web-leader-zen-lead-ipv4");
     scene.settle();

@@ -117,6 +117,7 @@ fn where_no_slice_may_be_written_nobody_is_told_as_leading() {
     let mut scene = Scene::served(pair());
     let mut source = scene.source();
     source.metadata.deletion_timestamp = Some(Time(at(0)));
+    source.metadata.finalizers = Some(vec!["example.com/hold".into()]);
     scene.server.put_service(source);
     scene.server.remove_slice("web-leader-zen-lead-ipv4");
     scene.settle();

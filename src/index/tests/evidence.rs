@@ -5,6 +5,9 @@ use super::*;
 /// A change to a leader Service.
 type Change = fn(&mut Service);
 
+/// A change to a slice.
+type SliceChange = fn(&mut EndpointSlice);
+
 #[test]
 fn a_leader_service_is_ours_by_its_owner_and_one_more_sign() {
     let unlabel: Change = |s| _ = s.metadata.labels.take();
@@ -34,7 +37,9 @@ fn a_leader_service_is_ours_by_its_owner_and_one_more_sign() {
     ];
     for (n, (changes, ours)) in cases.into_iter().enumerate() {
         let mut object = service("l").leading("web", "uid-web");
-        changes.iter().for_each(|change| change(&mut object));
+        for change in changes {
+            change(&mut object);
+        }
         let mut index = empty();
         index.apply_service(object);
         let (web, api) = (index.snapshot(&key("web")), index.snapshot(&key("api")));
@@ -91,15 +96,13 @@ fn a_copy_without_owner_is_ours_only_under_the_asked_name_or_with_a_slice_of_our
 
 #[test]
 fn a_slice_is_ours_by_its_owner_and_label_or_name() {
-    let unlabel: fn(&mut EndpointSlice) = |s| _ = s.metadata.labels.take();
-    let disown: fn(&mut EndpointSlice) = |s| _ = s.metadata.owner_references.take();
-    let unstamp: fn(&mut EndpointSlice) = |s| _ = s.metadata.annotations.take();
-    let rename: fn(&mut EndpointSlice) = |s| s.metadata.name = Some("other".into());
-    let other: fn(&mut EndpointSlice) =
-        |s| s.metadata.owner_references.as_mut().unwrap()[0].uid = "u0".into();
-    let elsewhere: fn(&mut EndpointSlice) =
-        |s| *s = s.clone().label("kubernetes.io/service-name", "db");
-    let cases: [(&[fn(&mut EndpointSlice)], Option<bool>); 12] = [
+    let unlabel: SliceChange = |s| _ = s.metadata.labels.take();
+    let disown: SliceChange = |s| _ = s.metadata.owner_references.take();
+    let unstamp: SliceChange = |s| _ = s.metadata.annotations.take();
+    let rename: SliceChange = |s| s.metadata.name = Some("other".into());
+    let other: SliceChange = |s| s.metadata.owner_references.as_mut().unwrap()[0].uid = "u0".into();
+    let elsewhere: SliceChange = |s| *s = s.clone().label("kubernetes.io/service-name", "db");
+    let cases: [(&[SliceChange], Option<bool>); 12] = [
         (&[], Some(true)),
         (&[unlabel], Some(true)),
         (&[unstamp], Some(true)),
@@ -122,7 +125,9 @@ fn a_slice_is_ours_by_its_owner_and_label_or_name() {
             .label("endpointslice.kubernetes.io/managed-by", "zen-lead")
             .annotation("zen-lead.io/decided-at", "services=1,pods=1")
             .owned_by("Service", "l", "uid-l");
-        changes.iter().for_each(|change| change(&mut object));
+        for change in changes {
+            change(&mut object);
+        }
         let slice = Slice::trim(object);
         assert_eq!(slice.map(|s| s.is_ours(&leader)), ours, "case {n}");
     }
