@@ -68,7 +68,7 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         let service = led_by(&name).map_or(tied, str::to_owned);
         let ours = label(&slice.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
         // What was orphaned has no owner to go with; it serves no one, and is taken back by its name.
-        let owned = slice.metadata.owner_references.iter().flatten().next().is_some();
+        let owned = slice.metadata.owner_references.iter().flatten().any(|o| o.kind == "Service");
         if ours && owned && !server.services.now.contains_key(&service) {
             return bad("at rest: no slice without its Service", slice.name());
         }

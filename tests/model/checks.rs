@@ -260,9 +260,9 @@ impl Ledger {
             if epoch(new) < epoch(old) {
                 return bad("epochs only grow", told());
             }
-            // A slice that is emptied has no leader of its own, whatever its annotations were made to say.
+            // One that is emptied keeps its last leader, whatever its annotations were made to say.
             let same = if named(new).is_empty() {
-                says(new) == says(old)
+                says(new) == says(old) || says(new) == leader(old)
             } else {
                 leader(new) == leader(old)
             };

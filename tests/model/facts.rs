@@ -138,7 +138,7 @@ pub fn is_leader_of(
             && (service.name() == wanted || slices.values().any(of_ours));
     };
     let right = owner.kind == "Service" && owner.api_version == "v1";
-    right && owner.uid == uid && owner.name == source && (named || is_stamped(meta))
+    right && owner.uid == uid && (named || (is_stamped(meta) && owner.name == source))
 }
 
 /// It was made for a source of this name, whichever that was.

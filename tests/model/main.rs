@@ -106,7 +106,7 @@ fn clocks_twenty_minutes_apart_hold() {
 
 #[test]
 fn clumsy_hands_hold() {
-    walks(Profile::Clumsy, 600);
+    walks(Profile::Clumsy, 300);
 }
 
 /// What so many clumsy walks find: for who looks for faults. `ZEN_LEAD_MODEL_SHORTER=n` shortens each

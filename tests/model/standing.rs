@@ -27,7 +27,7 @@ const SETTLED: SignedDuration = SignedDuration::from_secs(30);
 /// Moves of all replicas at one moment; more is a loop.
 const AT_ONCE: usize = 300;
 /// Calls of one replica about one Service in five seconds, and in the last five minutes.
-const IN_FIVE_SECONDS: usize = 10;
+const IN_FIVE_SECONDS: usize = 16;
 const IN_THE_END: usize = 40;
 
 /// Lets it stand, and judges.
@@ -199,6 +199,10 @@ fn said(server: &Server, replicas: &[Replica]) -> Result<(), Bad> {
             && !unreadable(&s.metadata)
     };
     let Some(source) = server.services.now.get("web").filter(asking) else { return Ok(()) };
+    // What cannot be read is said instead.
+    if server.slices.now.values().any(|s| unreadable(&s.metadata)) {
+        return Ok(());
+    }
     let leads = |s: &&Service| leads_for(s, &server.slices.now, source);
     let both = server.services.now.values().filter(leads).chain([source]);
     let messages: Vec<String> = both

@@ -65,7 +65,10 @@ impl Holds {
             Some((_, times, _)) => *times += 1,
             None => self.done.push((what.clone(), 1, now)),
         }
-        let often = self.done.iter().any(|(done, times, _)| *done == what && *times >= UNDONE);
+        let mut before = self.all.iter().filter(|h| h.words == super::refused::UNDONE);
+        let again = before.any(|h| h.blocked.refuses(step) && h.until + h.wait + SHORT > now);
+        let often =
+            again || self.done.iter().any(|(done, times, _)| *done == what && *times >= UNDONE);
         if !often {
             self.all.retain(|h| !h.blocked.refuses(step));
         }
