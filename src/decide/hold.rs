@@ -38,7 +38,7 @@ pub(super) fn hold(
             .collect();
         let said = slices.iter().map(|s| s.truth());
         let mirrored = mirror::read(&leader.object);
-        let truth = said.max_by_key(|t| t.epoch).unwrap_or_else(|| mirrored.clone());
+        let truth = said.chain([mirrored.clone()]).max_by_key(|t| t.epoch).unwrap_or_default();
         for slice in &slices {
             routing.marks = routing.marks.max(slice.truth().marks);
             let next = followed(slice, &truth, snapshot, ctx);

@@ -383,7 +383,8 @@ fn routes(snapshot: &Snapshot, leader: &Leader) -> bool {
 fn disown(routing: &mut Routing, snapshot: &Snapshot, ctx: &Context<'_>, uid: &str) {
     let readable = snapshot.leaders.iter().filter(|l| l.unreadable.is_none());
     for leader in readable.filter(|l| !snapshot.owns(l, uid)) {
-        let earlier = leader.owner.as_ref().is_some_and(|o| o.name == snapshot.key.name);
+        let earlier =
+            leader.owner.as_ref().is_some_and(|o| o.name == snapshot.key.name && *o.uid != *uid);
         if earlier {
             empty_slices(routing, snapshot, ctx, [leader], true);
             out_of_service(routing, leader, EARLIER_SOURCE, ctx);

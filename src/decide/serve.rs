@@ -155,14 +155,16 @@ impl Case<'_> {
         .readiness();
         let stays = unread.is_some();
         if let Some((known, message)) = unread {
-            let message = format!("{message}; {}", state.message);
+            // Replicas that knew the object before, and that did not, say the same of a slice.
+            let message = if known { format!("{message}; {}", state.message) } else { message };
             let ready = known && routed.is_some();
             state = Readiness { ready, reason: Reason::Unreadable, message };
         }
         if let Some(blocked) = unpatched {
             state.message = format!("{}; {}", state.message, blocked.message);
         }
-        let truth = truth.unwrap_or_else(|| mirrored.clone());
+        // A slice behind the mirror was changed by hand, or read before the mirror: epochs only grow.
+        let truth = truth.filter(|t| t.epoch >= mirrored.epoch).unwrap_or_else(|| mirrored.clone());
         let settings = valid.then(|| spec::settings_json(spec));
         let name = routed.as_ref().map(|r| r.name.as_str());
         let mirror = mirror::wanted(leader, &truth, name, &state, settings, ctx.now);
@@ -235,12 +237,9 @@ fn incumbent(
         slices.map(|s| s.truth()).filter(named).max_by_key(|t| t.epoch)
     };
     let truth = match present.lock_says() {
-        // Where its annotations were taken off, the endpoint still says it.
+        // Whatever its annotations were made to say, the endpoint still says it.
         Some(lock) => Truth {
-            pod_uid: lock
-                .pod_uid
-                .clone()
-                .or_else(|| present.routed().map(|(uid, _)| uid.to_owned())),
+            pod_uid: present.routed().map(|(uid, _)| uid.to_owned()).or(lock.pod_uid.clone()),
             ..lock.clone()
         },
         None => second().or_else(old_name)?,

@@ -199,7 +199,8 @@ impl<'a> Present<'a> {
 
     /// Uid and name of the pod that the lock routes to.
     pub fn routed(&self) -> Option<(&'a str, &'a str)> {
-        let lock = self.lock?;
+        // Without its label it adds no endpoint to the Service.
+        let lock = self.lock.filter(|lock| lock.tied)?;
         let uid = lock.routed_pods().next()?;
         lock.named_pods().find(|(_, named)| *named == uid).map(|(name, uid)| (uid, name))
     }

@@ -131,6 +131,51 @@ fn signs_lost_on_a_slice_are_put_back() {
 }
 
 #[test]
+fn an_annotation_that_names_another_pod_moves_no_leader() {
+    for value in ["uid-of-nothing", ""] {
+        survives(Scene::served(pair()), value, |scene| {
+            let lock = scene.lock().annotation(status::LEADER_POD_UID, value);
+            scene.server.put_slice(lock);
+        });
+    }
+}
+
+#[test]
+fn the_mirror_never_goes_back_behind_a_slice_that_cannot_be_written() {
+    let refused = [Blocked::all(StepKind::Slice, EventReason::WriteRefused, "no")];
+    let mut scene = Scene::served(pair());
+    let epoch = scene.epoch();
+    let lock = scene.lock().annotation(status::LEADER_EPOCH, "");
+    scene.server.put_slice(lock);
+    while let Action::Do(step) =
+        decide(&scene.snapshot(), &Context { blocked: &refused, ..scene.context() }).action
+    {
+        scene.perform(&step);
+    }
+    let mirrored = scene.leader().metadata.annotations.unwrap()[status::LEADER_EPOCH].clone();
+    assert_eq!(mirrored, epoch.to_string());
+    assert_eq!(scene.condition().2, "a leads; b: standby; no");
+}
+
+#[test]
+fn a_slice_that_is_tied_to_no_service_routes_no_pod() {
+    let refused = [Blocked::all(StepKind::Slice, EventReason::WriteRefused, "no")];
+    let mut scene = Scene::served(pair());
+    let mut lock = scene.lock();
+    without_label(&mut lock.metadata, kubernetes::SERVICE_NAME);
+    scene.server.put_slice(lock);
+    let mut n = 0;
+    while let Action::Do(step) =
+        decide(&scene.snapshot(), &Context { blocked: &refused, ..scene.context() }).action
+    {
+        scene.perform(&step);
+        n += 1;
+        assert!(n < 20, "{step:?}");
+    }
+    assert_eq!(scene.condition().0, "False", "no proxy reads it");
+}
+
+#[test]
 fn labels_and_owners_of_others_stay() {
     survives(Scene::served(pair()), "shared", |scene| {
         let mut leader = scene.leader().label("team", "blue");
