@@ -90,7 +90,9 @@ pub fn most_within(calls: &[Call], window: SignedDuration) -> usize {
 /// What kinds of calls there were, and how many of each.
 pub fn summary(calls: &[Call]) -> String {
     let mut counts = std::collections::BTreeMap::new();
-    calls.iter().for_each(|c| *counts.entry(c.short()).or_insert(0) += 1);
+    for call in calls {
+        *counts.entry(call.short()).or_insert(0) += 1;
+    }
     let all: Vec<String> = counts.into_iter().map(|(what, n)| format!("{n} x {what}")).collect();
     all.join(", ")
 }

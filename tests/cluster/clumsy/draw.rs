@@ -90,12 +90,6 @@ impl Drawing {
         self.dice.of(&[Who::Alice, Who::Robot, Who::Glass])
     }
 
-    /// A merge patch; plain users have no right on slices, and a controller does it for them.
-    fn merge(&mut self, who: Who, on: On, patch: Value) -> Move {
-        let who = if on.0 == Kind::Slice && who == Who::Alice { Who::Robot } else { who };
-        Move::Patch { who, on, sub: "", how: How::Merge, patch }
-    }
-
     /// Before there is a source.
     fn early(&mut self) -> Move {
         match self.dice.below(4) {
@@ -103,7 +97,7 @@ impl Drawing {
             1 => Move::Hook(self.hook()),
             2 => self.quota(),
             _ => squatted_slice(
-                self.dice.of(&[json!({}), json!({names::SERVICE_NAME: "web-leader"})]),
+                &self.dice.of(&[json!({}), json!({names::SERVICE_NAME: "web-leader"})]),
             ),
         }
     }
@@ -141,8 +135,14 @@ impl Drawing {
     }
 }
 
+/// A merge patch; plain users have no right on slices, and a controller does it for them.
+fn merge(who: Who, on: On, patch: Value) -> Move {
+    let who = if on.0 == Kind::Slice && who == Who::Alice { Who::Robot } else { who };
+    Move::Patch { who, on, sub: "", how: How::Merge, patch }
+}
+
 /// An EndpointSlice of a stranger's under the name that ours would have.
-pub fn squatted_slice(labels: Value) -> Move {
+pub fn squatted_slice(labels: &Value) -> Move {
     let object = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": SLICE.1, "labels": labels}, "addressType": "IPv4", "endpoints": []});
     Move::Create { who: Who::Robot, kind: Kind::Slice, object }

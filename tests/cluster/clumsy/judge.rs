@@ -198,7 +198,7 @@ pub async fn neighbour(ground: &Ground) -> Option<Finding> {
     t.pod(hollow("p1", "web")).await;
     let began = Instant::now();
     other.create(Kind::Service, &source_json("web", &serde_json::json!({}))).await.ok()?;
-    while began.elapsed() < Duration::from_secs(60) {
+    while began.elapsed() < Duration::from_mins(1) {
         if Seen::look(&other).await.is_ok_and(|seen| seen.truth().is_some()) {
             break;
         }

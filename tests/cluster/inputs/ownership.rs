@@ -114,7 +114,7 @@ async fn an_orphaned_slice_goes_on_following_its_leader(t: Arc<Case>) {
 /// Input 5.
 async fn a_squatted_slice_is_reported_and_causes_no_storm(t: Arc<Case>) {
     let mut input = Input::bare(&t).await;
-    input.ground.act(&squatted_slice(json!({}))).await.unwrap();
+    input.ground.act(&squatted_slice(&json!({}))).await.unwrap();
     input.ground.source(&json!({})).await.unwrap();
     input.is_quiet().await;
     input.says("web", SLICE.1).await;

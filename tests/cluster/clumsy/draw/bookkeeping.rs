@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Drawing, STRANGE_ANNOTATIONS};
+use super::{Drawing, STRANGE_ANNOTATIONS, merge};
 use crate::clumsy::moves::{Keep, Move, Who};
 use crate::clumsy::raw::{Cascade, How, LEADER, On, SLICE, WEB};
 use crate::support::names;
@@ -26,7 +26,7 @@ impl Drawing {
             return Move::LabelAll { who: Who::Alice, key, value: "Helm" };
         }
         let value = if self.dice.one_in(2) { Value::Null } else { json!("Helm") };
-        self.merge(who, on, json!({"metadata": {"labels": {key: value}}}))
+        merge(who, on, json!({"metadata": {"labels": {key: value}}}))
     }
 
     pub(super) fn owners(&mut self) -> Move {
@@ -54,7 +54,7 @@ impl Drawing {
         let on = self.dice.of(&[WEB, LEADER, SLICE]);
         if self.dice.one_in(2) {
             let (key, value) = self.dice.of(&STRANGE_ANNOTATIONS);
-            return self.merge(who, on, json!({"metadata": {"annotations": {key: value}}}));
+            return merge(who, on, json!({"metadata": {"annotations": {key: value}}}));
         }
         let ours = [
             "epoch",
@@ -74,7 +74,7 @@ impl Drawing {
         let value =
             self.dice.of(&[Value::Null, json!(""), json!("nonsense"), json!("99999999999999")]);
         let on = self.dice.of(&[LEADER, SLICE]);
-        self.merge(who, on, json!({"metadata": {"annotations": {key: value}}}))
+        merge(who, on, json!({"metadata": {"annotations": {key: value}}}))
     }
 
     /// A condition of somebody's, whole or malformed, or one of ours edited.
@@ -97,7 +97,7 @@ impl Drawing {
         let who = self.who();
         let on = self.dice.of(&[WEB, LEADER, SLICE]);
         let value = self.dice.of(&[json!(["example.com/hold"]), Value::Null]);
-        self.merge(who, on, json!({"metadata": {"finalizers": value}}))
+        merge(who, on, json!({"metadata": {"finalizers": value}}))
     }
 
     pub(super) fn delete(&mut self) -> Move {
@@ -133,14 +133,12 @@ impl Drawing {
     pub(super) fn by_hand(&mut self) -> Move {
         let who = self.who();
         match self.dice.below(6) {
-            0 => self.merge(who, SLICE, json!({"endpoints": []})),
-            1 => self.merge(who, SLICE, json!({"ports": []})),
-            2 => self.merge(who, LEADER, json!({"spec": {"selector": {"app": "web"}}})),
-            3 => {
-                self.merge(who, LEADER, json!({"spec": {"ports": [{"name": "http", "port": 81}]}}))
-            }
-            4 => self.merge(who, LEADER, json!({"spec": {"type": "NodePort"}})),
-            _ => self.merge(who, LEADER, json!({"spec": {"sessionAffinity": "ClientIP"}})),
+            0 => merge(who, SLICE, json!({"endpoints": []})),
+            1 => merge(who, SLICE, json!({"ports": []})),
+            2 => merge(who, LEADER, json!({"spec": {"selector": {"app": "web"}}})),
+            3 => merge(who, LEADER, json!({"spec": {"ports": [{"name": "http", "port": 81}]}})),
+            4 => merge(who, LEADER, json!({"spec": {"type": "NodePort"}})),
+            _ => merge(who, LEADER, json!({"spec": {"sessionAffinity": "ClientIP"}})),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Drawing, STRANGE_ANNOTATIONS, squatted_slice};
+use super::{Drawing, STRANGE_ANNOTATIONS, merge, squatted_slice};
 use crate::clumsy::hooks::{Does, Hook};
 use crate::clumsy::moves::{Move, PodMove, Who};
 use crate::clumsy::raw::{How, Kind, LEADER, WEB};
@@ -54,7 +54,7 @@ impl Drawing {
                 "metadata": {"name": name}, "spec": spec});
             return Move::Create { who: self.who(), kind: Kind::Service, object };
         }
-        squatted_slice(labels)
+        squatted_slice(&labels)
     }
 
     /// The source asks for something else.
@@ -96,7 +96,7 @@ impl Drawing {
                 return Move::Flips(both.iter().cycle().take(12).cloned().collect());
             }
         };
-        self.merge(Who::Alice, WEB, patch)
+        merge(Who::Alice, WEB, patch)
     }
 
     pub(super) fn pod(&mut self) -> Move {
@@ -122,6 +122,6 @@ impl Drawing {
             return Move::Patch { who: Who::Robot, on, sub: "status", how: How::Merge, patch };
         }
         let (key, value) = self.dice.of(&STRANGE_ANNOTATIONS);
-        self.merge(Who::Robot, on, json!({"metadata": {"annotations": {key: value}}}))
+        merge(Who::Robot, on, json!({"metadata": {"annotations": {key: value}}}))
     }
 }
