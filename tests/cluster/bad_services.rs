@@ -178,9 +178,10 @@ async fn every_bad_service_is_reported_where_admission_is_off(t: Arc<Case>) {
     }
     for bad in &all {
         let message = t.until_condition(&bad.name, "False", "InvalidService").await;
-        let begins = match bad.is_unpublished() {
-            true => format!("{}-leader stays of type ClusterIP, ", bad.name),
-            false => format!("{}: ", bad.field),
+        let begins = if bad.is_unpublished() {
+            format!("{}-leader stays of type ClusterIP, ", bad.name)
+        } else {
+            format!("{}: ", bad.field)
         };
         assert!(message.starts_with(&begins), "{message}");
         assert!(message.contains(&bad.message), "{message}");
