@@ -383,8 +383,8 @@ fn routes(snapshot: &Snapshot, leader: &Leader) -> bool {
 fn disown(routing: &mut Routing, snapshot: &Snapshot, ctx: &Context<'_>, uid: &str) {
     let readable = snapshot.leaders.iter().filter(|l| l.unreadable.is_none());
     for leader in readable.filter(|l| !snapshot.owns(l, uid)) {
-        let earlier =
-            leader.owner.as_ref().is_some_and(|o| o.name == snapshot.key.name && *o.uid != *uid);
+        let earlier = leader.was_made_for(&snapshot.key.name)
+            && leader.owner.as_ref().is_some_and(|o| *o.uid != *uid);
         if earlier {
             empty_slices(routing, snapshot, ctx, [leader], true);
             out_of_service(routing, leader, EARLIER_SOURCE, ctx);
@@ -414,14 +414,27 @@ const EARLIER_SOURCE: &str =
 /// See [`SOURCE_GONE`].
 const NOT_ASKED_FOR: &str = "its source does not ask for it any more; it is being deleted";
 
-/// Corrects what a leader Service that is not served says of itself: its slices are empty.
+/// Corrects what a leader Service that is not served says of itself: its slices are empty, or the write
+/// that empties them is refused.
 fn out_of_service(routing: &mut Routing, leader: &Leader, why: &str, ctx: &Context<'_>) {
-    let (ready, reason) = (false, Reason::NotServed);
-    let state = Readiness { ready, reason, message: why.to_owned() };
-    let mirror = mirror::wanted(leader, &mirror::read(&leader.object), None, &state, None, ctx.now);
+    let mut slices = routing.steps.iter().filter(|s| matches!(s, Step::Slice(_)));
+    let (reason, message) = match slices.find_map(|step| ctx.blocked_by(step)) {
+        Some(refused) => {
+            let message = format!("{why}; its EndpointSlice is not emptied: {}", refused.message);
+            (refused.reason, message)
+        }
+        None => (Reason::NotServed, why.to_owned()),
+    };
+    let state = Readiness { ready: false, reason, message };
+    let truth = mirror::read(&leader.object);
+    let mirror = mirror::wanted(leader, &truth, None, &state, None, ctx.now);
     if own_conditions(&leader.object).next().is_some() && !mirror::says(&leader.object, &mirror) {
+        let notices = match reason {
+            Reason::NotServed => Vec::new(),
+            _ => mirror::notices(leader, &truth, &state),
+        };
         let target = Target::as_seen(&leader.object);
-        routing.steps.push(Step::Mirror(target, Box::new(mirror), Vec::new()));
+        routing.steps.push(Step::Mirror(target, Box::new(mirror), notices));
     }
 }
 

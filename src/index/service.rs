@@ -204,12 +204,15 @@ impl Leader {
         }
     }
 
-    /// True when it was made for an earlier Service of this name, or for one that is gone.
+    /// True when it was made for an earlier Service of this name, or for one that is gone. Where label
+    /// and owner name different Services, one of them was changed: then neither may empty its slices.
     pub fn was_made_for(&self, source_name: &str) -> bool {
         let labelled = self.label.as_deref() == Some(source_name);
         match &self.owner {
             _ if self.owned_by_others => false,
-            Some(owner) => &*owner.name == source_name && (labelled || self.stamped),
+            Some(owner) => {
+                &*owner.name == source_name && (labelled || (self.stamped && self.label.is_none()))
+            }
             None => labelled && self.stamped,
         }
     }

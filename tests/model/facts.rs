@@ -159,14 +159,21 @@ pub fn leads_for(service: &Service, slices: &Slices, source: &Service) -> bool {
 }
 
 /// The evidence for a slice of this leader Service: the label, or name and stamp together, with the
-/// controller owner; without any controller owner name, label and stamp.
+/// controller owner; without any controller owner name, stamp, and that label or the source label.
 pub fn is_slice_of(slice: &EndpointSlice, leader: &Service) -> bool {
     let meta = &slice.metadata;
     let managed = label(meta, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
     let named = led_by(&slice.name()) == Some(&leader.name());
     match controller(meta) {
         Some(owner) => owner.uid == leader.id() && (managed || (named && is_stamped(meta))),
-        None => named && managed && is_stamped(meta),
+        None => {
+            let source = label(meta, status::SOURCE_SERVICE);
+            let owner = controller(&leader.metadata).map(|o| o.name.clone());
+            let of_source = !source.is_empty()
+                && (label(&leader.metadata, status::SOURCE_SERVICE) == source
+                    || owner == Some(source));
+            named && is_stamped(meta) && (managed || of_source)
+        }
     }
 }
 

@@ -131,6 +131,44 @@ fn signs_lost_on_a_slice_are_put_back() {
 }
 
 #[test]
+fn a_service_that_an_owner_reference_names_wrongly_empties_nothing() {
+    for other in [None, Some(service("else")), Some(service("else").enabled())] {
+        let mut scene = Scene::served(pair());
+        let mut leader = scene.leader();
+        leader.metadata.owner_references.as_mut().unwrap()[0].name = "else".into();
+        scene.server.put_service(leader);
+        other.into_iter().for_each(|other| _ = scene.server.put_service(other));
+        let key = ServiceKey::new(NAMESPACE, "else");
+        let snapshot = Snapshot { consistent: true, ..scene.index().snapshot(&key) };
+        let decision = decide(&snapshot, &scene.context());
+        let writes_ours = match &decision.action {
+            Action::Do(step) => step.kind() == StepKind::Slice || step.kind() == StepKind::Mirror,
+            _ => false,
+        };
+        assert!(!writes_ours, "{decision:?}");
+    }
+}
+
+#[test]
+fn a_slice_that_cannot_be_emptied_when_the_source_goes_is_reported() {
+    let refused = [Blocked::all(StepKind::Slice, EventReason::RefusedByWebhook, "denied")];
+    let mut scene = Scene::served(pair());
+    scene.server.remove_service("web");
+    let mut done = Vec::new();
+    while let Action::Do(step) =
+        decide(&scene.snapshot(), &Context { blocked: &refused, ..scene.context() }).action
+    {
+        scene.perform(&step);
+        done.push(step);
+        assert!(done.len() < 20, "{:?}", kinds(&done));
+    }
+    assert_eq!(kinds(&done), [StepKind::Mirror]);
+    let words = "the Service it was made for does not exist any more; delete this one, or create that \
+                 one again; its EndpointSlice is not emptied: denied";
+    assert_eq!(scene.condition(), ("False".into(), "RefusedByWebhook".into(), words.into()));
+}
+
+#[test]
 fn an_annotation_that_names_another_pod_moves_no_leader() {
     for value in ["uid-of-nothing", ""] {
         survives(Scene::served(pair()), value, |scene| {

@@ -151,6 +151,10 @@ pub async fn is_told(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>, St
                 })
             })
         });
+        // Without a source there is nothing to say it on; the leader Service goes as well.
+        if seen.source.is_none() {
+            continue;
+        }
         if !on_source {
             let what = format!("{call} ({message}) is on no condition of the source");
             findings.push(Finding::new("R-e", what));
