@@ -141,9 +141,12 @@ fn merge(who: Who, on: On, patch: Value) -> Move {
     Move::Patch { who, on, sub: "", how: How::Merge, patch }
 }
 
+/// On everything that strangers make, so that it is known again.
+pub const STRANGER: &str = "example.com/stranger";
+
 /// An EndpointSlice of a stranger's under the name that ours would have.
 pub fn squatted_slice(labels: &Value) -> Move {
     let object = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"name": SLICE.1, "labels": labels}, "addressType": "IPv4", "endpoints": []});
+        "metadata": {"name": SLICE.1, "labels": labels, "annotations": {STRANGER: "true"}}, "addressType": "IPv4", "endpoints": []});
     Move::Create { who: Who::Robot, kind: Kind::Slice, object }
 }

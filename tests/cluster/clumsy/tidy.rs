@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::act::Ground;
+use super::draw::STRANGER;
 use super::moves::{Move, PodMove, Who};
 use super::raw::{self, Answer, Kind, On, WEB};
 use crate::support::names;
@@ -26,8 +27,7 @@ impl Ground {
                     let merge = "application/merge-patch+json";
                     let _ = self.hand(Who::Glass).call("PATCH", &at, merge, &patch).await;
                 }
-                let strange = object["spec"]["selector"]["app"] == "else"
-                    || (kind == Kind::Slice && is_squatted(&object));
+                let strange = is_squatted(&object) || is_left_over(&object);
                 if strange {
                     let _ = self.admin.call("DELETE", &at, "application/json", &Value::Null).await;
                 }
@@ -80,10 +80,14 @@ impl Ground {
     }
 }
 
-/// True of the slices that strangers made.
-pub fn is_squatted(slice: &Value) -> bool {
-    raw::annotation(slice, names::WRITE_ID).is_empty()
-        && slice["metadata"]["annotations"][names::EPOCH].is_null()
-        && slice["endpoints"].as_array().is_none_or(Vec::is_empty)
+/// True of what strangers made under names of ours, whatever was done to it since.
+pub fn is_squatted(object: &Value) -> bool {
+    !raw::annotation(object, STRANGER).is_empty()
+}
+
+/// True of what the built-in controller made for a Service that was deleted without it.
+fn is_left_over(slice: &Value) -> bool {
+    raw::label(slice, names::SLICE_MANAGED_BY) == "endpointslice-controller.k8s.io"
+        && raw::label(slice, names::SERVICE_NAME).ends_with("-leader")
         && slice["metadata"]["ownerReferences"].is_null()
 }

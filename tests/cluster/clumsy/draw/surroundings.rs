@@ -51,7 +51,7 @@ impl Drawing {
             let name = self.dice.of(&["web-leader", "other-leader"]);
             let spec = json!({"ports": [{"port": 80}], "selector": {"app": "else"}});
             let object = json!({"apiVersion": "v1", "kind": "Service",
-                "metadata": {"name": name}, "spec": spec});
+                "metadata": {"name": name, "annotations": {STRANGER: "true"}}, "spec": spec});
             return Move::Create { who: self.who(), kind: Kind::Service, object };
         }
         squatted_slice(&labels)
