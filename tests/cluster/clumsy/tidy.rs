@@ -27,7 +27,8 @@ impl Ground {
                     let merge = "application/merge-patch+json";
                     let _ = self.hand(Who::Glass).call("PATCH", &at, merge, &patch).await;
                 }
-                let strange = is_squatted(&object) || is_left_over(&object);
+                let strange =
+                    is_squatted(&object) || is_left_over(&object) || is_unproved(kind, &object);
                 if strange {
                     let _ = self.admin.call("DELETE", &at, "application/json", &Value::Null).await;
                 }
@@ -90,4 +91,26 @@ fn is_left_over(slice: &Value) -> bool {
     raw::label(slice, names::SLICE_MANAGED_BY) == "endpointslice-controller.k8s.io"
         && raw::label(slice, names::SERVICE_NAME).ends_with("-leader")
         && slice["metadata"]["ownerReferences"].is_null()
+}
+
+/// True of what zen-lead made and cannot prove to be its own any more, because two signs of it were
+/// changed (docs/decisions/evidence.md): zen-lead leaves it alone and says that it has to be deleted.
+fn is_unproved(kind: Kind, object: &Value) -> bool {
+    let owners = object["metadata"]["ownerReferences"].as_array();
+    let owned = owners.is_some_and(|all| all.iter().any(|o| o["controller"] == true));
+    let of_source = raw::label(object, names::SOURCE_LABEL) == "web";
+    let stamped = !raw::annotation(object, names::EPOCH).is_empty()
+        || !raw::annotation(object, names::WRITE_ID).is_empty()
+        || !raw::annotation(object, "zen-lead.io/decision-version").is_empty();
+    let name = raw::text(object, "/metadata/name");
+    match kind {
+        Kind::Service => name == "web-leader" && !owned && !(of_source && stamped),
+        Kind::Slice => {
+            let managed = raw::label(object, names::SLICE_MANAGED_BY) == "zen-lead";
+            name.starts_with("web-leader-zen-lead-")
+                && !owned
+                && !(stamped && (managed || of_source))
+        }
+        _ => false,
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Drawing, STRANGE_ANNOTATIONS, merge, squatted_slice};
+use super::{Drawing, STRANGE_ANNOTATIONS, STRANGER, merge, squatted_slice};
 use crate::clumsy::hooks::{Does, Hook};
 use crate::clumsy::moves::{Move, PodMove, Who};
 use crate::clumsy::raw::{How, Kind, LEADER, WEB};
