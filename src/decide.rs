@@ -14,6 +14,8 @@ pub mod slices;
 
 mod follow;
 mod hold;
+mod present;
+mod readiness;
 mod routing;
 mod serve;
 

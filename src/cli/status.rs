@@ -24,7 +24,7 @@ use crate::keys::{kubernetes, setting};
 use crate::lists;
 use crate::names::NameRule;
 use crate::retry::{self, Caller, Operation, Target};
-use crate::spec::{self, Intent};
+use crate::spec::{self, Intent, owner};
 use crate::watch::Watched;
 
 /// Objects asked for at a time.
@@ -122,7 +122,7 @@ impl Reading<'_> {
         let all = ListParams::default();
         self.list(Operation::ListServices, namespace, &all, keep).await?;
 
-        let leaders = services.iter().filter(|s| source_name(s).is_some());
+        let leaders = services.iter().filter(|s| source_names(s).next().is_some());
         let routing: BTreeSet<String> = leaders
             .filter(|s| slices.of(s).iter().any(|e| e.ready))
             .filter_map(|s| s.metadata.namespace.clone())
@@ -216,17 +216,35 @@ fn key(service: &Service) -> (String, String) {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
-/// The source a leader Service was made for, by its label.
-fn source_name(service: &Service) -> Option<&String> {
-    service.metadata.labels.as_ref()?.get(SOURCE_SERVICE)
+/// The sources that a leader Service may have been made for: by its owner, and by its label.
+fn source_names(service: &Service) -> impl Iterator<Item = &String> {
+    let meta = &service.metadata;
+    let label = meta.labels.as_ref().and_then(|labels| labels.get(SOURCE_SERVICE));
+    let owner = owner::controller(meta).filter(|o| owner::is_service(o));
+    let owner = owner.filter(|_| label.is_some() || owner::is_stamped(meta)).map(|o| &o.name);
+    owner.into_iter().chain(label)
 }
+
+/// The source of a leader Service: the one that owns it, by uid; where there is none, as the label says.
+fn source_name<'a>(leader: &'a Service, sources: &Sources<'_>) -> Option<&'a String> {
+    let uid = owner::controller(&leader.metadata).map(|o| &o.uid);
+    let owns = |name: &&String| {
+        let source = sources.get(&(key(leader).0, (*name).clone()));
+        source.is_some_and(|s| s.metadata.uid.as_ref() == uid)
+    };
+    source_names(leader).find(owns).or_else(|| source_names(leader).last())
+}
+
+/// Services that are no leader Services, by namespace and name.
+type Sources<'a> = BTreeMap<(String, String), &'a Service>;
 
 /// Leader Services and sources; others are not kept.
 fn concerns_us(mut service: Service) -> Option<Service> {
     service.metadata.managed_fields = None;
     let annotations = service.metadata.annotations.as_ref();
     let enabled = annotations.is_some_and(|a| a.contains_key(setting::ENABLED));
-    (source_name(&service).is_some() || enabled).then_some(service)
+    let leads = source_names(&service).next().is_some();
+    (leads || enabled).then_some(service)
 }
 
 /// Whether a pod exists is said by its being in the map.
@@ -241,20 +259,16 @@ fn standing(pod: &Pod) -> Option<(String, Standing)> {
 }
 
 fn rows(services: &[Service], slices: &Slices, pods: &HashMap<String, Standing>) -> Vec<Row> {
-    let mut sources = BTreeMap::new();
+    let leads = |service: &&Service| source_names(service).next().is_some();
+    let sources: Sources<'_> =
+        services.iter().filter(|s| !leads(s)).map(|service| (key(service), service)).collect();
     let mut led = BTreeSet::new();
-    for service in services {
-        let (namespace, name) = key(service);
-        match source_name(service) {
-            Some(source) => _ = led.insert((namespace, source.clone())),
-            None => _ = sources.insert((namespace, name), service),
-        }
-    }
     let mut rows: Vec<Row> = Vec::new();
-    for leader in services {
-        let Some(source) = source_name(leader) else { continue };
-        let source = sources.get(&(key(leader).0, source.clone())).copied();
-        rows.push(row(leader, source, slices, pods));
+    for leader in services.iter().filter(leads) {
+        let Some(name) = source_name(leader, &sources) else { continue };
+        let of = (key(leader).0, name.clone());
+        rows.push(row(leader, name, sources.get(&of).copied(), slices, pods));
+        led.insert(of);
     }
     let unled = sources.iter().filter(|(key, source)| !led.contains(*key) && asks(source));
     rows.extend(unled.map(|(_, source)| unled_row(source)));
@@ -298,6 +312,7 @@ fn unled_row(source: &Service) -> Row {
 
 fn row(
     leader: &Service,
+    name: &str,
     source: Option<&Service>,
     slices: &Slices,
     pods: &HashMap<String, Standing>,
@@ -322,7 +337,7 @@ fn row(
     };
     Row {
         namespace,
-        service: source_name(leader).cloned().unwrap_or_default(),
+        service: name.to_owned(),
         leader_service,
         leader: names.join(","),
         ready: names.len() == 1 && all_fit,

@@ -11,9 +11,10 @@ use serde_json::json;
 use super::elect::{self, Choice, Incumbent, Rules};
 use super::mirror::{self, Readiness};
 use super::ports::{self, Ports};
+use super::readiness::{Findings, Routed, Strangers, routed, unreadable};
 use super::routing::Routing;
 use super::slices::{self, Present, SliceWrite, Version};
-use super::{Blocked, Context, Step, Target, bookkeeping, desired, follow};
+use super::{Context, Step, Target, bookkeeping, desired, follow};
 use crate::events::Reason;
 use crate::index::Snapshot;
 use crate::index::evidence::slice_name;
@@ -267,160 +268,6 @@ fn slice_ports(
             // port either, or would hide the mistake.
             (ports::without_pod(source), missing, true)
         }
-    }
-}
-
-/// The pod that the lock routes to on the server now.
-struct Routed {
-    uid: String,
-    name: String,
-    /// It can take traffic, as far as is known.
-    fit: bool,
-}
-
-fn routed(snapshot: &Snapshot, present: &Present<'_>) -> Option<Routed> {
-    let (uid, name) = present.routed()?;
-    let mut known = snapshot.pods.iter().chain(&snapshot.deselected);
-    let fit = known.any(|p| *p.uid == *uid && p.eligible());
-    Some(Routed { uid: uid.to_owned(), name: name.to_owned(), fit })
-}
-
-/// Slices beside ours that zen-lead did not write: endpoints are the union of all slices.
-struct Strangers {
-    /// Those that add endpoints to the leader Service.
-    tied: Vec<String>,
-    /// Those that hold a name which a slice of ours has.
-    holders: Vec<String>,
-}
-
-impl Strangers {
-    fn beside(snapshot: &Snapshot, leader: &Leader) -> Self {
-        let names = |which: &dyn Fn(&Slice) -> bool| {
-            let slices = snapshot.slices.iter().filter(|s| which(s));
-            let mut names: Vec<String> = slices.map(|s| s.name.to_string()).collect();
-            names.sort();
-            names.dedup();
-            names
-        };
-        let here = |s: &Slice| *s.service == *leader.name();
-        let stranger = |s: &Slice| s.unreadable.is_none() && !(here(s) && s.is_ours(leader));
-        let ours = [Family::V4, Family::V6].map(|f| slice_name(leader.name(), f));
-        Self {
-            tied: names(&|s| here(s) && s.tied && stranger(s) && !s.deleting),
-            holders: names(&|s| stranger(s) && ours.iter().any(|name| *name == *s.name)),
-        }
-    }
-
-    fn hold(&self, name: &str) -> bool {
-        self.holders.iter().any(|held| held == name)
-    }
-}
-
-/// Why the slices must stay as they are: one of them cannot be read, or nothing is known of the pod
-/// that leads. With it, whether they can still be taken to route.
-fn unreadable(
-    snapshot: &Snapshot,
-    leader: &Leader,
-    incumbent: Option<&Incumbent>,
-) -> Option<(bool, String)> {
-    let mut slices = snapshot.slices.iter().filter(|s| *s.service == *leader.name());
-    if let Some((slice, error)) = slices.find_map(|s| Some((s, s.unreadable.as_ref()?))) {
-        return Some((
-            false,
-            format!(
-                "EndpointSlice {} cannot be read ({error}) and is left as it is; correct that field, \
-                 or delete the EndpointSlice to have it made anew",
-                slice.name
-            ),
-        ));
-    }
-    let mut pods = snapshot.pods.iter().chain(&snapshot.deselected);
-    let pod = pods.find(|p| incumbent.is_some_and(|i| *i.uid == *p.uid) && p.unjudged())?;
-    Some((
-        true,
-        format!(
-            "the leading pod {} cannot be read, so it stays the leader; correct it, or delete it to \
-             have another one lead",
-            pod.name
-        ),
-    ))
-}
-
-/// What was found of a leader Service, for its condition.
-struct Findings<'a> {
-    choice: &'a Choice,
-    routed: Option<&'a Routed>,
-    strangers: &'a Strangers,
-    missing_ports: Option<&'a Vec<String>>,
-    /// Why the write of a slice is kept back.
-    refused: Option<&'a Blocked>,
-    valid: bool,
-}
-
-impl Findings<'_> {
-    fn readiness(&self) -> Readiness {
-        let Self { choice, routed, strangers, missing_ports, refused, valid } = *self;
-        let leads = routed.filter(|r| r.fit);
-        let mut pods = mirror::explain(choice, leads.map(|r| r.uid.as_str()));
-        if let Some(gone) = routed.filter(|r| !r.fit) {
-            pods =
-                format!("the EndpointSlice still names {}, which cannot lead; {pods}", gone.name);
-        }
-        let not = |reason, message| Readiness { ready: false, reason, message };
-        if !strangers.tied.is_empty() {
-            let names = strangers.tied.join(", ");
-            return not(
-                Reason::ForeignEndpoints,
-                format!(
-                    "EndpointSlices not written by zen-lead add endpoints to this Service: {names}; \
-                     delete them; {pods}"
-                ),
-            );
-        }
-        if !strangers.holders.is_empty() && leads.is_none() {
-            let names = strangers.holders.join(", ");
-            return not(
-                Reason::OwnershipConflict,
-                format!(
-                    "EndpointSlice {names} has the name that zen-lead needs and was not made by \
-                     zen-lead; delete it; {pods}"
-                ),
-            );
-        }
-        if leads.is_some() {
-            // What else is to be written changes nothing for those who send traffic.
-            let message = match refused {
-                Some(blocked) => format!("{pods}; {}", blocked.message),
-                None => pods,
-            };
-            return Readiness { ready: true, reason: Reason::LeaderRoutingAvailable, message };
-        }
-        if let Some(blocked) = refused {
-            return not(blocked.reason, format!("{}; {pods}", blocked.message));
-        }
-        if let (Some(missing), Some((pod, _))) = (missing_ports, &choice.endpoint) {
-            return not(
-                Reason::PortResolutionFailed,
-                format!(
-                    "pod {} is to lead and has no container port named {}; add it to the pod or set \
-                     {}: partial; {pods}",
-                    pod.name,
-                    missing.join(", "),
-                    keys::setting::PORTS_MODE
-                ),
-            );
-        }
-        if choice.standings.is_empty() {
-            return not(Reason::NoPodsFound, pods);
-        }
-        let message = if !valid {
-            format!("no new leader while the source is invalid; {pods}")
-        } else if choice.available > 0 {
-            format!("waiting for failover-min-delay or min-ready-duration; {pods}")
-        } else {
-            pods
-        };
-        not(Reason::NoReadyPods, message)
     }
 }
 

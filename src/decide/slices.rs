@@ -12,7 +12,8 @@ use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::elect::{Begun, Choice, Conditions, Incumbent, Reason};
+use super::elect::{Choice, Conditions, Incumbent, Reason};
+pub use super::present::Present;
 use super::{Context, Notice, Target, mirror};
 use crate::index::evidence::{self, slice_name};
 use crate::index::pod::{Family, Pod};
@@ -133,107 +134,6 @@ impl Version {
     }
 }
 
-/// The slices of ours for a leader Service.
-pub struct Present<'a> {
-    lock: Option<&'a Slice>,
-    follower: Option<&'a Slice>,
-    superfluous: Vec<&'a Slice>,
-    lock_says: Option<Truth>,
-    follower_says: Option<Truth>,
-}
-
-impl<'a> Present<'a> {
-    /// Finds lock and follower by name among the slices of ours.
-    pub fn new(slices: &'a [Arc<Slice>], leader: &Leader, families: &[Family]) -> Self {
-        let mut present = Self {
-            lock: None,
-            follower: None,
-            superfluous: Vec::new(),
-            lock_says: None,
-            follower_says: None,
-        };
-        let ours = slices
-            .iter()
-            // One that is being deleted routes until it is gone: it is kept right as well.
-            .filter(|s| *s.service == *leader.name() && s.is_ours(leader));
-        for slice in ours {
-            let is = |n: usize| {
-                families.get(n).is_some_and(|f| *slice.name == slice_name(leader.name(), *f))
-            };
-            match (is(0), is(1)) {
-                (true, _) => present.lock = Some(slice),
-                (_, true) => present.follower = Some(slice),
-                // What is destroyed has to carry every sign that it is ours.
-                _ if slice.deleting || !slice.is_whole(leader) => {}
-                _ => present.superfluous.push(slice),
-            }
-        }
-        present.lock_says = present.lock.map(Slice::truth);
-        present.follower_says = present.follower.map(Slice::truth);
-        present
-    }
-
-    /// What the lock says.
-    pub fn lock_says(&self) -> Option<&Truth> {
-        self.lock_says.as_ref()
-    }
-
-    /// What the follower says.
-    pub fn follower_says(&self) -> Option<&Truth> {
-        self.follower_says.as_ref()
-    }
-
-    fn both(&self) -> impl Iterator<Item = &Truth> {
-        self.lock_says.iter().chain(&self.follower_says)
-    }
-
-    /// The lock slice.
-    pub fn lock(&self) -> Option<&'a Slice> {
-        self.lock
-    }
-
-    /// The slice of the second family.
-    pub fn follower(&self) -> Option<&'a Slice> {
-        self.follower
-    }
-
-    /// Uid and name of the pod that the lock routes to.
-    pub fn routed(&self) -> Option<(&'a str, &'a str)> {
-        // Without its label it adds no endpoint to the Service.
-        let lock = self.lock.filter(|lock| lock.tied)?;
-        let uid = lock.routed_pods().next()?;
-        lock.named_pods().find(|(_, named)| *named == uid).map(|(name, uid)| (uid, name))
-    }
-
-    /// Number of slices of ours.
-    pub fn count(&self) -> usize {
-        usize::from(self.lock.is_some())
-            + usize::from(self.follower.is_some())
-            + self.superfluous.len()
-    }
-
-    /// The furthest marks any of them carries.
-    pub fn marks(&self) -> Marks {
-        self.both().map(|t| t.marks).fold(Marks::default(), Marks::max)
-    }
-
-    /// The switch that the follower was emptied for and that did not reach the lock, unless the
-    /// source asks for something else by now. Its epoch is the clock of whoever began it.
-    pub fn begun(&self, asked: &str) -> Option<Begun> {
-        let (lock, follower) = (self.lock_says()?, self.follower_says()?);
-        let emptied = named(self.follower).next().is_none() && follower.epoch > lock.epoch;
-        let at = Timestamp::from_millisecond(i64::try_from(follower.epoch).ok()?).ok()?;
-        let same = follower.asked.as_deref() == Some(asked);
-        follower.pod_uid.clone().filter(|_| emptied && same).map(|uid| Begun { uid, at })
-    }
-
-    /// The writers of those that carry a newer decision version than `own`.
-    pub fn newer_writers(&self, own: u32) -> Vec<String> {
-        let newer = self.both().filter(|t| t.decision_version > own);
-        newer.map(|t| t.writer.clone().unwrap_or_default()).collect()
-    }
-}
-
 /// The next write towards the wanted slices, or `None` when they are right.
 pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
     let (lock, follower) = (present.lock_says(), present.follower_says());
@@ -260,7 +160,7 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
     if switch.is_some()
         && let Some(slice) = present.superfluous.iter().find(|s| wanted.names_healthy(Some(s)))
     {
-        return Some(removed(slice));
+        return Some(wanted.retired(slice));
     }
     if dual
         && (switch.is_some() || present.lock.is_none())
@@ -295,7 +195,7 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
             return Some(Next { write, switch: None, urgent });
         }
     }
-    present.superfluous.first().map(|slice| removed(slice))
+    present.superfluous.first().map(|slice| wanted.retired(slice))
 }
 
 fn removed(slice: &Slice) -> Next {
@@ -346,7 +246,7 @@ struct Content {
     not_ready_since: Option<Timestamp>,
 }
 
-fn named(slice: Option<&Slice>) -> impl Iterator<Item = &str> {
+pub(super) fn named(slice: Option<&Slice>) -> impl Iterator<Item = &str> {
     slice.into_iter().flat_map(Slice::named_pods).map(|(_, uid)| uid)
 }
 
@@ -396,6 +296,29 @@ impl Content {
 }
 
 impl Wanted<'_> {
+    /// The write that ends a slice which no family needs. What is destroyed has to carry every sign that it
+    /// is ours: where one was lost, it is emptied and signed first.
+    fn retired(&self, slice: &Slice) -> Next {
+        let object = slice.object.as_deref().filter(|_| !slice.is_whole(self.leader));
+        let Some(object) = object else { return removed(slice) };
+        let mut signed = object.clone();
+        signed.endpoints = Some(Vec::new());
+        self.sign(&mut signed.metadata);
+        let write = SliceWrite::Replace(Box::new(signed));
+        Next { write, switch: None, urgent: true }
+    }
+
+    /// Puts owner and labels of ours on a slice; those of others stay.
+    fn sign(&self, metadata: &mut ObjectMeta) {
+        let owners = metadata.owner_references.get_or_insert_default();
+        owners.retain(|o| o.controller != Some(true));
+        owners.push(self.owner());
+        let labels = metadata.labels.get_or_insert_default();
+        for (key, value) in self.labels() {
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+    }
+
     /// True when the slice names a healthy pod that is not the one to be published.
     fn names_healthy(&self, slice: Option<&Slice>) -> bool {
         let successor = self.choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
@@ -443,13 +366,8 @@ impl Wanted<'_> {
         let mut metadata = known.map_or_else(ObjectMeta::default, |o| o.metadata.clone());
         metadata.name = Some(name);
         metadata.namespace.clone_from(&self.leader.object.metadata.namespace);
-        let owners = metadata.owner_references.get_or_insert_default();
-        owners.retain(|o| o.controller != Some(true));
-        owners.push(self.owner());
+        self.sign(&mut metadata);
         let labels = metadata.labels.get_or_insert_default();
-        for (key, value) in self.labels() {
-            labels.insert(key.to_owned(), value.to_owned());
-        }
         match self.proxy() {
             Some(proxy) => labels.insert(kubernetes::SERVICE_PROXY_NAME.into(), proxy.into()),
             None => labels.remove(kubernetes::SERVICE_PROXY_NAME),

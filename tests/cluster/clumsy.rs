@@ -31,7 +31,7 @@ use crate::support::harness::Test;
 use walk::Outcome;
 
 /// Walks of `make test`.
-const SEEDS: [u64; 6] = [1, 2, 3, 4, 5, 6];
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=15;
 /// Walks at the same time: each of them mostly waits.
 const TOGETHER: usize = 6;
 /// How long a walk that broke a rule may be shortened.
@@ -57,7 +57,7 @@ async fn walks(t: Arc<Case>) {
         .unwrap_or_else(|| Timestamp::now().as_second().unsigned_abs() * 100);
     let until = minutes.map(|m| Instant::now() + Duration::from_secs(60 * m));
     let seeds: Box<dyn Iterator<Item = u64> + Send> = match until {
-        None => Box::new(SEEDS.into_iter()),
+        None => Box::new(SEEDS),
         Some(until) => Box::new((first..).take_while(move |_| Instant::now() < until)),
     };
     let broken: Vec<(u64, Outcome)> = stream::iter(seeds)

@@ -164,17 +164,14 @@ pub fn is_slice_of(slice: &EndpointSlice, leader: &Service) -> bool {
     let meta = &slice.metadata;
     let managed = label(meta, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
     let named = led_by(&slice.name()) == Some(&leader.name());
-    match controller(meta) {
-        Some(owner) => owner.uid == leader.id() && (managed || (named && is_stamped(meta))),
-        None => {
-            let source = label(meta, status::SOURCE_SERVICE);
-            let owner = controller(&leader.metadata).map(|o| o.name.clone());
-            let of_source = !source.is_empty()
-                && (label(&leader.metadata, status::SOURCE_SERVICE) == source
-                    || owner == Some(source));
-            named && is_stamped(meta) && (managed || of_source)
-        }
+    if let Some(owner) = controller(meta) {
+        return owner.uid == leader.id() && (managed || (named && is_stamped(meta)));
     }
+    let source = label(meta, status::SOURCE_SERVICE);
+    let owner = controller(&leader.metadata).map(|o| o.name.clone());
+    let of_source = label(&leader.metadata, status::SOURCE_SERVICE) == source;
+    let sourced = !source.is_empty() && (of_source || owner == Some(source));
+    named && is_stamped(meta) && (managed || sourced)
 }
 
 /// The name of the leader Service in the name of a slice.

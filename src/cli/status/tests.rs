@@ -148,3 +148,24 @@ fn without_slice_the_annotation_says_since_when() {
     annotations.insert(LAST_SWITCH_TIME.to_owned(), SINCE.to_owned());
     assert_eq!(cells(&[led], &[], &[]), [format!("shop db db-leader - false {SINCE} NoPodsFound")]);
 }
+
+#[test]
+fn a_leader_service_whose_label_was_changed_is_shown_with_its_owner() {
+    let mut source = source("true", &json!([]));
+    source.metadata.uid = Some("u1".into());
+    let mut leader = leader(&ready("True", "LeaderRoutingAvailable"), "shop/a");
+    let meta = &mut leader.metadata;
+    meta.labels = Some([(SOURCE_SERVICE.to_owned(), "other".to_owned())].into());
+    meta.owner_references = Some(vec![
+        serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Service", "name": "db", "uid": "u1", "controller": true,
+        }))
+        .unwrap(),
+    ]);
+    let mut slices = Slices::default();
+    slices.add(&slice(&[("a", true)]));
+    let pods = [pod("a", &json!({}))].iter().filter_map(standing).collect();
+    let rows = rows(&[source, leader], &slices, &pods);
+    let shown: Vec<_> = rows.iter().map(|r| (&*r.service, &*r.leader, r.ready)).collect();
+    assert_eq!(shown, [("db", "a", true)]);
+}

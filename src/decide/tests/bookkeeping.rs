@@ -137,7 +137,9 @@ fn a_service_that_an_owner_reference_names_wrongly_empties_nothing() {
         let mut leader = scene.leader();
         leader.metadata.owner_references.as_mut().unwrap()[0].name = "else".into();
         scene.server.put_service(leader);
-        other.into_iter().for_each(|other| _ = scene.server.put_service(other));
+        if let Some(other) = other {
+            scene.server.put_service(other);
+        }
         let key = ServiceKey::new(NAMESPACE, "else");
         let snapshot = Snapshot { consistent: true, ..scene.index().snapshot(&key) };
         let decision = decide(&snapshot, &scene.context());
@@ -244,6 +246,28 @@ fn slices_that_an_orphaning_deletion_left_are_taken_back() {
             }
         });
     }
+}
+
+#[test]
+fn a_slice_of_a_family_that_went_is_signed_emptied_and_deleted() {
+    let mut scene = dual(pair());
+    let mut follower = scene.follower();
+    follower.metadata.owner_references = None;
+    scene.server.put_slice(follower);
+    let mut leader = scene.leader();
+    leader.spec().ip_families = Some(vec!["IPv4".into()]);
+    leader.spec().ip_family_policy = Some("SingleStack".into());
+    scene.server.put_service(leader);
+    let mut source = scene.source();
+    source.spec().ip_families = Some(vec!["IPv4".into()]);
+    source.spec().ip_family_policy = Some("SingleStack".into());
+    scene.server.put_service(source);
+    let steps = scene.settle();
+    let slices: Vec<_> = steps.iter().filter(|s| s.kind() == StepKind::Slice).collect();
+    let last = slices.last().expect("the slice goes");
+    assert!(matches!(last, Step::Slice(next) if matches!(next.write, SliceWrite::Delete { .. })));
+    assert!(!scene.server.slices.now.contains_key("web-leader-zen-lead-ipv6"));
+    assert_eq!(scene.routed().as_deref(), Some("a"));
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Ground {
     pub hooked: bool,
     quotas: Vec<String>,
     made: usize,
+    /// Further enabled Services.
+    pub crowd: usize,
 }
 
 impl Ground {
@@ -35,7 +37,19 @@ impl Ground {
         let (admin, alice) = (Hand::admin(&t), Hand::alice(&t));
         let (robot, glass) = (Hand::robot(&t).await, Hand::glass(&t).await);
         let (dump, hooks, quotas) = (Vec::new(), Vec::new(), Vec::new());
-        Self { t, admin, alice, robot, glass, dump, hooks, hooked: false, quotas, made: 0 }
+        Self {
+            t,
+            admin,
+            alice,
+            robot,
+            glass,
+            dump,
+            hooks,
+            hooked: false,
+            quotas,
+            made: 0,
+            crowd: 0,
+        }
     }
 
     pub fn hand(&self, who: Who) -> &Hand {
@@ -145,6 +159,7 @@ impl Ground {
                         &json!({"spec": {"selector": {"app": "web"}}}),
                     );
                     self.alice.create(Kind::Service, &object).await?;
+                    self.crowd += 1;
                 }
                 Ok(())
             }

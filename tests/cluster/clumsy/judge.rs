@@ -113,10 +113,10 @@ impl State {
     }
 }
 
-/// Rule d: how often zen-lead called in a standing situation.
-pub fn no_storm(calls: &[Call]) -> Option<Finding> {
+/// Rule d: how often zen-lead called in a standing situation, for so many Services.
+pub fn no_storm(calls: &[Call], services: usize) -> Option<Finding> {
     let most = most_within(calls, SignedDuration::from_secs(5));
-    (most >= MOST_CALLS)
+    (most >= MOST_CALLS * services)
         .then(|| Finding::new("R-d", format!("{most} calls in 5 s: {}", summary(calls))))
 }
 
@@ -174,7 +174,7 @@ pub async fn is_told(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>, St
 
 /// Rule e: who is refused is answered in words.
 pub fn is_no_answer((code, words): &(u16, String)) -> Option<Finding> {
-    let raw = ["resulted in error", "no such overload", "no such key"];
+    let raw = ["resulted in error", "no such overload", "fails to evaluate"];
     raw.iter().any(|r| words.contains(r)).then(|| {
         Finding::new("R-e", format!("a refusal shows the insides of a policy: {code} {words}"))
     })

@@ -100,7 +100,7 @@ async fn walk(ground: &mut Ground, plan: &Plan, kept: &[usize]) -> Outcome {
     // What stands now.
     sleep(SETTLE).await;
     let standing = judge::standing(&calls, STANDING).await;
-    findings.extend(judge::no_storm(&standing));
+    findings.extend(judge::no_storm(&standing, 1 + ground.crowd));
     findings.extend(judge::no_lies(ground, REPORTED).await);
     match judge::is_told(ground, &standing).await {
         Ok(found) => findings.extend(found),
