@@ -3,6 +3,8 @@
 //!
 //! Nothing is chosen or written here (`serve`).
 
+use std::sync::Arc;
+
 use super::Blocked;
 use super::elect::{Choice, Incumbent};
 use super::mirror::{self, Readiness};
@@ -36,6 +38,9 @@ pub(super) struct Strangers {
     tied: Vec<String>,
     /// Those that hold a name which a slice of ours has.
     holders: Vec<String>,
+    /// One of these that zen-lead made for an earlier leader Service and that a finalizer keeps: its name,
+    /// and the pod that it still routes to.
+    held: Option<(String, Option<String>)>,
 }
 
 impl Strangers {
@@ -50,10 +55,24 @@ impl Strangers {
         let here = |s: &Slice| *s.service == *leader.name();
         let stranger = |s: &Slice| s.unreadable.is_none() && !(here(s) && s.is_ours(leader));
         let ours = [Family::V4, Family::V6].map(|f| slice_name(leader.name(), f));
+        let kept = |s: &&Arc<Slice>| {
+            s.deleting && s.managed && s.stamped && ours.iter().any(|name| *name == *s.name)
+        };
+        let held = snapshot.slices.iter().find(|s| kept(s) && stranger(s)).map(|slice| {
+            let uid = slice.routed_pods().next().filter(|_| slice.tied);
+            let pod = slice.named_pods().find(|(_, named)| Some(*named) == uid);
+            (slice.name.to_string(), pod.map(|(name, _)| name.to_owned()))
+        });
         Self {
+            held,
             tied: names(&|s| here(s) && s.tied && stranger(s) && !s.deleting),
             holders: names(&|s| stranger(s) && ours.iter().any(|name| *name == *s.name)),
         }
+    }
+
+    /// Whether a slice of an earlier leader Service still takes the traffic to a pod.
+    pub(super) fn route(&self) -> bool {
+        self.held.as_ref().is_some_and(|(_, pod)| pod.is_some())
     }
 
     pub(super) fn hold(&self, name: &str) -> bool {
@@ -119,6 +138,16 @@ impl Findings<'_> {
                 format!(
                     "EndpointSlices not written by zen-lead add endpoints to this Service: {names}; \
                      delete them; {pods}"
+                ),
+            );
+        }
+        if let (Some((name, pod)), None) = (&strangers.held, leads) {
+            let pod = pod.as_deref().unwrap_or("no pod");
+            return not(
+                Reason::OwnershipConflict,
+                format!(
+                    "EndpointSlice {name} of an earlier leader Service is being deleted, a finalizer \
+                     keeps it, and it routes {pod}; remove the finalizer; {pods}"
                 ),
             );
         }

@@ -181,6 +181,9 @@ impl Case<'_> {
             if stays && state.ready {
                 report.leader_since = truth.switched_at;
             }
+            if strangers.route() {
+                report.endpoints = 1;
+            }
             routing.report = Some(report);
             routing.missing_ports = missing;
             routing.choice = Some(choice);

@@ -397,3 +397,18 @@ fn a_leader_service_held_by_a_finalizer_says_what_is_routed() {
     scene.settle();
     assert_eq!(scene.condition().0, "False");
 }
+
+#[test]
+fn a_slice_of_an_earlier_leader_service_that_a_finalizer_keeps_is_reported_as_it_routes() {
+    let mut scene = Scene::served(pair());
+    let mut lock = scene.lock();
+    lock.metadata.finalizers = Some(vec!["example.com/hold".into()]);
+    scene.server.put_slice(lock);
+    scene.server.remove_service("web-leader");
+    scene.server.remove_slice("web-leader-zen-lead-ipv4");
+    scene.settle();
+    let words = "EndpointSlice web-leader-zen-lead-ipv4 of an earlier leader Service is being deleted, a \
+                 finalizer keeps it, and it routes a; remove the finalizer; a: standby; b: standby";
+    assert_eq!(scene.condition(), ("False".into(), "OwnershipConflict".into(), words.into()));
+    assert_eq!(scene.decide().report.unwrap().endpoints, 1, "the gauge follows what is routed");
+}
