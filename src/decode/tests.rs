@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::WatchEvent;
 use kube::core::ObjectList;
+use kube::core::WatchEvent;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 

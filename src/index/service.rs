@@ -200,7 +200,7 @@ impl Leader {
                 &*owner.uid == source_uid
                     && (labelled || (self.stamped && &*owner.name == source_name))
             }
-            None => labelled && self.stamped && selector(&self.object).next().is_none(),
+            None => labelled && self.stamped,
         }
     }
 

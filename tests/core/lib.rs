@@ -13,6 +13,7 @@ mod fixtures;
 pub mod admission;
 pub mod clock;
 pub mod decide;
+pub mod decode;
 pub mod events {
     //! Reasons, without their publisher.
     mod reason;

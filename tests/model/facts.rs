@@ -128,13 +128,11 @@ pub fn is_leader_of(
         return false;
     }
     let Some(owner) = controller(meta) else {
-        let selects = service.spec.as_ref().and_then(|s| s.selector.as_ref());
         let of_ours = |slice: &EndpointSlice| {
             controller(&slice.metadata).is_some() && is_slice_of(slice, service)
         };
         return named
             && is_stamped(meta)
-            && selects.is_none_or(BTreeMap::is_empty)
             && (service.name() == wanted || slices.values().any(of_ours));
     };
     let right = owner.kind == "Service" && owner.api_version == "v1";

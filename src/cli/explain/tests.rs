@@ -3,6 +3,7 @@
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::*;
+use crate::decode::Decoded;
 use crate::fixtures::api::Server;
 use crate::fixtures::{NAMESPACE, PodFixture, ServiceFixture, at, pod, service};
 use crate::index::Limits;
@@ -179,4 +180,27 @@ fn what_does_not_exist_is_said_so() {
     );
     server.remove_service("web-leader");
     assert_eq!(asked(&server, "web"), "Service ns/web does not exist");
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let server = served();
+    let mut index = server.read(Limits::default());
+    let mut meta = server.services.now["web"].metadata.clone();
+    meta.resource_version = Some((server.version + 1).to_string());
+    let error = "spec.ports: expected a list, found a text".to_owned();
+    index.apply_service(Decoded::unreadable(meta, error));
+    let key = ServiceKey::new(NAMESPACE, "web");
+    let snapshot = Snapshot { consistent: true, ..index.snapshot(&key) };
+    let said = text(&snapshot, &decide::decide(&snapshot, &context()), at(0));
+    assert!(
+        said.starts_with(
+            "Service ns/web\n  cannot be read: the present leader stays, no new one is chosen\n\
+             Routed now by the EndpointSlices of web-leader\n  IPv4 a, ready ("
+        ),
+        "{said}"
+    );
+    let named = "Cannot be read, so what exists for it stays as it is\n  Service web: spec.ports: \
+                 expected a list, found a text\n";
+    assert!(said.contains(named), "{said}");
 }

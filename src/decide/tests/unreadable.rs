@@ -5,7 +5,6 @@ use kube::Resource;
 
 use super::protocol::pair;
 use super::*;
-use crate::cli::explain;
 use crate::decode::Decoded;
 
 const ERROR: &str = "spec.ports: expected a list, found a text";
@@ -96,19 +95,6 @@ fn an_unreadable_source_keeps_its_leader_which_follows_its_readiness() {
         let report =
             decide(&seen(&scene, Spoilt::Source, before), &scene.context()).report.unwrap();
         assert_eq!((report.endpoints, report.leader_service, report.slices), (1, true, 1));
-
-        let snapshot = seen(&scene, Spoilt::Source, before);
-        let decision = decide(&snapshot, &scene.context());
-        assert_eq!(
-            explain::text(&snapshot, &decision, scene.server.now),
-            "Service ns/web\n  cannot be read: the present leader stays, no new one is chosen\n\
-             Routed now by the EndpointSlices of web-leader\n  IPv4 a, ready \
-             (web-leader-zen-lead-ipv4)\nReported now\n  web-leader: LeaderReady is True, \
-             Unreadable: the source Service \"web\" cannot be read (spec.ports: expected a list, \
-             found a text): what is routed stays and follows its readiness, and no new leader is \
-             chosen; correct that field; a leads\nCannot be read, so what exists for it stays as it is\n  Service web: spec.ports: \
-             expected a list, found a text\nNext: nothing, before that can be read\n"
-        );
 
         let ready = scene.server.pods.now["a"].clone();
         scene.server.put_pod(ready.clone().unready_for(0));

@@ -31,7 +31,7 @@ fn a_leader_service_is_ours_by_its_owner_and_one_more_sign() {
         (&[disown, helm], true),
         (&[disown, unstamp], false),
         (&[disown, relabel], false),
-        (&[disown, select], false),
+        (&[disown, select], true),
         (&[earlier], false),
         (&[others], false),
     ];
