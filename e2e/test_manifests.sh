@@ -232,15 +232,14 @@ slices() {
   refused "nor the epoch" "zen-lead.io/leader-epoch of this" patch_slice admin '{"metadata":{"annotations":{"zen-lead.io/leader-epoch":"9"}}}'
   refused "nor create one in our name" "only zen-lead creates EndpointSlices with the label endpointslice.kubernetes.io/managed-by=zen-lead" \
     admin -n "$NS" create -f "$WORK/fake-slice.yaml"
-  allowed "zen-lead empties it" zen_lead -n "$NS" patch endpointslice "$L" --type=merge -p '{"endpoints":[]}'
-  refused "nor add an endpoint to an empty one" "endpoints of this EndpointSlice may not be changed" \
-    patch_slice admin '{"endpoints":[{"addresses":["10.244.0.9"]}]}'
   allowed "other annotations may be set" patch_slice admin '{"metadata":{"annotations":{"example.com/note":"x"}}}'
   allowed "and finalizers" patch_slice admin '{"metadata":{"finalizers":["example.com/hold"]}}'
   allowed "and taken off" patch_slice admin '{"metadata":{"finalizers":null}}'
   allowed "and owner references" patch_slice admin "{\"metadata\":{\"ownerReferences\":[{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"name\":\"$S\",\"uid\":\"$(uid service "$S")\"}]}}"
   allowed "in an emergency the break-glass group may empty it" \
     admin --as=root --as-group=system:masters --as-group=zen-lead:break-glass -n "$NS" patch endpointslice "$L" --type=merge -p '{"endpoints":[]}'
+  refused "nor may others add an endpoint to an empty one" "endpoints of this EndpointSlice may not be changed" \
+    patch_slice admin '{"endpoints":[{"addresses":["10.244.0.9"]}]}'
   slice web "$(uid service "$S")" | sed 's/10.244.0.9/10.244.0.11/' >"$WORK/slice.yaml"
   allowed "zen-lead replaces it" zen_lead -n "$NS" replace -f "$WORK/slice.yaml"
   allowed "slices of others are not looked at" admin -n "$NS" create -f "$WORK/foreign-slice.yaml"
