@@ -27,7 +27,7 @@ use crate::index::{Snapshot, SourceState};
 use crate::keys::{kubernetes, status};
 use crate::metrics::Metrics;
 use crate::names::ServiceKey;
-use crate::reconcile::Reconciler;
+use crate::reconcile::{LAST_WAIT, Reconciler, for_rank, next_wait};
 use crate::replica;
 use crate::retry::CallError;
 use crate::shutdown::Shutdown;
@@ -39,11 +39,6 @@ use crate::watches;
 /// Between two looks while there is anything: what is not to be removed yet (the selector is still
 /// on) may be at the next one, and no event of its own says so.
 const LOOK: Duration = Duration::from_secs(1);
-/// The wait before the second attempt to remove one; it doubles.
-const FIRST_DELAY: Duration = Duration::from_secs(2);
-/// Longest wait between two attempts; a replica that is not the first for a Service waits three times as
-/// long.
-const MAX_DELAY: Duration = Duration::from_mins(5);
 
 /// An object of a built-in controller that carries the label of a leader Service: they copy the
 /// labels of the Service (kubernetes/endpointslice `setEndpointSliceLabels`, `endpoints_controller`).
@@ -253,12 +248,11 @@ async fn remove(on: &Reconciler, all: BTreeMap<ServiceKey, Vec<Leftover>>, tried
         if some.is_empty() {
             continue;
         }
-        let first = replica::rank(&on.me, &on.replicas.read(), &source) == 0;
+        let rank = replica::rank(&on.me, &on.replicas.read(), &source);
         for left in &some {
             let last = tried.get(&left.target.uid).map(|(_, wait)| *wait);
-            let wait = last.map_or(FIRST_DELAY, |wait| (2 * wait).min(MAX_DELAY));
-            let pause = if first { wait } else { 3 * wait };
-            tried.insert(left.target.uid.clone(), (now + pause, wait));
+            let wait = next_wait(last);
+            tried.insert(left.target.uid.clone(), (now + for_rank(wait, rank), wait));
         }
         let outcome = match on.reader.read(&source).await {
             Ok(read) => {
@@ -272,7 +266,7 @@ async fn remove(on: &Reconciler, all: BTreeMap<ServiceKey, Vec<Leftover>>, tried
             warn!(
                 key = %source,
                 "what a built-in controller left behind a leader Service is not removed: {error}; \
-                 tried again with pauses that grow to {MAX_DELAY:?}"
+                 tried again with pauses that grow to {LAST_WAIT:?}"
             );
         }
     }

@@ -8,7 +8,13 @@ use kube::Client;
 use kube::api::ListParams;
 use kube::core::{DeserializeGuard, ObjectList, Request};
 
+use crate::keys::kubernetes;
 use crate::watch::Watched;
+
+/// Selects the slices that the built-in controller did not write: all that are read to route and to judge.
+pub fn not_built_in() -> String {
+    format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER)
+}
 
 /// Asks for one page.
 ///

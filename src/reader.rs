@@ -19,7 +19,6 @@ use crate::clock;
 use crate::decode::Decoded;
 use crate::index::pod::Placed;
 use crate::index::{Index, Limits};
-use crate::keys::kubernetes;
 use crate::lists;
 use crate::names::{NameRule, ServiceKey};
 use crate::retry::{self, CallError, Caller, Operation, Target};
@@ -92,9 +91,7 @@ impl Reader {
     async fn read_now(&self, key: &ServiceKey) -> Result<Index, CallError> {
         let ns = &key.namespace;
         let all = ListParams::default();
-        let selector =
-            format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);
-        let not_built_in = ListParams::default().labels(&selector);
+        let not_built_in = ListParams::default().labels(&lists::not_built_in());
         let services: Api<Decoded<Service>> = Api::namespaced(self.client.clone(), ns);
         let pods: Api<Decoded<Pod>> = Api::namespaced(self.client.clone(), ns);
         let slices: Api<Decoded<EndpointSlice>> = Api::namespaced(self.client.clone(), ns);

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use blocks::Blocks;
+pub use blocks::{LAST_WAIT, for_rank, next_wait};
 pub use room::Room;
 use standing::{After, Met};
 pub use turns::Turns;
@@ -42,7 +43,7 @@ use crate::telemetry::spans::Tracer;
 
 /// Steps of one reconcile before it lets others pass; a normal one takes at most six.
 const MAX_STEPS: usize = 16;
-/// The pause after such a reconcile, doubled for each one in a row up to [`blocks::LAST_WAIT`].
+/// The pause after such a reconcile, doubled for each one in a row up to [`LAST_WAIT`].
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest reconcile before it lets others pass; looked at between two steps, each of which has
 /// deadlines of its own.
@@ -330,7 +331,7 @@ impl Reconciler {
         // More to do than one turn allows: others first.
         let pause = self.remember(key, |known| {
             known.unfinished = known.unfinished.saturating_add(1);
-            PAUSE.saturating_mul(1 << (known.unfinished - 1).min(12)).min(blocks::LAST_WAIT)
+            PAUSE.saturating_mul(1 << (known.unfinished - 1).min(12)).min(LAST_WAIT)
         });
         Ok(Next::At(clock::monotonic() + pause))
     }

@@ -25,6 +25,7 @@ use crate::decode::Decoded;
 use crate::health::{Gate, Health};
 use crate::index::{Dirty, Index};
 use crate::keys::kubernetes;
+use crate::lists;
 use crate::metrics::Metrics;
 use crate::names::ServiceKey;
 use crate::queue::Queue;
@@ -101,14 +102,13 @@ impl Watches {
         );
         // The built-in controller's slices are not ours to judge, and there are many of them; those it
         // made for leader Services are watched by `leftovers`.
-        let others = format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);
         let slices = run(
             supervisor,
             shutdown,
             "slices watch",
             &slice_group,
             Api::<Decoded<EndpointSlice>>::all(client.clone()),
-            Selector::labels(others),
+            Selector::labels(lists::not_built_in()),
             SliceSink(feed.clone()),
         );
         service_group.seal();

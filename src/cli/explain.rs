@@ -49,7 +49,16 @@ pub async fn run(service: &str, reader: &Reader, now: Timestamp) -> anyhow::Resu
     if snapshot.source == SourceState::Absent {
         return Ok(Explained::Missing(missing(&snapshot, &asked)));
     }
-    let context = Context {
+    let mut said = String::new();
+    if source.is_some() {
+        said = format!("{asked} is the leader Service of {key}, which is explained here\n");
+    }
+    Ok(Explained::Found(said + &text(&snapshot, &decide::decide(&snapshot, &context(now)), now)))
+}
+
+/// What a decision is made with where nothing is written.
+fn context(now: Timestamp) -> Context<'static> {
+    Context {
         now,
         writer: "explain",
         trust: Trust::Live,
@@ -57,12 +66,7 @@ pub async fn run(service: &str, reader: &Reader, now: Timestamp) -> anyhow::Resu
         version: DECISION_VERSION,
         replicas: &[],
         takes_over: false,
-    };
-    let mut said = String::new();
-    if source.is_some() {
-        said = format!("{asked} is the leader Service of {key}, which is explained here\n");
     }
-    Ok(Explained::Found(said + &text(&snapshot, &decide::decide(&snapshot, &context), now)))
 }
 
 /// The sentence about a source that is not there.
@@ -162,20 +166,13 @@ pub fn text(snapshot: &Snapshot, decision: &Decision, now: Timestamp) -> String 
 
 /// The source, where it asks for anything.
 fn source(snapshot: &Snapshot) -> Option<&Service> {
-    match &snapshot.source {
-        SourceState::Judged { source, .. } => Some(&source.object),
-        _ => None,
-    }
+    snapshot.judged().map(|source| &source.object)
 }
 
 /// Whether the source asks for a leader, rightly or wrongly.
 fn asks(snapshot: &Snapshot) -> bool {
-    match &snapshot.source {
-        SourceState::Judged { source, .. } => {
-            !matches!(source.intent, Ok(Intent::None | Intent::Off))
-        }
-        _ => false,
-    }
+    let judged = snapshot.judged();
+    judged.is_some_and(|source| !matches!(source.intent, Ok(Intent::None | Intent::Off)))
 }
 
 /// The endpoints in the slices of a leader Service that zen-lead wrote.
@@ -240,7 +237,7 @@ fn wrong(snapshot: &Snapshot, decision: &Decision) -> Vec<String> {
         for endpoint in endpoints.iter().filter(|e| e.ready) {
             let (slice, pod) = (&endpoint.slice, &endpoint.pod);
             let is = |uid: &str| endpoint.uid.as_deref() == Some(uid);
-            let known = snapshot.pods.iter().chain(&snapshot.deselected).any(|p| is(&p.uid));
+            let known = snapshot.known_pods().any(|p| is(&p.uid));
             if !known {
                 wrong.push(format!("{slice} routes {pod}, a pod that does not exist any more"));
             } else if !wanted.is_some_and(|(p, _)| is(&p.uid)) {

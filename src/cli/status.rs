@@ -3,7 +3,8 @@
 //!
 //! Who leads is what the EndpointSlices route to, not what annotations and conditions say of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -18,6 +19,7 @@ use crate::config::Output;
 use crate::decide::mirror;
 use crate::decode::Decoded;
 use crate::events::Reason;
+use crate::index;
 use crate::index::service::own_conditions;
 use crate::keys::status::{LAST_SWITCH_TIME, SOURCE_SERVICE};
 use crate::keys::{kubernetes, setting};
@@ -83,12 +85,6 @@ pub async fn run(
     Ok(Report { text, unreadable: reading.unreadable })
 }
 
-/// How a pod that is routed stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Standing {
-    ready: bool,
-}
-
 struct Reading<'a> {
     client: Client,
     caller: &'a Caller,
@@ -98,10 +94,8 @@ struct Reading<'a> {
 impl Reading<'_> {
     async fn rows(&mut self, namespace: Option<&str>) -> anyhow::Result<Vec<Row>> {
         // As the consistent reads of `reader` do: whatever may add endpoints to a leader Service.
-        let selector =
-            format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER);
         let mut slices = Slices::default();
-        let params = ListParams::default().labels(&selector);
+        let params = ListParams::default().labels(&lists::not_built_in());
         let keep = |slice: Decoded<EndpointSlice>| {
             slice.object().iter().for_each(|slice| slices.add(slice));
         };
@@ -131,12 +125,12 @@ impl Reading<'_> {
             None if routing.len() > NAMESPACES => vec![None],
             _ => routing.iter().map(|n| Some(n.as_str())).collect(),
         };
-        let mut pods = HashMap::new();
+        let mut fit = HashSet::new();
         for scope in scopes {
-            let keep = |pod: Decoded<Pod>| pods.extend(pod.object().as_ref().and_then(standing));
+            let keep = |pod: Decoded<Pod>| fit.extend(pod.object().as_ref().and_then(fit_uid));
             self.list(Operation::ListPods, scope, &all, keep).await?;
         }
-        let mut rows = rows(&services, &slices, &pods);
+        let mut rows = rows(&services, &slices, &fit);
         for row in &mut rows {
             let keys = [&row.leader_service, &row.service]
                 .map(|name| (row.namespace.clone(), name.clone()));
@@ -247,18 +241,13 @@ fn concerns_us(mut service: Service) -> Option<Service> {
     (leads || enabled).then_some(service)
 }
 
-/// Whether a pod exists is said by its being in the map.
-fn standing(pod: &Pod) -> Option<(String, Standing)> {
-    let status = pod.status.as_ref();
-    let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
-    let finished = status.and_then(|s| s.phase.as_deref());
-    let finished = matches!(finished, Some("Succeeded" | "Failed"));
-    let going = pod.metadata.deletion_timestamp.is_some();
-    Some((pod.metadata.uid.clone()?, Standing { ready: ready && !finished && !going }))
+/// The uid of a pod that may take traffic.
+fn fit_uid(pod: &Pod) -> Option<Arc<str>> {
+    index::pod::Pod::trim(pod).filter(index::pod::Pod::eligible).map(|pod| pod.uid)
 }
 
-fn rows(services: &[Service], slices: &Slices, pods: &HashMap<String, Standing>) -> Vec<Row> {
+/// `fit` has the uids of the pods that may take traffic.
+fn rows(services: &[Service], slices: &Slices, fit: &HashSet<Arc<str>>) -> Vec<Row> {
     let leads = |service: &&Service| source_names(service).next().is_some();
     let sources: Sources<'_> =
         services.iter().filter(|s| !leads(s)).map(|service| (key(service), service)).collect();
@@ -267,7 +256,7 @@ fn rows(services: &[Service], slices: &Slices, pods: &HashMap<String, Standing>)
     for leader in services.iter().filter(leads) {
         let Some(name) = source_name(leader, &sources) else { continue };
         let of = (key(leader).0, name.clone());
-        rows.push(row(leader, name, sources.get(&of).copied(), slices, pods));
+        rows.push(row(leader, name, sources.get(&of).copied(), slices, fit));
         led.insert(of);
     }
     let unled = sources.iter().filter(|(key, source)| !led.contains(*key) && asks(source));
@@ -315,13 +304,13 @@ fn row(
     name: &str,
     source: Option<&Service>,
     slices: &Slices,
-    pods: &HashMap<String, Standing>,
+    fit: &HashSet<Arc<str>>,
 ) -> Row {
     let (namespace, leader_service) = key(leader);
     let endpoints = slices.of(leader);
     let names = routed::routed(endpoints);
-    let fit = |e: &Endpoint| e.uid.as_ref().and_then(|u| pods.get(u)).is_some_and(|p| p.ready);
-    let all_fit = endpoints.iter().filter(|e| e.ready).all(fit);
+    let is_fit = |e: &Endpoint| e.uid.as_deref().is_some_and(|uid| fit.contains(uid));
+    let all_fit = endpoints.iter().filter(|e| e.ready).all(is_fit);
     let since = slices.routes(leader).and_then(|r| r.since.clone());
     let since = since.or_else(|| mirror::read(leader).switched_at.map(|t| t.to_string()));
     let stale = routed::contradiction(leader, &names);

@@ -10,13 +10,15 @@ use crate::index::evidence::controller;
 use crate::keys::{self, kubernetes, status};
 use crate::spec::owner::is_service;
 
-/// The controller owner of a leader Service. blockOwnerDeletion stays unset: it needs rights on
-/// finalizers where OwnerReferencesPermissionEnforcement is on, and would make the source wait for us.
-pub fn owner(source: &str, uid: &str) -> OwnerReference {
+/// The controller owner of a leader Service (its source) or of a slice (its leader Service).
+///
+/// blockOwnerDeletion stays unset: it needs rights on finalizers where
+/// OwnerReferencesPermissionEnforcement is on, and would make the owner wait for us.
+pub fn owner(service: &str, uid: &str) -> OwnerReference {
     OwnerReference {
         api_version: "v1".into(),
         kind: "Service".into(),
-        name: source.into(),
+        name: service.into(),
         uid: uid.into(),
         controller: Some(true),
         block_owner_deletion: None,

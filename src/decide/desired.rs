@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
+use super::bookkeeping;
 use crate::keys::{self, status};
 use crate::spec::{LeaderSpec, LeaderType};
 
@@ -123,6 +124,11 @@ fn of_type(source: &Service, spec: &LeaderSpec, version: u32, type_: &str) -> Se
     let external = is_published(type_);
     let balancer = type_ == LOAD_BALANCER;
     let (labels, copied_labels) = labels(source, spec);
+    let identity = &source.metadata;
+    let owner = bookkeeping::owner(
+        identity.name.as_deref().unwrap_or_default(),
+        identity.uid.as_deref().unwrap_or_default(),
+    );
     let mut annotations = annotations(source, spec, version, type_);
     if !copied_labels.is_empty() {
         annotations.insert(status::COPIED_LABELS.to_owned(), copied_labels.join(","));
@@ -137,7 +143,7 @@ fn of_type(source: &Service, spec: &LeaderSpec, version: u32, type_: &str) -> Se
             namespace: source.metadata.namespace.clone(),
             labels: Some(labels),
             annotations: Some(annotations),
-            owner_references: Some(vec![owner(source)]),
+            owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         },
         spec: Some(ServiceSpec {
@@ -223,19 +229,6 @@ fn listed<'a>(
 ) -> impl Iterator<Item = &'a str> {
     let text = annotations.get(record).map(String::as_str).unwrap_or_default();
     text.split(',').filter(|key| !key.is_empty())
-}
-
-/// blockOwnerDeletion stays unset: it needs rights on finalizers where
-/// OwnerReferencesPermissionEnforcement is on, and would make the source wait for us.
-fn owner(source: &Service) -> OwnerReference {
-    OwnerReference {
-        api_version: "v1".into(),
-        kind: "Service".into(),
-        name: source.metadata.name.clone().unwrap_or_default(),
-        uid: source.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: None,
-    }
 }
 
 fn ports(from: &ServiceSpec) -> Vec<ServicePort> {

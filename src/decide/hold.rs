@@ -30,12 +30,7 @@ pub(super) fn hold(
         snapshot.owns(l, uid) || (uid.is_empty() && l.was_made_for(&snapshot.key.name))
     };
     for leader in snapshot.leaders.iter().filter(ours) {
-        let slices: Vec<&Slice> = snapshot
-            .slices
-            .iter()
-            .map(|s| &**s)
-            .filter(|s| *s.service == *leader.name() && s.is_ours(leader))
-            .collect();
+        let slices: Vec<&Slice> = snapshot.slices_of(leader).collect();
         let said = slices.iter().map(|s| s.truth());
         let mirrored = mirror::read(&leader.object);
         let truth = said.chain([mirrored.clone()]).max_by_key(|t| t.epoch).unwrap_or_default();
@@ -49,7 +44,7 @@ pub(super) fn hold(
             s.routed_pods().filter_map(move |u| named.iter().find(|(_, uid)| *uid == u).copied())
         });
         // One that is known to be unfit is about to be taken out, where that is not refused.
-        let fit = |uid: &str| pod(snapshot, uid).is_none_or(|p| p.unjudged() || p.eligible());
+        let fit = |uid: &str| snapshot.pod(uid).is_none_or(|p| p.unjudged() || p.eligible());
         let mut names = names.filter(|(_, uid)| fit(uid));
         let name = names.next().map(|(name, _)| name);
         let routed = name.is_some();
@@ -83,7 +78,7 @@ pub(super) fn hold(
 }
 
 fn report(snapshot: &Snapshot, truth: &Truth, state: &Readiness, slices: usize) -> ServiceReport {
-    let leader = truth.pod_uid.as_deref().and_then(|uid| pod(snapshot, uid));
+    let leader = truth.pod_uid.as_deref().and_then(|uid| snapshot.pod(uid));
     ServiceReport {
         leader_since: truth.switched_at.filter(|_| state.ready),
         leader_pod_created: leader.filter(|_| state.ready).map(|p| p.created),
@@ -94,11 +89,6 @@ fn report(snapshot: &Snapshot, truth: &Truth, state: &Readiness, slices: usize) 
         leader_service: true,
         slices,
     }
-}
-
-fn pod<'a>(snapshot: &'a Snapshot, uid: &str) -> Option<&'a Pod> {
-    let mut pods = snapshot.pods.iter().chain(&snapshot.deselected);
-    pods.find(|p| *p.uid == *uid).map(|p| &**p)
 }
 
 /// The write that brings the endpoint of a slice of ours in step with its pod; `None` where it is.
@@ -140,7 +130,7 @@ fn endpoint(
     let Some(uid) = present.target_ref.as_ref().and_then(|t| t.uid.as_deref()) else {
         return Some(present.clone());
     };
-    let pod = pod(snapshot, uid)?;
+    let pod = snapshot.pod(uid)?;
     if pod.unjudged() {
         return Some(present.clone());
     }

@@ -11,8 +11,8 @@ use super::mirror::{self, Readiness};
 use super::slices::Present;
 use crate::events::Reason;
 use crate::index::Snapshot;
-use crate::index::evidence::slice_name;
-use crate::index::pod::Family;
+use crate::index::evidence::slice_names;
+use crate::index::pod::Pod;
 use crate::index::service::Leader;
 use crate::index::slice::Slice;
 use crate::keys;
@@ -27,8 +27,7 @@ pub(super) struct Routed {
 
 pub(super) fn routed(snapshot: &Snapshot, present: &Present<'_>) -> Option<Routed> {
     let (uid, name) = present.routed()?;
-    let mut known = snapshot.pods.iter().chain(&snapshot.deselected);
-    let fit = known.any(|p| *p.uid == *uid && p.eligible());
+    let fit = snapshot.pod(uid).is_some_and(Pod::eligible);
     Some(Routed { uid: uid.to_owned(), name: name.to_owned(), fit })
 }
 
@@ -54,7 +53,7 @@ impl Strangers {
         };
         let here = |s: &Slice| *s.service == *leader.name();
         let stranger = |s: &Slice| s.unreadable.is_none() && !(here(s) && s.is_ours(leader));
-        let ours = [Family::V4, Family::V6].map(|f| slice_name(leader.name(), f));
+        let ours = slice_names(leader.name());
         let kept = |s: &&Arc<Slice>| {
             s.deleting && s.managed && s.stamped && ours.iter().any(|name| *name == *s.name)
         };
@@ -98,8 +97,7 @@ pub(super) fn unreadable(
             ),
         ));
     }
-    let mut pods = snapshot.pods.iter().chain(&snapshot.deselected);
-    let pod = pods.find(|p| incumbent.is_some_and(|i| *i.uid == *p.uid) && p.unjudged())?;
+    let pod = snapshot.pod(&incumbent?.uid).filter(|p| p.unjudged())?;
     Some((
         true,
         format!(

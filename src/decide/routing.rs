@@ -17,7 +17,9 @@ use super::serve::Case;
 use super::slices;
 use super::{Blocked, Context, Notice, Step, StepKind, Target, bookkeeping, desired, follow};
 use crate::events::Reason;
+use crate::index::pod::Pod;
 use crate::index::service::{Leader, own_conditions};
+use crate::index::slice::Slice;
 use crate::index::snapshot::{Holder, SourceState};
 use crate::index::{Limit, Snapshot};
 use crate::keys;
@@ -373,8 +375,7 @@ fn fallback(snapshot: &Snapshot) -> LeaderSpec {
 
 /// Whether a leader Service has a pod that takes traffic.
 fn routes(snapshot: &Snapshot, leader: &Leader) -> bool {
-    let mut slices = snapshot.slices.iter().filter(|s| *s.service == *leader.name());
-    slices.any(|s| s.is_ours(leader) && s.routed_pods().next().is_some())
+    snapshot.slices_of(leader).any(|s| s.routed_pods().next().is_some())
 }
 
 /// Leader Services of this source's name that are not this source's. One of an earlier source routes no
@@ -396,12 +397,8 @@ fn disown(routing: &mut Routing, snapshot: &Snapshot, ctx: &Context<'_>, uid: &s
 
 /// Whether no pod that the slices of a leader Service name could take traffic.
 fn unfit(snapshot: &Snapshot, leader: &Leader) -> bool {
-    let slices = || snapshot.slices.iter().filter(|s| *s.service == *leader.name());
-    let routed = || slices().filter(|s| s.is_ours(leader)).flat_map(|s| s.routed_pods());
-    let fit = |uid: &str| {
-        let mut known = snapshot.pods.iter().chain(&snapshot.deselected);
-        known.any(|p| *p.uid == *uid && p.eligible())
-    };
+    let routed = || snapshot.slices_of(leader).flat_map(Slice::routed_pods);
+    let fit = |uid: &str| snapshot.pod(uid).is_some_and(Pod::eligible);
     snapshot.pods_known && routed().next().is_some() && !routed().any(fit)
 }
 
@@ -448,8 +445,7 @@ fn empty_slices<'a>(
     urgent: bool,
 ) {
     for leader in leaders {
-        let slices = snapshot.slices.iter();
-        for slice in slices.filter(|s| *s.service == *leader.name() && s.is_ours(leader)) {
+        for slice in snapshot.slices_of(leader) {
             routing.marks = routing.marks.max(slice.truth().marks);
             if let Some(emptied) = slices::emptied(slice, snapshot.marks, ctx) {
                 routing.steps.push(Step::Slice(Box::new(slices::Next { urgent, ..emptied })));

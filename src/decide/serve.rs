@@ -21,7 +21,7 @@ use crate::index::evidence::slice_name;
 use crate::index::pod::Family;
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
-use crate::keys::{self, status};
+use crate::keys::status;
 use crate::metrics::ServiceReport;
 use crate::replica;
 use crate::spec::{self, LeaderSpec};
@@ -235,10 +235,9 @@ fn incumbent(
     let old_name = || {
         let others = snapshot.leaders.iter().filter(|l| l.uid() != leader.uid());
         let ours = others.filter(|l| snapshot.owns(l, uid));
-        let slices = ours.flat_map(|l| {
-            snapshot.slices.iter().filter(|s| *s.service == *l.name() && s.is_ours(l))
-        });
-        slices.map(|s| s.truth()).filter(named).max_by_key(|t| t.epoch)
+        let ours = ours.map(|l| &**l);
+        let slices = ours.flat_map(|leader| snapshot.slices_of(leader));
+        slices.map(Slice::truth).filter(named).max_by_key(|t| t.epoch)
     };
     let truth = match present.lock_says() {
         // Whatever its annotations were made to say, the endpoint still says it.
@@ -299,13 +298,7 @@ fn report(
 /// Hash of everything a source asks for that a decision depends on.
 fn asked(source: &Service) -> String {
     let spec = source.spec.clone().unwrap_or_default();
-    let settings: Vec<(&String, &String)> = source
-        .metadata
-        .annotations
-        .iter()
-        .flatten()
-        .filter(|(k, _)| k.starts_with(keys::PREFIX))
-        .collect();
+    let settings: Vec<_> = source.metadata.annotations.iter().flat_map(spec::ours).collect();
     let text = json!([
         source.metadata.uid,
         spec.selector,

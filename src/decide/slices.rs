@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use super::elect::{Choice, Conditions, Incumbent, Reason};
 pub use super::present::Present;
-use super::{Context, Notice, Target, mirror};
+use super::{Context, Notice, Target, bookkeeping, mirror};
 use crate::index::evidence::{self, slice_name};
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
@@ -475,14 +475,7 @@ impl Wanted<'_> {
     }
 
     fn owner(&self) -> OwnerReference {
-        OwnerReference {
-            api_version: "v1".into(),
-            kind: "Service".into(),
-            name: self.leader.name().to_owned(),
-            uid: self.leader.uid().to_owned(),
-            controller: Some(true),
-            block_owner_deletion: None,
-        }
+        bookkeeping::owner(self.leader.name(), self.leader.uid())
     }
 }
 

@@ -11,6 +11,11 @@ pub fn slice_name(leader: &str, family: Family) -> String {
     format!("{leader}{}", suffix(family))
 }
 
+/// The names that the slices of a leader Service have.
+pub fn slice_names(leader: &str) -> [String; 2] {
+    [Family::V4, Family::V6].map(|family| slice_name(leader, family))
+}
+
 /// The leader Service that the name of a slice is made of; `None` for other names.
 pub fn leader_of_slice_name(slice: &str) -> Option<&str> {
     let stripped = [Family::V4, Family::V6].into_iter().find_map(|f| slice.strip_suffix(suffix(f)));

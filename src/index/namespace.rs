@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::Sizes;
 use super::evidence;
-use super::pod::{Family, Pod};
+use super::pod::Pod;
 use super::service::{Entry, Role, selector};
 use super::slice::Slice;
 use crate::shrink;
@@ -352,8 +352,8 @@ impl Namespace {
     /// The slices of a Service, and those that hold the names which ours for it have.
     pub(super) fn slices_of(&self, service: &str) -> impl Iterator<Item = &Arc<Slice>> {
         let names = self.slices_of.get(service).into_iter().flatten();
-        let held = [Family::V4, Family::V6].map(|f| evidence::slice_name(service, f));
-        let held = held.into_iter().filter_map(|name| self.slices.get(&*name));
+        let held =
+            evidence::slice_names(service).into_iter().filter_map(|name| self.slices.get(&*name));
         let tied = names.filter_map(|name| self.slices.get(name));
         tied.chain(held.filter(move |slice| *slice.service != *service))
     }

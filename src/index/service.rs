@@ -11,11 +11,9 @@ use crate::decode::Unreadable;
 use crate::keys::{self, status};
 use crate::names::NameRule;
 use crate::spec::owner::is_service;
+use crate::spec::provider::LAST_APPLIED;
 use crate::spec::{self, Intent, LeaderSpec, Violation};
 use crate::version::Rv;
-
-/// Annotations that are large and never read.
-const DROPPED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A Service and what it is to zen-lead.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,7 +82,8 @@ impl Entry {
         let version = Rv::of(&object.metadata);
         object.metadata.managed_fields = None;
         if let Some(annotations) = &mut object.metadata.annotations {
-            annotations.remove(DROPPED);
+            // Large, and never read.
+            annotations.remove(LAST_APPLIED);
         }
         let role = classify(object, names);
         Some(Self { uid, version, role, unreadable: None })

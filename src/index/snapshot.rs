@@ -119,8 +119,31 @@ impl Snapshot {
 
     /// Name of the leader Service that the source asks for, also where other settings are invalid.
     fn wanted_name(&self) -> Option<String> {
-        let SourceState::Judged { source, .. } = &self.source else { return None };
-        spec::claimed_name(&source.object, NameRule::Dns1123)
+        spec::claimed_name(&self.judged()?.object, NameRule::Dns1123)
+    }
+
+    /// The source with its settings, where it exists, carries our annotations and can be read.
+    pub fn judged(&self) -> Option<&Source> {
+        match &self.source {
+            SourceState::Judged { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// Every pod in here: those that the selector matches, and those that slices name.
+    pub fn known_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().chain(&self.deselected).map(|pod| &**pod)
+    }
+
+    /// The pod with this uid.
+    pub fn pod(&self, uid: &str) -> Option<&Pod> {
+        self.known_pods().find(|pod| *pod.uid == *uid)
+    }
+
+    /// The slices that zen-lead provably made for this leader Service.
+    pub fn slices_of(&self, leader: &Leader) -> impl Iterator<Item = &Slice> {
+        let slices = self.slices.iter().map(|slice| &**slice);
+        slices.filter(|slice| *slice.service == *leader.name() && slice.is_ours(leader))
     }
 }
 
@@ -232,8 +255,7 @@ impl Snapshot {
             let error = slice.unreadable.iter();
             lines.extend(error.map(|error| format!("EndpointSlice {}: {error}", slice.name)));
         }
-        let pods = self.pods.iter().chain(&self.deselected);
-        for pod in pods.filter(|p| p.known != Known::Now) {
+        for pod in self.known_pods().filter(|p| p.known != Known::Now) {
             lines.push(format!("pod {}", pod.name));
         }
         lines

@@ -164,7 +164,7 @@ async fn a_failure_is_repeated_and_keeps_back_nothing_else() {
     let asked = scene.world.api.count("DELETE");
     assert!(asked < 10, "{asked} times within {SOON:?}");
     scene.world.api.forgive();
-    sleep(2 * MAX_DELAY).await;
+    sleep(2 * LAST_WAIT).await;
     assert_eq!(scene.left(), (false, false));
 }
 

@@ -20,7 +20,7 @@ use crate::events::Reason;
 /// First wait, doubled each time up to [`LAST_WAIT`].
 pub(super) const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait.
-pub(super) const LAST_WAIT: Duration = Duration::from_mins(5);
+pub const LAST_WAIT: Duration = Duration::from_mins(5);
 /// A replica that is not the first for a Service waits so many times as long: what does not work for
 /// one does not work for the others.
 const LATER_RANKS: u32 = 3;
@@ -173,8 +173,8 @@ impl Blocks {
         let now = clock::monotonic();
         let before = self.held.iter().position(|h| h.is_about(step) && h.undone == undone);
         let before = before.map(|at| self.held.swap_remove(at));
-        let wait = before.map_or(FIRST_WAIT, |h| (h.wait * 2).min(LAST_WAIT));
-        let until = now + if rank == 0 { wait } else { wait * LATER_RANKS };
+        let wait = next_wait(before.map(|h| h.wait));
+        let until = now + for_rank(wait, rank);
         let latest = until + (until - now) / TOGETHER;
         let shared = self.held.iter().map(|h| h.until).filter(|at| *at >= until && *at <= latest);
         let until = shared.min().unwrap_or(until);
@@ -229,6 +229,16 @@ impl Blocks {
         let now = clock::monotonic();
         self.held.iter().map(|h| h.until).filter(|at| *at > now).min()
     }
+}
+
+/// The wait after this one; the first where there was none.
+pub fn next_wait(last: Option<Duration>) -> Duration {
+    last.map_or(FIRST_WAIT, |wait| (wait * 2).min(LAST_WAIT))
+}
+
+/// How long a replica of this rank waits where the first one waits so long.
+pub fn for_rank(wait: Duration, rank: usize) -> Duration {
+    if rank == 0 { wait } else { wait * LATER_RANKS }
 }
 
 impl Held {

@@ -15,11 +15,11 @@ use crate::decode::Decoded;
 use crate::events::Reason;
 use crate::index::service::own_conditions;
 use crate::index::{Snapshot, SourceState};
-use crate::keys;
 use crate::names::ServiceKey;
 use crate::record;
 use crate::replica;
 use crate::retry::CallError;
+use crate::spec;
 
 /// So many writes of one reconcile may find that the object has changed before that is no race any
 /// longer.
@@ -181,8 +181,10 @@ impl Reconciler {
 
     /// What is kept back now, in the words in which it is reported already.
     pub(super) fn blocked(&self, key: &ServiceKey, snapshot: &Snapshot) -> Vec<Blocked> {
-        let held = self.memory.lock().get(key).map(|known| known.blocks.now().cloned().collect());
-        let mut blocked: Vec<Blocked> = held.unwrap_or_default();
+        let (mut blocked, on_probation) = self.remember(key, |known| {
+            let held: Vec<Blocked> = known.blocks.now().cloned().collect();
+            (held, known.blocks.on_probation().is_some())
+        });
         for one in &mut blocked {
             if let Some(said) =
                 conditions(snapshot).find_map(|text| words::as_said(text, &one.message))
@@ -190,7 +192,7 @@ impl Reconciler {
                 one.message = said.to_owned();
             }
         }
-        if self.remember(key, |known| known.blocks.on_probation()).is_some() {
+        if on_probation {
             for kind in [StepKind::Mirror, StepKind::SourceConditions] {
                 blocked.push(Blocked::all(
                     kind,
@@ -235,8 +237,8 @@ impl Reconciler {
     /// Notes what the source asks for.
     pub(super) fn note_asked(&self, key: &ServiceKey, snapshot: &Snapshot) {
         let SourceState::Judged { uid, source } = &snapshot.source else { return };
-        let annotations = source.object.metadata.annotations.iter().flatten();
-        let settings: Vec<_> = annotations.filter(|(k, _)| k.starts_with(keys::PREFIX)).collect();
+        let settings: Vec<_> =
+            source.object.metadata.annotations.iter().flat_map(spec::ours).collect();
         let asked = replica::hash(&[&json!([**uid, source.object.spec, settings]).to_string()]);
         self.remember(key, |known| {
             if known.asked.replace(asked).is_some_and(|before| before != asked) {
@@ -252,19 +254,18 @@ impl Reconciler {
 
 /// What the source says of its trouble.
 fn reported(snapshot: &Snapshot) -> Option<(Reason, &str)> {
-    let SourceState::Judged { source, .. } = &snapshot.source else { return None };
-    let condition = own_conditions(&source.object).find(|c| c.status == "False")?;
+    let condition = own_conditions(&snapshot.judged()?.object).find(|c| c.status == "False")?;
     let reason = Reason::ALL.into_iter().find(|r| r.as_str() == condition.reason)?;
     Some((reason, &condition.message))
 }
 
 /// The messages of our conditions on source and leader Services.
 fn conditions(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
-    let source = match &snapshot.source {
-        SourceState::Judged { source, .. } => Some(&source.object),
-        _ => None,
-    };
-    let services = source.into_iter().chain(snapshot.leaders.iter().map(|l| &l.object));
+    let services = snapshot
+        .judged()
+        .map(|source| &source.object)
+        .into_iter()
+        .chain(snapshot.leaders.iter().map(|l| &l.object));
     services.flat_map(own_conditions).map(|c| &*c.message)
 }
 

@@ -10,18 +10,6 @@ use crate::index::Limits;
 
 const SLICE: &str = "web-leader-zen-lead-ipv4";
 
-fn context() -> Context<'static> {
-    Context {
-        now: at(0),
-        writer: "explain",
-        trust: Trust::Live,
-        blocked: &[],
-        version: DECISION_VERSION,
-        replicas: &[],
-        takes_over: false,
-    }
-}
-
 fn snapshot(server: &Server) -> Snapshot {
     let key = ServiceKey::new(NAMESPACE, "web");
     Snapshot { consistent: true, ..server.read(Limits::default()).snapshot(&key) }
@@ -33,7 +21,7 @@ fn served() -> Server {
     server.put_service(service("web").enabled());
     server.put_pod(pod("a").ready_for(60));
     server.put_pod(pod("b").ready_for(50));
-    while let Action::Do(step) = decide::decide(&snapshot(&server), &context()).action {
+    while let Action::Do(step) = decide::decide(&snapshot(&server), &context(at(0))).action {
         server.perform(&step).expect("no other writer");
     }
     server
@@ -42,7 +30,7 @@ fn served() -> Server {
 /// The lines from this heading on.
 fn after(server: &Server, heading: &str) -> String {
     let snapshot = snapshot(server);
-    let said = text(&snapshot, &decide::decide(&snapshot, &context()), at(0));
+    let said = text(&snapshot, &decide::decide(&snapshot, &context(at(0))), at(0));
     let found = said.find(heading).unwrap_or_else(|| panic!("no {heading} in {said}"));
     said[found..].to_owned()
 }
@@ -112,7 +100,7 @@ fn nothing_to_do_without_a_leader_is_never_as_it_should_be() {
     let mut server = served();
     server.remove_pod("a");
     server.remove_pod("b");
-    while let Action::Do(step) = decide::decide(&snapshot(&server), &context()).action {
+    while let Action::Do(step) = decide::decide(&snapshot(&server), &context(at(0))).action {
         server.perform(&step).expect("no other writer");
     }
     assert_eq!(
@@ -192,7 +180,7 @@ fn what_cannot_be_read_is_named() {
     index.apply_service(Decoded::unreadable(meta, error));
     let key = ServiceKey::new(NAMESPACE, "web");
     let snapshot = Snapshot { consistent: true, ..index.snapshot(&key) };
-    let said = text(&snapshot, &decide::decide(&snapshot, &context()), at(0));
+    let said = text(&snapshot, &decide::decide(&snapshot, &context(at(0))), at(0));
     assert!(
         said.starts_with(
             "Service ns/web\n  cannot be read: the present leader stays, no new one is chosen\n\

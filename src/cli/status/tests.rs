@@ -71,7 +71,7 @@ fn cells(services: &[Service], slices: &[EndpointSlice], pods: &[Pod]) -> Vec<St
         known.add(slice);
     }
     let services: Vec<Service> = services.iter().cloned().filter_map(concerns_us).collect();
-    let pods = pods.iter().filter_map(standing).collect();
+    let pods = pods.iter().filter_map(fit_uid).collect();
     let text = table(&rows(&services, &known, &pods));
     text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
@@ -164,7 +164,7 @@ fn a_leader_service_whose_label_was_changed_is_shown_with_its_owner() {
     ]);
     let mut slices = Slices::default();
     slices.add(&slice(&[("a", true)]));
-    let pods = [pod("a", &json!({}))].iter().filter_map(standing).collect();
+    let pods = [pod("a", &json!({}))].iter().filter_map(fit_uid).collect();
     let rows = rows(&[source, leader], &slices, &pods);
     let shown: Vec<_> = rows.iter().map(|r| (&*r.service, &*r.leader, r.ready)).collect();
     assert_eq!(shown, [("db", "a", true)]);
