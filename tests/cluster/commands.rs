@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ResourceQuota;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::PostParams;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::case::Case;
 use crate::support::cli::{Said, zen_lead};
@@ -107,15 +106,7 @@ async fn explain_of_a_leader_service_and_of_none(t: Arc<Case>) {
 
 async fn a_source_without_leader_service_is_listed(t: Arc<Case>) {
     t.world.product.ensure_started().await;
-    let quotas: Api<ResourceQuota> = t.api();
-    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"services": "1"}}});
-    let quota = serde_json::from_value(quota).unwrap();
-    quotas.create(&PostParams::default(), &quota).await.unwrap();
-    until("the quota is in force", || async {
-        let now = quotas.get("few").await.map_err(|e| e.to_string())?;
-        check(now.status.is_some_and(|s| s.hard.is_some()), "no status yet")
-    })
-    .await;
+    t.one_service_quota().await;
     t.web(&[]).await;
     let message = t.until_condition("web", "False", "QuotaExceeded").await;
     assert_eq!(row(&t).await, ["web", "", "", "false", "QuotaExceeded"]);

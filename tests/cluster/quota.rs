@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ResourceQuota;
-use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::case::Case;
@@ -15,15 +13,7 @@ use crate::support::waiting::{check, until, within};
 tests![quota_is_reported_tried_rarely_and_served_when_raised];
 
 async fn quota_is_reported_tried_rarely_and_served_when_raised(t: Arc<Case>) {
-    let quotas: Api<ResourceQuota> = t.api();
-    let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"services": "1"}}});
-    let quota = serde_json::from_value(quota).unwrap();
-    quotas.create(&PostParams::default(), &quota).await.unwrap();
-    until("the quota is in force", || async {
-        let now = quotas.get("few").await.map_err(|e| e.to_string())?;
-        check(now.status.is_some_and(|s| s.hard.is_some()), "no status yet")
-    })
-    .await;
+    let quotas = t.one_service_quota().await;
     t.ready_pods("web", &["a"]).await;
     t.web(&[]).await;
     let message = t.until_condition("web", "False", "QuotaExceeded").await;

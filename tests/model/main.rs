@@ -12,6 +12,7 @@ mod fixtures;
 mod at_rest;
 mod checks;
 mod clumsy;
+mod dice;
 mod digest;
 mod facts;
 mod inputs;

@@ -1,4 +1,4 @@
-//! What users and the cluster do to pods, Services and slices, and the dice that choose.
+//! What users and the cluster do to pods, Services and slices.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -6,6 +6,7 @@ use zen_lead::keys::{kubernetes, setting};
 
 use crate::checks::Ledger;
 use crate::clumsy::{self, Clumsy};
+use crate::dice::Dice;
 use crate::facts::label;
 use crate::fixtures::api::{Server, Stored};
 use crate::fixtures::{Object, PodFixture, ServiceFixture, foreign_slice, pod, service};
@@ -13,38 +14,6 @@ use crate::walk::Profile;
 
 /// The pods of a world.
 pub const PODS: [&str; 4] = ["a", "b", "c", "d"];
-
-/// A small generator (SplitMix64): walks must be the same everywhere and for ever.
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n as u64).expect("it is below a usize")
-    }
-
-    /// True once in `n` times.
-    pub fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    /// One of these.
-    pub fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-}
 
 /// What happens to a pod.
 #[derive(Clone, Copy, Debug)]

@@ -156,15 +156,7 @@ fn a_slice_that_cannot_be_emptied_when_the_source_goes_is_reported() {
     let refused = [Blocked::all(StepKind::Slice, EventReason::RefusedByWebhook, "denied")];
     let mut scene = Scene::served(pair());
     scene.server.remove_service("web");
-    let mut done = Vec::new();
-    while let Action::Do(step) =
-        decide(&scene.snapshot(), &Context { blocked: &refused, ..scene.context() }).action
-    {
-        scene.perform(&step);
-        done.push(step);
-        assert!(done.len() < 20, "{:?}", kinds(&done));
-    }
-    assert_eq!(kinds(&done), [StepKind::Mirror]);
+    assert_eq!(kinds(&scene.settle_without(&refused)), [StepKind::Mirror]);
     let words = "the Service it was made for does not exist any more; delete this one, or create that \
                  one again; its EndpointSlice is not emptied: denied";
     assert_eq!(scene.condition(), ("False".into(), "RefusedByWebhook".into(), words.into()));
@@ -187,11 +179,7 @@ fn the_mirror_never_goes_back_behind_a_slice_that_cannot_be_written() {
     let epoch = scene.epoch();
     let lock = scene.lock().annotation(status::LEADER_EPOCH, "");
     scene.server.put_slice(lock);
-    while let Action::Do(step) =
-        decide(&scene.snapshot(), &Context { blocked: &refused, ..scene.context() }).action
-    {
-        scene.perform(&step);
-    }
+    scene.settle_without(&refused);
     let mirrored = scene.leader().metadata.annotations.unwrap()[status::LEADER_EPOCH].clone();
     assert_eq!(mirrored, epoch.to_string());
     assert_eq!(scene.condition().2, "a leads; b: standby; no");
@@ -204,14 +192,7 @@ fn a_slice_that_is_tied_to_no_service_routes_no_pod() {
     let mut lock = scene.lock();
     without_label(&mut lock.metadata, kubernetes::SERVICE_NAME);
     scene.server.put_slice(lock);
-    let mut n = 0;
-    while let Action::Do(step) =
-        decide(&scene.snapshot(), &Context { blocked: &refused, ..scene.context() }).action
-    {
-        scene.perform(&step);
-        n += 1;
-        assert!(n < 20, "{step:?}");
-    }
+    scene.settle_without(&refused);
     assert_eq!(scene.condition().0, "False", "no proxy reads it");
 }
 
@@ -353,20 +334,10 @@ fn a_slice_without_labels_under_our_name_is_reported_and_left_alone() {
 fn a_write_of_a_slice_that_is_refused_is_reported_as_it_is() {
     let message = "admission webhook \"x\" denied the request".to_owned();
     let refused = [Blocked::all(StepKind::Slice, EventReason::Forbidden, message.as_str())];
-    let settle = |scene: &mut Scene| {
-        let mut n = 0;
-        while let Action::Do(step) =
-            decide(&scene.snapshot(), &Context { blocked: &refused, ..scene.context() }).action
-        {
-            scene.perform(&step);
-            n += 1;
-            assert!(n < 20, "{step:?}");
-        }
-    };
     // The leader is gone, and the slice cannot say so.
     let mut scene = Scene::served(pair());
     scene.server.remove_pod("a");
-    settle(&mut scene);
+    scene.settle_without(&refused);
     assert_eq!(scene.routed().as_deref(), Some("a"));
     let words =
         format!("{message}; the EndpointSlice still names a, which cannot lead; b: standby");
@@ -377,7 +348,7 @@ fn a_write_of_a_slice_that_is_refused_is_reported_as_it_is() {
     scene.server.put_service(scene.source().set("sticky", "false"));
     scene.settle();
     scene.server.put_pod(pod("c").age(99).ready_for(5));
-    settle(&mut scene);
+    scene.settle_without(&refused);
     let words = format!("a leads; b: standby; c: standby; {message}");
     assert_eq!(scene.condition(), ("True".into(), "LeaderRoutingAvailable".into(), words));
     assert_eq!(scene.leader().metadata.annotations.unwrap()[status::CURRENT_LEADER], "ns/a");

@@ -25,7 +25,7 @@ pub struct Plan {
 
 /// Draws the walk of a seed.
 pub fn plan(seed: u64) -> Plan {
-    let mut dice = Dice::new(seed);
+    let mut dice = Dice::new(seed, 0x2545_f491_4f6c_dd1d);
     let source = match dice.below(4) {
         0 => json!({}),
         1 => mirror("NodePort", &json!({"type": "NodePort"})),

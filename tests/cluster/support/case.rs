@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -184,6 +184,20 @@ impl Case {
         K::DynamicType: Default,
     {
         Api::namespaced(self.admin(), &self.ns)
+    }
+
+    /// Lets the namespace have one Service, by the ResourceQuota `few`, once that is in force.
+    pub async fn one_service_quota(&self) -> Api<ResourceQuota> {
+        let quotas: Api<ResourceQuota> = self.api();
+        let quota = json!({"metadata": {"name": "few"}, "spec": {"hard": {"services": "1"}}});
+        let quota = serde_json::from_value(quota).unwrap();
+        quotas.create(&PostParams::default(), &quota).await.unwrap();
+        until("the quota is in force", || async {
+            let now = quotas.get("few").await.map_err(|e| e.to_string())?;
+            check(now.status.is_some_and(|s| s.hard.is_some()), "no status yet")
+        })
+        .await;
+        quotas
     }
 
     /// Watches every version of every slice of the namespace from now on.

@@ -3,8 +3,8 @@
 use zen_lead::keys::{kubernetes, status};
 
 use super::{Cascade, Clumsy, On, Owner, Squat};
+use crate::dice::Dice;
 use crate::fixtures::api::refuse::{Refuses, Write};
-use crate::world::Dice;
 
 /// A clumsy move by the dice.
 pub fn clumsy(dice: &mut Dice) -> Clumsy {

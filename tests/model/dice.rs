@@ -1,11 +1,14 @@
-//! The dice that choose the moves, so that a seed gives the same walk everywhere.
+//! The dice that choose moves, in the model and in the walks on a real cluster: a seed gives the same walk
+//! everywhere. What is drawn with them is the callers'.
 
 /// A small generator (SplitMix64).
 pub struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d)
+    /// `stream` keeps callers that count their seeds from one apart. A recorded seed is worth nothing
+    /// with another one.
+    pub fn new(seed: u64, stream: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stream)
     }
 
     fn next(&mut self) -> u64 {
