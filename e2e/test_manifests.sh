@@ -177,7 +177,7 @@ leader_services() {
     patch_service alice '{"metadata":{"labels":{"zen-lead.io/source-service":null}}}'
   refused "nor change the label" "zen-lead.io/source-service may not be" \
     patch_service alice '{"metadata":{"labels":{"zen-lead.io/source-service":"other"}}}'
-  refused "nor label it as somebody else's, with all others" \
+  refused "nor label it as the work of another tool, with all others" \
     "label app.kubernetes.io/managed-by of a leader Service may not be changed: zen-lead made it for the Service web" \
     alice -n "$NS" label service "$S" app.kubernetes.io/managed-by=Helm --overwrite
   refused "nor put the label on a Service of her own" "To get a leader Service, annotate the source" \

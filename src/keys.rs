@@ -131,6 +131,9 @@ pub mod kubernetes {
     pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
     /// Label of Services and slices that kube-proxy does not look at.
     pub const HEADLESS: &str = "service.kubernetes.io/headless";
+    /// Finalizer of a deletion that leaves the dependents behind: the garbage collector takes the owner
+    /// off each of them before it lets the object go (Kubernetes docs, "Garbage Collection").
+    pub const ORPHAN: &str = "orphan";
     /// Label of pods (and nodes) that names the zone.
     pub const ZONE: &str = "topology.kubernetes.io/zone";
     /// Label of pods made by a Deployment: the revision.

@@ -27,8 +27,9 @@ pub fn owner(service: &str, uid: &str) -> OwnerReference {
 
 /// The JSON merge patch that puts labels and owner of a leader Service back; `None` where all are there.
 ///
-/// Labels and owners of others stay.
-pub fn repair(leader: &Service, source: &str, uid: &str) -> Option<Value> {
+/// Labels and owners of others stay. The owner is not put back while the source `leaves` its dependents
+/// behind ([`is_orphaning`](crate::index::evidence::is_orphaning)).
+pub fn repair(leader: &Service, source: &str, uid: &str, leaves: bool) -> Option<Value> {
     let present = leader.metadata.labels.as_ref();
     let wanted = [(kubernetes::MANAGED_BY, keys::MANAGER), (status::SOURCE_SERVICE, source)];
     let labels: Map<String, Value> = wanted
@@ -41,7 +42,7 @@ pub fn repair(leader: &Service, source: &str, uid: &str) -> Option<Value> {
         metadata.insert("labels".to_owned(), Value::Object(labels));
     }
     let right = |o: &OwnerReference| o.uid == uid && o.name == source && is_service(o);
-    if !controller(&leader.metadata).is_some_and(right) {
+    if !leaves && !controller(&leader.metadata).is_some_and(right) {
         // A merge patch replaces the whole list.
         let others = leader.metadata.owner_references.iter().flatten();
         let mut owners: Vec<_> = others.filter(|o| o.controller != Some(true)).cloned().collect();
@@ -81,29 +82,31 @@ mod tests {
     #[test]
     fn what_was_lost_is_put_back_and_the_rest_stays() {
         let whole = service("web-leader").leading("web", "u1");
-        assert_eq!(repair(&whole, "web", "u1"), None);
+        assert_eq!(repair(&whole, "web", "u1", false), None);
         let owner = json!({
             "apiVersion": "v1", "kind": "Service", "name": "web", "uid": "u1", "controller": true,
         });
         let managed = whole.clone().label(kubernetes::MANAGED_BY, "Helm").label("team", "blue");
         let labels = json!({"metadata": {"labels": {kubernetes::MANAGED_BY: "zen-lead"}}});
-        assert_eq!(repair(&managed, "web", "u1"), Some(labels));
+        assert_eq!(repair(&managed, "web", "u1", false), Some(labels));
         let mut bare = whole.clone();
         (bare.metadata.labels, bare.metadata.owner_references) = (None, None);
         let all = json!({"metadata": {
             "labels": {kubernetes::MANAGED_BY: "zen-lead", status::SOURCE_SERVICE: "web"},
             "ownerReferences": [owner],
         }});
-        assert_eq!(repair(&bare, "web", "u1"), Some(all));
+        assert_eq!(repair(&bare, "web", "u1", false), Some(all.clone()));
+        let labels = json!({"metadata": {"labels": all["metadata"]["labels"]}});
+        assert_eq!(repair(&bare, "web", "u1", true), Some(labels));
         let mut shared = whole.owned_by("ConfigMap", "theirs", "u9");
         shared.metadata.owner_references.as_mut().unwrap()[0].controller = None;
         let theirs =
             json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "u9"});
         let owners = json!({"metadata": {"ownerReferences": [theirs, owner]}});
-        assert_eq!(repair(&shared, "web", "u1"), Some(owners));
+        assert_eq!(repair(&shared, "web", "u1", false), Some(owners));
         let renamed = service("web-leader").leading("web", "u1").owned_by("Service", "else", "u1");
         let owners = json!({"metadata": {"ownerReferences": [owner]}});
-        assert_eq!(repair(&renamed, "web", "u1"), Some(owners));
+        assert_eq!(repair(&renamed, "web", "u1", false), Some(owners));
     }
 
     #[test]

@@ -10,10 +10,10 @@ use super::routing::Routing;
 use super::slices::{Next, SliceWrite};
 use super::{Context, Step, Target};
 use crate::events::Reason;
-use crate::index::Snapshot;
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
+use crate::index::{Snapshot, SourceState};
 use crate::keys::{kubernetes, status};
 use crate::metrics::ServiceReport;
 
@@ -36,7 +36,7 @@ pub(super) fn hold(
         let truth = said.chain([mirrored.clone()]).max_by_key(|t| t.epoch).unwrap_or_default();
         for slice in &slices {
             routing.marks = routing.marks.max(slice.truth().marks);
-            let next = followed(slice, &truth, snapshot, ctx);
+            let next = followed(slice, &truth, None, snapshot, ctx);
             routing.steps.extend(next.map(|next| Step::Slice(Box::new(next))));
         }
         let names = slices.iter().flat_map(|s| {
@@ -91,15 +91,22 @@ fn report(snapshot: &Snapshot, truth: &Truth, state: &Readiness, slices: usize) 
     }
 }
 
-/// The write that brings the endpoint of a slice of ours in step with its pod; `None` where it is.
-fn followed(slice: &Slice, truth: &Truth, snapshot: &Snapshot, ctx: &Context<'_>) -> Option<Next> {
+/// The write that brings the endpoint of a slice of ours in step with its pod; `None` where it is. No pod
+/// but `only` takes traffic by it, where that is given (the uid of a pod).
+pub(super) fn followed(
+    slice: &Slice,
+    truth: &Truth,
+    only: Option<&str>,
+    snapshot: &Snapshot,
+    ctx: &Context<'_>,
+) -> Option<Next> {
     let (object, family) = (slice.object.as_deref()?, slice.family()?);
     // Which pods are gone is known only where all were listed.
     if slice.unreadable.is_some() || !snapshot.pods_known {
         return None;
     }
     let before = object.endpoints.clone().unwrap_or_default();
-    let follow = |e: &Endpoint| endpoint(e, family, truth, snapshot);
+    let follow = |e: &Endpoint| endpoint(e, family, truth, only, snapshot);
     let after: Vec<Endpoint> = before.iter().filter_map(follow).collect();
     if after == before {
         return None;
@@ -125,6 +132,7 @@ fn endpoint(
     present: &Endpoint,
     family: Family,
     truth: &Truth,
+    only: Option<&str>,
     snapshot: &Snapshot,
 ) -> Option<Endpoint> {
     let Some(uid) = present.target_ref.as_ref().and_then(|t| t.uid.as_deref()) else {
@@ -136,8 +144,11 @@ fn endpoint(
     }
     let address = pod.address(family).filter(|_| !pod.finished)?;
     let was = present.conditions.as_ref().and_then(|c| c.ready) != Some(false);
-    // Back comes only who leads: a slice that lags names another pod.
-    let ready = pod.eligible() && (was || truth.pod_uid.as_deref() == Some(uid));
+    // Back comes only who leads (a slice that lags names another pod), unless the selector has left it.
+    let left = matches!(snapshot.source, SourceState::Unreadable { selects: true, .. })
+        && snapshot.pods.iter().all(|p| *p.uid != *uid);
+    let leads = was || (!left && truth.pod_uid.as_deref() == Some(uid));
+    let ready = pod.eligible() && leads && only.is_none_or(|only| only == uid);
     let (terminating, is) = (pod.terminating(), pod.readiness.ready);
     let conditions = EndpointConditions {
         ready: Some(ready),

@@ -99,7 +99,7 @@ impl<'a> Present<'a> {
     }
 
     /// The switch that the follower was emptied for and that did not reach the lock, unless the
-    /// source asks for something else by now. Its epoch is the clock of whoever began it.
+    /// source asks for something else by now. Its epoch is the clock of the replica that began it.
     pub fn begun(&self, asked: &str) -> Option<Begun> {
         let (lock, follower) = (self.lock_says()?, self.follower_says()?);
         let emptied = named(self.follower).next().is_none() && follower.epoch > lock.epoch;

@@ -1,5 +1,5 @@
 //! What is said of a leader Service in its condition: what its lock routes to on the server now, and what
-//! stands in the way of more.
+//! prevents more.
 //!
 //! Nothing is chosen or written here (`serve`).
 

@@ -17,6 +17,7 @@ use super::serve::Case;
 use super::slices;
 use super::{Blocked, Context, Notice, Step, StepKind, Target, bookkeeping, desired, follow};
 use crate::events::Reason;
+use crate::index::evidence::is_orphaning;
 use crate::index::pod::Pod;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::slice::Slice;
@@ -146,7 +147,7 @@ pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
 /// What was refused lately and is still wanted. Once another replica has done it, it is nobody's
 /// problem any more: to go on telling it would undo what that one writes, and it would write again.
 fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Problem> {
-    // A namespace that is being deleted is nobody's problem. The weightiest first, and always the same
+    // A namespace that is being deleted is no problem to report. The weightiest first, and always the same
     // one: replicas that report different ones would undo each other's condition.
     let kinds = [
         StepKind::CreateLeader,
@@ -197,7 +198,7 @@ fn course(snapshot: &Snapshot) -> Course<'_> {
     let (uid, judged) = match &snapshot.source {
         SourceState::Absent => return Course::Abandon,
         SourceState::Plain { uid } => return Course::TakeDown { source: None, uid },
-        SourceState::Unreadable { uid, error } => return Course::Hold { uid, error },
+        SourceState::Unreadable { uid, error, .. } => return Course::Hold { uid, error },
         SourceState::Judged { uid, source } => (uid, source),
     };
     let source = &judged.object;
@@ -409,6 +410,9 @@ const SOURCE_GONE: &str = "the Service it was made for does not exist any more; 
 const EARLIER_SOURCE: &str =
     "it was made for an earlier Service of this name; garbage collection removes it";
 /// See [`SOURCE_GONE`].
+const LEFT_BEHIND: &str =
+    "the Service it was made for is being deleted and leaves it behind; delete this one";
+/// See [`SOURCE_GONE`].
 const NOT_ASKED_FOR: &str = "its source does not ask for it any more; it is being deleted";
 
 /// Corrects what a leader Service that is not served says of itself: its slices are empty, or the write
@@ -487,9 +491,13 @@ fn remove_others(
         routing.doubtful = true;
         empty_slices(routing, snapshot, ctx, [leader], false);
         let target = Target::as_seen(&leader.object);
+        let leaves = snapshot.judged().is_some_and(|s| is_orphaning(&s.object.metadata));
+        let signs = || bookkeeping::repair(&leader.object, &snapshot.key.name, uid, false);
         if leader.deleting() {
             out_of_service(routing, leader, NOT_ASKED_FOR, ctx);
-        } else if let Some(patch) = bookkeeping::repair(&leader.object, &snapshot.key.name, uid) {
+        } else if leaves {
+            out_of_service(routing, leader, LEFT_BEHIND, ctx);
+        } else if let Some(patch) = signs() {
             routing.steps.push(Step::PatchLeader(target, patch));
         } else {
             routing.steps.push(Step::DeleteLeader(target));

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Service;
 use serde_json::json;
 
 use super::elect::{self, Choice, Incumbent, Rules};
+use super::hold::followed;
 use super::mirror::{self, Readiness};
 use super::ports::{self, Ports};
 use super::readiness::{Findings, Routed, Strangers, routed, unreadable};
@@ -17,7 +18,7 @@ use super::slices::{self, Present, SliceWrite, Version};
 use super::{Context, Step, Target, bookkeeping, desired, follow};
 use crate::events::Reason;
 use crate::index::Snapshot;
-use crate::index::evidence::slice_name;
+use crate::index::evidence::{is_orphaning, slice_name};
 use crate::index::pod::Family;
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
@@ -130,11 +131,18 @@ impl Case<'_> {
         };
         let next = next.map(|next| Step::Slice(Box::new(next)));
         let refused = next.as_ref().and_then(|step| ctx.blocked_by(step));
+        let tried = next.as_ref().filter(|_| refused.is_some()).map(|s| s.object().to_owned());
         routing.steps.extend(next);
+        if let Some(tried) = tried {
+            // What comes after it waits for it, but no other pod than the leader takes traffic meanwhile.
+            let taken_out = self.taken_out(leader, &present, truth.as_ref().unwrap_or(&mirrored));
+            routing.steps.extend(taken_out.filter(|step| step.object() != tried));
+        }
         // It routes all the same, but is not in everything as the source asks.
         let mut unpatched = None;
         if !leader.deleting() && known {
-            let signs = bookkeeping::repair(&leader.object, &snapshot.key.name, uid);
+            let leaves = is_orphaning(&source.metadata);
+            let signs = bookkeeping::repair(&leader.object, &snapshot.key.name, uid, leaves);
             let drift = desired::repair(&leader.object, source, spec, ctx.version);
             let drift = drift.filter(|_| valid);
             if let Some(patch) = bookkeeping::both(drift, signs) {
@@ -188,6 +196,26 @@ impl Case<'_> {
             routing.missing_ports = missing;
             routing.choice = Some(choice);
         }
+    }
+}
+
+impl Case<'_> {
+    /// The writes that take pods out of the slices of a leader Service: those that cannot take traffic,
+    /// and beside a lock that routes one pod all others.
+    fn taken_out(
+        &self,
+        leader: &Leader,
+        present: &Present<'_>,
+        truth: &Truth,
+    ) -> impl Iterator<Item = Step> {
+        let lock = present.lock().map(|lock| &lock.name);
+        let routed = present.routed().map(|(uid, _)| uid);
+        let follow = move |slice: &Slice| {
+            let only = routed.filter(|_| lock != Some(&slice.name));
+            followed(slice, truth, only, self.snapshot, self.ctx)
+        };
+        let steps = self.snapshot.slices_of(leader).filter_map(follow);
+        steps.filter(|next| next.urgent).map(|next| Step::Slice(Box::new(next)))
     }
 }
 

@@ -160,7 +160,7 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
     if switch.is_some()
         && let Some(slice) = present.superfluous.iter().find(|s| wanted.names_healthy(Some(s)))
     {
-        return Some(wanted.retired(slice));
+        return wanted.retired(slice);
     }
     if dual
         && (switch.is_some() || present.lock.is_none())
@@ -195,7 +195,7 @@ pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
             return Some(Next { write, switch: None, urgent });
         }
     }
-    present.superfluous.first().map(|slice| wanted.retired(slice))
+    present.superfluous.iter().find_map(|slice| wanted.retired(slice))
 }
 
 fn removed(slice: &Slice) -> Next {
@@ -297,22 +297,28 @@ impl Content {
 
 impl Wanted<'_> {
     /// The write that ends a slice which no family needs. What is destroyed has to carry every sign that it
-    /// is ours: where one was lost, it is emptied and signed first.
-    fn retired(&self, slice: &Slice) -> Next {
+    /// is ours: where one was lost, it is emptied and signed first. `None` where there is nothing to write.
+    fn retired(&self, slice: &Slice) -> Option<Next> {
         let object = slice.object.as_deref().filter(|_| !slice.is_whole(self.leader));
-        let Some(object) = object else { return removed(slice) };
+        let Some(object) = object else { return Some(removed(slice)) };
         let mut signed = object.clone();
         signed.endpoints = Some(Vec::new());
         self.sign(&mut signed.metadata);
+        if signed == *object {
+            // It gets no owner: its leader Service leaves it behind.
+            return None;
+        }
         let write = SliceWrite::Replace(Box::new(signed));
-        Next { write, switch: None, urgent: true }
+        Some(Next { write, switch: None, urgent: true })
     }
 
     /// Puts owner and labels of ours on a slice; those of others stay.
     fn sign(&self, metadata: &mut ObjectMeta) {
-        let owners = metadata.owner_references.get_or_insert_default();
-        owners.retain(|o| o.controller != Some(true));
-        owners.push(self.owner());
+        if let Some(owner) = self.owner() {
+            let owners = metadata.owner_references.get_or_insert_default();
+            owners.retain(|o| o.controller != Some(true));
+            owners.push(owner);
+        }
         let labels = metadata.labels.get_or_insert_default();
         for (key, value) in self.labels() {
             labels.insert(key.to_owned(), value.to_owned());
@@ -347,7 +353,7 @@ impl Wanted<'_> {
             && self.version.right(truth.decision_version)
             && self.labels().iter().all(|(key, value)| label(key) == Some(value))
             && label(kubernetes::SERVICE_PROXY_NAME) == self.proxy()
-            && evidence::controller(&object.metadata) == Some(&self.owner())
+            && self.owner().is_none_or(|o| evidence::controller(&object.metadata) == Some(&o))
             && object.endpoints.clone().unwrap_or_default() == self.endpoints(content, family)
             && object.ports.clone().unwrap_or_default() == self.ports
     }
@@ -474,8 +480,11 @@ impl Wanted<'_> {
         }]
     }
 
-    fn owner(&self) -> OwnerReference {
-        bookkeeping::owner(self.leader.name(), self.leader.uid())
+    /// The owner that a slice is to have; `None` where it may have any, because the garbage collector
+    /// takes this leader Service off it.
+    fn owner(&self) -> Option<OwnerReference> {
+        let stays = !evidence::is_orphaning(&self.leader.object.metadata);
+        stays.then(|| bookkeeping::owner(self.leader.name(), self.leader.uid()))
     }
 }
 

@@ -4,7 +4,16 @@
 //! in docs/decisions/evidence.md.
 
 use super::pod::Family;
+use crate::keys::kubernetes;
 pub use crate::spec::owner::{controller, is_stamped};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// Whether the garbage collector takes this object off its dependents as their owner. To put it back
+/// there would be undone each time.
+pub fn is_orphaning(meta: &ObjectMeta) -> bool {
+    meta.deletion_timestamp.is_some()
+        && meta.finalizers.iter().flatten().any(|f| f == kubernetes::ORPHAN)
+}
 
 /// Name of the slice of a family.
 pub fn slice_name(leader: &str, family: Family) -> String {

@@ -189,7 +189,7 @@ impl Leader {
 
     /// True when zen-lead provably made it for this source (docs/decisions/evidence.md): the controller
     /// owner says so together with the label or an annotation of ours; without any controller owner
-    /// (somebody took it off) label and annotation both have to. Other labels count for nothing.
+    /// (a user took it off) label and annotation both have to. Other labels count for nothing.
     pub fn is_ours(&self, source_name: &str, source_uid: &str) -> bool {
         let labelled = self.label.as_deref() == Some(source_name);
         match &self.owner {

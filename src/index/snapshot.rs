@@ -29,6 +29,8 @@ pub enum SourceState {
         uid: Arc<str>,
         /// What cannot be read, and why.
         error: Arc<str>,
+        /// It was read before: the pods of the snapshot are those that its selector matched then.
+        selects: bool,
     },
     /// It carries our annotations.
     Judged {
@@ -109,7 +111,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// Whether a leader Service provably belongs to this source, whose uid is given. Where nothing but
     /// its label and annotations say so, its name or a slice of ours has to speak for it too: it may
-    /// be a copy that somebody made.
+    /// be a copy that a user made.
     pub fn owns(&self, leader: &Leader, source_uid: &str) -> bool {
         leader.is_ours(&self.key.name, source_uid)
             && (leader.owner.is_some()
@@ -265,9 +267,11 @@ impl Snapshot {
 fn source_state(entry: Option<&Entry>) -> SourceState {
     match entry {
         None => SourceState::Absent,
-        Some(Entry { uid, unreadable: Some(error), .. }) => {
-            SourceState::Unreadable { uid: uid.clone(), error: error.clone() }
-        }
+        Some(Entry { uid, unreadable: Some(error), role, .. }) => SourceState::Unreadable {
+            uid: uid.clone(),
+            error: error.clone(),
+            selects: matches!(role, Role::Source(_)),
+        },
         Some(Entry { uid, role: Role::Source(source), .. }) => {
             SourceState::Judged { uid: uid.clone(), source: source.clone() }
         }

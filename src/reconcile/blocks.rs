@@ -224,7 +224,7 @@ impl Blocks {
     }
 
     /// When the first wait runs out. One that has run out is none: at rest it is not wanted, and would
-    /// bring the Service back at once, for ever.
+    /// bring the Service back at once, without end.
     pub(super) fn until(&self) -> Option<Instant> {
         let now = clock::monotonic();
         self.held.iter().map(|h| h.until).filter(|at| *at > now).min()

@@ -160,7 +160,7 @@ impl Reconciler {
     }
 
     /// A replica of a lower rank reports on the source that something is refused: this one tries it as
-    /// well, but later. A slice that is there is written by whoever comes first.
+    /// well, but later. A slice that is there is written by the replica that comes first.
     pub(super) fn learns(&self, key: &ServiceKey, snapshot: &Snapshot, step: &Step) -> bool {
         let rank = self.rank(key);
         if rank == 0 || matches!(step.kind(), StepKind::Slice | StepKind::SourceConditions) {

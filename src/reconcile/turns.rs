@@ -44,7 +44,7 @@ struct State {
 /// How a source is woken.
 pub(super) type Wake<'a> = &'a (dyn Fn(ServiceKey) + Send + Sync);
 
-/// The turn of a source. When it ends, however that comes, whoever is next has it and is woken.
+/// The turn of a source. When it ends, for whatever reason, the next source gets it and is woken.
 pub struct Turn<'a> {
     turns: &'a Turns,
     key: &'a ServiceKey,

@@ -1,7 +1,7 @@
 //! Whether two messages say the same but for numbers, times and names made of digits.
 //!
 //! The server's words carry such (`current time ... is after ...`, `used: services=3`, the port of a
-//! connection). Two replicas that each write theirs would undo each other's condition for ever.
+//! connection). Two replicas that each write theirs would undo each other's condition without end.
 
 /// The part of `present` that says what `mine` says, in its own numbers; `None` where there is none.
 pub(super) fn as_said<'a>(present: &'a str, mine: &str) -> Option<&'a str> {

@@ -23,8 +23,10 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         let leads = |s: &Service| is_leader_of(s, &server.slices.now, name, &uid, &wanted);
         let own: Vec<&Service> = server.services.now.values().filter(|s| leads(s)).collect();
         let Some(source) = source.filter(|s| asks(s) != Asks::Nothing) else {
-            if !own.is_empty() {
-                let names: Vec<_> = own.iter().map(|s| s.name()).collect();
+            // What a deletion left behind has no owner to go with; it may stay, and serves no one.
+            let left = |leader: &Service| source.is_none() && !routes(server, leader);
+            let names: Vec<_> = own.iter().filter(|s| !left(s)).map(|s| s.name()).collect();
+            if !names.is_empty() {
                 return bad("at rest: nobody asks for it", format!("{names:?} of {name}"));
             }
             continue;
@@ -74,6 +76,10 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         }
     }
     Ok(())
+}
+
+fn routes(server: &Server, leader: &Service) -> bool {
+    server.slices.now.values().any(|s| is_slice_of(s, leader) && routed(s).is_some())
 }
 
 /// Type, class and ranges are those of the source where it asks for them.

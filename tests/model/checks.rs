@@ -60,7 +60,7 @@ pub struct Ledger {
     by_hand: HashMap<String, BTreeSet<String>>,
     /// The cluster was restored: a mark above everything there is says nothing.
     pub restored: bool,
-    /// Somebody changed marks by hand.
+    /// A user changed marks by hand.
     pub altered: bool,
     /// How far the fastest clock of a replica is ahead, in milliseconds.
     pub most_ahead: i64,
@@ -85,7 +85,7 @@ impl Ledger {
         self.reach.clear();
     }
 
-    /// Somebody changed what a slice says of the write behind it: nothing can be compared with it.
+    /// A user changed what a slice says of the write behind it: nothing can be compared with it.
     pub fn edited(&mut self, service: &str, slice: &str) {
         self.altered = true;
         self.reach.remove(slice);
@@ -227,7 +227,11 @@ impl Ledger {
         // A pod that cannot be read is as it was when it could be, and is no successor.
         let pods = readable(&server.pods, reach.pods.0);
         let by_uid = |uid: &str| pods.values().find(|p| p.id() == uid);
-        let seen = |uid: &str| view.pods.iter().any(|p| *p.uid == *uid);
+        // Of a source that was never read no selector is known: who leads follows its readiness.
+        let held = matches!(view.source, SourceState::Unreadable { selects: false, .. });
+        let deselected = view.deselected.iter().filter(|_| held);
+        let candidates: Vec<_> = view.pods.iter().chain(deselected).collect();
+        let seen = |uid: &str| candidates.iter().any(|p| *p.uid == *uid);
         let family = new.address_type.as_str();
         let eligible = |uid: &str| {
             seen(uid) && by_uid(uid).is_some_and(|p| healthy(p) && has_address(p, family))

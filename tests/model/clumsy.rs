@@ -33,7 +33,7 @@ pub enum Owner {
     None,
     /// A Service that is gone.
     Past,
-    /// An object of somebody else.
+    /// An object that zen-lead did not make.
     Stranger,
     /// Ours, and no longer as controller.
     Plain,
@@ -48,7 +48,7 @@ pub enum Cascade {
     Orphan,
 }
 
-/// What somebody puts under a name that zen-lead will want.
+/// What a user puts under a name that zen-lead will want.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Squat {
     /// A slice without labels.
@@ -71,7 +71,7 @@ pub enum Clumsy {
     /// An annotation is set, or removed by an empty value.
     Annotate(On, &'static str, &'static str),
     Own(On, Owner),
-    /// A condition of somebody else appears.
+    /// A condition of another controller appears.
     ForeignCondition(On),
     /// Our condition says the opposite, or goes.
     OurCondition(On, bool),
@@ -89,13 +89,13 @@ pub enum Clumsy {
     Terminating,
     /// The source gets another type, which the leader Service is to have too.
     Convert(&'static str, u8),
-    /// Nobody can decode the object any longer, or everybody can again.
+    /// No replica can decode the object any longer, or all can again.
     Unreadable(On, bool),
 }
 
 /// Marks what no client can decode.
 const UNREADABLE: &str = "model.example/unreadable";
-/// Marks what somebody else put under a name.
+/// Marks what a user put under a name.
 const SQUATS: &str = "model.example/squats";
 
 /// Whether clients cannot decode it.

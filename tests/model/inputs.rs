@@ -23,7 +23,7 @@ fn walk(served: bool, one_by_one: bool, moves: &[Clumsy], without: Without) -> W
         all.extend(act().into_iter().filter(|_| one_by_one));
     }
     all.extend(act());
-    // Whoever leads is lost, and comes back.
+    // The leader is lost, and comes back.
     for name in ["a", "b", "c"] {
         all.push(lost(name));
         all.extend(act());
@@ -118,6 +118,16 @@ fn slices_without_an_owner_are_taken_back() {
     holds(true, &[Clumsy::Delete(On::Leader, Cascade::Orphan)]);
     holds(true, &[Clumsy::Delete(On::Leader, Cascade::Background)]);
     holds(true, &[Clumsy::Delete(On::Leader, Cascade::Foreground)]);
+}
+
+#[test]
+fn an_orphaning_deletion_that_cannot_end_costs_few_calls() {
+    for on in [On::Leader, On::Source] {
+        for write in [Write::PatchService, Write::ReplaceSlice] {
+            let refuses = Clumsy::Webhook(write, Refuses::Conflict);
+            holds(true, &[refuses, Clumsy::Delete(on, Cascade::Orphan)]);
+        }
+    }
 }
 
 #[test]

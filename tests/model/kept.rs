@@ -19,7 +19,7 @@ use crate::facts::{
 use crate::fixtures::api::{Event, Server, Store, Stored};
 use crate::tell::describe;
 
-/// The pod that a slice is about: the one it names; where it names nobody, the one it says led last.
+/// The pod that a slice is about: the one it names; where it names none, the one it says led last.
 pub fn leader_of(slice: &EndpointSlice) -> String {
     let named = named(slice).into_iter().next().map(|(uid, _)| uid).filter(|uid| !uid.is_empty());
     named.unwrap_or_else(|| text(&slice.metadata, status::LEADER_POD_UID))

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::protocol::{dual, pair};
 use super::*;
+use crate::fixtures::api::refuse::{Refuses, Write};
 use crate::index::evidence::controller;
 use crate::keys::kubernetes;
 
@@ -382,4 +383,65 @@ fn a_slice_of_an_earlier_leader_service_that_a_finalizer_keeps_is_reported_as_it
                  finalizer keeps it, and it routes a; remove the finalizer; a: standby; b: standby";
     assert_eq!(scene.condition(), ("False".into(), "OwnershipConflict".into(), words.into()));
     assert_eq!(scene.decide().report.unwrap().endpoints, 1, "the gauge follows what is routed");
+}
+
+/// A deletion that leaves dependents behind, which a webhook keeps from ending.
+fn orphaning(name: &str) -> Scene {
+    let mut scene = Scene::served(pair());
+    scene.server.put_pod(pod("a").age(9).ready_for(5));
+    let denied = Refuses::BadRequest;
+    scene.server.orphan_service(name);
+    scene.server.collect_garbage();
+    scene.server.disturbed.webhooks.insert(Write::PatchService, denied);
+    assert!(!scene.server.collect_garbage(), "nothing is left to do but what is refused");
+    scene
+}
+
+#[test]
+fn an_owner_that_the_garbage_collector_takes_off_is_not_put_back() {
+    let mut scene = orphaning("web-leader");
+    assert_eq!(scene.lock().metadata.owner_references, None);
+    assert!(!kinds(&scene.settle()).contains(&StepKind::Slice), "it would be undone each time");
+    assert_eq!((scene.routed().as_deref(), scene.condition().0), (Some("a"), "True".into()));
+    // The leader goes on being followed, and it keeps no owner.
+    scene.server.remove_pod("a");
+    scene.settle();
+    assert_eq!((scene.routed().as_deref(), scene.condition().0), (Some("b"), "True".into()));
+    assert_eq!(scene.lock().metadata.owner_references, None);
+    // Once it is gone, its successor takes the slice back.
+    scene.server.disturbed.webhooks.clear();
+    while scene.server.collect_garbage() {}
+    scene.settle();
+    is_whole(&scene, "made anew");
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+
+    let mut scene = orphaning("web");
+    assert_eq!(scene.leader().metadata.owner_references, None);
+    assert_eq!(kinds(&scene.settle()), []);
+    assert_eq!((scene.routed().as_deref(), scene.condition().0), (Some("a"), "True".into()));
+    scene.server.remove_pod("a");
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+    // Not even where it is not asked for any more.
+    let off = scene.source().set("enabled", "false");
+    scene.server.put_service(off);
+    scene.settle();
+    assert_eq!(scene.routed(), None);
+    let (state, reason, message) = scene.condition();
+    assert_eq!((&*state, &*reason), ("False", "NotServed"));
+    assert!(message.contains("leaves it behind"), "{message}");
+    assert_eq!(scene.leader().metadata.owner_references, None);
+}
+
+#[test]
+fn a_slice_that_no_family_needs_is_emptied_while_its_leader_service_leaves_it_behind() {
+    let mut scene = dual(pair());
+    let mut leader = scene.leader();
+    leader.spec.as_mut().unwrap().ip_families = Some(vec!["IPv4".into()]);
+    scene.server.put_service(leader);
+    scene.server.orphan_service("web-leader");
+    while scene.server.collect_garbage() {}
+    assert!(scene.server.slices.now.values().all(|s| s.metadata.owner_references.is_none()));
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("a"));
 }

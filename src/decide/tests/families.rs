@@ -144,3 +144,40 @@ fn a_renamed_leader_service_stays_until_both_slices_of_its_successor_are_made() 
     assert!(scene.server.services.now.contains_key("web-leader"));
     assert_eq!(routed(&scene.server.slices.now["web-leader-zen-lead-ipv6"]).as_deref(), Some("a"));
 }
+
+#[test]
+fn a_follower_keeps_no_other_pod_while_the_lock_cannot_be_written() {
+    let a = || pod("a").age(9).ready_for(5);
+    // Gone, not ready, and ready again before the follower was written.
+    let courses =
+        [vec![None], vec![Some(a().unready_for(0))], vec![Some(a().unready_for(0)), Some(a())]];
+    for course in courses {
+        let mut scene = dual(vec![a(), pod("b").age(8).ready_for(5)]);
+        let mut switched = false;
+        for state in course {
+            match state {
+                Some(pod) => _ = scene.server.put_pod(pod),
+                None => _ = scene.server.remove_pod("a"),
+            }
+            if !switched {
+                let step = scene.next();
+                assert_eq!(written(&step), ip("IPv4", Some("b")));
+                scene.perform(&step);
+                switched = true;
+            }
+        }
+        // A webhook takes an annotation off the lock each time.
+        let lock = scene.lock().annotation(status::LEADER_EPOCH, "");
+        scene.server.put_slice(lock);
+        let (kind, only) = (StepKind::Slice, Some(scene.next().subject()));
+        let (reason, message) = (EventReason::WriteUndone, String::from("undone"));
+        let held = [Blocked { kind, only, reason, message }];
+        scene.settle_without(&held);
+        assert_eq!(scene.routed().as_deref(), Some("b"));
+        assert_eq!(routed(&scene.follower()), None, "a takes no traffic beside b");
+        assert_eq!(scene.condition().0, "True");
+        // It is written as always once it can be.
+        scene.settle();
+        assert_eq!(routed(&scene.follower()).as_deref(), Some("b"));
+    }
+}

@@ -78,6 +78,21 @@ fn problem(scene: &Scene) -> (String, String, String) {
 }
 
 #[test]
+fn a_pod_that_the_selector_has_left_does_not_come_back_when_the_source_becomes_unreadable() {
+    for (before, back) in [(true, false), (false, true)] {
+        let mut scene = Scene::served(vec![pod("a").ready_for(5)]);
+        let left = scene.source().selecting("app", "other");
+        scene.server.put_pod(pod("a").unready_for(0));
+        scene.settle();
+        scene.server.put_service(left);
+        scene.server.put_pod(pod("a").ready_for(0));
+        settle(&mut scene, Spoilt::Source, before);
+        // One that never read the source knows of no selector.
+        assert_eq!(scene.routed().is_some(), back, "read before: {before}");
+    }
+}
+
+#[test]
 fn an_unreadable_source_keeps_its_leader_which_follows_its_readiness() {
     use StepKind::{Mirror, Slice};
     for before in BOTH {
@@ -269,7 +284,7 @@ fn an_unreadable_slice_is_neither_written_nor_made_anew() {
         let want = "EndpointSlice web-leader-zen-lead-ipv4 cannot be read (spec.ports: expected a \
                     list, found a text) and is left as it is; correct that field, or delete the \
                     EndpointSlice to have it made anew";
-        assert_eq!(message, want, "the same whoever knew it before");
+        assert_eq!(message, want, "the same whether the replica knew it before or not");
         // Nor is it emptied when the source goes.
         scene.server.put_service(service("web"));
         let kinds = settle(&mut scene, Spoilt::Lock, before);

@@ -23,7 +23,11 @@ fn a_service_in_a_list_that_cannot_be_read_is_kept_as_it_was() {
     let mut index = with_pods(&[pod("a")]);
     let dirty = index.reset_decoded_services(vec![hidden(&source(12))], Rv(12));
     assert_eq!(dirty, keys(&["web"]));
-    let want = SourceState::Unreadable { uid: "uid-web".into(), error: "spec: wrong".into() };
+    let want = SourceState::Unreadable {
+        uid: "uid-web".into(),
+        error: "spec: wrong".into(),
+        selects: true,
+    };
     assert_eq!(unreadable(&index), want);
     assert_eq!(members(&index, "web"), ["a"], "its selector is known");
     assert!(index.needs_pods(NAMESPACE));

@@ -145,7 +145,7 @@ impl Pair {
     }
 }
 
-/// Answers each such call, for ever.
+/// Answers each such call, without end.
 fn always(pair: &Pair, verb: &'static str, path: &str, fault: Fault) {
     pair.api.fail(verb, path, usize::MAX, fault);
 }

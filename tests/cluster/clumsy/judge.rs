@@ -240,7 +240,7 @@ pub async fn as_asked(ground: &Ground, limit: Duration) -> Vec<Finding> {
     }
 }
 
-/// Somebody who is ready is routed, at the latest after `limit`; who it is.
+/// A ready pod is routed, at the latest after `limit`; returns which.
 pub async fn is_led(ground: &Ground, but: &str, limit: Duration) -> Result<String, String> {
     let started = Instant::now();
     loop {

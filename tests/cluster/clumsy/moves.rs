@@ -75,7 +75,7 @@ pub enum Move {
     Crowd(usize),
     /// A replica of zen-lead ends and is started again.
     Restart(usize),
-    /// Somebody writes the slice at the same time as its leader is lost.
+    /// Another client writes the slice at the same time as its leader is lost.
     LoseWhileWritten,
     /// Nothing for so many milliseconds.
     Wait(u64),

@@ -70,7 +70,7 @@ pub enum Cascade {
     Orphan,
 }
 
-/// Somebody's client in one namespace.
+/// The client of one user in one namespace.
 #[derive(Clone)]
 pub struct Hand {
     pub client: Client,

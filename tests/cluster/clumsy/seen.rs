@@ -17,7 +17,7 @@ pub struct Seen {
     pub leader_name: String,
     /// Pods that the slices of the leader Service name as ready: name and uid.
     pub routed: Vec<(String, String)>,
-    /// Somebody else's endpoints are among them.
+    /// Endpoints that zen-lead did not write are among them.
     pub foreign: bool,
     pub pods: Vec<Value>,
 }
@@ -160,7 +160,7 @@ pub async fn lies(t: &Case, admin: &Hand, status_is_refused: bool) -> Result<Vec
         return Ok(lies);
     }
     let truth = seen.truth();
-    let routed = truth.unwrap_or("nobody");
+    let routed = truth.unwrap_or("no pod");
     let condition = raw::condition(leader);
     let says_true = condition.is_some_and(|c| c["status"] == "True");
     let current = raw::annotation(leader, names::CURRENT);

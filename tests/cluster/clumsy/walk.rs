@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_secs(4);
 const STANDING: Duration = Duration::from_secs(6);
 /// Until reports agree with what is routed.
 const REPORTED: Duration = Duration::from_secs(10);
-/// Until somebody leads once nothing disturbs any more: pauses that grew meanwhile included.
+/// Until a pod leads once nothing disturbs any more: pauses that grew meanwhile included.
 const LED: Duration = Duration::from_secs(40);
 
 /// Rules, the gravest first.
@@ -114,7 +114,7 @@ async fn walk(ground: &mut Ground, plan: &Plan, kept: &[usize]) -> Outcome {
         findings.push(Finding::new("R-a/b", refused));
     }
     match judge::is_led(ground, "", LED).await {
-        Err(what) => findings.push(Finding::new("R-a/b", format!("nobody leads: {what}"))),
+        Err(what) => findings.push(Finding::new("R-a/b", format!("no pod leads: {what}"))),
         Ok(leader) => {
             let pod = if leader == "p1" { "p1" } else { "p2" };
             let _ = ground.act(&Move::Pod(pod, PodMove::Vanish)).await;

@@ -82,6 +82,6 @@ async fn six_that_cannot_be_made_keep_their_pauses(t: Arc<Case>) {
     let events = input.ground.admin.list(crate::clumsy::raw::Kind::Event).await.unwrap();
     let told = events.iter().filter(|e| e["note"].to_string().contains("failed calling webhook"));
     let told = told.count();
-    input.unless(told == 6, format!("{told} Events tell of six Services: {}", json!(events.len())));
+    input.unless(told == 6, format!("{told} Events report six Services: {}", json!(events.len())));
     input.judged().await;
 }

@@ -56,7 +56,7 @@ async fn explain_of_a_service_that_is_missing_is_an_error(t: Arc<Case>) {
     input.judged().await;
 }
 
-/// Input 15: no pod is ready, so nobody is routed, and rightly so.
+/// Input 15: no pod is ready, so no pod is routed, which is right.
 async fn explain_never_praises_an_empty_slice(t: Arc<Case>) {
     let mut input = Input::led(&t, &json!({})).await;
     for pod in ["p2", "p1"] {

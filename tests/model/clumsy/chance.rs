@@ -63,7 +63,7 @@ pub fn clumsy(dice: &mut Dice) -> Clumsy {
                 Cascade::Orphan,
                 Cascade::Foreground,
             ]);
-            Clumsy::Delete(dice.of(&[On::Leader, On::Leader, On::Lock]), cascade)
+            Clumsy::Delete(dice.of(&[On::Leader, On::Leader, On::Lock, On::Source]), cascade)
         }
         53..59 => {
             let back = u8::try_from(dice.below(8)).unwrap_or(0);

@@ -77,7 +77,7 @@ impl Drawing {
         merge(who, on, json!({"metadata": {"annotations": {key: value}}}))
     }
 
-    /// A condition of somebody's, whole or malformed, or one of ours edited.
+    /// A condition of another controller, whole or malformed, or one of ours edited.
     pub(super) fn condition(&mut self) -> Move {
         let on = self.dice.of(&[WEB, WEB, LEADER]);
         let time = "2026-01-01T00:00:00Z";
