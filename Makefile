@@ -36,7 +36,7 @@ lint: toolchain-all ## Format, clippy, rustdoc, shellcheck, go vet, licences of 
 .PHONY: test
 test: toolchain-all ## Unit, router and API tests; starts the cluster, whose API server they use
 	e2e/cluster.sh build prometheus
-	scripts/test.sh test --locked
+	scripts/test.sh test --locked --workspace
 	e2e/test_manifests.sh
 
 # The targets below e2e/ need the feature "e2e", so that `cargo test` alone does not run them.

@@ -6,7 +6,7 @@
 set -euo pipefail
 
 case " $* " in
-  *" --crate-name zen_lead "* | *" --crate-name zen_lead_fuzz "*)
+  *" --crate-name zen_lead "* | *" --crate-name zen_lead_core "* | *" --crate-name zen_lead_fuzz "*)
     exec "$@" -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
       -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
       -Cllvm-args=-sanitizer-coverage-pc-table \

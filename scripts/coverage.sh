@@ -4,7 +4,7 @@
 #
 #   scripts/coverage.sh        also writes target/coverage/lcov.info
 #
-# Counted is src/ without its tests. Left out are the tests that take minutes and reach no line that
+# Counted are src/ and core/src/ without their tests. Left out are the tests that take minutes and reach no line that
 # others do not. Replicas that the tests start write their counters when they end by themselves; those
 # that are killed count for nothing.
 set -euo pipefail
@@ -30,7 +30,7 @@ skipped=()
 for module in abuse certificates churn crash dry_run monitoring partitions replicas rest restarts rights unreachable; do
   skipped+=(--skip "$module::")
 done
-scripts/test.sh llvm-cov --locked --no-report --lib --bins --test router --test otlp --test cluster -- "${skipped[@]}"
+scripts/test.sh llvm-cov --locked --no-report --workspace --lib --bins --test router --test otlp --test cluster -- "${skipped[@]}"
 cargo llvm-cov report --ignore-filename-regex "$NOT_COUNTED" --lcov --output-path target/coverage/lcov.info
 
 awk -F: -v root="$ROOT/" -v metrics_bound="$METRICS" -v crate_bound="$CRATE" '
@@ -43,14 +43,14 @@ awk -F: -v root="$ROOT/" -v metrics_bound="$METRICS" -v crate_bound="$CRATE" '
   /^SF:/ { file = substr($0, 4); sub(root, "", file) }
   /^LF:/ { found = $2 }
   /^LH:/ { hit = $2 }
-  /^end_of_record/ && file ~ /^src\// {
+  /^end_of_record/ && file ~ /^(core\/)?src\// {
     printf "%-40s %6.2f %%  %5d of %5d lines\n", file, percent(hit, found), hit, found
     all_found += found; all_hit += hit
-    if (file ~ /^src\/metrics(\.rs|\/)/) { metrics_found += found; metrics_hit += hit }
+    if (file ~ /^src\/platform\/metrics(\.rs|\/)/) { metrics_found += found; metrics_hit += hit }
   }
   END {
     print ""
-    judge("covered in src/metrics*:", metrics_hit, metrics_found, metrics_bound)
+    judge("covered in src/platform/metrics*:", metrics_hit, metrics_found, metrics_bound)
     judge("covered in the crate:", all_hit, all_found, crate_bound)
     exit failed
   }

@@ -3,12 +3,12 @@
 #
 #   scripts/mutants.sh [--continue] [--sample N | --shard K/N] [cargo mutants' own options]
 #
-# The core is built alone (tests/core), which takes a second. First every mutant meets its unit tests;
-# what they miss meets a few walks of the model, and then all unit tests of zen-lead. --sample takes
-# one mutant in N, others with each commit. What stays unnoticed is in target/mutants/missed.txt, and
-# explained in docs/reliability.md. Fails when fewer than 80 % of the mutants that build are caught
-# (in a sample, too small to judge by that: 50 %). MUTANTS_SECONDS=n ends it early and judges what was
-# done until then; --continue goes on from there, for the same sources.
+# First every mutant of the crate core/ meets its unit tests; what they miss meets a few walks of the model,
+# and then all unit tests of zen-lead. --sample takes one mutant in N, others with each commit. What stays
+# unnoticed is in target/mutants/missed.txt, and explained in docs/reliability.md. Fails when fewer than
+# 80 % of the mutants that build are caught (in a sample, too small to judge by that: 50 %).
+# MUTANTS_SECONDS=n ends it early and judges what was done until then; --continue goes on from there, for
+# the same sources.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -18,21 +18,20 @@ WANTED=80 # percent
 WANTED_OF_A_SAMPLE=50
 SAMPLE_BELOW=100 # mutants
 
-CORE=(decide:: spec:: index:: version:: replica:: admission::)
-FILES=(src/decide.rs 'src/decide/**' src/spec.rs 'src/spec/**' src/index.rs 'src/index/**'
-  src/version.rs src/replica.rs src/admission/verdict.rs)
+FILES=(core/src/decide.rs 'core/src/decide/**' core/src/settings.rs 'core/src/settings/**' core/src/index.rs
+  'core/src/index/**' core/src/version.rs core/src/ranking.rs core/src/admission/verdict.rs)
 
 mutants=$(scripts/tool.sh cargo-mutants)
-# The last tests need all of zen-lead, in place: a copy would begin with an empty target directory. The
-# sources are put back after each; a run that was killed leaves a mutant behind, so it must be seen.
-git diff --quiet HEAD -- src || die "src/ has changes that are not committed" \
+# In place: a copy would begin with an empty target directory. The sources are put back after each; a run
+# that was killed leaves a mutant behind, so it must be seen.
+git diff --quiet HEAD -- core/src || die "core/src/ has changes that are not committed" \
   "mutants are made in place; commit or stash first"
 # What property tests keep of a mutant is about the mutant.
 kept=
-if [[ -e proptest-regressions ]]; then kept=1; fi
+if [[ -e core/proptest-regressions ]]; then kept=1; fi
 finish() {
-  git checkout --quiet -- src
-  [[ -n $kept ]] || rm -rf proptest-regressions
+  git checkout --quiet -- core/src
+  [[ -n $kept ]] || rm -rf core/proptest-regressions
 }
 trap finish EXIT
 
@@ -53,24 +52,16 @@ out=target/mutants
 [[ ${#again[@]} -gt 0 ]] || rm -rf "$out"
 mkdir -p "$out"
 
-# The crate of the core; what was built of it for an earlier run is used again.
-crate=$PWD/target/mutants-core
-mkdir -p "$crate"
-(cd "$crate" && rm -rf src tests docs Cargo.lock proptest-regressions)
-cp -a src tests docs Cargo.lock tests/core/Cargo.toml "$crate"
-cp tests/core/lib.rs "$crate/src/lib.rs"
-rm "$crate/src/main.rs"
-: >"$crate/src/metrics/tests.rs" # they compare with what is no part of the core
-core() { timeout 400 nice cargo test --quiet --manifest-path "$crate/Cargo.toml" "$@"; }
+core() { timeout 400 nice cargo test --quiet --locked --package zen-lead-core "$@"; }
 
 mutate() {
   local code=0
   # Fewer cases than otherwise, and not the slowest test: what they miss meets all of that below. What
   # fails is not shortened, which takes up to a minute.
   PROPTEST_CASES=32 PROPTEST_MAX_SHRINK_ITERS=0 nice timeout --signal=INT --kill-after=60 "$seconds" \
-    "$mutants" mutants --in-place --dir "$crate" --output "$out" --colors never --no-times --baseline skip \
-    --cargo-arg=--lib --timeout 60 --build-timeout 300 "$@" -- \
-    -- "${CORE[@]}" --skip nothing_is_left_of_services_that_went || code=$?
+    "$mutants" mutants --in-place --package zen-lead-core --output "$out" --colors never --no-times \
+    --baseline skip --cargo-arg=--lib --timeout 60 --build-timeout 300 "$@" -- \
+    -- --skip nothing_is_left_of_services_that_went || code=$?
   # 2 says that some were missed, 3 that some ran into their time limit.
   [[ $code -eq 0 || $code -eq 2 || $code -eq 3 || $code -eq 124 ]] || die "cargo mutants ended with $code" "see above"
 }
@@ -97,7 +88,7 @@ for file in "${FILES[@]}"; do files+=(--file "$file"); done
 export ZEN_LEAD_MODEL_WALKS=${ZEN_LEAD_MODEL_WALKS:-40} ZEN_LEAD_MODEL_STATES=${ZEN_LEAD_MODEL_STATES:-1500}
 # Not the tests that switch a rule off: they compare traces, which every change of behaviour changes.
 walks=(--test model -- --skip is_caught --skip are_caught --skip without_a_rule_fail)
-{ core --lib -- "${CORE[@]}" && core "${walks[@]}"; } >"$out/baseline.txt" 2>&1 ||
+{ core --lib && core "${walks[@]}"; } >"$out/baseline.txt" 2>&1 ||
   die "the tests of the core fail without any mutant" "see $out/baseline.txt"
 keep
 mutate "${files[@]}" "${again[@]}" "${args[@]}"
@@ -110,14 +101,12 @@ while read -r diff mutant; do
   file=${mutant%%:*}
   # Its header names the change where git wants a file.
   sed "0,/^+++ /s|^+++ .*|+++ $file|" "$out/mutants.out/$diff" | git apply -p0
-  cp "$file" "$crate/$file"
-  if { core "${walks[@]}" && timeout 400 nice cargo test --quiet --locked --lib; } >"$out/again.txt" 2>&1 </dev/null; then
+  if { core "${walks[@]}" && timeout 400 nice cargo test --quiet --locked --package zen-lead --lib; } >"$out/again.txt" 2>&1 </dev/null; then
     say "$mutant" | tee -a "$out/missed.txt"
   else
     late=$((late + 1))
   fi
-  git checkout --quiet -- src
-  cp "$file" "$crate/$file"
+  git checkout --quiet -- core/src
 done < <(missed_diffs)
 
 missed=$(wc -l <"$out/missed.txt")

@@ -38,18 +38,18 @@ limited() {
 
 # A tenth of the time; every state is let come to rest.
 small_worlds() {
-  cargo test --locked --profile "$profile" --test model --no-run
+  cargo test --locked --profile "$profile" --package zen-lead-core --test model --no-run
   ZEN_LEAD_MODEL_SOAK=1 ZEN_LEAD_MODEL_REST_OF=1 ZEN_LEAD_MODEL_STATES=5000000 \
-    limited $((6 * minutes)) cargo test --locked --profile "$profile" --test model -- --nocapture small_worlds_hold
+    limited $((6 * minutes)) cargo test --locked --profile "$profile" --package zen-lead-core --test model -- --nocapture small_worlds_hold
 }
 
 # A fifth of the time.
 random_walks() {
   local rounds=0 until=$((SECONDS + 12 * minutes))
-  cargo test --locked --profile "$profile" --test model --no-run
+  cargo test --locked --profile "$profile" --package zen-lead-core --test model --no-run
   while [[ $SECONDS -lt $until ]]; do
     ZEN_LEAD_MODEL_FIRST=$((seed + 1000 * rounds)) ZEN_LEAD_MODEL_WALKS=1000 \
-      cargo test --locked --profile "$profile" --quiet --test model -- --nocapture hold --skip small --skip inputs
+      cargo test --locked --profile "$profile" --quiet --package zen-lead-core --test model -- --nocapture hold --skip small --skip inputs
     rounds=$((rounds + 1))
   done
   say "$((6 * 1000 * rounds)) walks of 300 moves from seed $seed"

@@ -3,7 +3,7 @@
 #
 #   scripts/traces.sh
 #
-# tests/model compares the two; run this where a change of the decisions or of the model changed them.
+# core/tests/model compares the two; run this where a change of the decisions or of the model changed them.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -11,7 +11,7 @@ cd "$ROOT"
 
 traces=target/model-traces
 rm -rf "$traces" && mkdir -p "$traces"
-ZEN_LEAD_MODEL_TRACES=$PWD/$traces cargo test --locked --quiet --test model -- caught
+ZEN_LEAD_MODEL_TRACES=$PWD/$traces cargo test --locked --quiet --package zen-lead-core --test model -- caught
 awk -v dir="$traces" '
   /^<!-- trace / { print; file = dir "/" $3 ".md"; while ((getline line < file) > 0) print line; skip = 1; next }
   /^<!-- end -->$/ { skip = 0 }

@@ -11,30 +11,31 @@ use kube::{Client, Config};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
-use crate::apply::Applier;
 use crate::cli::explain::Explained;
-use crate::clock::{self, Clock};
 use crate::config::{Cli, Command, LogFormat, Serve};
-use crate::events;
-use crate::health::{Gate, Health};
-use crate::index::{Index, Limit};
-use crate::judge::Verdicts;
-use crate::leftovers;
-use crate::metrics::Metrics;
-use crate::names::{NameRule, ServiceKey};
-use crate::ownership;
-use crate::pki;
-use crate::queue::Queue;
-use crate::reader::Reader;
-use crate::reconcile::{Next, Reconciler, Room, Turns};
-use crate::record;
-use crate::retry::proxy::Proxy;
-use crate::retry::{self, Caller, Operation, Target};
-use crate::serve::{self, admin, tls, webhook};
-use crate::shutdown::{self, Shutdown, Times, UnixSignals};
-use crate::supervise::Supervisor;
-use crate::watches::Watches;
-use crate::{cli, config, telemetry};
+use crate::control::apply::Applier;
+use crate::control::events;
+use crate::control::feeds::Watches;
+use crate::control::leftovers;
+use crate::control::queue::Queue;
+use crate::control::reader::Reader;
+use crate::control::reconcile::{Next, Reconciler, Room, Turns};
+use crate::control::record;
+use crate::platform::api::proxy::Proxy;
+use crate::platform::api::{self, Caller, Operation, Target};
+use crate::platform::clock::{self, Clock};
+use crate::platform::health::{Gate, Health};
+use crate::platform::lifecycle::{self, Shutdown, Times, UnixSignals};
+use crate::platform::metrics::Metrics;
+use crate::platform::pki;
+use crate::platform::server::{self, admin, tls};
+use crate::platform::supervise::Supervisor;
+use crate::platform::telemetry;
+use crate::webhook::owner;
+use crate::webhook::verdicts::Verdicts;
+use crate::{cli, config, webhook};
+use zen_lead_core::index::{Index, Limit};
+use zen_lead_core::names::{NameRule, ServiceKey};
 
 /// The longest pause a Service is left alone on the API server's word.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -110,8 +111,8 @@ async fn connect(metrics: Arc<Metrics>) -> anyhow::Result<Cluster> {
         .context("no cluster: set KUBECONFIG, or run inside a pod with a service account")?;
     let proxy_url = kubeconfig_proxy(&config);
     let proxy = config::proxy::variables();
-    let proxy = retry::proxy::choose(&config.cluster_url, proxy_url.as_deref(), &proxy)?;
-    let client = retry::client(config, proxy.as_ref());
+    let proxy = api::proxy::choose(&config.cluster_url, proxy_url.as_deref(), &proxy)?;
+    let client = api::client(config, proxy.as_ref());
     let client = client.context("cannot make a client for the cluster")?;
     Ok(Cluster { client, caller: Caller::new(metrics), proxy })
 }
@@ -134,7 +135,7 @@ fn kubeconfig_proxy(config: &Config) -> Option<String> {
 /// where it does not say.
 async fn name_rule(client: &Client, caller: &Caller) -> NameRule {
     let version = || client.apiserver_version();
-    let asked = retry::call(caller, Operation::GetVersion, Target::own("/version"), version);
+    let asked = api::call(caller, Operation::GetVersion, Target::own("/version"), version);
     let info = match asked.await {
         Ok(info) => info,
         Err(error) => {
@@ -172,8 +173,8 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let signals = UnixSignals::new()?;
     let health = Health::new(&Gate::ALL, metrics.clone());
     // Bound first: a taken port must not be found out after everything else has started.
-    let webhook_socket = serve::Listener::bind(args.webhook_bind)?;
-    let admin_socket = serve::Listener::bind(args.admin_bind)?;
+    let webhook_socket = server::Listener::bind(args.webhook_bind)?;
+    let admin_socket = server::Listener::bind(args.admin_bind)?;
     start_admin(admin_socket, &metrics, &health, &shutdown, &supervisor);
 
     let Cluster { client, mut caller, proxy } = connect(metrics.clone()).await?;
@@ -265,12 +266,12 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     });
 
     let times = Times { propagation: args.drain_delay, requests: REQUESTS, ..Times::default() };
-    let ended = shutdown::run(&shutdown, &supervisor, &health, &times, &metrics, signals).await;
+    let ended = lifecycle::run(&shutdown, &supervisor, &health, &times, &metrics, signals).await;
     match &ended {
-        shutdown::Ended::Failed(failed) => tracing::error!(%failed, "ended with a failure"),
+        lifecycle::Ended::Failed(failed) => tracing::error!(%failed, "ended with a failure"),
         other => tracing::info!(?other, "ended"),
     }
-    if let Some(sending) = sending.filter(|_| ended != shutdown::Ended::Aborted) {
+    if let Some(sending) = sending.filter(|_| ended != lifecycle::Ended::Aborted) {
         sending.flush(LAST_SPANS).await;
     }
     Ok(ExitCode::from(ended.exit_code()))
@@ -306,22 +307,22 @@ impl admin::Probe for Gates {
     }
 }
 
-fn parts(probe: &crate::health::Probe) -> (bool, serde_json::Value) {
+fn parts(probe: &crate::platform::health::Probe) -> (bool, serde_json::Value) {
     (probe.status == 200, serde_json::from_str(&probe.body).unwrap_or_default())
 }
 
 fn start_admin(
-    socket: serve::Listener,
+    socket: server::Listener,
     metrics: &Arc<Metrics>,
     health: &Health,
     shutdown: &Shutdown,
     supervisor: &Supervisor,
 ) {
-    let control = serve::Control::new();
+    let control = server::Control::new();
     let router = admin::router(metrics.clone(), Arc::new(Gates(health.clone())));
     let running = control.clone();
     supervisor.spawn("admin server", async move {
-        serve::http(socket, router, running, &serve::Limits::default()).await
+        server::http(socket, router, running, &server::Limits::default()).await
     });
     let (health, ending) = (health.clone(), shutdown.clone());
     let listening = control.clone();
@@ -336,7 +337,7 @@ fn start_admin(
 #[allow(clippy::too_many_arguments, reason = "the wiring, called once")]
 fn start_webhook(
     args: &Serve,
-    socket: serve::Listener,
+    socket: server::Listener,
     client: &Client,
     caller: &Caller,
     clock: &Clock,
@@ -393,15 +394,15 @@ fn start_webhook(
             }
         });
     }
-    ownership::start(args, client, caller, shutdown, supervisor);
+    owner::start(args, client, caller, shutdown, supervisor);
 
-    let control = serve::Control::new();
+    let control = server::Control::new();
     let router = webhook::router(Arc::new(verdicts), metrics.clone(), caller.tracer.clone());
     let (running, metrics) = (control.clone(), metrics.clone());
     let serving = shutdown.serving();
     supervisor.spawn("webhook server", async move {
-        let limits = serve::Limits::default();
-        let ended = serve::https(socket, router, config, running, &limits, metrics).await;
+        let limits = server::Limits::default();
+        let ended = server::https(socket, router, config, running, &limits, metrics).await;
         drop(serving);
         ended
     });

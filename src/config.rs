@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::index::Limits;
-use crate::spec::duration;
+use zen_lead_core::index::Limits;
+use zen_lead_core::settings::duration;
 
 /// Routes a Service to exactly one ready pod.
 #[derive(Debug, Parser)]
@@ -144,7 +144,7 @@ pub struct Serve {
     /// Format of the log.
     #[arg(long, env = "ZEN_LEAD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
-    /// Level of the log: a level or tracing directives, as `info,zen_lead::watch=debug`.
+    /// Level of the log: a level or tracing directives, as `info,zen_lead::control::watch=debug`.
     #[arg(long, env = "ZEN_LEAD_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
     /// Where traces go, and how many.

@@ -10,7 +10,7 @@ mod store;
 
 pub use api::{FakeApi, Fault, Seen, bookmark};
 
-use crate::metrics::Metrics;
+use crate::platform::metrics::Metrics;
 
 /// How many Events of this reason came to this end, by the metrics.
 pub fn events(metrics: &Metrics, reason: &str, result: &str) -> usize {

@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use zen_lead::spec::duration::parse;
+use zen_lead_core::settings::duration::parse;
 
 const MILLION: usize = 1_000_000;
 const SEED: u64 = 36;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use zen_lead::keys::{self, setting, status};
+use zen_lead_core::keys::{self, setting, status};
 
 const WEBHOOKS: &str = include_str!("../deploy/manifests/60-webhooks.yaml");
 const PROTECTION: &str = include_str!("../deploy/manifests/70-protection.yaml");

@@ -2,19 +2,16 @@
 //! back. Counted by the allocator, so exactly; what the whole process holds is tests/cluster/churn.rs.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test binary")]
 
-#[path = "../src/fixtures.rs"]
-mod fixtures;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use fixtures::{NAMESPACE, Object, ServiceFixture, foreign_slice, pod, service};
 use peak_alloc::PeakAlloc;
-use zen_lead::index::{Index, Limits, Sizes};
-use zen_lead::metrics::Metrics;
-use zen_lead::names::{NameRule, ServiceKey};
-use zen_lead::queue::Queue;
-use zen_lead::version::Rv;
+use zen_lead::control::queue::Queue;
+use zen_lead::platform::metrics::Metrics;
+use zen_lead_core::fixtures::{NAMESPACE, Object, ServiceFixture, foreign_slice, pod, service};
+use zen_lead_core::index::{Index, Limits, Sizes};
+use zen_lead_core::names::{NameRule, ServiceKey};
+use zen_lead_core::version::Rv;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;

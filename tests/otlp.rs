@@ -20,10 +20,10 @@ use std::time::{Duration, Instant};
 
 use collector::Collector;
 use zen_lead::config::traces::{Traces, Variables};
-use zen_lead::metrics::Metrics;
-use zen_lead::names::ServiceKey;
-use zen_lead::telemetry::otlp::{self, Tracing};
-use zen_lead::telemetry::settings;
+use zen_lead::platform::metrics::Metrics;
+use zen_lead::platform::telemetry::otlp::{self, Tracing};
+use zen_lead::platform::telemetry::settings;
+use zen_lead_core::names::ServiceKey;
 
 /// Far more than the flush may take, far less than a collector that never answers would.
 const BOUND: Duration = Duration::from_secs(8);

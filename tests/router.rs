@@ -13,12 +13,12 @@ use k8s_openapi::api::core::v1::Service;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use zen_lead::index::{Index, Limits};
-use zen_lead::judge::Verdicts;
-use zen_lead::metrics::Metrics;
-use zen_lead::names::NameRule;
-use zen_lead::serve::webhook;
-use zen_lead::telemetry::spans::Tracer;
+use zen_lead::platform::metrics::Metrics;
+use zen_lead::platform::telemetry::spans::Tracer;
+use zen_lead::webhook;
+use zen_lead::webhook::verdicts::Verdicts;
+use zen_lead_core::index::{Index, Limits};
+use zen_lead_core::names::NameRule;
 
 const ZEN_LEAD: &str = "system:serviceaccount:zen-lead-system:zen-lead";
 
@@ -32,7 +32,7 @@ async fn review(path: &str, review: &Value, others: &[Value]) -> Value {
     let mut index = Index::new(NameRule::Dns1123, Limits::default());
     let services: Vec<Service> =
         others.iter().map(|s| serde_json::from_value(s.clone()).unwrap()).collect();
-    index.reset_services(services, zen_lead::version::Rv(9));
+    index.reset_services(services, zen_lead_core::version::Rv(9));
     let verdicts = Verdicts::new(
         Arc::new(RwLock::new(index)),
         Box::new(|| true),

@@ -2,27 +2,24 @@
 //! allocates not one byte. Counted by the allocator, so exactly; a time would prove nothing.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test binary")]
 
-#[path = "../src/fixtures.rs"]
-mod fixtures;
-
 use std::future::ready;
 use std::hint::black_box;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
-use fixtures::{NAMESPACE, Object, PodFixture, ServiceFixture, at, pod, service};
 use http::{HeaderMap, Request, StatusCode};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use peak_alloc::PeakAlloc;
-use zen_lead::decide::{self, Decision, Trust};
-use zen_lead::index::snapshot::Snapshot;
-use zen_lead::index::{Index, Limits};
-use zen_lead::names::{NameRule, ServiceKey};
-use zen_lead::retry::{Operation, Target};
-use zen_lead::telemetry::http as headers;
-use zen_lead::telemetry::spans::{About, Cause, Tracer};
-use zen_lead::version::Rv;
+use zen_lead::platform::api::{Operation, Target};
+use zen_lead::platform::telemetry::http as headers;
+use zen_lead::platform::telemetry::spans::{About, Cause, Tracer};
+use zen_lead_core::decide::{self, Decision, Trust};
+use zen_lead_core::fixtures::{NAMESPACE, Object, PodFixture, ServiceFixture, at, pod, service};
+use zen_lead_core::index::snapshot::Snapshot;
+use zen_lead_core::index::{Index, Limits};
+use zen_lead_core::names::{NameRule, ServiceKey};
+use zen_lead_core::version::Rv;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;

@@ -8,11 +8,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
-use zen_lead::admission::{self, Neighbour, Neighbours, Operation, Outcome, Path, Question};
-use zen_lead::index::Reached;
-use zen_lead::keys::PREFIX;
-use zen_lead::names::NameRule;
-use zen_lead::spec::{self, Intent, duration};
+use zen_lead_core::admission::{self, Neighbour, Neighbours, Operation, Outcome, Path, Question};
+use zen_lead_core::index::Reached;
+use zen_lead_core::keys::PREFIX;
+use zen_lead_core::names::NameRule;
+use zen_lead_core::settings::{self, Intent, duration};
 
 const SELF: &str = "system:serviceaccount:zen-lead-system:zen-lead";
 /// Longest refusal of a body, and longest sentence about one mistake, in bytes.
@@ -140,10 +140,10 @@ pub fn annotations(text: &[u8]) {
     });
     let service: Service = serde_json::from_value(document).expect("a Service");
     for names in [NameRule::Dns1035, NameRule::Dns1123] {
-        match spec::read(&service, names) {
+        match settings::read(&service, names) {
             Ok(Intent::On(settings)) => {
                 assert_eq!(read_again(&service, &settings, names), settings);
-                for warning in spec::warnings(&service, &settings) {
+                for warning in settings::warnings(&service, &settings) {
                     assert!(warning.chars().count() <= 120, "{warning}");
                 }
             }
@@ -165,15 +165,19 @@ pub fn annotations(text: &[u8]) {
             by_zen_lead: false,
         };
         let verdict = admission::verdict(&question, &Town, names);
-        let refused = spec::read(&service, names).is_err();
+        let refused = settings::read(&service, names).is_err();
         assert!(!refused || !verdict.violations.is_empty(), "admission accepts what is not read");
     }
 }
 
 /// The settings, read from what is written of them on the leader Service.
-fn read_again(service: &Service, settings: &spec::LeaderSpec, names: NameRule) -> spec::LeaderSpec {
+fn read_again(
+    service: &Service,
+    settings: &settings::LeaderSpec,
+    names: NameRule,
+) -> settings::LeaderSpec {
     let written: Value =
-        serde_json::from_str(&spec::settings_json(settings)).expect("settings are JSON");
+        serde_json::from_str(&settings::settings_json(settings)).expect("settings are JSON");
     let mut again = service.clone();
     let annotations = again.metadata.annotations.get_or_insert_default();
     for (key, value) in written.as_object().expect("an object") {
@@ -196,7 +200,7 @@ fn read_again(service: &Service, settings: &spec::LeaderSpec, names: NameRule) -
         };
         annotations.insert(format!("{PREFIX}{key}"), text);
     }
-    match spec::read(&again, names) {
+    match settings::read(&again, names) {
         Ok(Intent::On(settings)) => settings,
         other => panic!("{other:?} was read from {written}"),
     }

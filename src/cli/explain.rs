@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 
 use super::routed::{self, Endpoint};
-use crate::decide::slices::SliceWrite;
-use crate::decide::{self, Action, Context, Decision, Step, Trust};
-use crate::index::service::{Leader, own_conditions};
-use crate::index::{Snapshot, SourceState};
-use crate::names::ServiceKey;
-use crate::reader::Reader;
-use crate::replica::DECISION_VERSION;
-use crate::spec::Intent;
+use crate::control::reader::Reader;
+use zen_lead_core::decide::slices::SliceWrite;
+use zen_lead_core::decide::{self, Action, Context, Decision, Step, Trust};
+use zen_lead_core::index::service::{Leader, own_conditions};
+use zen_lead_core::index::{Snapshot, SourceState};
+use zen_lead_core::names::ServiceKey;
+use zen_lead_core::ranking::DECISION_VERSION;
+use zen_lead_core::settings::Intent;
 
 /// What is said about a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,11 +16,11 @@ use k8s_openapi::api::core::v1::Service;
 use thiserror::Error;
 
 use super::unless_closed;
-use crate::admission::verdict::{Neighbour, Neighbours, Operation, Question, verdict};
-use crate::index::Reached;
-use crate::names::NameRule;
-use crate::spec::{self, Intent, LeaderSpec, Rule, Violation};
 use documents::{Document, Unit};
+use zen_lead_core::admission::verdict::{Neighbour, Neighbours, Operation, Question, verdict};
+use zen_lead_core::index::Reached;
+use zen_lead_core::names::NameRule;
+use zen_lead_core::settings::{self, Intent, LeaderSpec, Rule, Violation};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,7 +189,9 @@ fn judge(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
         }
         Unit::Misspelt(violations) => violations.iter().map(refusal).collect(),
         // What zen-lead made, in an export of a live cluster.
-        Unit::Service(service) if spec::leader_of(service).is_some_and(|of| of.owned) => Vec::new(),
+        Unit::Service(service) if settings::leader_of(service).is_some_and(|of| of.owned) => {
+            Vec::new()
+        }
         Unit::Service(service) => {
             let (namespace, name) = key_of(service);
             let question = Question {
@@ -233,16 +235,16 @@ impl Files {
         for document in documents {
             let Unit::Service(service) = &document.unit else { continue };
             let (namespace, name) = key_of(service);
-            if let Some(leader_name) = spec::claimed_name(service, names) {
+            if let Some(leader_name) = settings::claimed_name(service, names) {
                 let key = (namespace.clone(), leader_name);
                 files.claims.entry(key).or_default().insert(name.clone());
             }
-            if let Ok(Intent::On(spec)) = spec::read(service, names) {
+            if let Ok(Intent::On(spec)) = settings::read(service, names) {
                 files.sources.push((namespace.clone(), name.clone(), (**service).clone(), spec));
             }
             let neighbour = Neighbour {
                 uid: service.metadata.uid.clone(),
-                leader_of: spec::leader_of(service),
+                leader_of: settings::leader_of(service),
             };
             files.services.insert((namespace, name), neighbour);
         }

@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::events::Reason;
-use crate::index::service::own_conditions;
-use crate::keys;
+use zen_lead_core::index::service::own_conditions;
+use zen_lead_core::keys;
+use zen_lead_core::reason::Reason;
 
 /// An endpoint of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,18 +16,18 @@ use serde::Serialize;
 
 use super::routed::{self, Endpoint};
 use crate::config::Output;
-use crate::decide::mirror;
-use crate::decode::Decoded;
-use crate::events::Reason;
-use crate::index;
-use crate::index::service::own_conditions;
-use crate::keys::status::{LAST_SWITCH_TIME, SOURCE_SERVICE};
-use crate::keys::{kubernetes, setting};
-use crate::lists;
-use crate::names::NameRule;
-use crate::retry::{self, Caller, Operation, Target};
-use crate::spec::{self, Intent, owner};
-use crate::watch::Watched;
+use crate::control::watch::Watched;
+use crate::control::watch::page;
+use crate::platform::api::{self, Caller, Operation, Target};
+use zen_lead_core::decide::mirror;
+use zen_lead_core::decode::Decoded;
+use zen_lead_core::index;
+use zen_lead_core::index::service::own_conditions;
+use zen_lead_core::keys::status::{LAST_SWITCH_TIME, SOURCE_SERVICE};
+use zen_lead_core::keys::{kubernetes, setting};
+use zen_lead_core::names::NameRule;
+use zen_lead_core::reason::Reason;
+use zen_lead_core::settings::{self, Intent, owner};
 
 /// Objects asked for at a time.
 const PAGE: u32 = 500;
@@ -95,7 +95,7 @@ impl Reading<'_> {
     async fn rows(&mut self, namespace: Option<&str>) -> anyhow::Result<Vec<Row>> {
         // As the consistent reads of `reader` do: whatever may add endpoints to a leader Service.
         let mut slices = Slices::default();
-        let params = ListParams::default().labels(&lists::not_built_in());
+        let params = ListParams::default().labels(&page::not_built_in());
         let keep = |slice: Decoded<EndpointSlice>| {
             slice.object().iter().for_each(|slice| slices.add(slice));
         };
@@ -153,10 +153,10 @@ impl Reading<'_> {
         let about = Target::own(namespace.unwrap_or("of all namespaces"));
         let mut params = params.clone().limit(PAGE);
         loop {
-            let page = retry::call(self.caller, operation, about, || async {
-                let text = lists::page(&self.client, &request, &params).await?;
+            let page = api::call(self.caller, operation, about, || async {
+                let text = page::page(&self.client, &request, &params).await?;
                 let mut found = Vec::new();
-                let list = lists::read::<K>(&text, &mut found).map_err(kube::Error::SerdeError)?;
+                let list = page::read::<K>(&text, &mut found).map_err(kube::Error::SerdeError)?;
                 Ok((list, found))
             });
             let (list, found) = page.await?;
@@ -275,7 +275,7 @@ fn rows(services: &[Service], slices: &Slices, fit: &HashSet<Arc<str>>) -> Vec<R
 /// this is does not matter here.
 fn asks(source: &Service) -> bool {
     let enabled = source.metadata.annotations.as_ref().and_then(|a| a.get(setting::ENABLED));
-    match spec::read(source, NameRule::Dns1123) {
+    match settings::read(source, NameRule::Dns1123) {
         Ok(intent) => matches!(intent, Intent::On(_)),
         Err(_) => enabled.is_some_and(|value| value != "false"),
     }

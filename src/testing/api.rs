@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use watching::Watching;
 
 use super::store::{Entry, Place, Refusal, Store, selects};
-use crate::clock::monotonic;
-use crate::retry;
+use crate::platform::api;
+use crate::platform::clock::monotonic;
 
 /// What goes wrong with a request.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ impl FakeApi {
                 let answer = answer.map_err(|Lost| {
                     std::io::Error::new(std::io::ErrorKind::ConnectionReset, "connection reset")
                 })?;
-                retry::keep_retry_after(answer).await
+                api::keep_retry_after(answer).await
             }
         });
         Client::new(service, "default")

@@ -30,7 +30,7 @@ use crate::support::waiting::{check, until, within};
 const MOST_MIB: u64 = 300;
 /// Bodies of 3 MiB at once.
 const AT_ONCE: usize = 200;
-/// The cap of src/serve.rs.
+/// The cap of src/platform/server.rs.
 const CONNECTIONS: usize = 2_000;
 const MIB: usize = 1 << 20;
 /// The uid of reviews that differ in nothing else.

@@ -6,8 +6,7 @@
 
 pub mod act;
 pub mod calls;
-#[path = "../model/dice.rs"]
-pub mod dice;
+
 pub mod draw;
 pub mod hooks;
 pub mod judge;

@@ -25,7 +25,7 @@ use crate::support::waiting::{check, until, within};
 
 tests![live_scrapes_are_as_documented];
 
-/// What no scrape here can have. The comparison of src/metrics/tests/documented.rs has no exceptions.
+/// What no scrape here can have. The comparison of src/platform/metrics/tests/documented.rs has no exceptions.
 const ABSENT: [&str; 3] = [
     // The API server keeps no object of which a field that is needed cannot be read.
     "zen_lead_watch_malformed_objects_total",

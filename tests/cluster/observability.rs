@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use zen_lead::metrics::{Metrics, ServiceReport};
-use zen_lead::names::ServiceKey;
+use zen_lead::platform::metrics::Metrics;
+use zen_lead_core::names::ServiceKey;
+use zen_lead_core::report::ServiceReport;
 
 use crate::support::case::{Case, annotation, epoch, switch_notes};
 use crate::support::harness::tests;

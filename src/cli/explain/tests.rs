@@ -3,10 +3,10 @@
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::*;
-use crate::decode::Decoded;
-use crate::fixtures::api::Server;
-use crate::fixtures::{NAMESPACE, PodFixture, ServiceFixture, at, pod, service};
-use crate::index::Limits;
+use zen_lead_core::decode::Decoded;
+use zen_lead_core::fixtures::api::Server;
+use zen_lead_core::fixtures::{NAMESPACE, PodFixture, ServiceFixture, at, pod, service};
+use zen_lead_core::index::Limits;
 
 const SLICE: &str = "web-leader-zen-lead-ipv4";
 

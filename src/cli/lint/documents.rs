@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::parts::{self, Written};
 use super::scalars;
-use crate::keys::PREFIX;
-use crate::spec::violation::{annotation_field, label_field, quoted};
-use crate::spec::{Cause, Rule, Violation};
+use zen_lead_core::keys::PREFIX;
+use zen_lead_core::settings::violation::{annotation_field, label_field, quoted};
+use zen_lead_core::settings::{Cause, Rule, Violation};
 
 /// Deepest list within a list that is followed.
 const MAX_DEPTH: usize = 4;

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::super::store::{Entry, Place, selects};
 use super::{FakeApi, Signal, bookmark, status};
-use crate::clock::monotonic;
+use crate::platform::clock::monotonic;
 
 /// One open watch.
 pub(super) struct Watching {

@@ -10,14 +10,15 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use zen_lead::clock::Clock;
-use zen_lead::index::{Index, Limits};
-use zen_lead::judge::Verdicts;
-use zen_lead::metrics::Metrics;
-use zen_lead::names::NameRule;
-use zen_lead::pki::{Authority, Ca, Settings, state::Margins};
-use zen_lead::serve::{self, tls, webhook};
-use zen_lead::telemetry::spans::Tracer;
+use zen_lead::platform::clock::Clock;
+use zen_lead::platform::metrics::Metrics;
+use zen_lead::platform::pki::{Authority, Ca, Settings, state::Margins};
+use zen_lead::platform::server::{self, tls};
+use zen_lead::platform::telemetry::spans::Tracer;
+use zen_lead::webhook;
+use zen_lead::webhook::verdicts::Verdicts;
+use zen_lead_core::index::{Index, Limits};
+use zen_lead_core::names::NameRule;
 
 use super::writes::Writes;
 use super::{try_write, until_published};
@@ -122,7 +123,7 @@ struct InProcess {
     clock: Clock,
     wake: Arc<Notify>,
     authority: JoinHandle<()>,
-    server: serve::Control,
+    server: server::Control,
 }
 
 impl InProcess {
@@ -157,16 +158,16 @@ impl InProcess {
         let router = webhook::router(Arc::new(verdicts), metrics.clone(), Tracer::off());
         let at = ([127, 0, 0, 1], t.world.product.webhook_port(0)).into();
         // One that ran before lets go of it a moment after its end.
-        let bind = || async { serve::Listener::bind(at) };
+        let bind = || async { server::Listener::bind(at) };
         let listener = until("the port of the webhook is free", bind).await;
         let config = tls::server_config(source).unwrap();
         let woken = wake.clone();
         let authority = tokio::spawn(async move { authority.run(woken, |_| {}).await });
-        let server = serve::Control::new();
+        let server = server::Control::new();
         let control = server.clone();
         tokio::spawn(async move {
-            let limits = serve::Limits::default();
-            serve::https(listener, router, config, control, &limits, metrics).await.unwrap();
+            let limits = server::Limits::default();
+            server::https(listener, router, config, control, &limits, metrics).await.unwrap();
         });
         Self { clock, wake, authority, server }
     }

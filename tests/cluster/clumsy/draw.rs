@@ -5,10 +5,10 @@ mod surroundings;
 
 use serde_json::{Value, json};
 
-use super::dice::Dice;
 use super::moves::{Move, Who};
 use super::raw::{How, Kind, On, SLICE};
 use crate::support::names;
+use zen_lead_core::fixtures::dice::Dice;
 
 /// What the walk begins with, and its moves.
 #[derive(Clone, Debug)]

@@ -1,5 +1,5 @@
 //! docs/metrics.md as a contract: its tables, and where a scrape and they disagree. Used by the tests
-//! of src/metrics and of tests/cluster.
+//! of src/platform/metrics and of tests/cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
 //! Reads the Prometheus text format, strictly: what a scraper would refuse, or only guess at, is an
-//! error here. Used by the tests of src/metrics, of tests/cluster and of e2e.
+//! error here. Used by the tests of src/platform/metrics, of tests/cluster and of e2e.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,0 +1,197 @@
+//! What is said of a leader Service in its condition: what its lock routes to on the server now, and what
+//! prevents more.
+//!
+//! Nothing is chosen or written here (`serve`).
+
+use std::sync::Arc;
+
+use super::Blocked;
+use super::elect::{Choice, Incumbent};
+use super::mirror::{self, Readiness};
+use super::slices::Present;
+use crate::index::Snapshot;
+use crate::index::evidence::slice_names;
+use crate::index::pod::Pod;
+use crate::index::service::Leader;
+use crate::index::slice::Slice;
+use crate::keys;
+use crate::reason::Reason;
+
+/// The pod that the lock routes to on the server now.
+pub(super) struct Routed {
+    pub(super) uid: String,
+    pub(super) name: String,
+    /// It can take traffic, as far as is known.
+    fit: bool,
+}
+
+pub(super) fn routed(snapshot: &Snapshot, present: &Present<'_>) -> Option<Routed> {
+    let (uid, name) = present.routed()?;
+    let fit = snapshot.pod(uid).is_some_and(Pod::eligible);
+    Some(Routed { uid: uid.to_owned(), name: name.to_owned(), fit })
+}
+
+/// Slices beside ours that zen-lead did not write: endpoints are the union of all slices.
+pub(super) struct Strangers {
+    /// Those that add endpoints to the leader Service.
+    tied: Vec<String>,
+    /// Those that hold a name which a slice of ours has.
+    holders: Vec<String>,
+    /// One of these that zen-lead made for an earlier leader Service and that a finalizer keeps: its name,
+    /// and the pod that it still routes to.
+    held: Option<(String, Option<String>)>,
+}
+
+impl Strangers {
+    pub(super) fn beside(snapshot: &Snapshot, leader: &Leader) -> Self {
+        let names = |which: &dyn Fn(&Slice) -> bool| {
+            let slices = snapshot.slices.iter().filter(|s| which(s));
+            let mut names: Vec<String> = slices.map(|s| s.name.to_string()).collect();
+            names.sort();
+            names.dedup();
+            names
+        };
+        let here = |s: &Slice| *s.service == *leader.name();
+        let stranger = |s: &Slice| s.unreadable.is_none() && !(here(s) && s.is_ours(leader));
+        let ours = slice_names(leader.name());
+        let kept = |s: &&Arc<Slice>| {
+            s.deleting && s.managed && s.stamped && ours.iter().any(|name| *name == *s.name)
+        };
+        let held = snapshot.slices.iter().find(|s| kept(s) && stranger(s)).map(|slice| {
+            let uid = slice.routed_pods().next().filter(|_| slice.tied);
+            let pod = slice.named_pods().find(|(_, named)| Some(*named) == uid);
+            (slice.name.to_string(), pod.map(|(name, _)| name.to_owned()))
+        });
+        Self {
+            held,
+            tied: names(&|s| here(s) && s.tied && stranger(s) && !s.deleting),
+            holders: names(&|s| stranger(s) && ours.iter().any(|name| *name == *s.name)),
+        }
+    }
+
+    /// Whether a slice of an earlier leader Service still takes the traffic to a pod.
+    pub(super) fn route(&self) -> bool {
+        self.held.as_ref().is_some_and(|(_, pod)| pod.is_some())
+    }
+
+    pub(super) fn hold(&self, name: &str) -> bool {
+        self.holders.iter().any(|held| held == name)
+    }
+}
+
+/// Why the slices must stay as they are: one of them cannot be read, or nothing is known of the pod
+/// that leads. With it, whether they can still be taken to route.
+pub(super) fn unreadable(
+    snapshot: &Snapshot,
+    leader: &Leader,
+    incumbent: Option<&Incumbent>,
+) -> Option<(bool, String)> {
+    let mut slices = snapshot.slices.iter().filter(|s| *s.service == *leader.name());
+    if let Some((slice, error)) = slices.find_map(|s| Some((s, s.unreadable.as_ref()?))) {
+        return Some((
+            false,
+            format!(
+                "EndpointSlice {} cannot be read ({error}) and is left as it is; correct that field, \
+                 or delete the EndpointSlice to have it made anew",
+                slice.name
+            ),
+        ));
+    }
+    let pod = snapshot.pod(&incumbent?.uid).filter(|p| p.unjudged())?;
+    Some((
+        true,
+        format!(
+            "the leading pod {} cannot be read, so it stays the leader; correct it, or delete it to \
+             have another one lead",
+            pod.name
+        ),
+    ))
+}
+
+/// What was found of a leader Service, for its condition.
+pub(super) struct Findings<'a> {
+    pub(super) choice: &'a Choice,
+    pub(super) routed: Option<&'a Routed>,
+    pub(super) strangers: &'a Strangers,
+    pub(super) missing_ports: Option<&'a Vec<String>>,
+    /// Why the write of a slice is kept back.
+    pub(super) refused: Option<&'a Blocked>,
+    pub(super) valid: bool,
+}
+
+impl Findings<'_> {
+    pub(super) fn readiness(&self) -> Readiness {
+        let Self { choice, routed, strangers, missing_ports, refused, valid } = *self;
+        let leads = routed.filter(|r| r.fit);
+        let mut pods = mirror::explain(choice, leads.map(|r| r.uid.as_str()));
+        if let Some(gone) = routed.filter(|r| !r.fit) {
+            pods =
+                format!("the EndpointSlice still names {}, which cannot lead; {pods}", gone.name);
+        }
+        let not = |reason, message| Readiness { ready: false, reason, message };
+        if !strangers.tied.is_empty() {
+            let names = strangers.tied.join(", ");
+            return not(
+                Reason::ForeignEndpoints,
+                format!(
+                    "EndpointSlices not written by zen-lead add endpoints to this Service: {names}; \
+                     delete them; {pods}"
+                ),
+            );
+        }
+        if let (Some((name, pod)), None) = (&strangers.held, leads) {
+            let pod = pod.as_deref().unwrap_or("no pod");
+            return not(
+                Reason::OwnershipConflict,
+                format!(
+                    "EndpointSlice {name} of an earlier leader Service is being deleted, a finalizer \
+                     keeps it, and it routes {pod}; remove the finalizer; {pods}"
+                ),
+            );
+        }
+        if !strangers.holders.is_empty() && leads.is_none() {
+            let names = strangers.holders.join(", ");
+            return not(
+                Reason::OwnershipConflict,
+                format!(
+                    "EndpointSlice {names} has the name that zen-lead needs and was not made by \
+                     zen-lead; delete it; {pods}"
+                ),
+            );
+        }
+        if leads.is_some() {
+            // What else is to be written changes nothing for those who send traffic.
+            let message = match refused {
+                Some(blocked) => format!("{pods}; {}", blocked.message),
+                None => pods,
+            };
+            return Readiness { ready: true, reason: Reason::LeaderRoutingAvailable, message };
+        }
+        if let Some(blocked) = refused {
+            return not(blocked.reason, format!("{}; {pods}", blocked.message));
+        }
+        if let (Some(missing), Some((pod, _))) = (missing_ports, &choice.endpoint) {
+            return not(
+                Reason::PortResolutionFailed,
+                format!(
+                    "pod {} is to lead and has no container port named {}; add it to the pod or set \
+                     {}: partial; {pods}",
+                    pod.name,
+                    missing.join(", "),
+                    keys::setting::PORTS_MODE
+                ),
+            );
+        }
+        if choice.standings.is_empty() {
+            return not(Reason::NoPodsFound, pods);
+        }
+        let message = if !valid {
+            format!("no new leader while the source is invalid; {pods}")
+        } else if choice.available > 0 {
+            format!("waiting for failover-min-delay or min-ready-duration; {pods}")
+        } else {
+            pods
+        };
+        not(Reason::NoReadyPods, message)
+    }
+}

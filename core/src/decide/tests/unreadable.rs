@@ -1,0 +1,337 @@
+//! Objects that cannot be read: what exists for them stays and follows its pod; nothing is made,
+//! emptied or deleted because of them.
+
+use kube_core::Resource;
+
+use super::protocol::pair;
+use super::*;
+use crate::decode::Decoded;
+
+const ERROR: &str = "spec.ports: expected a list, found a text";
+
+/// The object as it comes when it cannot be read.
+fn spoilt<K: Resource>(object: &K) -> Decoded<K> {
+    Decoded::unreadable(object.meta().clone(), ERROR.to_owned())
+}
+
+/// What cannot be read, and whether it was read before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoilt {
+    Source,
+    Leader,
+    Lock,
+    Pod(&'static str),
+}
+
+const BOTH: [bool; 2] = [true, false];
+
+/// The scene as a replica sees it that cannot read one object.
+fn seen(scene: &Scene, what: Spoilt, before: bool) -> Snapshot {
+    let mut index = scene.index();
+    match what {
+        Spoilt::Source | Spoilt::Leader => {
+            let object = if what == Spoilt::Source { scene.source() } else { scene.leader() };
+            if !before {
+                index.delete_service(&object);
+            }
+            index.apply_service(spoilt(&object));
+        }
+        Spoilt::Lock => {
+            if !before {
+                index.delete_slice(&scene.lock());
+            }
+            index.apply_slice(spoilt(&scene.lock()));
+        }
+        Spoilt::Pod(name) => {
+            // Gone is gone.
+            if let Some(pod) = scene.server.pods.now.get(name) {
+                if !before {
+                    index.delete_pod(pod);
+                }
+                let Decoded::Unreadable(pod) = spoilt(pod) else { unreachable!() };
+                index.apply_trimmed_pod(Decoded::Unreadable(pod));
+            }
+        }
+    }
+    let key = ServiceKey::new(NAMESPACE, "web");
+    Snapshot { consistent: true, ..index.snapshot(&key) }
+}
+
+/// Carries out steps until none is left.
+fn settle(scene: &mut Scene, what: Spoilt, before: bool) -> Vec<StepKind> {
+    let mut done = Vec::new();
+    loop {
+        match decide(&seen(scene, what, before), &scene.context()).action {
+            Action::Nothing => return done,
+            Action::Do(step) => {
+                done.push(step.kind());
+                scene.perform(&step);
+            }
+            other => panic!("a consistent snapshot is enough, not {other:?}"),
+        }
+        assert!(done.len() < 10, "does not come to rest: {done:?}");
+    }
+}
+
+fn problem(scene: &Scene) -> (String, String, String) {
+    condition(&scene.source())
+}
+
+#[test]
+fn a_pod_that_the_selector_has_left_does_not_come_back_when_the_source_becomes_unreadable() {
+    for (before, back) in [(true, false), (false, true)] {
+        let mut scene = Scene::served(vec![pod("a").ready_for(5)]);
+        let left = scene.source().selecting("app", "other");
+        scene.server.put_pod(pod("a").unready_for(0));
+        scene.settle();
+        scene.server.put_service(left);
+        scene.server.put_pod(pod("a").ready_for(0));
+        settle(&mut scene, Spoilt::Source, before);
+        // One that never read the source knows of no selector.
+        assert_eq!(scene.routed().is_some(), back, "read before: {before}");
+    }
+}
+
+#[test]
+fn an_unreadable_source_keeps_its_leader_which_follows_its_readiness() {
+    use StepKind::{Mirror, Slice};
+    for before in BOTH {
+        let mut scene = Scene::served(pair());
+        assert_eq!(settle(&mut scene, Spoilt::Source, before), [Mirror], "read before: {before}");
+        assert_eq!(scene.routed().as_deref(), Some("a"));
+        let (state, reason, message) = scene.condition();
+        assert_eq!((&*state, &*reason), ("True", "Unreadable"));
+        assert_eq!(
+            message,
+            "the source Service \"web\" cannot be read (spec.ports: expected a list, found a text): \
+             what is routed stays and follows its readiness, and no new leader is chosen; correct \
+             that field; a leads"
+        );
+        let report =
+            decide(&seen(&scene, Spoilt::Source, before), &scene.context()).report.unwrap();
+        assert_eq!((report.endpoints, report.leader_service, report.slices), (1, true, 1));
+
+        let ready = scene.server.pods.now["a"].clone();
+        scene.server.put_pod(ready.clone().unready_for(0));
+        assert_eq!(settle(&mut scene, Spoilt::Source, before), [Slice, Mirror]);
+        assert_eq!(conditions(&scene.lock()), [false, false, false], "b is ready, and not chosen");
+        assert_eq!((&*scene.condition().0, &*scene.condition().1), ("False", "Unreadable"));
+        scene.server.put_pod(ready.clone());
+        assert_eq!(settle(&mut scene, Spoilt::Source, before), [Slice, Mirror]);
+        assert_eq!(conditions(&scene.lock()), [true, true, false]);
+        scene.server.put_pod(ready.clone().terminating());
+        assert_eq!(settle(&mut scene, Spoilt::Source, before), [Slice, Mirror]);
+        assert_eq!(conditions(&scene.lock()), [false, true, true]);
+        scene.server.remove_pod("a");
+        assert_eq!(settle(&mut scene, Spoilt::Source, before), [Slice]);
+        assert_eq!(scene.lock().endpoints, Some(Vec::new()), "never a dead one");
+        assert!(scene.condition().2.ends_with("no pod leads"), "{:?}", scene.condition());
+
+        scene.settle();
+        assert_eq!(scene.routed().as_deref(), Some("b"), "it can be read again");
+        assert_eq!(&*scene.condition().1, "LeaderRoutingAvailable");
+    }
+}
+
+#[test]
+fn an_unreadable_source_without_a_leader_service_gets_none() {
+    for before in BOTH {
+        let mut scene = Scene::with(service("web").enabled(), pair());
+        assert_eq!(settle(&mut scene, Spoilt::Source, before), []);
+        assert_eq!(scene.server.services.now.len(), 1);
+    }
+}
+
+#[test]
+fn pods_that_were_never_listed_are_not_gone() {
+    let mut scene = Scene::served(pair());
+    settle(&mut scene, Spoilt::Source, false);
+    scene.server.remove_pod("a");
+    let snapshot = Snapshot { pods_known: false, ..seen(&scene, Spoilt::Source, false) };
+    assert_eq!(decide(&snapshot, &scene.context()).action, Action::Nothing);
+}
+
+#[test]
+fn an_older_zen_lead_only_takes_out_what_a_newer_one_wrote() {
+    let mut scene = Scene::served(pair());
+    settle(&mut scene, Spoilt::Source, true);
+    let next = |scene: &Scene| {
+        let context = Context { version: 0, ..scene.context() };
+        decide(&seen(scene, Spoilt::Source, true), &context).action
+    };
+    let ready = scene.server.pods.now["a"].clone();
+    scene.server.put_pod(ready.clone().unready_for(0));
+    let Action::Do(step) = next(&scene) else { panic!("a lost leader is taken out") };
+    assert!(step.urgent());
+    scene.perform(&step);
+    settle(&mut scene, Spoilt::Source, true);
+    scene.server.put_pod(ready);
+    assert_eq!(next(&scene), Action::Nothing, "to put it back is the newer one's");
+}
+
+#[test]
+fn a_lagging_follower_gets_no_pod_back_that_the_lock_does_not_name() {
+    let mut scene = Scene::with(service("web").enabled().dual_stack(), pair());
+    scene.settle();
+    let old = scene.follower();
+    let lost = scene.server.pods.now["a"].clone();
+    scene.server.put_pod(lost.clone().unready_for(0));
+    scene.settle();
+    assert_eq!(scene.routed().as_deref(), Some("b"));
+    // As it was before the switch, but taken out.
+    let mut lagging = scene.follower();
+    lagging.endpoints = old.endpoints;
+    lagging.endpoints.as_mut().unwrap()[0].conditions.as_mut().unwrap().ready = Some(false);
+    scene.server.put_slice(lagging);
+    scene.server.put_pod(lost);
+    settle(&mut scene, Spoilt::Source, true);
+    assert!(!conditions(&scene.follower())[0], "a is well, and b leads");
+}
+
+#[test]
+fn an_unreadable_leader_service_keeps_its_slices_up_to_date() {
+    for before in BOTH {
+        let mut scene = Scene::served(pair());
+        let kinds = settle(&mut scene, Spoilt::Leader, before);
+        assert_eq!(kinds, [StepKind::SourceConditions], "read before: {before}");
+        let (state, reason, message) = problem(&scene);
+        assert_eq!((&*state, &*reason), ("False", "Unreadable"));
+        assert_eq!(
+            message,
+            "the leader Service \"web-leader\" cannot be read (spec.ports: expected a list, found a \
+             text): its EndpointSlices are kept up to date, its own fields and conditions are not; \
+             correct that field, or delete it to have it made anew"
+        );
+        let leader = scene.leader();
+        scene.server.remove_pod("a");
+        assert_eq!(settle(&mut scene, Spoilt::Leader, before), [StepKind::Slice]);
+        assert_eq!(scene.routed().as_deref(), Some("b"));
+        assert_eq!(scene.leader(), leader, "no write to what cannot be read");
+        scene.settle();
+        assert_eq!(problem(&scene), <_>::default(), "it can be read again");
+        assert_eq!(&*scene.condition().1, "LeaderRoutingAvailable");
+    }
+}
+
+#[test]
+fn an_unreadable_leader_service_is_neither_emptied_nor_deleted() {
+    for before in BOTH {
+        let mut scene = Scene::served(pair());
+        scene.server.put_service(service("web"));
+        let (leader, lock) = (scene.leader(), scene.lock());
+        assert_eq!(settle(&mut scene, Spoilt::Leader, before), [], "opted out; {before}");
+        // Its owner cannot be read either: it is not another's because of that.
+        let mut scene = Scene::served(pair());
+        let mut index = scene.index();
+        let mut metadata = scene.leader().metadata;
+        metadata.owner_references = None;
+        if !before {
+            index.delete_service(&scene.leader());
+        }
+        index.apply_service(Decoded::unreadable(metadata, ERROR.into()));
+        let key = ServiceKey::new(NAMESPACE, "web");
+        let snapshot = Snapshot { consistent: true, ..index.snapshot(&key) };
+        if let Action::Do(step) = decide(&snapshot, &scene.context()).action {
+            assert_eq!(step.kind(), StepKind::SourceConditions);
+            scene.perform(&step);
+        }
+        assert_eq!(scene.leader().spec, leader.spec);
+        assert_eq!(scene.lock().endpoints, lock.endpoints);
+    }
+}
+
+#[test]
+fn an_unreadable_service_under_the_name_of_the_leader_service_is_left_alone() {
+    let mut scene = Scene::with(service("web").enabled(), pair());
+    scene.server.put_service(service("web-leader"));
+    let mut index = scene.index();
+    let other = scene.leader();
+    index.delete_service(&other);
+    index.apply_service(spoilt(&other));
+    let key = ServiceKey::new(NAMESPACE, "web");
+    let snapshot = Snapshot { consistent: true, ..index.snapshot(&key) };
+    let Action::Do(step) = decide(&snapshot, &scene.context()).action else { panic!() };
+    assert_eq!(step.kind(), StepKind::SourceConditions);
+    scene.perform(&step);
+    let (_, reason, message) = problem(&scene);
+    assert_eq!(reason, "Unreadable");
+    assert_eq!(
+        message,
+        "Service \"web-leader\" cannot be read (spec.ports: expected a list, found a text), so it is \
+         left alone and no leader Service is made; correct that field, delete the Service or choose \
+         another name with the annotation zen-lead.io/leader-service-name"
+    );
+    assert_eq!(
+        snapshot.unreadable(),
+        [
+            "the Service that has the name of the leader Service: spec.ports: expected a list, found a \
+          text"
+        ]
+    );
+}
+
+#[test]
+fn an_unreadable_slice_is_neither_written_nor_made_anew() {
+    for before in BOTH {
+        let mut scene = Scene::served(pair());
+        let lock = scene.lock();
+        scene.server.remove_pod("a");
+        let kinds = settle(&mut scene, Spoilt::Lock, before);
+        assert_eq!(kinds, [StepKind::Mirror], "read before: {before}");
+        assert_eq!(scene.lock(), lock);
+        let (state, reason, message) = scene.condition();
+        assert_eq!((&*state, &*reason), ("False", "Unreadable"));
+        let want = "EndpointSlice web-leader-zen-lead-ipv4 cannot be read (spec.ports: expected a \
+                    list, found a text) and is left as it is; correct that field, or delete the \
+                    EndpointSlice to have it made anew";
+        assert_eq!(message, want, "the same whether the replica knew it before or not");
+        // Nor is it emptied when the source goes.
+        scene.server.put_service(service("web"));
+        let kinds = settle(&mut scene, Spoilt::Lock, before);
+        assert!(!kinds.contains(&StepKind::Slice), "{kinds:?}");
+    }
+}
+
+#[test]
+fn a_leading_pod_that_cannot_be_read_stays() {
+    for before in BOTH {
+        let mut scene = Scene::served(pair());
+        let lock = scene.lock();
+        settle(&mut scene, Spoilt::Pod("a"), before);
+        assert_eq!(scene.lock(), lock, "read before: {before}");
+        let (state, reason, message) = scene.condition();
+        let report = decide(&seen(&scene, Spoilt::Pod("a"), before), &scene.context()).report;
+        assert_eq!(report.unwrap().endpoints, 1, "it is routed");
+        if before {
+            assert_eq!((&*state, &*message), ("True", "a leads; b: standby"));
+        } else {
+            assert_eq!((&*state, &*reason), ("True", "Unreadable"));
+            let want = "the leading pod a cannot be read, so it stays the leader; correct it, or \
+                        delete it to have another one lead; ";
+            assert!(message.starts_with(want), "{message}");
+        }
+        // That it is being deleted its metadata say.
+        let mut going = Scene { server: scene.server.clone(), limits: scene.limits };
+        going.server.put_pod(going.server.pods.now["a"].clone().terminating());
+        settle(&mut going, Spoilt::Pod("a"), before);
+        assert_eq!(going.routed().as_deref(), Some("b"), "read before: {before}");
+        scene.server.remove_pod("a");
+        settle(&mut scene, Spoilt::Pod("a"), before);
+        assert_eq!(scene.routed().as_deref(), Some("b"), "gone is gone");
+    }
+}
+
+#[test]
+fn a_pod_that_cannot_be_read_is_not_promoted() {
+    for before in BOTH {
+        let mut scene = Scene::served(pair());
+        scene.server.remove_pod("a");
+        settle(&mut scene, Spoilt::Pod("b"), before);
+        assert_eq!(scene.routed(), None, "read before: {before}");
+        let (state, reason, message) = scene.condition();
+        assert_eq!((&*state, &*reason), ("False", "NoReadyPods"));
+        assert_eq!(message, "b: cannot be read");
+        scene.settle();
+        assert_eq!(scene.routed().as_deref(), Some("b"));
+    }
+}

@@ -1,0 +1,506 @@
+//! The shared cache: Services, pods and slices by namespace, with reverse maps, kept by the watches.
+//!
+//! Synchronous and change-detecting: every change answers with the sources that must be reconciled
+//! again. No await, no client, no clock, no decision. Callers put it behind a lock and hold that
+//! lock for one call only.
+
+pub mod evidence;
+pub mod limits;
+pub mod pod;
+pub mod service;
+pub mod slice;
+pub mod snapshot;
+pub mod view;
+
+mod namespace;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube_core::Resource;
+
+use crate::decode::Decoded;
+use crate::names::{NameRule, ServiceKey};
+use crate::shrink;
+use crate::version::Rv;
+pub use limits::{Limit, Limits, Reached};
+use namespace::Namespace;
+use pod::{Placed, Pod};
+use service::Entry;
+use slice::Slice;
+pub use snapshot::{Snapshot, SourceState};
+
+/// The sources to reconcile again after a change.
+pub type Dirty = BTreeSet<ServiceKey>;
+
+/// Objects held, by resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Services of any kind.
+    pub services: usize,
+    /// Services with our annotations.
+    pub sources: usize,
+    /// Pods.
+    pub pods: usize,
+    /// EndpointSlices.
+    pub slices: usize,
+    /// Namespaces.
+    pub namespaces: usize,
+}
+
+/// The cache of one process.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    namespaces: HashMap<Arc<str>, Namespace>,
+    names: NameRule,
+    limits: Limits,
+    services_seen: Rv,
+    slices_seen: Rv,
+    /// Position of the cluster-wide pod watch, while there is one.
+    pods_seen: Option<Rv>,
+}
+
+impl Index {
+    /// An empty index.
+    pub fn new(names: NameRule, limits: Limits) -> Self {
+        Self { names, limits, ..Self::default() }
+    }
+
+    /// The bounds in force.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Which Service names the server accepts.
+    pub fn names(&self) -> NameRule {
+        self.names
+    }
+
+    /// Takes in the answer to a write of our own, unless the watch has told already what came after
+    /// it: an object that it knows no longer was deleted.
+    pub fn answer_service(&mut self, object: impl Into<Decoded<core::Service>>) -> Dirty {
+        let object = object.into();
+        let known = names_of(object.meta())
+            .and_then(|(namespace, name)| self.namespaces.get(&namespace)?.service(&name));
+        if known.is_none() && Rv::of(object.meta()) <= self.services_seen {
+            return Dirty::new();
+        }
+        self.apply_service(object)
+    }
+
+    /// See [`Index::answer_service`].
+    pub fn answer_slice(&mut self, object: impl Into<Decoded<EndpointSlice>>) -> Dirty {
+        let object = object.into();
+        let known = names_of(object.meta())
+            .and_then(|(namespace, name)| self.namespaces.get(&namespace)?.slice(&name));
+        if known.is_none() && Rv::of(object.meta()) <= self.slices_seen {
+            return Dirty::new();
+        }
+        self.apply_slice(object)
+    }
+
+    /// Takes in a Service from the watch. One that cannot be read is not absent: what was known of it
+    /// stays.
+    pub fn apply_service(&mut self, object: impl Into<Decoded<core::Service>>) -> Dirty {
+        let object = object.into();
+        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
+        let entry = match object {
+            Decoded::Object(object) => Entry::trim(object, self.names),
+            Decoded::Unreadable(found) => {
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.service(&name));
+                Some(Entry::unreadable(known, &found, self.names))
+            }
+        };
+        let Some(entry) = entry else { return Dirty::new() };
+        let limit = self.limits.services_per_namespace;
+        let ns = self.namespaces.entry(namespace.clone()).or_default();
+        qualify(&namespace, within_limit(ns, limit, |ns| ns.set_service(&name, Some(entry))))
+    }
+
+    /// Takes note of a deleted Service.
+    pub fn delete_service(&mut self, object: &impl Resource) -> Dirty {
+        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
+        let version = Rv::of(object.meta());
+        let limit = self.limits.services_per_namespace;
+        self.with(&namespace, |ns| within_limit(ns, limit, |ns| ns.remove_service(&name, version)))
+    }
+
+    /// Forgets a Service that we deleted ourselves, if it is still the one we mean.
+    pub fn forget_service(&mut self, key: &ServiceKey, name: &str, uid: &str) -> Dirty {
+        let limit = self.limits.services_per_namespace;
+        self.with(&key.namespace.clone(), |ns| match ns.service(name) {
+            Some(known) if &*known.uid == uid => {
+                within_limit(ns, limit, |ns| ns.set_service(&name.into(), None))
+            }
+            _ => BTreeSet::new(),
+        })
+    }
+
+    /// Forgets a slice that we deleted ourselves, if it is still the one we mean.
+    pub fn forget_slice(&mut self, key: &ServiceKey, name: &str, uid: &str) -> Dirty {
+        self.with(&key.namespace.clone(), |ns| match ns.slice(name) {
+            Some(known) if &*known.uid == uid => ns.set_slice(&name.into(), None),
+            _ => BTreeSet::new(),
+        })
+    }
+
+    /// Replaces all Services by a list; what is newer than the list (an answer to our own write) stays.
+    ///
+    /// The list must be consistent (no resourceVersion asked for): one that lies behind what was seen
+    /// is then the proof of another history (a restored cluster), and everything known is forgotten.
+    /// So is a single object that is known at a version which the list covers and does not show.
+    pub fn reset_services(&mut self, objects: Vec<core::Service>, version: Rv) -> Dirty {
+        self.reset_decoded_services(objects.into_iter().map(Decoded::Object).collect(), version)
+    }
+
+    /// [`Index::reset_services`] by a list in which some cannot be read: those are not absent.
+    pub fn reset_decoded_services(
+        &mut self,
+        objects: Vec<Decoded<core::Service>>,
+        version: Rv,
+    ) -> Dirty {
+        let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
+        let mut dirty = Dirty::new();
+        if version < self.services_seen {
+            for (namespace, ns) in &mut self.namespaces {
+                dirty.append(&mut qualify(namespace, ns.drop_services()));
+            }
+            self.services_seen = version;
+        }
+        for object in objects {
+            if let Some((namespace, name)) = names_of(object.meta()) {
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.service(&name));
+                if known.is_some_and(|k| lost(k.version, Rv::of(object.meta()), version)) {
+                    let limit = self.limits.services_per_namespace;
+                    dirty.append(&mut self.with(&namespace, |ns| {
+                        within_limit(ns, limit, |ns| ns.set_service(&name, None))
+                    }));
+                }
+                listed.entry(namespace).or_default().insert(name);
+            }
+            dirty.append(&mut self.apply_service(object));
+        }
+        let none = BTreeSet::new();
+        let limit = self.limits.services_per_namespace;
+        for (namespace, ns) in &mut self.namespaces {
+            let keep = listed.get(namespace).unwrap_or(&none);
+            for gone in ns.services_not_in(keep, version) {
+                let touched = within_limit(ns, limit, |ns| ns.set_service(&gone, None));
+                dirty.append(&mut qualify(namespace, touched));
+            }
+        }
+        self.services_seen = self.services_seen.max(version);
+        self.prune();
+        dirty
+    }
+
+    /// The Service watch was heard from: everything up to this version is in.
+    pub fn services_heard(&mut self, version: Rv) {
+        self.services_seen = self.services_seen.max(version);
+    }
+
+    /// Takes in a pod.
+    pub fn apply_pod(&mut self, object: &core::Pod) -> Dirty {
+        Placed::trim(object).map(|pod| self.apply_trimmed_pod(pod)).unwrap_or_default()
+    }
+
+    /// Takes in a pod that was trimmed before. One that cannot be read is not absent: what was known
+    /// of it stays.
+    pub fn apply_trimmed_pod(&mut self, pod: impl Into<Decoded<Placed>>) -> Dirty {
+        let (namespace, pod) = match pod.into() {
+            Decoded::Object(Placed { namespace, pod }) => (namespace, pod),
+            Decoded::Unreadable(found) => {
+                let Some((namespace, name)) = names_of(&found.metadata) else {
+                    return Dirty::new();
+                };
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.pod(&name));
+                let Some(pod) = Pod::unreadable(known.map(|p| &**p), &found) else {
+                    return Dirty::new();
+                };
+                (namespace, pod)
+            }
+        };
+        let ns = self.namespaces.entry(namespace.clone()).or_default();
+        qualify(&namespace, ns.set_pod(&pod.name.clone(), Some(pod)))
+    }
+
+    /// Takes note of a deleted pod.
+    pub fn delete_pod(&mut self, object: &core::Pod) -> Dirty {
+        Placed::trim(object).map(|pod| self.delete_trimmed_pod(&pod.into())).unwrap_or_default()
+    }
+
+    /// Takes note of a deleted pod, given its last state.
+    pub fn delete_trimmed_pod(&mut self, pod: &Decoded<Placed>) -> Dirty {
+        let Some((namespace, name, version)) = place_of(pod) else { return Dirty::new() };
+        self.with(&namespace, |ns| ns.remove_pod(&name, version))
+    }
+
+    /// Replaces the pods of one namespace (or of all) by a consistent list; see
+    /// [`Index::reset_services`].
+    pub fn reset_pods(&mut self, scope: Option<&str>, objects: &[core::Pod], version: Rv) -> Dirty {
+        let trimmed = objects.iter().filter_map(Placed::trim).map(Decoded::Object);
+        self.reset_trimmed_pods(scope, trimmed.collect(), version)
+    }
+
+    /// Replaces the pods of one namespace (or of all) by a list of trimmed ones.
+    pub fn reset_trimmed_pods(
+        &mut self,
+        scope: Option<&str>,
+        pods: Vec<Decoded<Placed>>,
+        version: Rv,
+    ) -> Dirty {
+        let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
+        let mut dirty = Dirty::new();
+        if self.pods_position(scope).is_some_and(|seen| version < seen) {
+            self.drop_pods(scope);
+        }
+        for placed in pods {
+            if let Some((namespace, name, at)) = place_of(&placed) {
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.pod(&name));
+                if known.is_some_and(|k| lost(k.version, at, version)) {
+                    dirty.append(&mut self.with(&namespace, |ns| ns.set_pod(&name, None)));
+                }
+                listed.entry(namespace).or_default().insert(name);
+            }
+            dirty.append(&mut self.apply_trimmed_pod(placed));
+        }
+        let none = BTreeSet::new();
+        for (namespace, ns) in &mut self.namespaces {
+            if scope.is_some_and(|s| s != &**namespace) {
+                continue;
+            }
+            let keep = listed.get(namespace).unwrap_or(&none);
+            for gone in ns.pods_not_in(keep, version) {
+                dirty.append(&mut qualify(namespace, ns.set_pod(&gone, None)));
+            }
+            // A first list makes every source decidable, also those without any pod.
+            dirty.extend(ns.sources().map(|name| ServiceKey::new(namespace.clone(), name.clone())));
+        }
+        self.pods_heard(scope, version);
+        dirty
+    }
+
+    /// The pod watch of a namespace (or the cluster-wide one) was heard from.
+    pub fn pods_heard(&mut self, scope: Option<&str>, version: Rv) {
+        match scope {
+            Some(namespace) => {
+                let ns = self.namespaces.entry(namespace.into()).or_default();
+                ns.pods_seen = Some(ns.pods_seen.unwrap_or_default().max(version));
+            }
+            None => self.pods_seen = Some(self.pods_seen.unwrap_or_default().max(version)),
+        }
+    }
+
+    fn pods_position(&self, scope: Option<&str>) -> Option<Rv> {
+        match scope {
+            Some(namespace) => self.namespaces.get(namespace)?.pods_seen,
+            None => self.pods_seen,
+        }
+    }
+
+    /// Forgets the pods of a namespace whose watch ended (or of the cluster-wide watch). Pods that
+    /// another watch still keeps stay: going from one kind of watch to the other loses nobody.
+    pub fn drop_pods(&mut self, scope: Option<&str>) {
+        if scope.is_none() {
+            self.pods_seen = None;
+        }
+        for (namespace, ns) in &mut self.namespaces {
+            if scope.is_some_and(|s| s == &**namespace) {
+                ns.pods_seen = None;
+            } else if scope.is_some() {
+                continue;
+            }
+            if self.pods_seen.is_none() && ns.pods_seen.is_none() {
+                ns.drop_pods();
+            }
+        }
+        self.prune();
+    }
+
+    /// Takes in a slice from the watch. One that cannot be read is not absent: what was known of it
+    /// stays.
+    pub fn apply_slice(&mut self, object: impl Into<Decoded<EndpointSlice>>) -> Dirty {
+        let object = object.into();
+        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
+        let version = Rv::of(object.meta());
+        let slice = match object {
+            Decoded::Object(object) => Slice::trim(object),
+            Decoded::Unreadable(found) => {
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.slice(&name));
+                Slice::unreadable(known.map(|s| &**s), &found)
+            }
+        };
+        match slice {
+            Some(slice) => {
+                let ns = self.namespaces.entry(namespace.clone()).or_default();
+                qualify(&namespace, ns.set_slice(&name, Some(slice)))
+            }
+            // The label that tied it to a Service is gone.
+            None => self.with(&namespace, |ns| ns.remove_slice(&name, version)),
+        }
+    }
+
+    /// Takes note of a deleted slice.
+    pub fn delete_slice(&mut self, object: &impl Resource) -> Dirty {
+        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
+        let version = Rv::of(object.meta());
+        self.with(&namespace, |ns| ns.remove_slice(&name, version))
+    }
+
+    /// Replaces all slices by a consistent list; see [`Index::reset_services`].
+    pub fn reset_slices(&mut self, objects: Vec<EndpointSlice>, version: Rv) -> Dirty {
+        self.reset_decoded_slices(objects.into_iter().map(Decoded::Object).collect(), version)
+    }
+
+    /// [`Index::reset_slices`] by a list in which some cannot be read: those are not absent.
+    pub fn reset_decoded_slices(
+        &mut self,
+        objects: Vec<Decoded<EndpointSlice>>,
+        version: Rv,
+    ) -> Dirty {
+        let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
+        let mut dirty = Dirty::new();
+        if version < self.slices_seen {
+            for (namespace, ns) in &mut self.namespaces {
+                dirty.append(&mut qualify(namespace, ns.drop_slices()));
+            }
+            self.slices_seen = version;
+        }
+        for object in objects {
+            if let Some((namespace, name)) = names_of(object.meta()) {
+                let known = self.namespaces.get(&namespace).and_then(|ns| ns.slice(&name));
+                if known.is_some_and(|k| lost(k.version, Rv::of(object.meta()), version)) {
+                    dirty.append(&mut self.with(&namespace, |ns| ns.set_slice(&name, None)));
+                }
+                listed.entry(namespace).or_default().insert(name);
+            }
+            dirty.append(&mut self.apply_slice(object));
+        }
+        let none = BTreeSet::new();
+        for (namespace, ns) in &mut self.namespaces {
+            let keep = listed.get(namespace).unwrap_or(&none);
+            for gone in ns.slices_not_in(keep, version) {
+                dirty.append(&mut qualify(namespace, ns.set_slice(&gone, None)));
+            }
+        }
+        self.slices_heard(version);
+        self.prune();
+        dirty
+    }
+
+    /// The slice watch was heard from.
+    pub fn slices_heard(&mut self, version: Rv) {
+        self.slices_seen = self.slices_seen.max(version);
+    }
+
+    /// Every source and every leader Service's source: all that a full reconcile has to look at.
+    pub fn all_keys(&self) -> Dirty {
+        let mut all = Dirty::new();
+        for (namespace, ns) in &self.namespaces {
+            for name in ns.sources().chain(ns.led_sources()) {
+                all.insert(ServiceKey::new(namespace.clone(), name.clone()));
+            }
+        }
+        all
+    }
+
+    /// The keys of [`Index::all_keys`] in one namespace, or all of them.
+    pub fn keys_in(&self, namespace: Option<&str>) -> Dirty {
+        let mut keys = self.all_keys();
+        if let Some(namespace) = namespace {
+            keys.retain(|key| *key.namespace == *namespace);
+        }
+        keys
+    }
+
+    /// The uids of all Services of a namespace that are known.
+    pub fn service_uids(&self, namespace: &str) -> BTreeSet<Arc<str>> {
+        self.namespaces.get(namespace).map(Namespace::service_uids).unwrap_or_default()
+    }
+
+    /// Whether a source of this namespace needs its pods.
+    pub fn needs_pods(&self, namespace: &str) -> bool {
+        self.namespaces.get(namespace).is_some_and(Namespace::needs_pods)
+    }
+
+    /// Namespaces that have a source whose pods matter.
+    pub fn pod_namespaces(&self) -> BTreeSet<Arc<str>> {
+        let wanted = self.namespaces.iter().filter(|(_, ns)| ns.needs_pods());
+        wanted.map(|(namespace, _)| namespace.clone()).collect()
+    }
+
+    /// Objects held.
+    pub fn sizes(&self) -> Sizes {
+        let mut sizes = Sizes { namespaces: self.namespaces.len(), ..Sizes::default() };
+        for ns in self.namespaces.values() {
+            ns.count(&mut sizes);
+        }
+        sizes
+    }
+
+    fn with(
+        &mut self,
+        namespace: &Arc<str>,
+        change: impl FnOnce(&mut Namespace) -> BTreeSet<Arc<str>>,
+    ) -> Dirty {
+        let Some(ns) = self.namespaces.get_mut(namespace) else { return Dirty::new() };
+        let dirty = qualify(namespace, change(ns));
+        if ns.is_empty() {
+            self.namespaces.remove(namespace);
+            shrink::map(&mut self.namespaces);
+        }
+        dirty
+    }
+
+    fn prune(&mut self) {
+        self.namespaces.retain(|_, ns| !ns.is_empty());
+        shrink::map(&mut self.namespaces);
+    }
+}
+
+/// Changes a Service. While the namespace is over its limit this may also concern the source that
+/// takes a place which becomes free.
+fn within_limit(
+    ns: &mut Namespace,
+    limit: usize,
+    change: impl FnOnce(&mut Namespace) -> BTreeSet<Arc<str>>,
+) -> BTreeSet<Arc<str>> {
+    let before = ns.all_beyond(limit);
+    let mut dirty = change(ns);
+    dirty.extend(before.symmetric_difference(&ns.all_beyond(limit)).cloned());
+    dirty
+}
+
+/// True when an object is known at a version that a list covers, and the list shows an older one:
+/// what is known was lost when the cluster was restored.
+fn lost(known: Rv, listed: Rv, list: Rv) -> bool {
+    listed < known && known <= list
+}
+
+/// Where a trimmed pod is, and of which version.
+fn place_of(pod: &Decoded<Placed>) -> Option<(Arc<str>, Arc<str>, Rv)> {
+    match pod {
+        Decoded::Object(Placed { namespace, pod }) => {
+            Some((namespace.clone(), pod.name.clone(), pod.version))
+        }
+        Decoded::Unreadable(found) => {
+            let (namespace, name) = names_of(&found.metadata)?;
+            Some((namespace, name, Rv::of(&found.metadata)))
+        }
+    }
+}
+
+fn qualify(namespace: &Arc<str>, names: BTreeSet<Arc<str>>) -> Dirty {
+    names.into_iter().map(|name| ServiceKey::new(namespace.clone(), name)).collect()
+}
+
+fn names_of(
+    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+) -> Option<(Arc<str>, Arc<str>)> {
+    Some((meta.namespace.as_deref()?.into(), meta.name.as_deref()?.into()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,448 @@
+//! One replica of zen-lead: the real index and the real decision behind watches that lag, and the
+//! steps of the worker, one API call at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use zen_lead_core::decide::{Step, StepKind};
+use zen_lead_core::index::{Index, Limits, Snapshot};
+use zen_lead_core::names::{NameRule, ServiceKey};
+use zen_lead_core::ranking;
+use zen_lead_core::version::{Marks, Rv};
+
+use crate::tell::describe;
+use zen_lead_core::fixtures::NAMESPACE;
+use zen_lead_core::fixtures::api::{Answer, Server};
+
+mod held;
+mod refused;
+mod take;
+mod turn;
+
+use held::Holds;
+
+/// A rule that is switched off, to see the model fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Without {
+    /// All rules hold.
+    Nothing,
+    /// The server takes writes on any version.
+    CompareAndSwap,
+    /// Caches count as fresh.
+    FreshOrRead,
+    /// Marks are compared for pods only.
+    MarksOverServices,
+    /// The follower is not emptied under the epoch to come.
+    FollowerEpoch,
+    /// A consistent read lists the slices last.
+    SlicesReadFirst,
+    /// A lower version rewrites what a higher one wrote.
+    VersionsInOrder,
+    /// A lower version never takes over from a higher one that is gone.
+    Takeover,
+    /// An answer counts also where the watch has told what came after it.
+    AnswersInOrder,
+    /// Nobody finishes a switch by the clock of who began it.
+    BegunSwitches,
+    /// A lost watch is believed.
+    Trust,
+    /// What is refused is tried again at once, or after a pause that is forgotten.
+    Holding,
+    /// An object that lost one of its signs is taken for a stranger's.
+    Evidence,
+    /// An object that cannot be read is taken for absent.
+    Unknown,
+}
+
+/// What becomes of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It arrives and is answered.
+    Answered,
+    /// It does not arrive.
+    Failed,
+    /// It is carried out and its answer is lost.
+    AnswerLost,
+    /// It is given up and carried out later all the same.
+    Late,
+    /// It is carried out, and its answer is looked at after the watches have told what came next.
+    Slow,
+}
+
+/// The kinds that are watched.
+pub const KINDS: [Kind; 3] = [Kind::Services, Kind::Pods, Kind::Slices];
+
+/// A kind that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Services,
+    Pods,
+    Slices,
+}
+
+/// How far one watch is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Watch {
+    listed: bool,
+    /// Its position belongs to a history that was lost, or is kept no longer (410).
+    broken: bool,
+    frozen: bool,
+    next: usize,
+    /// The version it has come to.
+    version: u64,
+}
+
+/// A consistent read under way: three lists, one after the other.
+#[derive(Clone, Default)]
+struct Reading {
+    slices: Option<(Vec<EndpointSlice>, u64)>,
+    index: Option<Index>,
+}
+
+/// A step that was decided and not written yet.
+#[derive(Clone)]
+pub struct Pending {
+    pub step: Step,
+    view: Snapshot,
+    /// How far the view really reached, whatever it says.
+    pub reach: Marks,
+    /// The time of day it was decided at.
+    now: Timestamp,
+    /// It was decided without a read while a watch was lost, or not there yet.
+    unsure: bool,
+    /// It was decided from a history that is lost.
+    other_history: bool,
+}
+
+/// A slice write whose answer was lost, to be settled by reading.
+#[derive(Clone)]
+struct Settling {
+    slice: String,
+    id: String,
+}
+
+/// One replica.
+#[derive(Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "independent conditions it can be in")]
+pub struct Replica {
+    pub name: String,
+    pub index: Arc<Index>,
+    /// Version of its decision rules. From 2 on the youngest pod comes first, so that the two
+    /// versions disagree.
+    pub version: u32,
+    /// The ready replicas as it sees them; nobody waits for a rank while the list is empty.
+    pub members: Vec<String>,
+    /// It does nothing until it is started again.
+    pub stopped: bool,
+    /// Never writes the mirror, and looks at this Service whenever it has nothing to do.
+    pub bare: Option<ServiceKey>,
+    /// It holds back what is refused or undone, and does not only read again.
+    pub patient: bool,
+    without: Without,
+    /// How far its clock is ahead, in milliseconds.
+    skew: i64,
+    watches: [Watch; 3],
+    /// The watches are known to be lost.
+    pub lost: bool,
+    queue: BTreeSet<ServiceKey>,
+    timers: BTreeMap<ServiceKey, Timestamp>,
+    holds: BTreeMap<ServiceKey, Holds>,
+    /// When what is held is tried again.
+    retries: BTreeMap<ServiceKey, Timestamp>,
+    /// The source whose namespace is being deleted, by uid.
+    ending: BTreeMap<ServiceKey, String>,
+    /// The calls it made, by the server's clock.
+    pub calls: Vec<Timestamp>,
+    current: Option<ServiceKey>,
+    turns: usize,
+    read: Option<Arc<Index>>,
+    reading: Option<Reading>,
+    pub pending: Option<Pending>,
+    /// A step of this turn was taken: nobody is waited for any more.
+    acting: bool,
+    settling: Option<Settling>,
+    /// An answer that has not been looked at yet.
+    answered: Option<Answer>,
+    /// Writes that were given up and are still on their way.
+    flying: Vec<Pending>,
+    wish: Option<(String, Timestamp)>,
+    newer_gone: Option<Timestamp>,
+}
+
+impl Replica {
+    pub fn new(name: String, skew: i64, without: Without) -> Self {
+        Self {
+            name,
+            index: Arc::new(Index::new(NameRule::default(), Limits::default())),
+            version: ranking::DECISION_VERSION,
+            members: Vec::new(),
+            stopped: false,
+            bare: None,
+            patient: false,
+            without,
+            skew,
+            watches: [Watch::default(); 3],
+            lost: false,
+            queue: BTreeSet::new(),
+            timers: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            calls: Vec::new(),
+            current: None,
+            turns: 0,
+            read: None,
+            reading: None,
+            pending: None,
+            acting: false,
+            settling: None,
+            answered: None,
+            flying: Vec::new(),
+            wish: None,
+            newer_gone: None,
+        }
+    }
+
+    /// By these decision rules.
+    pub fn following(self, version: u32) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The process dies and comes back: everything it knew is gone.
+    pub fn restart(&mut self) {
+        *self = Self {
+            version: self.version,
+            members: self.members.clone(),
+            bare: self.bare.clone(),
+            patient: self.patient,
+            // What is on its way arrives all the same.
+            flying: std::mem::take(&mut self.flying),
+            ..Self::new(self.name.clone(), self.skew, self.without)
+        };
+    }
+
+    /// The cluster was restored: every watch ends, and its next answer is a list.
+    pub fn history_lost(&mut self) {
+        for watch in &mut self.watches {
+            watch.broken = true;
+        }
+        if let Some(pending) = &mut self.pending {
+            pending.other_history = true;
+        }
+        if self.read.is_some()
+            && let Some(key) = self.current.clone()
+        {
+            self.again(&key);
+        }
+        // A read or a write under way ends with its connection.
+        (self.reading, self.settling, self.answered) = (None, None, None);
+        self.flying.clear();
+    }
+
+    fn index_mut(&mut self) -> &mut Index {
+        Arc::make_mut(&mut self.index)
+    }
+
+    fn watch(&mut self, kind: Kind) -> &mut Watch {
+        &mut self.watches[kind as usize]
+    }
+
+    /// A watch stops telling anything, or goes on.
+    pub fn freeze(&mut self, kind: Kind, frozen: bool) {
+        self.watch(kind).frozen = frozen;
+    }
+
+    /// The next event of a watch arrives (its first list, before any).
+    pub fn deliver(&mut self, server: &Server, kind: Kind) -> bool {
+        let watch = *self.watch(kind);
+        if watch.frozen {
+            return false;
+        }
+        if !watch.listed || watch.broken {
+            self.list(server, kind);
+            return true;
+        }
+        let (at, without) = (watch.next, self.without);
+        let (version, dirty) = match kind {
+            Kind::Services => {
+                let Some((version, event)) = server.services.log.get(at) else { return false };
+                let dirty = take::service(self.index_mut(), event, without);
+                (*version, dirty)
+            }
+            Kind::Pods => {
+                let Some((version, event)) = server.pods.log.get(at) else { return false };
+                let dirty = take::pod(self.index_mut(), event, without);
+                (*version, dirty)
+            }
+            Kind::Slices => {
+                let Some((version, event)) = server.slices.log.get(at) else { return false };
+                let dirty = take::slice(self.index_mut(), event, without);
+                (*version, dirty)
+            }
+        };
+        self.queue.extend(dirty);
+        self.watch(kind).next = at + 1;
+        self.heard(kind, version);
+        true
+    }
+
+    /// An event comes once more: the last one, or an older one that shows the watch that it cannot
+    /// rely on its position (src/control/watch/follow.rs).
+    pub fn repeat(&mut self, server: &Server, kind: Kind, back: usize) {
+        let watch = *self.watch(kind);
+        if !watch.listed || watch.broken || watch.frozen {
+            return;
+        }
+        let Some(at) = watch.next.checked_sub(1 + back) else { return };
+        let version = match kind {
+            Kind::Services => server.services.log[at].0,
+            Kind::Pods => server.pods.log[at].0,
+            Kind::Slices => server.slices.log[at].0,
+        };
+        if version < watch.version {
+            self.list(server, kind);
+        } else {
+            self.watch(kind).next = at;
+            self.deliver(server, kind);
+        }
+    }
+
+    /// The server has forgotten how it came to the present state: a watch that has not heard of it
+    /// meets 410 and lists.
+    pub fn compacted(&mut self, server: &Server) {
+        for kind in KINDS {
+            if self.lags(server, kind) {
+                self.watch(kind).broken = true;
+            }
+        }
+    }
+
+    /// A bookmark: nothing happened up to now.
+    pub fn bookmark(&mut self, server: &Server, kind: Kind) {
+        let watch = *self.watch(kind);
+        let end = match kind {
+            Kind::Services => server.services.log.len(),
+            Kind::Pods => server.pods.log.len(),
+            Kind::Slices => server.slices.log.len(),
+        };
+        if watch.listed && !watch.broken && !watch.frozen && watch.next == end {
+            self.heard(kind, server.version);
+        }
+    }
+
+    fn heard(&mut self, kind: Kind, version: u64) {
+        self.watch(kind).version = version;
+        match kind {
+            Kind::Services => self.index_mut().services_heard(Rv(version)),
+            Kind::Pods => self.index_mut().pods_heard(Some(NAMESPACE), Rv(version)),
+            Kind::Slices => self.index_mut().slices_heard(Rv(version)),
+        }
+    }
+
+    /// The watch broke: what it missed comes as a list, without tombstones.
+    pub fn list(&mut self, server: &Server, kind: Kind) {
+        let (version, without) = (Rv(server.version), self.without);
+        let (dirty, next) = match kind {
+            Kind::Services => (
+                take::services(self.index_mut(), server, version, without),
+                server.services.log.len(),
+            ),
+            Kind::Pods => {
+                (take::pods(self.index_mut(), server, version, without), server.pods.log.len())
+            }
+            Kind::Slices => {
+                let all = server.slices.now.values().cloned().collect();
+                (take::slices(self.index_mut(), all, version, without), server.slices.log.len())
+            }
+        };
+        self.queue.extend(dirty);
+        let watch = self.watch(kind);
+        *watch = Watch { listed: true, broken: false, next, version: version.0, ..*watch };
+        if self.watches.iter().all(|w| w.listed) {
+            // What was put off until the watches are there.
+            self.queue.extend(self.index.all_keys());
+        }
+    }
+
+    /// No call and no step is half done: what arrives is looked at next.
+    pub fn between(&self) -> bool {
+        self.pending.is_none() && self.reading.is_none() && self.settling.is_none()
+    }
+
+    /// Something has happened that it has not heard of.
+    pub fn lags(&self, server: &Server, kind: Kind) -> bool {
+        let end = match kind {
+            Kind::Services => server.services.log.len(),
+            Kind::Pods => server.pods.log.len(),
+            Kind::Slices => server.slices.log.len(),
+        };
+        let watch = self.watches[kind as usize];
+        !watch.listed || watch.next < end
+    }
+
+    /// Everything that happened arrives.
+    pub fn catch_up(&mut self, server: &Server) {
+        for kind in KINDS {
+            self.freeze(kind, false);
+            while self.deliver(server, kind) {}
+            self.bookmark(server, kind);
+        }
+        self.lost = false;
+    }
+
+    /// The ready replicas changed.
+    pub fn set_members(&mut self, names: Vec<String>) {
+        if ranking::may_show_others_gone(&self.name, &self.members, &names) {
+            self.resync();
+        }
+        self.members = names;
+    }
+
+    /// What was refused is tried again.
+    pub fn unblock(&mut self) {
+        let held = self.holds.iter().filter(|(_, holds)| !holds.is_empty());
+        self.queue.extend(held.map(|(key, _)| key.clone()));
+        (self.holds, self.retries) = (BTreeMap::new(), BTreeMap::new());
+    }
+
+    /// Everything is looked at again.
+    pub fn resync(&mut self) {
+        self.queue.extend(self.index.all_keys());
+    }
+
+    /// Nothing to do and nothing half done.
+    pub fn idle(&self) -> bool {
+        self.current.is_none() && self.queue.is_empty()
+    }
+
+    /// When the next timer runs out, by the server's clock.
+    pub fn timer(&self) -> Option<Timestamp> {
+        self.timers.values().min().map(|at| *at - SignedDuration::from_millis(self.skew))
+    }
+
+    /// When the first pause of what it holds back ends, by the server's clock.
+    pub fn retry(&self) -> Option<Timestamp> {
+        self.retries.values().min().map(|at| *at - SignedDuration::from_millis(self.skew))
+    }
+
+    /// What it holds back of `web`, and the words of the server.
+    pub fn held(&self, now: Timestamp) -> Vec<(StepKind, &'static str)> {
+        let now = now + SignedDuration::from_millis(self.skew);
+        let holds = self.holds.get(&ServiceKey::new(NAMESPACE, "web"));
+        holds.into_iter().flat_map(|holds| holds.words(now)).collect()
+    }
+
+    /// What it is about to do, for the trace.
+    pub fn describe(&self) -> String {
+        match (&self.pending, &self.reading, &self.current) {
+            _ if self.settling.is_some() => "reads the slice of the lost answer".to_owned(),
+            _ if self.answered.is_some() => "looks at the answer".to_owned(),
+            (Some(p), _, _) => format!("writes {}", describe(&p.step)),
+            (_, Some(_), _) => "reads".to_owned(),
+            (_, _, Some(key)) => format!("decides {key}"),
+            _ => format!("takes up {:?}", self.queue.first()),
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Which watches run, and where they deliver: into the index, and the touched keys into the queue.
+//!
+//! Services and EndpointSlices cluster-wide; pods by namespace, only where an enabled Service needs
+//! them, or all of them above a bound. The list-and-watch loop itself is `watch`.
+
+mod pods;
+mod replicas;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::config::Serve;
+use crate::control::queue::Queue;
+use crate::control::reconcile::{Replicas, SharedIndex};
+use crate::control::watch::page;
+use crate::control::watch::{Kind, Selector, Sink, State, WatchGroup, WatchHandle, Watched};
+use crate::platform::clock::{self, Clock};
+use crate::platform::health::{Gate, Health};
+use crate::platform::lifecycle::Shutdown;
+use crate::platform::metrics::Metrics;
+use crate::platform::supervise::Supervisor;
+use zen_lead_core::decide::Trust;
+use zen_lead_core::decode::Decoded;
+use zen_lead_core::index::{Dirty, Index};
+use zen_lead_core::keys::kubernetes;
+use zen_lead_core::names::ServiceKey;
+use zen_lead_core::version::Rv;
+
+use pods::PodWatches;
+use replicas::ReplicaSink;
+
+/// The running watches; clones share them.
+#[derive(Clone)]
+pub struct Watches {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: Client,
+    index: SharedIndex,
+    queue: Queue<ServiceKey>,
+    metrics: Arc<Metrics>,
+    supervisor: Supervisor,
+    services: WatchHandle,
+    slices: WatchHandle,
+    groups: [WatchGroup; 3],
+    pods: Mutex<PodWatches>,
+    /// Rung when the set of namespaces whose pods are needed may have changed.
+    scope: Arc<Notify>,
+    kept: pods::Kept,
+    clean_up: Duration,
+}
+
+impl Watches {
+    /// Starts everything; what is not needed yet starts when it is.
+    #[allow(clippy::too_many_arguments, reason = "the wiring, called once")]
+    pub fn start(
+        args: &Serve,
+        client: Client,
+        index: SharedIndex,
+        queue: Queue<ServiceKey>,
+        replicas: Replicas,
+        metrics: Arc<Metrics>,
+        health: &Health,
+        supervisor: &Supervisor,
+        shutdown: &Shutdown,
+        certificates_changed: Arc<Notify>,
+    ) -> Self {
+        let scope = Arc::new(Notify::new());
+        let gate = |gate: Gate| {
+            let health = health.clone();
+            move |up| health.set(gate, up)
+        };
+        let service_group =
+            WatchGroup::new(Kind::Services, metrics.clone(), gate(Gate::ServicesWatch));
+        let slice_group = WatchGroup::new(Kind::Slices, metrics.clone(), gate(Gate::SlicesWatch));
+        let pod_group = WatchGroup::new(Kind::Pods, metrics.clone(), gate(Gate::PodsWatches));
+
+        let feed = Feed {
+            index: index.clone(),
+            queue: queue.clone(),
+            metrics: metrics.clone(),
+            scope: scope.clone(),
+        };
+        let services = run(
+            supervisor,
+            shutdown,
+            "services watch",
+            &service_group,
+            Api::<Decoded<Service>>::all(client.clone()),
+            Selector::all(),
+            ServiceSink(feed.clone()),
+        );
+        // The built-in controller's slices are not ours to judge, and there are many of them; those it
+        // made for leader Services are watched by `leftovers`.
+        let slices = run(
+            supervisor,
+            shutdown,
+            "slices watch",
+            &slice_group,
+            Api::<Decoded<EndpointSlice>>::all(client.clone()),
+            Selector::labels(page::not_built_in()),
+            SliceSink(feed.clone()),
+        );
+        service_group.seal();
+        slice_group.seal();
+
+        let own = format!("{}={}", kubernetes::SERVICE_NAME, args.service_name);
+        let own_slices = Api::<Decoded<EndpointSlice>>::namespaced(client.clone(), &args.namespace);
+        let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
+        let look_at_all = move || _ = feed.feed("services", |index| index.all_keys());
+        let sink = ReplicaSink::new(&args.pod_name, replicas, Box::new(look_at_all));
+        run(
+            supervisor,
+            shutdown,
+            "replicas watch",
+            &group,
+            own_slices,
+            Selector::labels(own),
+            sink,
+        );
+        group.seal();
+        if args.cert_dir.is_none() {
+            watch_certificates(args, &client, &metrics, supervisor, shutdown, certificates_changed);
+        }
+
+        let inner = Arc::new(Inner {
+            client,
+            index,
+            queue,
+            metrics,
+            supervisor: supervisor.clone(),
+            services,
+            slices,
+            groups: [service_group, slice_group, pod_group],
+            pods: Mutex::default(),
+            scope,
+            kept: pods::Kept {
+                watches: args.max_namespace_watches,
+                idle_for: args.namespace_idle_ttl,
+                idle: args.max_idle_namespaces,
+            },
+            clean_up: args.cleanup_interval,
+        });
+        let watches = Self { inner: inner.clone() };
+        let until = shutdown.clone();
+        supervisor.spawn("pod watches", async move {
+            tokio::select! { () = inner.keep_pod_watches() => {}, () = until.stopping() => {} }
+        });
+        watches
+    }
+
+    /// Whether everything a decision about a namespace rests on can be trusted.
+    pub fn trust(&self, namespace: &str) -> Trust {
+        let inner = &self.inner;
+        // No pods are asked about where no valid source is: only its problem is to be told.
+        let pods = if inner.index.read().needs_pods(namespace) {
+            let watches = inner.pods.lock();
+            watches.state(namespace)
+        } else {
+            State::Live
+        };
+        trust([inner.services.state(), inner.slices.state(), pods])
+    }
+
+    /// Whether all Services were seen and are up to date: admission judges collisions only then.
+    pub fn services_live(&self) -> bool {
+        self.inner.services.state() == State::Live
+    }
+}
+
+fn trust(states: [State; 3]) -> Trust {
+    if states.contains(&State::Starting) {
+        Trust::Starting
+    } else if states.contains(&State::Lost) {
+        Trust::Lost
+    } else {
+        Trust::Live
+    }
+}
+
+impl Inner {
+    /// Starts and ends the pod watches as the index needs them, for ever.
+    async fn keep_pod_watches(&self) {
+        // Before the Services are known nobody can say which namespaces are needed.
+        self.services.synced().await;
+        loop {
+            self.adjust();
+            self.publish();
+            tokio::select! {
+                () = self.scope.notified() => {}
+                () = tokio::time::sleep(self.clean_up) => {}
+            }
+        }
+    }
+
+    fn publish(&self) {
+        for group in &self.groups {
+            group.publish(&Clock::system());
+        }
+        let sizes = self.index.read().sizes();
+        let [waiting, held, failing] = self.queue.sizes();
+        let (watches, idle) = self.pods.lock().sizes();
+        for (resource, size) in [
+            ("idle_namespaces", idle),
+            ("pod_watches", watches),
+            ("queued_services", waiting + held),
+            ("failing_services", failing),
+            ("services", sizes.services),
+            ("sources", sizes.sources),
+            ("pods", sizes.pods),
+            ("endpointslices", sizes.slices),
+            ("namespaces", sizes.namespaces),
+        ] {
+            self.metrics.set_cache_size(resource, size);
+        }
+    }
+}
+
+/// Starts a watch of a group as a task of its own.
+pub fn run<K: Watched, S: Sink<K>>(
+    supervisor: &Supervisor,
+    shutdown: &Shutdown,
+    name: &'static str,
+    group: &WatchGroup,
+    api: Api<K>,
+    selector: Selector,
+    sink: S,
+) -> WatchHandle {
+    let (handle, watch) = group.watch(api, selector, Arc::new(sink));
+    let until = shutdown.clone();
+    supervisor.spawn(name, async move {
+        tokio::select! { () = watch.run() => {}, () = until.stopping() => {} }
+    });
+    handle
+}
+
+fn watch_certificates(
+    args: &Serve,
+    client: &Client,
+    metrics: &Arc<Metrics>,
+    supervisor: &Supervisor,
+    shutdown: &Shutdown,
+    changed: Arc<Notify>,
+) {
+    let named = |name: &str| Selector::fields(format!("metadata.name={name}"));
+    let secrets = WatchGroup::new(Kind::Secrets, metrics.clone(), |_| {});
+    let api = Api::<Decoded<Secret>>::namespaced(client.clone(), &args.namespace);
+    let bell = Bell(changed.clone());
+    run(supervisor, shutdown, "CA watch", &secrets, api, named(&args.ca_secret), bell);
+    secrets.seal();
+    let webhooks = WatchGroup::new(Kind::Webhooks, metrics.clone(), |_| {});
+    let api = Api::<Decoded<ValidatingWebhookConfiguration>>::all(client.clone());
+    let selector = named(&args.validating_webhook);
+    let bell = Bell(changed.clone());
+    run(supervisor, shutdown, "validating webhook watch", &webhooks, api, selector, bell);
+    let api = Api::<Decoded<MutatingWebhookConfiguration>>::all(client.clone());
+    let selector = named(&args.mutating_webhook);
+    run(supervisor, shutdown, "mutating webhook watch", &webhooks, api, selector, Bell(changed));
+    webhooks.seal();
+}
+
+/// Where changes go.
+#[derive(Clone)]
+struct Feed {
+    index: SharedIndex,
+    queue: Queue<ServiceKey>,
+    metrics: Arc<Metrics>,
+    scope: Arc<Notify>,
+}
+
+impl Feed {
+    /// Changes the index under its lock and queues what it touched.
+    fn feed(&self, resource: &'static str, change: impl FnOnce(&mut Index) -> Dirty) -> bool {
+        let began = clock::monotonic();
+        let dirty = change(&mut self.index.write());
+        self.metrics.cache_update(resource, clock::monotonic() - began);
+        let touched = !dirty.is_empty();
+        for key in dirty {
+            self.queue.add(key, began);
+        }
+        touched
+    }
+
+    /// Queues every Service of a namespace, or all: a decision made before the watch was live waits
+    /// for this, and nothing else may ever come.
+    fn look_again(&self, namespace: Option<&str>) {
+        let now = clock::monotonic();
+        let keys = self.index.read().keys_in(namespace);
+        for key in keys {
+            self.queue.add(key, now);
+        }
+    }
+}
+
+struct ServiceSink(Feed);
+
+impl Sink<Decoded<Service>> for ServiceSink {
+    type Kept = Decoded<Service>;
+
+    fn trim(&self, object: Decoded<Service>) -> Self::Kept {
+        object
+    }
+
+    fn reset(&self, objects: Vec<Self::Kept>, version: Rv) {
+        self.0.feed("services", |index| {
+            index.reset_decoded_services(objects, version);
+            // Leftovers of sources that vanished meanwhile are found only by looking at everything.
+            index.all_keys()
+        });
+        self.0.scope.notify_one();
+    }
+
+    fn apply(&self, object: Self::Kept, version: Rv) {
+        let touched = self.0.feed("services", |index| {
+            let dirty = index.apply_service(object);
+            index.services_heard(version);
+            dirty
+        });
+        if touched {
+            self.0.scope.notify_one();
+        }
+    }
+
+    fn delete(&self, object: Self::Kept, version: Rv) {
+        let touched = self.0.feed("services", |index| {
+            let dirty = index.delete_service(&object);
+            index.services_heard(version);
+            dirty
+        });
+        if touched {
+            self.0.scope.notify_one();
+        }
+    }
+
+    fn heard(&self, version: Rv) {
+        self.0.index.write().services_heard(version);
+    }
+
+    fn live(&self) {
+        self.0.look_again(None);
+    }
+
+    fn lost(&self) {}
+}
+
+struct SliceSink(Feed);
+
+impl Sink<Decoded<EndpointSlice>> for SliceSink {
+    type Kept = Decoded<EndpointSlice>;
+
+    fn trim(&self, object: Decoded<EndpointSlice>) -> Self::Kept {
+        object
+    }
+
+    fn reset(&self, objects: Vec<Self::Kept>, version: Rv) {
+        self.0.feed("endpointslices", |index| index.reset_decoded_slices(objects, version));
+    }
+
+    fn apply(&self, object: Self::Kept, version: Rv) {
+        self.0.feed("endpointslices", |index| {
+            let dirty = index.apply_slice(object);
+            index.slices_heard(version);
+            dirty
+        });
+    }
+
+    fn delete(&self, object: Self::Kept, version: Rv) {
+        self.0.feed("endpointslices", |index| {
+            let dirty = index.delete_slice(&object);
+            index.slices_heard(version);
+            dirty
+        });
+    }
+
+    fn heard(&self, version: Rv) {
+        self.0.index.write().slices_heard(version);
+    }
+
+    fn live(&self) {
+        self.0.look_again(None);
+    }
+
+    fn lost(&self) {}
+}
+
+/// Rings on every change, and when the server is heard again; keeps nothing.
+struct Bell(Arc<Notify>);
+
+impl<K: Send + 'static> Sink<K> for Bell {
+    type Kept = ();
+
+    fn trim(&self, _: K) {}
+
+    fn reset(&self, _: Vec<()>, _: Rv) {
+        self.0.notify_one();
+    }
+
+    fn apply(&self, (): (), _: Rv) {
+        self.0.notify_one();
+    }
+
+    fn delete(&self, (): (), _: Rv) {
+        self.0.notify_one();
+    }
+
+    fn heard(&self, _: Rv) {}
+
+    fn live(&self) {
+        self.0.notify_one();
+    }
+
+    fn lost(&self) {}
+}
+
+#[cfg(test)]
+mod tests;

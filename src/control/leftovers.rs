@@ -1,0 +1,295 @@
+//! Removes what the built-in controllers made for leader Services while somebody had put a selector
+//! on one: `EndpointSlices` and Endpoints. Nobody else does, and they would route to all pods for ever.
+//!
+//! They are watched, not looked for once the selector is off: a controller that is behind, or whose
+//! calls wait for their turn, makes them after that. That a leader Service has no selector is
+//! `decide`'s business.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Api, Client, ResourceExt};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use crate::control::feeds;
+use crate::control::reconcile::{LAST_WAIT, Reconciler, for_rank, next_wait};
+use crate::control::watch::{Kind, Selector, Sink, WatchGroup, Watched};
+use crate::platform::api::CallError;
+use crate::platform::clock;
+use crate::platform::lifecycle::Shutdown;
+use crate::platform::metrics::Metrics;
+use crate::platform::supervise::Supervisor;
+use zen_lead_core::decide::Target;
+use zen_lead_core::decode::Decoded;
+use zen_lead_core::index::service::selector;
+use zen_lead_core::index::slice::controller_uid;
+use zen_lead_core::index::{Snapshot, SourceState};
+use zen_lead_core::keys::{kubernetes, status};
+use zen_lead_core::names::ServiceKey;
+use zen_lead_core::ranking;
+use zen_lead_core::version::Rv;
+
+/// Between two looks while there is anything: what is not to be removed yet (the selector is still
+/// on) may be at the next one, and no event of its own says so.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// An object of a built-in controller that carries the label of a leader Service: they copy the
+/// labels of the Service (kubernetes/endpointslice `setEndpointSliceLabels`, `endpoints_controller`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leftover {
+    /// What it is.
+    pub made: Made,
+    /// The object.
+    pub target: Target,
+    /// Name of the Service it was made for.
+    service: String,
+}
+
+/// What a built-in controller makes of a Service with a selector.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Made {
+    /// An `EndpointSlice`, of which the Service with this uid is the controller.
+    Slice(String),
+    /// An Endpoints object; it has no owner, but the name of its Service.
+    Endpoints,
+}
+
+impl Leftover {
+    fn slice(meta: &ObjectMeta) -> Option<(ServiceKey, Self)> {
+        let made = Made::Slice(controller_uid(meta)?.to_owned());
+        let service = meta.labels.as_ref()?.get(kubernetes::SERVICE_NAME)?.clone();
+        Self::read(meta.clone(), made, service)
+    }
+
+    fn endpoints(meta: &ObjectMeta) -> Option<(ServiceKey, Self)> {
+        Self::read(meta.clone(), Made::Endpoints, meta.name.clone()?)
+    }
+
+    /// With the source its label names; `None` where it is being deleted already.
+    fn read(meta: ObjectMeta, made: Made, service: String) -> Option<(ServiceKey, Self)> {
+        if meta.deletion_timestamp.is_some() {
+            return None;
+        }
+        let source = meta.labels.as_ref()?.get(status::SOURCE_SERVICE)?;
+        let source = ServiceKey::new(meta.namespace.as_deref()?, source.as_str());
+        let target = Target { name: meta.name?, uid: meta.uid?, version: meta.resource_version };
+        Some((source, Self { made, target, service }))
+    }
+
+    /// Whether it was made for a leader Service of zen-lead that has no selector (any longer).
+    fn is_left_over(&self, snapshot: &Snapshot) -> bool {
+        let (SourceState::Plain { uid } | SourceState::Judged { uid, .. }) = &snapshot.source
+        else {
+            return false;
+        };
+        snapshot.leaders.iter().any(|leader| {
+            leader.unreadable.is_none()
+                && snapshot.owns(leader, uid)
+                && leader.name() == self.service
+                && selector(&leader.object).next().is_none()
+                && match &self.made {
+                    Made::Slice(owner) => owner == leader.uid(),
+                    Made::Endpoints => true,
+                }
+        })
+    }
+}
+
+/// What was found, and a bell for changes.
+#[derive(Default)]
+struct Found {
+    slices: Pile,
+    endpoints: Pile,
+    changed: Notify,
+}
+
+/// Namespace and name.
+type Place = (String, String);
+type Pile = Mutex<BTreeMap<Place, (ServiceKey, Leftover)>>;
+
+impl Found {
+    fn by_source(&self) -> BTreeMap<ServiceKey, Vec<Leftover>> {
+        let mut all: BTreeMap<ServiceKey, Vec<Leftover>> = BTreeMap::new();
+        for pile in [&self.slices, &self.endpoints] {
+            for (source, left) in pile.lock().values() {
+                all.entry(source.clone()).or_default().push(left.clone());
+            }
+        }
+        all
+    }
+}
+
+/// Delivers the objects of one kind.
+struct FoundSink {
+    found: Arc<Found>,
+    pile: fn(&Found) -> &Pile,
+    read: fn(&ObjectMeta) -> Option<(ServiceKey, Leftover)>,
+}
+
+impl FoundSink {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<Place, (ServiceKey, Leftover)>)) {
+        change(&mut (self.pile)(&self.found).lock());
+        self.found.changed.notify_one();
+    }
+}
+
+impl<K: Watched> Sink<K> for FoundSink {
+    /// Where it is, and what is left over there.
+    type Kept = (Place, Option<(ServiceKey, Leftover)>);
+
+    fn trim(&self, object: K) -> Self::Kept {
+        let place = (object.namespace().unwrap_or_default(), object.name_any());
+        (place, (self.read)(object.meta()))
+    }
+
+    fn reset(&self, objects: Vec<Self::Kept>, _: Rv) {
+        let some = |(place, left): Self::Kept| left.map(|left| (place, left));
+        self.change(|pile| *pile = objects.into_iter().filter_map(some).collect());
+    }
+
+    fn apply(&self, (place, left): Self::Kept, _: Rv) {
+        self.change(|pile| {
+            // What somebody made his own, or is deleting, is left over no longer.
+            _ = match left {
+                Some(left) => pile.insert(place, left),
+                None => pile.remove(&place),
+            };
+        });
+    }
+
+    fn delete(&self, (place, _): Self::Kept, _: Rv) {
+        self.change(|pile| _ = pile.remove(&place));
+    }
+
+    fn heard(&self, _: Rv) {}
+
+    fn live(&self) {}
+
+    fn lost(&self) {}
+}
+
+/// Watches for them and removes them, until the process ends.
+pub fn start(
+    client: &Client,
+    on: Arc<Reconciler>,
+    metrics: &Arc<Metrics>,
+    supervisor: &Supervisor,
+    shutdown: &Shutdown,
+) {
+    let found = Arc::new(Found::default());
+    let labels = |key: &str, controller: &str| {
+        Selector::labels(format!("{key}={controller},{}", status::SOURCE_SERVICE))
+    };
+    let slices = WatchGroup::new(Kind::BuiltInSlices, metrics.clone(), |_| {});
+    feeds::run(
+        supervisor,
+        shutdown,
+        "built-in slices watch",
+        &slices,
+        Api::<Decoded<EndpointSlice>>::all(client.clone()),
+        labels(kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER),
+        FoundSink { found: found.clone(), pile: |f| &f.slices, read: Leftover::slice },
+    );
+    slices.seal();
+    let endpoints = WatchGroup::new(Kind::BuiltInEndpoints, metrics.clone(), |_| {});
+    feeds::run(
+        supervisor,
+        shutdown,
+        "built-in Endpoints watch",
+        &endpoints,
+        Api::<Decoded<Endpoints>>::all(client.clone()),
+        labels(kubernetes::ENDPOINTS_MANAGED_BY, kubernetes::ENDPOINTS_CONTROLLER),
+        FoundSink { found: found.clone(), pile: |f| &f.endpoints, read: Leftover::endpoints },
+    );
+    endpoints.seal();
+    let (metrics, until) = (metrics.clone(), shutdown.clone());
+    supervisor.spawn("leftovers", async move {
+        tokio::select! { () = keep_removing(&on, &found, &metrics) => {}, () = until.stopping() => {} }
+    });
+}
+
+/// When each is tried again, by uid, and the wait before that.
+type Tried = HashMap<String, (Instant, Duration)>;
+
+async fn keep_removing(on: &Reconciler, found: &Found, metrics: &Metrics) {
+    let mut tried = Tried::new();
+    loop {
+        let all = found.by_source();
+        metrics.set_cache_size("leftovers", all.values().map(Vec::len).sum());
+        let there: HashSet<&str> = all.values().flatten().map(|l| &*l.target.uid).collect();
+        tried.retain(|uid, _| there.contains(&**uid));
+        if all.is_empty() {
+            found.changed.notified().await;
+            continue;
+        }
+        remove(on, all, &mut tried).await;
+        sleep(LOOK).await;
+    }
+}
+
+/// Removes what is left over by a read of its namespace; without one, the cache only says where to
+/// look. Each is tried by itself, with growing pauses: what cannot be removed holds up nothing else, and
+/// makes no calls without end, whatever the answer is.
+async fn remove(on: &Reconciler, all: BTreeMap<ServiceKey, Vec<Leftover>>, tried: &mut Tried) {
+    for (source, mut some) in all {
+        let cached = on.index.read().snapshot(&source);
+        let now = clock::monotonic();
+        some.retain(|left| {
+            let held = tried.get(&left.target.uid).is_some_and(|(until, _)| *until > now);
+            !held && left.is_left_over(&cached)
+        });
+        if some.is_empty() {
+            continue;
+        }
+        let rank = ranking::rank(&on.me, &on.replicas.read(), &source);
+        for left in &some {
+            let last = tried.get(&left.target.uid).map(|(_, wait)| *wait);
+            let wait = next_wait(last);
+            tried.insert(left.target.uid.clone(), (now + for_rank(wait, rank), wait));
+        }
+        let outcome = match on.reader.read(&source).await {
+            Ok(read) => {
+                let read = read.snapshot(&source);
+                some.retain(|left| left.is_left_over(&read));
+                remove_all(on, &source, &some).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            warn!(
+                key = %source,
+                "what a built-in controller left behind a leader Service is not removed: {error}; \
+                 tried again with pauses that grow to {LAST_WAIT:?}"
+            );
+        }
+    }
+}
+
+/// The others are tried although one failed; the last error is reported.
+async fn remove_all(
+    on: &Reconciler,
+    source: &ServiceKey,
+    some: &[Leftover],
+) -> Result<(), CallError> {
+    let mut result = Ok(());
+    for left in some {
+        match on.applier.delete_leftover(source, left).await {
+            Ok(()) => info!(
+                key = %source, leader_service = %left.service, name = %left.target.name,
+                "removed what a built-in controller left behind a leader Service"
+            ),
+            Err(error) => result = Err(error),
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests;

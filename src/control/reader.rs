@@ -1,0 +1,138 @@
+//! Consistent reads: everything a decision about a namespace needs, straight from the API server.
+//!
+//! Shared per namespace in a burst: callers that ask while a read is under way wait for the next
+//! one and take it together. No decisions, no writes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
+use kube::core::{ObjectList, Request};
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::control::watch::page;
+use crate::control::watch::{Kind, Watched};
+use crate::platform::api::{self, CallError, Caller, Operation, Target};
+use crate::platform::clock;
+use zen_lead_core::decode::Decoded;
+use zen_lead_core::index::pod::Placed;
+use zen_lead_core::index::{Index, Limits};
+use zen_lead_core::names::{NameRule, ServiceKey};
+use zen_lead_core::version::Rv;
+
+/// The outcome of the last read of a namespace and when it began.
+type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Result<Arc<Index>, CallError>)>>>;
+
+/// For a whole read, the waiting for the one under way included: two lists after each other, each a
+/// call with its own deadline.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Reads namespaces consistently.
+pub struct Reader {
+    client: Client,
+    caller: Caller,
+    names: NameRule,
+    limits: Limits,
+    slots: Mutex<HashMap<Arc<str>, Slot>>,
+}
+
+impl Reader {
+    /// A reader that classifies what it reads as the index does.
+    pub fn new(client: Client, caller: Caller, names: NameRule, limits: Limits) -> Self {
+        Self { client, caller, names, limits, slots: Mutex::default() }
+    }
+
+    /// An index of one namespace that was read after this call began.
+    ///
+    /// # Errors
+    /// What the API server answered, after the retries that make sense.
+    pub async fn read(&self, key: &ServiceKey) -> Result<Arc<Index>, CallError> {
+        let slot = self.slots.lock().entry(key.namespace.clone()).or_default().clone();
+        let (operation, about) = (Operation::ReadNamespace, Target::of(key, ""));
+        let shared = self.shared(key, &slot);
+        let read = api::collection(&self.caller.metrics, operation, about, DEADLINE, shared).await;
+        // The map and this call hold it: nobody waits, so nobody needs what was read.
+        let mut slots = self.slots.lock();
+        if Arc::strong_count(&slot) == 2 {
+            slots.remove(&key.namespace);
+        }
+        read
+    }
+
+    /// Takes part in a read that begins from now on. Its failure is shared too: the next in line
+    /// would only meet it again, one deadline later than the one before.
+    async fn shared(&self, key: &ServiceKey, slot: &Slot) -> Result<Arc<Index>, CallError> {
+        let asked = clock::monotonic();
+        let mut last = slot.lock().await;
+        match &*last {
+            Some((began, read)) if *began >= asked => read.clone(),
+            _ => {
+                let began = clock::monotonic();
+                let read = self.read_now(key).await.map(Arc::new);
+                *last = Some((began, read.clone()));
+                read
+            }
+        }
+    }
+
+    /// Namespaces that are being read.
+    pub fn reading(&self) -> usize {
+        self.slots.lock().len()
+    }
+
+    /// Lists without a resourceVersion are quorum reads (Kubernetes API concepts, "Semantics for
+    /// get and list").
+    async fn read_now(&self, key: &ServiceKey) -> Result<Index, CallError> {
+        let ns = &key.namespace;
+        let all = ListParams::default();
+        let not_built_in = ListParams::default().labels(&page::not_built_in());
+        let services: Api<Decoded<Service>> = Api::namespaced(self.client.clone(), ns);
+        let pods: Api<Decoded<Pod>> = Api::namespaced(self.client.clone(), ns);
+        let slices: Api<Decoded<EndpointSlice>> = Api::namespaced(self.client.clone(), ns);
+        // The slices first: a mark written while the rest is read must not lie above it, or it
+        // would look like one of another history.
+        let slices = self.list(key, Kind::Slices, &slices, &not_built_in).await?;
+        let (services, pods) = tokio::try_join!(
+            self.list(key, Kind::Services, &services, &all),
+            self.list(key, Kind::Pods, &pods, &all),
+        )?;
+        let version = |v: &Option<String>| v.as_deref().and_then(Rv::parse).unwrap_or_default();
+        let mut index = Index::new(self.names, self.limits);
+        index.reset_decoded_services(services.items, version(&services.metadata.resource_version));
+        let seen = version(&pods.metadata.resource_version);
+        let pods = pods.items.into_iter().filter_map(Placed::trim_decoded).collect();
+        index.reset_trimmed_pods(Some(ns), pods, seen);
+        index.reset_decoded_slices(slices.items, version(&slices.metadata.resource_version));
+        Ok(index)
+    }
+
+    /// A whole list; what cannot be read in it is counted, as the watches do.
+    async fn list<K: Watched>(
+        &self,
+        key: &ServiceKey,
+        kind: Kind,
+        api: &Api<K>,
+        params: &ListParams,
+    ) -> Result<ObjectList<K>, CallError> {
+        let request = Request::new(api.resource_url());
+        let (list, malformed) =
+            api::call(&self.caller, kind.list(), Target::of(key, ""), || async {
+                let text = page::page(&self.client, &request, params).await?;
+                let mut malformed = Vec::new();
+                let list = page::read(&text, &mut malformed).map_err(kube::Error::SerdeError)?;
+                Ok((list, malformed))
+            })
+            .await?;
+        for error in malformed {
+            self.caller.metrics.watch_malformed(kind.as_str());
+            let kind = kind.as_str();
+            tracing::error!(kind, "an object cannot be read, what exists for it stays: {error}");
+        }
+        Ok(list)
+    }
+}

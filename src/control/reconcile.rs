@@ -1,0 +1,490 @@
+//! The worker: pop a key, take a snapshot, decide, apply, record; again until nothing is left.
+//!
+//! What a refusal means for the next decision is settled here. No objects are built and nothing is
+//! chosen here: that is `decide`'s.
+
+mod blocks;
+mod cause;
+mod room;
+mod standing;
+#[cfg(test)]
+pub(crate) mod tests;
+mod turns;
+mod words;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use blocks::Blocks;
+pub use blocks::{LAST_WAIT, for_rank, next_wait};
+pub use room::Room;
+use standing::{After, Met};
+pub use turns::Turns;
+
+use crate::control::apply::{Applied, Applier};
+use crate::control::events::Publisher;
+use crate::control::reader::Reader;
+use crate::control::record;
+use crate::platform::api::{CallError, Operation};
+use crate::platform::clock::{self, Clock};
+use crate::platform::metrics::Metrics;
+use crate::platform::telemetry::spans::Tracer;
+use zen_lead_core::decide::{self, Action, Blocked, Context, Decision, Step, Trust};
+use zen_lead_core::index::{Dirty, Index, Snapshot};
+use zen_lead_core::names::ServiceKey;
+use zen_lead_core::ranking::{self, DECISION_VERSION, TAKEOVER};
+use zen_lead_core::reason::Reason;
+use zen_lead_core::shrink;
+
+/// Steps of one reconcile before it lets others pass; a normal one takes at most six.
+const MAX_STEPS: usize = 16;
+/// The pause after such a reconcile, doubled for each one in a row up to [`LAST_WAIT`].
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest reconcile before it lets others pass; looked at between two steps, each of which has
+/// deadlines of its own.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+/// The index behind its lock.
+pub type SharedIndex = Arc<RwLock<Index>>;
+
+/// The replicas of zen-lead that are ready, by pod name.
+pub type Replicas = Arc<RwLock<Vec<String>>>;
+
+/// What the worker remembers of a Service between two reconciles. None of it is needed for
+/// correctness: a restart loses it.
+#[derive(Default)]
+struct Memory {
+    /// A step that waits for a replica of a lower rank, and since when.
+    wish: Option<(u64, Instant)>,
+    /// Steps that are not tried for a while.
+    blocks: Blocks,
+    /// Hash of what the source asks for.
+    asked: Option<u64>,
+    /// The step whose last call had no answer.
+    unanswered: Option<u64>,
+    /// Reconciles in a row that left something to do.
+    unfinished: u32,
+    /// When what it waits for a worker with was noticed.
+    noticed: Option<Instant>,
+    /// When the event that ended a leadership was noticed.
+    lost_at: Option<Instant>,
+    /// Since when the replicas of a newer version that wrote the slices are gone.
+    newer_gone: Option<Instant>,
+    /// The last switch before this process began has been told, should it have been untold.
+    told_before: bool,
+    /// When the last switch was of which this process has told.
+    told: Option<Timestamp>,
+}
+
+/// What a reconcile asks for next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing until something changes.
+    Idle,
+    /// Again at this time.
+    At(Instant),
+    /// Nothing was done: it is woken when it is its turn, and looks again at this time at the latest.
+    Waits(Option<Instant>),
+    /// The Service is not managed any more.
+    Forget,
+}
+
+impl Next {
+    /// The outcome in a word.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::At(_) => "again",
+            Self::Waits(_) => "waits",
+            Self::Forget => "forget",
+        }
+    }
+}
+
+/// Everything a reconcile needs.
+pub struct Reconciler {
+    /// The shared cache.
+    pub index: SharedIndex,
+    /// Writes.
+    pub applier: Applier,
+    /// Consistent reads.
+    pub reader: Reader,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Events.
+    pub events: Publisher,
+    /// Wall clock.
+    pub clock: Clock,
+    /// Name of this replica's pod.
+    pub me: String,
+    /// Ready replicas.
+    pub replicas: Replicas,
+    /// Whether the watches behind a namespace can be trusted.
+    pub trust: Box<dyn Fn(&str) -> Trust + Send + Sync>,
+    /// Has another Service looked at.
+    pub wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
+    /// Makes a span of each reconcile and its parts.
+    pub tracer: Tracer,
+    /// Sources whose first leader Service is being made.
+    pub turns: Turns,
+    /// Workers a namespace may have.
+    pub room: Room,
+    began: Timestamp,
+    memory: Mutex<HashMap<ServiceKey, Memory>>,
+    /// Namespaces that are being deleted, with the uids of their Services.
+    endings: Mutex<HashMap<Arc<str>, BTreeSet<Arc<str>>>>,
+    /// When the API server answered a call last.
+    answered: Mutex<Option<Instant>>,
+}
+
+/// Where the snapshot of a reconcile comes from.
+enum View {
+    Cache,
+    Read(Box<Index>),
+}
+
+impl Reconciler {
+    /// Puts a worker together.
+    #[allow(clippy::too_many_arguments, reason = "the wiring, called once")]
+    pub fn new(
+        index: SharedIndex,
+        applier: Applier,
+        reader: Reader,
+        metrics: Arc<Metrics>,
+        events: Publisher,
+        clock: Clock,
+        me: String,
+        replicas: Replicas,
+        trust: Box<dyn Fn(&str) -> Trust + Send + Sync>,
+        wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
+    ) -> Self {
+        let (tracer, memory, began) = (Tracer::off(), Mutex::default(), clock.now());
+        let (turns, room) = (Turns::of(1), Room::of(usize::MAX));
+        let (endings, answered) = (Mutex::default(), Mutex::default());
+        Self {
+            index,
+            applier,
+            reader,
+            metrics,
+            events,
+            clock,
+            me,
+            replicas,
+            trust,
+            wake,
+            tracer,
+            turns,
+            room,
+            began,
+            memory,
+            endings,
+            answered,
+        }
+    }
+
+    /// Brings one Service to where it should be.
+    ///
+    /// `noticed` is when the change that led here was seen.
+    ///
+    /// # Errors
+    /// A call that failed after its retries; the queue backs off and tries again.
+    pub async fn reconcile(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
+        let began = clock::monotonic();
+        let Some(seat) = self.room.enter(key, &*self.wake) else {
+            self.remember(key, |known| _ = known.noticed.get_or_insert(noticed));
+            return Ok(Next::Waits(None));
+        };
+        let noticed = self.remember(key, |known| known.noticed.take()).unwrap_or(noticed);
+        self.metrics.track(key);
+        let span = self.tracer.reconcile(key);
+        let result = span.run(self.run(key, noticed)).await;
+        span.reconciled(match &result {
+            Ok(next) => Ok(next.as_str()),
+            Err(error) => Err(error.category()),
+        });
+        let took = clock::monotonic() - began;
+        let label = match &result {
+            Ok(_) => "ok",
+            Err(error) => error.category(),
+        };
+        match &result {
+            Ok(Next::Forget) => {
+                let mut memory = self.memory.lock();
+                memory.remove(key);
+                shrink::map(&mut memory);
+                drop(memory);
+                self.metrics.forget(key);
+                self.forget_ending(&key.namespace);
+            }
+            // Nothing was done, so nothing succeeded.
+            Ok(Next::Waits(_)) => {}
+            _ => self.metrics.reconciled(key, label, result.is_err(), took),
+        }
+        self.metrics.set_cache_size("remembered_services", self.remembered());
+        drop(seat);
+        result
+    }
+
+    /// Number of Services of which something is remembered.
+    pub fn remembered(&self) -> usize {
+        self.memory.lock().len()
+    }
+
+    async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
+        let (mut view, mut met) = (View::Cache, Met::default());
+        let mut acting = false;
+        let mut turn = self.turns.given(key, &*self.wake);
+        let began = clock::monotonic();
+        for _ in 0..MAX_STEPS {
+            if clock::monotonic() - began >= DEADLINE {
+                let operation = Operation::Reconcile;
+                self.metrics.timeout(operation.as_str());
+                warn!(
+                    "{operation} {key}: not finished within {DEADLINE:?}, the API server is slow; \
+                     what is done stays, and it goes on after the other Services"
+                );
+                break;
+            }
+            let gathering = self.tracer.snapshot(matches!(view, View::Cache));
+            let snapshot = self.snapshot(key, &view);
+            drop(gathering);
+            self.note_asked(key, &snapshot);
+            let blocked = self.blocked(key, &snapshot);
+            let decision = self.decide(key, &snapshot, &blocked);
+            self.note_newer(key, decision.may_take_over);
+            self.metrics.cache_lookup("services", matches!(view, View::Cache));
+            self.note_loss(key, &decision, noticed);
+            // What another replica makes meanwhile is not read for, nor is a turn taken for it.
+            if let Some(step) =
+                decision.read_for.as_ref().filter(|step| step.needs_read() && !acting)
+            {
+                if self.learns(key, &snapshot, step) {
+                    continue;
+                }
+                if let Some(at) = self.waits_for_rank(key, step) {
+                    return Ok(Next::At(at));
+                }
+            }
+            if !decision.makes_first {
+                turn = None;
+            } else if turn.is_none() {
+                match self.turns.ask(key, &*self.wake) {
+                    Ok(mine) => turn = Some(mine),
+                    Err(at) => return Ok(Next::Waits(at)),
+                }
+            }
+            let step = match decision.action.clone() {
+                Action::Nothing => {
+                    self.tell_untold(key, &snapshot);
+                    record::unreadable(self, key, &snapshot);
+                    return Ok(self.settled(key, &snapshot, &decision));
+                }
+                Action::Wait => return Ok(Next::Idle),
+                Action::Read => {
+                    view = self.read(key).await?;
+                    continue;
+                }
+                Action::Do(step) => step,
+            };
+            if self.is_taken(key, &step, &mut met) || self.learns(key, &snapshot, &step) {
+                continue;
+            }
+            if decision.history_void {
+                let note = "the slice was decided on newer data than the cluster now has: it was \
+                            restored from a backup; deciding afresh";
+                record::event(self, key, None, Reason::HistoryRestored, note);
+            }
+            if !acting && let Some(at) = self.waits_for_rank(key, &step) {
+                return Ok(Next::At(at));
+            }
+            acting = true;
+            match self.applier.apply(key, step.clone()).await {
+                Ok(applied) => {
+                    let lost_at = self.memory.lock().get_mut(key).and_then(|m| m.lost_at);
+                    self.wrote(key, &step, &applied, &mut met);
+                    record::applied(self, key, &snapshot, &decision, &step, lost_at);
+                    self.absorb(&mut view, key, &applied);
+                    if let Some(turn) = turn.as_ref().filter(|_| decision.makes_first) {
+                        turn.succeeded();
+                    }
+                }
+                Err(error) => {
+                    record::failed(self, key, &step, &error);
+                    let after = self.after(key, &snapshot, &step, error, &mut met, began);
+                    if let Some(turn) = turn.as_ref().filter(|_| !matches!(after, After::Read)) {
+                        turn.failed();
+                    }
+                    match after {
+                        After::Read => view = self.read(key).await?,
+                        After::Held => {}
+                        After::Fail(error) => return Err(error),
+                    }
+                }
+            }
+        }
+        self.unfinished(key, &met);
+        // More to do than one turn allows: others first.
+        let pause = self.remember(key, |known| {
+            known.unfinished = known.unfinished.saturating_add(1);
+            PAUSE.saturating_mul(1 << (known.unfinished - 1).min(12)).min(LAST_WAIT)
+        });
+        Ok(Next::At(clock::monotonic() + pause))
+    }
+
+    async fn read(&self, key: &ServiceKey) -> Result<View, CallError> {
+        let read = self.reader.read(key).await?;
+        *self.answered.lock() = Some(clock::monotonic());
+        Ok(View::Read(Box::new((*read).clone())))
+    }
+
+    fn remember<T>(&self, key: &ServiceKey, f: impl FnOnce(&mut Memory) -> T) -> T {
+        f(self.memory.lock().entry(key.clone()).or_default())
+    }
+
+    fn decide(&self, key: &ServiceKey, snapshot: &Snapshot, blocked: &[Blocked]) -> Decision {
+        let deciding = self.tracer.decide();
+        let decision = decide::decide(
+            snapshot,
+            &Context {
+                now: self.clock.now(),
+                writer: &self.me,
+                trust: (self.trust)(&key.namespace),
+                blocked,
+                version: DECISION_VERSION,
+                replicas: &self.replicas.read(),
+                takes_over: self.takes_over_at(key).is_some_and(|at| at <= clock::monotonic()),
+            },
+        );
+        deciding.decided(&decision);
+        decision
+    }
+
+    fn snapshot(&self, key: &ServiceKey, view: &View) -> Snapshot {
+        match view {
+            View::Cache => self.index.read().snapshot(key),
+            View::Read(index) => Snapshot { consistent: true, ..index.snapshot(key) },
+        }
+    }
+
+    /// Folds the answer to a write into the cache (read your own writes) and into what was read.
+    fn absorb(&self, view: &mut View, key: &ServiceKey, applied: &Applied) {
+        let touched = fold(&mut self.index.write(), key, applied);
+        // The watch event of our own write will change nothing any more: who else is concerned (a
+        // rival that waits for a name) has to be told now.
+        touched.into_iter().filter(|other| other != key).for_each(|other| (self.wake)(other));
+        if let View::Read(index) = view {
+            fold(index, key, applied);
+        }
+    }
+
+    /// At the first rest of a Service: the event that a replica before may have died over.
+    fn tell_untold(&self, key: &ServiceKey, snapshot: &Snapshot) {
+        let told = {
+            let mut memory = self.memory.lock();
+            std::mem::replace(&mut memory.entry(key.clone()).or_default().told_before, true)
+        };
+        if !told {
+            record::untold(self, key, snapshot, self.began);
+        }
+    }
+
+    /// Whether to tell of the switch of this time: the first who asks does.
+    pub fn tells_of(&self, key: &ServiceKey, at: Timestamp) -> bool {
+        self.memory.lock().entry(key.clone()).or_default().told.replace(at) != Some(at)
+    }
+
+    /// A timer or a refusal that runs out, or nothing; an unmanaged Service is forgotten.
+    fn settled(&self, key: &ServiceKey, snapshot: &Snapshot, decision: &Decision) -> Next {
+        let mut memory = self.memory.lock();
+        let known = memory.entry(key.clone()).or_default();
+        known.wish = None;
+        known.unfinished = 0;
+        known.blocks.expire();
+        known.blocks.at_rest(|name| {
+            let slice = snapshot.slices.iter().find(|s| *s.name == *name)?;
+            slice.object.as_deref().map(decide::slice_content)
+        });
+        let Some(report) = &decision.report else {
+            return known.blocks.until().map_or(Next::Forget, Next::At);
+        };
+        if report.endpoints > 0 {
+            known.lost_at = None;
+        }
+        self.metrics.services().set(key, report.clone());
+        let now = clock::monotonic();
+        let timer = decision.again_at.map(|at| now + until(at, self.clock.now()));
+        let blocked = known.blocks.until().into_iter().chain(known.blocks.on_probation()).min();
+        // Once it is over, the takeover is a step like any other; a time that has passed would bring
+        // the key back at once, for ever, while that step is refused.
+        let takeover = known.newer_gone.map(|since| since + TAKEOVER).filter(|at| *at > now);
+        [timer, blocked, takeover].into_iter().flatten().min().map_or(Next::Idle, Next::At)
+    }
+
+    /// Remembers when a leadership ended, for the failover latency.
+    fn note_loss(&self, key: &ServiceKey, decision: &Decision, noticed: Instant) {
+        let switching = decision.choice.as_ref().is_some_and(|c| {
+            c.switch.is_some() && c.incumbent_stayed.is_some_and(|stayed| !stayed)
+        });
+        if switching {
+            self.memory.lock().entry(key.clone()).or_default().lost_at.get_or_insert(noticed);
+        }
+    }
+
+    /// When this replica may take over from a newer version, as long as that one is gone.
+    fn takes_over_at(&self, key: &ServiceKey) -> Option<Instant> {
+        Some(self.memory.lock().get(key)?.newer_gone? + TAKEOVER)
+    }
+
+    fn note_newer(&self, key: &ServiceKey, gone: bool) {
+        let mut memory = self.memory.lock();
+        if gone {
+            let known = memory.entry(key.clone()).or_default();
+            if known.newer_gone.is_none() {
+                known.newer_gone = Some(clock::monotonic());
+                info!(%key, wait_seconds = TAKEOVER.as_secs(), "written by a newer zen-lead that is gone; taking over if it stays gone");
+            }
+        } else if let Some(known) = memory.get_mut(key) {
+            known.newer_gone = None;
+        }
+    }
+
+    /// When this replica may act, if replicas of a lower rank go first.
+    fn waits_for_rank(&self, key: &ServiceKey, step: &Step) -> Option<Instant> {
+        let rank = ranking::rank(&self.me, &self.replicas.read(), key);
+        if rank == 0 || step.urgent() {
+            return None;
+        }
+        let wish = ranking::hash(&[&step.wish()]);
+        let now = clock::monotonic();
+        let mut memory = self.memory.lock();
+        let known = memory.entry(key.clone()).or_default();
+        let since = match known.wish {
+            Some((same, since)) if same == wish => since,
+            _ => {
+                known.wish = Some((wish, now));
+                now
+            }
+        };
+        let at = since + ranking::stagger(rank);
+        (at > now).then_some(at)
+    }
+}
+
+fn fold(index: &mut Index, key: &ServiceKey, applied: &Applied) -> Dirty {
+    match applied {
+        Applied::Service(service) => index.answer_service((**service).clone()),
+        Applied::Slice(slice) => index.answer_slice((**slice).clone()),
+        Applied::ServiceGone(target) => index.forget_service(key, &target.name, &target.uid),
+        Applied::SliceGone(target) => index.forget_slice(key, &target.name, &target.uid),
+    }
+}
+
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(now)).unwrap_or_default()
+}

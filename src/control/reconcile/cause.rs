@@ -1,0 +1,164 @@
+//! Why a write is refused, read from the API server's answer, and what to do about it. Pure.
+//!
+//! The wordings are those of Kubernetes 1.33 to 1.37; where each comes from is said beside it. What
+//! follows from a refusal is `blocks`' and the worker's business.
+
+#[cfg(test)]
+mod tests;
+
+use crate::platform::api::{CallError, by_webhook};
+use zen_lead_core::reason::Reason;
+
+/// Why a write is refused for good, or at least until something changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A `ValidatingAdmissionPolicy`, or a built-in admission plug-in.
+    Policy,
+    /// An admission webhook says no.
+    Webhook,
+    /// An admission webhook cannot be asked.
+    WebhookDown,
+    /// A `ResourceQuota`.
+    Quota,
+    /// RBAC.
+    Rights,
+    /// No node port is left.
+    NodePorts,
+    /// No cluster IP is left.
+    Addresses,
+    /// The object is not valid.
+    Invalid,
+    /// The object is too large.
+    TooLarge,
+    /// The write does not fit what is there, although that was just read.
+    Conflict,
+    /// Something that is not ours has the name.
+    Taken,
+    /// It is not found, although it was just read.
+    NotFound,
+    /// No answer to this call, while others are answered.
+    NoAnswer,
+    /// Anything else.
+    Other,
+}
+
+/// The cause of a refusal; of a failure that says nothing about the write (the API server is away,
+/// overloaded or does not know us) `None`.
+pub(super) fn of(error: &CallError) -> Option<Cause> {
+    let words = error.words();
+    let cause = match error {
+        CallError::Quota { .. } => Cause::Quota,
+        CallError::Forbidden { .. } | CallError::Invalid { .. } | CallError::Rejected { .. } => {
+            by_words(words).unwrap_or(match error {
+                CallError::Forbidden { .. } => Cause::Rights,
+                CallError::Invalid { .. } => Cause::Invalid,
+                CallError::Rejected { code: 413, .. } => Cause::TooLarge,
+                _ => Cause::Other,
+            })
+        }
+        CallError::Conflict { .. } => Cause::Conflict,
+        CallError::AlreadyExists { .. } => Cause::Taken,
+        CallError::NotFound { .. } => Cause::NotFound,
+        CallError::Gone { .. } | CallError::Unreadable { .. } => Cause::Other,
+        CallError::Terminating { .. }
+        | CallError::Unauthorized { .. }
+        | CallError::TooManyRequests { .. }
+        | CallError::Unavailable { .. }
+        | CallError::Timeout { .. }
+        | CallError::Overdue { .. } => return None,
+    };
+    Some(cause)
+}
+
+fn by_words(words: &str) -> Option<Cause> {
+    let has = |text: &str| words.contains(text);
+    Some(match () {
+        // `ErrCallingWebhook` in k8s.io/apiserver/pkg/util/webhook/error.go.
+        () if has("failed calling webhook \"") => Cause::WebhookDown,
+        // `ToStatusErr` in k8s.io/apiserver/pkg/admission/plugin/webhook/errors/statuserror.go.
+        () if by_webhook(words) => Cause::Webhook,
+        // k8s.io/apiserver/pkg/admission/plugin/policy/validating/plugin.go.
+        () if has("ValidatingAdmissionPolicy '") => Cause::Policy,
+        // k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go.
+        () if has("exceeded quota: ") || has("failed quota: ") => Cause::Quota,
+        // pkg/registry/core/service/storage/alloc.go, with `ErrFull` of its allocators.
+        () if has("failed to allocate a nodePort: ") => Cause::NodePorts,
+        () if has("failed to allocate a serviceIP: ") => Cause::Addresses,
+        () if has("range is full") && has("nodePort") => Cause::NodePorts,
+        () if has("range is full") => Cause::Addresses,
+        // `Forbidden` in k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go, and
+        // plugin/pkg/admission/gc/gc_admission.go.
+        () if has("User \"") && has("\" cannot ") => Cause::Rights,
+        () if has("cannot set blockOwnerDeletion") || has("cannot set an ownerRef") => {
+            Cause::Rights
+        }
+        // Other admission plug-ins (LimitRanger, PodSecurity, DenyServiceExternalIPs): `NewForbidden`
+        // in k8s.io/apiserver/pkg/admission/errors.go.
+        () if has(" is forbidden: ") => Cause::Policy,
+        () => return None,
+    })
+}
+
+impl Cause {
+    /// The reason for condition and Event.
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::Policy => Reason::RefusedByPolicy,
+            Self::Webhook | Self::WebhookDown => Reason::RefusedByWebhook,
+            Self::Quota => Reason::QuotaExceeded,
+            Self::Rights => Reason::Forbidden,
+            Self::NodePorts | Self::Addresses => Reason::RangeExhausted,
+            Self::Taken => Reason::OwnershipConflict,
+            Self::Invalid
+            | Self::TooLarge
+            | Self::Conflict
+            | Self::NotFound
+            | Self::NoAnswer
+            | Self::Other => Reason::WriteRefused,
+        }
+    }
+
+    /// What to do.
+    pub(super) fn advice(self) -> &'static str {
+        match self {
+            Self::Policy => {
+                "exempt the service account of zen-lead from that policy, or make the Service fit it"
+            }
+            Self::Webhook => {
+                "exempt what zen-lead writes from that webhook, or make the Service fit it"
+            }
+            Self::WebhookDown => {
+                "bring the backend of that webhook back, or remove its webhook configuration"
+            }
+            Self::Quota => "raise that ResourceQuota, or delete what the namespace does not need",
+            Self::Rights => {
+                "install the ClusterRole and the Role of this version of zen-lead, with their bindings"
+            }
+            Self::NodePorts => {
+                "delete Services of type NodePort or LoadBalancer that are not needed, set \
+                 allocateLoadBalancerNodePorts: false, or widen --service-node-port-range of the API \
+                 server"
+            }
+            Self::Addresses => {
+                "delete Services that are not needed, or add a ServiceCIDR to the cluster"
+            }
+            Self::Invalid => "change the Service so that the API server takes it",
+            Self::TooLarge => "make the object smaller, or raise the limit that is named",
+            Self::Conflict => {
+                "it was read again, and the write does not fit all the same: look for a webhook or a \
+                 proxy that answers so, or for a client that changes the object all the time"
+            }
+            Self::Taken => {
+                "an object of this name exists that zen-lead did not make: delete it, or choose \
+                 another zen-lead.io/leader-service-name"
+            }
+            Self::NotFound => {
+                "it is there when it is read: look for a webhook or a proxy that answers so"
+            }
+            Self::NoAnswer => {
+                "other calls are answered: look for an admission webhook that does not answer"
+            }
+            Self::Other => "the words of the API server say what is wrong",
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Real answers of Kubernetes 1.33 to 1.37, and the cause that is read from each.
+
+use super::*;
+use crate::platform::api::{Call, Operation};
+
+fn call() -> Call {
+    Call { operation: Operation::CreateService, object: "shop/web-leader".into() }
+}
+
+fn rejected(code: u16, reason: &str, message: &str) -> CallError {
+    let (reason, message) = (reason.to_owned(), message.to_owned());
+    CallError::Rejected { call: call(), code, reason, message }
+}
+
+fn forbidden(message: &str) -> CallError {
+    CallError::Forbidden { call: call(), message: message.to_owned() }
+}
+
+fn invalid(message: &str) -> CallError {
+    CallError::Invalid { call: call(), message: message.to_owned() }
+}
+
+fn down(why: &str) -> CallError {
+    let message = format!(
+        "Internal error occurred: failed calling webhook \"v.example.com\": failed to call webhook: \
+         Post \"https://guard.policy.svc:443/validate?timeout=10s\": {why}"
+    );
+    rejected(500, "InternalError", &message)
+}
+
+#[test]
+fn the_cause_is_read_from_the_servers_words() {
+    let after_lost_attempt = false;
+    let message = String::from("words");
+    let cases = [
+        (
+            invalid(
+                "services \"web-leader\" is forbidden: ValidatingAdmissionPolicy 'team-labels' with binding 'team-labels' denied request: every Service needs the label team",
+            ),
+            Cause::Policy,
+            Reason::RefusedByPolicy,
+        ),
+        (
+            forbidden(
+                "services \"web-leader\" is forbidden: ValidatingAdmissionPolicy 'team-labels' with binding 'team-labels' denied request: failed expression: has(object.metadata.labels)",
+            ),
+            Cause::Policy,
+            Reason::RefusedByPolicy,
+        ),
+        (
+            forbidden("services \"web-leader\" is forbidden: Use of external IPs is denied by admission control"),
+            Cause::Policy,
+            Reason::RefusedByPolicy,
+        ),
+        (
+            forbidden("admission webhook \"validation.gatekeeper.sh\" denied the request: [team] label missing"),
+            Cause::Webhook,
+            Reason::RefusedByWebhook,
+        ),
+        (
+            rejected(409, "", "admission webhook \"v.example.com\" denied the request without explanation"),
+            Cause::Webhook,
+            Reason::RefusedByWebhook,
+        ),
+        (
+            down("no endpoints available for service \"guard\""),
+            Cause::WebhookDown,
+            Reason::RefusedByWebhook,
+        ),
+        (down("service \"guard\" not found"), Cause::WebhookDown, Reason::RefusedByWebhook),
+        (down("context deadline exceeded"), Cause::WebhookDown, Reason::RefusedByWebhook),
+        (
+            down("dial tcp 10.96.7.1:443: connect: connection refused"),
+            Cause::WebhookDown,
+            Reason::RefusedByWebhook,
+        ),
+        (
+            down("tls: failed to verify certificate: x509: certificate signed by unknown authority"),
+            Cause::WebhookDown,
+            Reason::RefusedByWebhook,
+        ),
+        (
+            CallError::Quota {
+                call: call(),
+                message: "services \"web-leader\" is forbidden: exceeded quota: small, requested: services=1, used: services=3, limited: services=3".into(),
+            },
+            Cause::Quota,
+            Reason::QuotaExceeded,
+        ),
+        (
+            forbidden("services \"web-leader\" is forbidden: failed quota: small: must specify services.loadbalancers for: x"),
+            Cause::Quota,
+            Reason::QuotaExceeded,
+        ),
+        (
+            forbidden(
+                "services is forbidden: User \"system:serviceaccount:zen-lead-system:zen-lead\" cannot create resource \"services\" in API group \"\" in the namespace \"shop\"",
+            ),
+            Cause::Rights,
+            Reason::Forbidden,
+        ),
+        (
+            forbidden(
+                "endpointslices.discovery.k8s.io \"web-leader-zen-lead-ipv4\" is forbidden: User \"system:serviceaccount:zen-lead-system:zen-lead\" cannot update resource \"endpointslices\" in API group \"discovery.k8s.io\" in the namespace \"shop\"",
+            ),
+            Cause::Rights,
+            Reason::Forbidden,
+        ),
+        (
+            forbidden(
+                "endpointslices.discovery.k8s.io \"web-leader-zen-lead-ipv4\" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: , <nil>",
+            ),
+            Cause::Rights,
+            Reason::Forbidden,
+        ),
+        (forbidden("the proxy says no"), Cause::Rights, Reason::Forbidden),
+        (
+            rejected(500, "InternalError", "Internal error occurred: failed to allocate a nodePort: range is full"),
+            Cause::NodePorts,
+            Reason::RangeExhausted,
+        ),
+        (
+            invalid(
+                "Service \"web-leader\" is invalid: spec.ports[0].nodePort: Invalid value: 30080: provided range is full",
+            ),
+            Cause::NodePorts,
+            Reason::RangeExhausted,
+        ),
+        (
+            rejected(500, "InternalError", "Internal error occurred: failed to allocate a serviceIP: range is full"),
+            Cause::Addresses,
+            Reason::RangeExhausted,
+        ),
+        (
+            invalid("Service \"web-leader\" is invalid: spec.loadBalancerClass: Invalid value: \"b\": may not change once set"),
+            Cause::Invalid,
+            Reason::WriteRefused,
+        ),
+        (
+            rejected(413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728"),
+            Cause::TooLarge,
+            Reason::WriteRefused,
+        ),
+        (rejected(400, "BadRequest", "the body is odd"), Cause::Other, Reason::WriteRefused),
+        (
+            CallError::Conflict { call: call(), message: message.clone(), after_lost_attempt },
+            Cause::Conflict,
+            Reason::WriteRefused,
+        ),
+        (
+            CallError::NotFound { call: call(), message: message.clone(), after_lost_attempt },
+            Cause::NotFound,
+            Reason::WriteRefused,
+        ),
+        (
+            CallError::AlreadyExists { call: call(), message, after_lost_attempt },
+            Cause::Taken,
+            Reason::OwnershipConflict,
+        ),
+    ];
+    for (error, cause, reason) in cases {
+        assert_eq!(of(&error), Some(cause), "{error}");
+        assert_eq!(cause.reason(), reason, "{error}");
+        assert!(!cause.advice().is_empty());
+    }
+}
+
+#[test]
+fn what_says_nothing_about_the_write_is_no_refusal() {
+    for error in [
+        CallError::Terminating { call: call(), message: String::new() },
+        CallError::Unauthorized { call: call(), message: "Unauthorized".into() },
+        CallError::Overdue { call: call(), deadline: std::time::Duration::from_secs(20) },
+    ] {
+        assert_eq!(of(&error), None, "{error}");
+    }
+}

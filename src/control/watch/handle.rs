@@ -1,0 +1,202 @@
+//! What a watch tells about itself: synced or not, how far, when last heard.
+//!
+//! [`WatchHandle`] is read by everybody, [`Pulse`] written by the watch alone.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::group::Member;
+use super::times;
+use crate::platform::clock::monotonic;
+use zen_lead_core::version::Rv;
+
+/// Whether what a watch has delivered can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The first list is not in yet.
+    Starting,
+    /// In step with the server.
+    Live,
+    /// Not heard from for too long, or ended.
+    Lost,
+}
+
+/// A view of one watch; clones show the same one.
+#[derive(Clone, Debug)]
+pub struct WatchHandle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    seen: Mutex<Seen>,
+    state: watch::Sender<State>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    position: Rv,
+    synced_once: bool,
+    last_heard: Option<Instant>,
+    lost_since: Option<Instant>,
+}
+
+impl WatchHandle {
+    fn new() -> Self {
+        let state = watch::Sender::new(State::Starting);
+        Self { shared: Arc::new(Shared { seen: Mutex::default(), state }) }
+    }
+
+    /// Whether it can be relied on.
+    pub fn state(&self) -> State {
+        *self.shared.state.borrow()
+    }
+
+    /// The state and its changes.
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.shared.state.subscribe()
+    }
+
+    /// Waits for the first list.
+    pub async fn synced(&self) {
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = self.states().wait_for(|_| self.synced_once()).await;
+    }
+
+    /// Whether a list has ever been delivered.
+    pub fn synced_once(&self) -> bool {
+        self.shared.seen.lock().synced_once
+    }
+
+    /// How far the sink has been brought: everything up to this version has been delivered. Read it
+    /// *before* the data it is to vouch for; the data may then only be newer.
+    pub fn position(&self) -> Rv {
+        self.shared.seen.lock().position
+    }
+
+    /// When the server was last heard from. On a quiet watch with bookmarks this is at most about
+    /// half a minute ago.
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.shared.seen.lock().last_heard
+    }
+
+    /// Since when it is lost.
+    pub fn lost_since(&self) -> Option<Instant> {
+        self.shared.seen.lock().lost_since
+    }
+
+    fn set(&self, state: State) {
+        self.shared.state.send_replace(state);
+    }
+}
+
+/// The writing side of a [`WatchHandle`], with the clock that decides when a watch is lost.
+pub(super) struct Pulse {
+    handle: WatchHandle,
+    member: Option<Member>,
+    failing_since: Option<Instant>,
+}
+
+impl Pulse {
+    /// A watch that has not begun, as a member of its group.
+    pub(super) fn new(join: impl FnOnce(WatchHandle) -> Member) -> Self {
+        let handle = WatchHandle::new();
+        let member = Some(join(handle.clone()));
+        Self { handle, member, failing_since: None }
+    }
+
+    pub(super) fn handle(&self) -> WatchHandle {
+        self.handle.clone()
+    }
+
+    /// A list begins a new history: the position may go back.
+    pub(super) fn reset(&mut self, version: Rv) {
+        let mut seen = self.handle.shared.seen.lock();
+        seen.position = version;
+        seen.synced_once = true;
+    }
+
+    /// Everything up to `version` has been delivered; true when this makes the watch live.
+    pub(super) fn heard(&mut self, version: Rv) -> bool {
+        self.failing_since = None;
+        {
+            let mut seen = self.handle.shared.seen.lock();
+            seen.position = version;
+            seen.last_heard = Some(monotonic());
+            seen.lost_since = None;
+        }
+        if self.handle.state() == State::Live {
+            return false;
+        }
+        self.handle.set(State::Live);
+        self.changed();
+        true
+    }
+
+    /// Something failed; true when it is the first failure since the server was heard.
+    pub(super) fn failing(&mut self) -> bool {
+        let first = self.failing_since.is_none();
+        self.failing_since.get_or_insert_with(monotonic);
+        first
+    }
+
+    /// Awaits `future`, and meanwhile calls `lose` if the time comes at which the watch is lost.
+    pub(super) async fn or_lose<F: Future>(&mut self, future: F, lose: impl Fn()) -> F::Output {
+        let mut future = pin!(future);
+        while let Some(at) = self.lost_at() {
+            tokio::select! {
+                biased;
+                output = &mut future => return output,
+                () = tokio::time::sleep_until(at) => {
+                    self.lose();
+                    lose();
+                }
+            }
+        }
+        future.await
+    }
+
+    /// When the watch is lost if nothing happens; `None` if it is not live.
+    fn lost_at(&self) -> Option<Instant> {
+        if self.handle.state() != State::Live {
+            return None;
+        }
+        let silent = self.handle.last_heard().map(|at| at + times::SILENT);
+        let failing = self.failing_since.map(|at| at + times::FAILING);
+        silent.into_iter().chain(failing).min()
+    }
+
+    fn lose(&mut self) {
+        let now = monotonic();
+        let (position, heard) = {
+            let mut seen = self.handle.shared.seen.lock();
+            seen.lost_since = Some(now);
+            (seen.position, seen.last_heard)
+        };
+        self.handle.set(State::Lost);
+        self.changed();
+        let silent = heard.map(|at| (now - at).as_secs_f64());
+        let kind = self.member.as_ref().map(|m| m.kind().as_str());
+        tracing::error!(kind, %position, silent, "watch is lost: what is known may be out of date, so leaders stay and nobody new is promoted until it is heard again");
+    }
+
+    fn changed(&self) {
+        if let Some(member) = &self.member {
+            member.changed();
+        }
+    }
+}
+
+impl Drop for Pulse {
+    fn drop(&mut self) {
+        // First out of the group, which must not take the end of a watch for a loss.
+        self.member = None;
+        // Nobody keeps the sink in step any more.
+        self.handle.shared.seen.lock().lost_since.get_or_insert_with(monotonic);
+        self.handle.set(State::Lost);
+    }
+}

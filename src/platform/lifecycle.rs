@@ -1,0 +1,270 @@
+//! Signals and the phases of a shutdown: unready, wait, finish requests, stop workers.
+//!
+//! It knows neither servers nor workers, only the phases they wait for.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::platform::api::Operation;
+use crate::platform::clock::monotonic;
+use crate::platform::health::Health;
+use crate::platform::metrics::Metrics;
+use crate::platform::supervise::{Failed, Supervisor};
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Serving.
+    Running,
+    /// Unready, still serving whoever has not heard of it.
+    Draining,
+    /// Accepting nothing new, finishing what is in flight.
+    Closing,
+    /// Everything ends.
+    Stopping,
+}
+
+/// The phases of the shutdown of the process; clones share them.
+#[derive(Clone)]
+pub struct Shutdown {
+    phase: Arc<watch::Sender<Phase>>,
+    in_flight: Arc<watch::Sender<usize>>,
+}
+
+/// Kept by a server until it has finished its requests; the workers stop only after that.
+pub struct Serving {
+    in_flight: Arc<watch::Sender<usize>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.in_flight.send_modify(|n| *n -= 1);
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    /// Nothing has happened yet.
+    pub fn new() -> Self {
+        Self {
+            phase: Arc::new(watch::Sender::new(Phase::Running)),
+            in_flight: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// Begins the shutdown; only the first call has an effect.
+    pub fn trigger(&self, reason: &str) {
+        if self.advance(Phase::Draining) {
+            tracing::info!(reason, "shutting down");
+        }
+    }
+
+    /// Waits for the begin of the shutdown.
+    pub async fn draining(&self) {
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Waits for the moment to accept nothing new and to finish what is in flight.
+    pub async fn closing(&self) {
+        self.reached(Phase::Closing).await;
+    }
+
+    /// Waits for the moment to end.
+    pub async fn stopping(&self) {
+        self.reached(Phase::Stopping).await;
+    }
+
+    /// Whether the shutdown has begun.
+    pub fn is_draining(&self) -> bool {
+        *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Whether tasks may end.
+    pub fn is_closing(&self) -> bool {
+        *self.phase.borrow() >= Phase::Closing
+    }
+
+    /// For a server: what it keeps until it has finished its requests.
+    pub fn serving(&self) -> Serving {
+        self.in_flight.send_modify(|n| *n += 1);
+        Serving { in_flight: Arc::clone(&self.in_flight) }
+    }
+
+    async fn reached(&self, phase: Phase) {
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+
+    fn advance(&self, to: Phase) -> bool {
+        self.phase.send_if_modified(|now| {
+            let forward = *now < to;
+            if forward {
+                *now = to;
+            }
+            forward
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn advance_to_end(&self) {
+        self.advance(Phase::Stopping);
+    }
+}
+
+/// How long the phases may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// From unready to accepting nothing: the time the cluster needs to hear of it.
+    pub propagation: Duration,
+    /// For the requests in flight.
+    pub requests: Duration,
+    /// For the workers.
+    pub workers: Duration,
+}
+
+impl Default for Times {
+    /// 3 s, 5 s and 5 s: within the 30 s that Kubernetes gives by default.
+    fn default() -> Self {
+        Self {
+            propagation: Duration::from_secs(3),
+            requests: Duration::from_secs(5),
+            workers: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How the process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything was finished.
+    Clean,
+    /// Something failed before or during the shutdown.
+    Failed(Failed),
+    /// A second signal cut the shutdown short.
+    Aborted,
+}
+
+impl Ended {
+    /// The exit code of the process.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Clean => 0,
+            Self::Failed(_) | Self::Aborted => 1,
+        }
+    }
+}
+
+/// Where signals come from.
+pub trait Signals: Send {
+    /// Waits for the next signal and names it.
+    fn next(&mut self) -> impl Future<Output = &'static str> + Send;
+}
+
+/// SIGTERM and SIGINT of the operating system.
+pub struct UnixSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl UnixSignals {
+    /// Takes the signals over from the operating system.
+    ///
+    /// # Errors
+    /// Fails when the operating system does not let us.
+    pub fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+impl Signals for UnixSignals {
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Waits for a signal or a failed task, then leads the process through the phases.
+///
+/// A second signal ends it at once. Tasks must have been started before: what is spawned while the
+/// workers are joined is not waited for.
+pub async fn run(
+    shutdown: &Shutdown,
+    supervisor: &Supervisor,
+    health: &Health,
+    times: &Times,
+    metrics: &Metrics,
+    mut signals: impl Signals,
+) -> Ended {
+    tokio::select! {
+        signal = signals.next() => shutdown.trigger(signal),
+        () = shutdown.draining() => {}
+    }
+    tokio::select! {
+        ended = phases(shutdown, supervisor, health, times, metrics) => ended,
+        signal = signals.next() => {
+            tracing::error!(signal, "second signal, ending at once");
+            Ended::Aborted
+        }
+    }
+}
+
+async fn phases(
+    shutdown: &Shutdown,
+    supervisor: &Supervisor,
+    health: &Health,
+    times: &Times,
+    metrics: &Metrics,
+) -> Ended {
+    let begun = monotonic();
+    health.drain();
+    tokio::time::sleep(times.propagation).await;
+    log("propagation", begun, true);
+
+    let closing = monotonic();
+    shutdown.advance(Phase::Closing);
+    let mut in_flight = shutdown.in_flight.subscribe();
+    let finished = tokio::time::timeout(times.requests, in_flight.wait_for(|n| *n == 0)).await;
+    let finished = finished.is_ok();
+    if !finished {
+        metrics.timeout(Operation::DrainRequests.as_str());
+    }
+    log("requests", closing, finished);
+
+    let stopping = monotonic();
+    shutdown.advance(Phase::Stopping);
+    let joined = supervisor.join(times.workers).await;
+    if monotonic() - stopping >= times.workers {
+        metrics.timeout(Operation::DrainWorkers.as_str());
+    }
+    log("workers", stopping, joined.is_ok());
+    match joined {
+        Err(failed) => Ended::Failed(failed),
+        Ok(()) if finished => Ended::Clean,
+        Ok(()) => Ended::Failed(Failed(vec![format!(
+            "drain_requests: admission reviews were still in flight after {:?}; they are cut off, \
+             and the API server does with them what failurePolicy says",
+            times.requests
+        )])),
+    }
+}
+
+fn log(phase: &'static str, since: tokio::time::Instant, complete: bool) {
+    let seconds = monotonic().duration_since(since).as_secs_f64();
+    tracing::info!(phase, seconds, complete, "shutdown phase over");
+}

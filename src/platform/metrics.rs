@@ -1,0 +1,490 @@
+//! The metrics of the process: one struct of handles, registered once, shared by both flows.
+//!
+//! Names, types and labels are listed in docs/metrics.md. Labels beyond namespace and service are
+//! closed enums of the callers (`&'static str`). No statics, no decisions, no HTTP.
+
+mod register;
+mod series;
+mod services;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Registry, TextEncoder,
+};
+
+pub use services::Services;
+
+use crate::platform::clock::Clock;
+use register::{
+    build_info, counter, float_gauge, gauge, histogram, plain_float_gauge, plain_gauge,
+    plain_histogram,
+};
+use series::Family;
+use zen_lead_core::names::ServiceKey;
+
+/// Buckets of everything that is one API call or less, in seconds.
+pub const FAST_BUCKETS: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Buckets of a failover, in seconds.
+pub const FAILOVER_BUCKETS: [f64; 12] =
+    [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+
+/// Labels of the attempts of a call; the last one is for all above too.
+const ATTEMPTS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10+"];
+
+/// All metric handles of the process.
+pub struct Metrics {
+    registry: Registry,
+    services: Services,
+
+    api_call_duration: HistogramVec,
+    timeouts: IntCounterVec,
+
+    cache_size: IntGaugeVec,
+    cache_limit: IntGaugeVec,
+    cache_hits: IntCounterVec,
+    cache_misses: IntCounterVec,
+    cache_evictions: IntCounterVec,
+    cache_update_duration: HistogramVec,
+    limit_refusals: IntCounterVec,
+    watch_up: IntGaugeVec,
+    watch_restarts: IntCounterVec,
+    watch_malformed: IntCounterVec,
+    watch_last_heard: GaugeVec,
+    queue_depth: IntGauge,
+    certificate_expiry: GaugeVec,
+    certificate_loads: IntCounterVec,
+
+    webhook_requests: IntCounterVec,
+    webhook_violations: IntCounterVec,
+    webhook_duration: HistogramVec,
+    webhook_in_flight: IntGauge,
+    webhook_rejected_bodies: IntCounterVec,
+    webhook_connection_errors: IntCounterVec,
+    ca_bundle_writes: IntCounterVec,
+    events: IntCounterVec,
+    started: Gauge,
+    queue_latency: Histogram,
+    trace_spans: IntCounterVec,
+}
+
+impl Metrics {
+    /// Creates every handle and registers it with a registry of its own.
+    ///
+    /// # Errors
+    /// Fails only when two metrics share a name: a mistake of the programmer that a test finds.
+    pub fn new() -> prometheus::Result<Self> {
+        Self::with_clock(Clock::system())
+    }
+
+    fn with_clock(clock: Clock) -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("zen_lead".into()), None)?;
+        let r = &registry;
+        let services = Services::new(clock);
+        registry.register(Box::new(services.collector()?))?;
+        build_info(r)?;
+        Ok(Self {
+            api_call_duration: histogram(
+                r,
+                "api_call_duration_seconds",
+                "Duration of single attempts of API calls.",
+                &["operation", "result"],
+                &FAST_BUCKETS,
+            )?,
+            timeouts: counter(
+                r,
+                "timeout_occurrences_total",
+                "Calls and rows of calls that ran into their deadline, by operation.",
+                &["operation"],
+            )?,
+            cache_size: gauge(
+                r,
+                "cache_size",
+                "Objects and entries held in memory, by resource.",
+                &["resource"],
+            )?,
+            cache_limit: gauge(
+                r,
+                "cache_limit",
+                "Configured bounds, by limit; 0 is no bound.",
+                &["limit"],
+            )?,
+            cache_hits: counter(
+                r,
+                "cache_hits_total",
+                "Decisions made from the index.",
+                &["resource"],
+            )?,
+            cache_misses: counter(
+                r,
+                "cache_misses_total",
+                "Decisions that needed a consistent read.",
+                &["resource"],
+            )?,
+            cache_evictions: counter(
+                r,
+                "cache_evictions_total",
+                "Namespaces whose pods were dropped from the index.",
+                &["reason"],
+            )?,
+            cache_update_duration: histogram(
+                r,
+                "cache_update_duration_seconds",
+                "Duration of one change of the index, by resource.",
+                &["resource"],
+                &[0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.1],
+            )?,
+            limit_refusals: counter(
+                r,
+                "limit_refusals_total",
+                "Work refused because a bound was reached, by limit.",
+                &["limit"],
+            )?,
+            watch_up: gauge(
+                r,
+                "watch_up",
+                "1 when every watch of the resource is synced and alive.",
+                &["resource"],
+            )?,
+            watch_restarts: counter(
+                r,
+                "watch_restarts_total",
+                "Watches started again, by resource and reason.",
+                &["resource", "reason"],
+            )?,
+            watch_malformed: counter(
+                r,
+                "watch_malformed_objects_total",
+                "Objects in lists, watches and consistent reads that could not be read; what exists for them stays.",
+                &["resource"],
+            )?,
+            watch_last_heard: float_gauge(
+                r,
+                "watch_last_heard_timestamp_seconds",
+                "When the quietest watch of the resource was last heard from.",
+                &["resource"],
+            )?,
+            queue_depth: plain_gauge(r, "queue_depth", "Services waiting to be reconciled now.")?,
+            certificate_expiry: float_gauge(
+                r,
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate in use ends, by certificate.",
+                &["certificate"],
+            )?,
+            certificate_loads: counter(
+                r,
+                "certificate_loads_total",
+                "Certificates put into use or refused, by result.",
+                &["result"],
+            )?,
+            ca_bundle_writes: counter(
+                r,
+                "ca_bundle_writes_total",
+                "Writes of the caBundle of a webhook configuration, by kind and result.",
+                &["kind", "result"],
+            )?,
+            webhook_connection_errors: counter(
+                r,
+                "webhook_connection_errors_total",
+                "Connections that ended before their first request, by reason.",
+                &["reason"],
+            )?,
+            webhook_requests: counter(
+                r,
+                "webhook_requests_total",
+                "Admission reviews, by path, operation and verdict.",
+                &["path", "operation", "verdict"],
+            )?,
+            webhook_violations: counter(
+                r,
+                "webhook_violations_total",
+                "Violations found at admission, by rule.",
+                &["rule"],
+            )?,
+            webhook_duration: histogram(
+                r,
+                "webhook_duration_seconds",
+                "Duration of one admission review in this process.",
+                &["path"],
+                &[0.000_05, 0.000_1, 0.000_3, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0],
+            )?,
+            webhook_in_flight: plain_gauge(
+                r,
+                "webhook_in_flight",
+                "Admission reviews being judged now.",
+            )?,
+            webhook_rejected_bodies: counter(
+                r,
+                "webhook_rejected_bodies_total",
+                "Admission requests refused before a verdict, by reason.",
+                &["reason"],
+            )?,
+            events: counter(
+                r,
+                "events_total",
+                "Kubernetes Events written, by reason and result.",
+                &["reason", "result"],
+            )?,
+            started: plain_float_gauge(
+                r,
+                "process_ready_seconds",
+                "Seconds from the start of the process to its first readiness.",
+            )?,
+            queue_latency: plain_histogram(
+                r,
+                "queue_latency_seconds",
+                "Time a Service waited in the queue after it was due.",
+                &FAST_BUCKETS,
+            )?,
+            trace_spans: counter(
+                r,
+                "trace_spans_total",
+                "Spans of traces, by what became of them.",
+                &["result"],
+            )?,
+            services,
+            registry,
+        })
+    }
+
+    /// The state of each managed Service as the last reconcile reported it; gauges are computed from it at scrape.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Text exposition of everything registered (Prometheus format 0.0.4).
+    ///
+    /// # Errors
+    /// Fails when a label value cannot be encoded; never for what this module records.
+    pub fn exposition(&self) -> prometheus::Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+        Ok(out)
+    }
+
+    /// Keeps series of a Service from now on, until [`Metrics::forget`]. A Service that is not
+    /// tracked has none, whatever is recorded for it: what ends late brings nothing back.
+    pub fn track(&self, key: &ServiceKey) {
+        self.services.track(key);
+    }
+
+    /// Counts a switch of the leader and the seconds it took, when the time of its cause is known.
+    pub fn failover(&self, key: &ServiceKey, reason: &'static str, latency: Option<Duration>) {
+        self.services.record(key, |series| {
+            series.inc(Family::Failovers, &[reason]);
+            if let Some(latency) = latency {
+                series.observe(Family::FailoverLatency, &[], latency);
+            }
+        });
+    }
+
+    /// Counts a finished reconcile; `result` is from a closed enum.
+    pub fn reconciled(&self, key: &ServiceKey, result: &'static str, error: bool, took: Duration) {
+        self.services.record(key, |series| {
+            series.inc(Family::Reconciliations, &[]);
+            if error {
+                series.inc(Family::ReconcileErrors, &[]);
+            }
+            series.observe(Family::ReconcileDuration, &[result], took);
+        });
+    }
+
+    /// Counts a decision: whether a leader had to be chosen, and what became of the incumbent.
+    pub fn decided(
+        &self,
+        key: &ServiceKey,
+        chosen: bool,
+        incumbent_stayed: Option<bool>,
+        ports_failed: bool,
+    ) {
+        self.services.record(key, |series| {
+            if chosen {
+                series.inc(Family::SelectionAttempts, &[]);
+            }
+            match incumbent_stayed {
+                Some(true) => series.inc(Family::StickyHits, &[]),
+                Some(false) => series.inc(Family::StickyMisses, &[]),
+                None => {}
+            }
+            if ports_failed {
+                series.inc(Family::PortFailures, &[]);
+            }
+        });
+    }
+
+    /// Counts a slice write that failed.
+    pub fn slice_write_failed(&self, key: &ServiceKey, conflict: bool) {
+        let family = if conflict { Family::WriteConflicts } else { Family::WriteErrors };
+        self.services.record(key, |series| series.inc(family, &[]));
+    }
+
+    /// Counts attempt number `attempt` (from 1) of a call that failed for a passing reason. Both
+    /// labels are empty where the call is about no tracked Service.
+    pub fn retry_attempt(
+        &self,
+        namespace: &str,
+        service: &str,
+        operation: &'static str,
+        attempt: u32,
+    ) {
+        let last = ATTEMPTS.len() - 1;
+        let attempt = usize::try_from(attempt).unwrap_or(usize::MAX).saturating_sub(1).min(last);
+        self.services.record_always(&ServiceKey::new(namespace, service), |series| {
+            series.inc(Family::RetryAttempts, &[operation, ATTEMPTS[attempt]]);
+        });
+    }
+
+    /// Counts a call that succeeded after at least one retry; labels as in
+    /// [`Metrics::retry_attempt`].
+    pub fn retry_success(&self, namespace: &str, service: &str, operation: &'static str) {
+        self.services.record_always(&ServiceKey::new(namespace, service), |series| {
+            series.inc(Family::RetrySuccesses, &[operation]);
+        });
+    }
+
+    /// Observes one attempt of an API call.
+    pub fn api_call(&self, operation: &'static str, result: &'static str, took: Duration) {
+        self.api_call_duration.with_label_values(&[operation, result]).observe(took.as_secs_f64());
+    }
+
+    /// Counts a call, or a row of calls, that ran into its deadline.
+    pub fn timeout(&self, operation: &'static str) {
+        self.timeouts.with_label_values(&[operation]).inc();
+    }
+
+    /// Sets the number of objects of a resource in the index.
+    pub fn set_cache_size(&self, resource: &'static str, size: usize) {
+        self.cache_size.with_label_values(&[resource]).set(to_i64(size));
+    }
+
+    /// Publishes a configured bound.
+    pub fn set_cache_limit(&self, limit: &'static str, value: usize) {
+        self.cache_limit.with_label_values(&[limit]).set(to_i64(value));
+    }
+
+    /// Counts whether a decision could use the index.
+    pub fn cache_lookup(&self, resource: &'static str, hit: bool) {
+        let counter = if hit { &self.cache_hits } else { &self.cache_misses };
+        counter.with_label_values(&[resource]).inc();
+    }
+
+    /// Counts a namespace dropped from the index.
+    pub fn cache_eviction(&self, reason: &'static str) {
+        self.cache_evictions.with_label_values(&[reason]).inc();
+    }
+
+    /// Observes one change of the index.
+    pub fn cache_update(&self, resource: &'static str, took: Duration) {
+        self.cache_update_duration.with_label_values(&[resource]).observe(took.as_secs_f64());
+    }
+
+    /// Counts work refused at a bound.
+    pub fn limit_refusal(&self, limit: &'static str) {
+        self.limit_refusals.with_label_values(&[limit]).inc();
+    }
+
+    /// Says whether all watches of a resource are synced and alive.
+    pub fn set_watch_up(&self, resource: &'static str, up: bool) {
+        self.watch_up.with_label_values(&[resource]).set(i64::from(up));
+    }
+
+    /// Counts a watch that was started again.
+    pub fn watch_restart(&self, resource: &'static str, reason: &'static str) {
+        self.watch_restarts.with_label_values(&[resource, reason]).inc();
+    }
+
+    /// Counts an object of a list or a watch that could not be read.
+    pub fn watch_malformed(&self, resource: &'static str) {
+        self.watch_malformed.with_label_values(&[resource]).inc();
+    }
+
+    /// Records when a resource's watches were last heard from (seconds since 1970).
+    pub fn set_watch_last_heard(&self, resource: &'static str, seconds: f64) {
+        self.watch_last_heard.with_label_values(&[resource]).set(seconds);
+    }
+
+    /// Sets the number of Services due now.
+    pub fn set_queue_depth(&self, depth: usize) {
+        self.queue_depth.set(to_i64(depth));
+    }
+
+    /// Observes how long a due Service waited.
+    pub fn queue_waited(&self, waited: Duration) {
+        self.queue_latency.observe(waited.as_secs_f64());
+    }
+
+    /// Counts spans that were sent or lost; `result` is `sent`, `failed` or `dropped`.
+    pub fn trace_spans(&self, result: &'static str, spans: usize) {
+        self.trace_spans.with_label_values(&[result]).inc_by(spans as u64);
+    }
+
+    /// Records when a certificate ends (seconds since 1970).
+    pub fn set_certificate_expiry(&self, certificate: &'static str, seconds: f64) {
+        self.certificate_expiry.with_label_values(&[certificate]).set(seconds);
+    }
+
+    /// Counts a certificate that was put into use or refused.
+    pub fn certificate_load(&self, result: &'static str) {
+        self.certificate_loads.with_label_values(&[result]).inc();
+    }
+
+    /// Counts a write of a caBundle.
+    pub fn ca_bundle_write(&self, kind: &'static str, result: &'static str) {
+        self.ca_bundle_writes.with_label_values(&[kind, result]).inc();
+    }
+
+    /// Counts a connection that ended before its first request.
+    pub fn webhook_connection_error(&self, reason: &'static str) {
+        self.webhook_connection_errors.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts an admission review with its verdict.
+    pub fn webhook_request(
+        &self,
+        path: &'static str,
+        operation: &'static str,
+        verdict: &'static str,
+        took: Duration,
+    ) {
+        self.webhook_requests.with_label_values(&[path, operation, verdict]).inc();
+        self.webhook_duration.with_label_values(&[path]).observe(took.as_secs_f64());
+    }
+
+    /// Counts one violation.
+    pub fn webhook_violation(&self, rule: &'static str) {
+        self.webhook_violations.with_label_values(&[rule]).inc();
+    }
+
+    /// The gauge of reviews in flight.
+    pub fn webhook_in_flight(&self) -> &IntGauge {
+        &self.webhook_in_flight
+    }
+
+    /// Counts a request refused before a verdict.
+    pub fn webhook_rejected_body(&self, reason: &'static str) {
+        self.webhook_rejected_bodies.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts an Event written (or not).
+    pub fn event(&self, reason: &'static str, result: &'static str) {
+        self.events.with_label_values(&[reason, result]).inc();
+    }
+
+    /// Records the seconds from start to first readiness.
+    pub fn set_ready_after(&self, took: Duration) {
+        self.started.set(took.as_secs_f64());
+    }
+
+    /// Removes every series of a Service that is no longer managed.
+    pub fn forget(&self, key: &ServiceKey) {
+        self.services.forget(key);
+    }
+}
+
+fn to_i64(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

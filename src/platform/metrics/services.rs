@@ -1,0 +1,209 @@
+//! Everything exported about single Services, kept by Service, so that forgetting one costs the same
+//! however many others there are.
+//!
+//! Gauges are computed at scrape from what the last reconcile reported: ages grow without anybody
+//! writing them. Which numbers are counted is in `series`; docs/decisions/service-series.md says why
+//! none of this is a vector of the prometheus crate.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parking_lot::{Mutex, RwLock};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::series::{Family, Series, of_service};
+use crate::platform::clock::Clock;
+use zen_lead_core::names::ServiceKey;
+use zen_lead_core::report::ServiceReport;
+use zen_lead_core::shrink;
+
+/// What is known of one Service.
+#[derive(Default)]
+struct Known {
+    report: Option<ServiceReport>,
+    series: Series,
+}
+
+/// All Services that are tracked; clones share them.
+///
+/// Only `Services::track` makes a Service's series. What is recorded for one that is not tracked
+/// (any more) leaves nothing behind, however late it comes.
+#[derive(Clone)]
+pub struct Services {
+    known: Arc<RwLock<HashMap<ServiceKey, Arc<Mutex<Known>>>>>,
+    /// For what belongs to no tracked Service and must not be lost.
+    others: Arc<Mutex<Known>>,
+    clock: Clock,
+}
+
+impl Services {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { known: Arc::default(), others: Arc::default(), clock }
+    }
+
+    /// Keeps series of a Service from now on, until it is forgotten.
+    pub(super) fn track(&self, key: &ServiceKey) {
+        // Almost always it is there, and readers do not wait for each other.
+        if !self.known.read().contains_key(key) {
+            self.known.write().entry(key.clone()).or_default();
+        }
+    }
+
+    /// Drops a Service with all its series.
+    pub(super) fn forget(&self, key: &ServiceKey) {
+        let mut known = self.known.write();
+        known.remove(key);
+        shrink::map(&mut known);
+    }
+
+    /// Keeps the newest report of a tracked Service.
+    pub fn set(&self, key: &ServiceKey, report: ServiceReport) {
+        if let Some(known) = self.of(key) {
+            known.lock().report = Some(report);
+        }
+    }
+
+    /// Records something about a tracked Service; nothing for another.
+    pub(super) fn record(&self, key: &ServiceKey, what: impl FnOnce(&mut Series)) {
+        if let Some(known) = self.of(key) {
+            what(&mut known.lock().series);
+        }
+    }
+
+    /// Records something that counts even when its Service is not tracked: then with empty labels.
+    pub(super) fn record_always(&self, key: &ServiceKey, what: impl FnOnce(&mut Series)) {
+        let known = self.of(key).unwrap_or_else(|| self.others.clone());
+        what(&mut known.lock().series);
+    }
+
+    fn of(&self, key: &ServiceKey) -> Option<Arc<Mutex<Known>>> {
+        self.known.read().get(key).cloned()
+    }
+
+    pub(super) fn collector(&self) -> prometheus::Result<ServiceCollector> {
+        ServiceCollector::new(self.clone())
+    }
+}
+
+/// Names and helps of the gauges about a Service, in the order in which `values` gives them.
+const GAUGES: [(&str, &str); 6] = [
+    ("leader_duration_seconds", "How long the present leader has led; 0 without a leader."),
+    ("leader_pod_age_seconds", "Age of the leader's pod; 0 without a leader."),
+    ("pods_available", "Ready pods that could lead."),
+    ("leader_epoch", "Number of the last switch; it only grows."),
+    ("leader_stable", "1 while a leader is routed and no timer is running."),
+    ("leader_service_without_endpoints", "1 while the leader Service routes to nobody."),
+];
+/// Names and helps of the sums over all Services.
+const TOTALS: [(&str, &str); 2] = [
+    ("leader_services", "Leader Services kept by zen-lead."),
+    ("endpointslices", "EndpointSlices kept by zen-lead."),
+];
+
+/// Emits everything about [`Services`] at scrape.
+pub(super) struct ServiceCollector {
+    services: Services,
+    descriptions: Vec<Desc>,
+}
+
+impl ServiceCollector {
+    fn new(services: Services) -> prometheus::Result<Self> {
+        // The registry puts its prefix before the names.
+        let desc = |name: &str, help: &str, labels: &[&str]| {
+            let labels = labels.iter().map(|l| (*l).to_owned()).collect();
+            Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
+        };
+        let mut descriptions = Vec::new();
+        for (name, help) in GAUGES {
+            descriptions.push(desc(name, help, &["namespace", "service"])?);
+        }
+        for (name, help) in TOTALS {
+            descriptions.push(desc(name, help, &[])?);
+        }
+        for family in Family::ALL {
+            let d = family.definition();
+            descriptions.push(desc(
+                d.name,
+                d.help,
+                &[&["namespace", "service"], d.labels].concat(),
+            )?);
+        }
+        Ok(Self { services, descriptions })
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "metric values are floats")]
+fn values(report: &ServiceReport, now: Timestamp) -> [f64; 6] {
+    let age = |since: Option<Timestamp>| {
+        since.map_or(0.0, |t| now.duration_since(t).as_secs_f64().max(0.0))
+    };
+    let routed = report.endpoints > 0;
+    [
+        age(report.leader_since),
+        age(report.leader_pod_created),
+        report.pods_available as f64,
+        report.epoch as f64,
+        f64::from(u8::from(routed && report.stable)),
+        f64::from(u8::from(report.leader_service && !routed)),
+    ]
+}
+
+impl Collector for ServiceCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let now = self.services.clock.now();
+        let mut gauges = [(); GAUGES.len()].map(|()| Vec::new());
+        let mut totals = [0_usize; TOTALS.len()];
+        let mut families = [(); Family::ALL.len()].map(|()| Vec::new());
+        // The map is held while its pointers are copied, then one Service at a time: nobody who
+        // counts waits for a scrape.
+        let all: Vec<_> =
+            self.services.known.read().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        for (key, known) in
+            all.into_iter().chain([(ServiceKey::new("", ""), self.services.others.clone())])
+        {
+            let known = known.lock();
+            if let Some(report) = &known.report {
+                for (metrics, value) in gauges.iter_mut().zip(values(report, now)) {
+                    metrics.push(gauge(of_service(&key), value));
+                }
+                totals[0] += usize::from(report.leader_service);
+                totals[1] += report.slices;
+            }
+            for (family, metric) in known.series.metrics(&key) {
+                families[family as usize].push(metric);
+            }
+        }
+        #[allow(clippy::cast_precision_loss, reason = "metric values are floats")]
+        let totals = totals.map(|n| vec![gauge(Vec::new(), n as f64)]);
+        let gauges = GAUGES.into_iter().chain(TOTALS).zip(gauges.into_iter().chain(totals));
+        let gauges = gauges.map(|((name, help), m)| exposed(name, help, MetricType::GAUGE, m));
+        let counted = Family::ALL.into_iter().zip(families).map(|(family, metrics)| {
+            let d = family.definition();
+            exposed(d.name, d.help, d.kind(), metrics)
+        });
+        gauges.chain(counted).collect()
+    }
+}
+
+fn gauge(labels: Vec<LabelPair>, value: f64) -> Metric {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut metric = Metric::from_label(labels);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn exposed(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help.to_owned());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}

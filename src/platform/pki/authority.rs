@@ -1,0 +1,512 @@
+//! The loop that keeps Secret, leaf and caBundles right, with the API calls it needs.
+//!
+//! What to do is decided in `state` and `bundle`; here it is read, written and reported. Every pass
+//! starts from what the API server says now, so a pass that fails half-way is simply done again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Settings;
+use super::bundle::{self, Configuration};
+use super::material::{Ca, Leaf, MaterialError};
+use super::secret::{self, Found, Requests};
+use super::state::{self, Facts, State};
+use crate::platform::api::{self, CallError, Caller, Operation, Target};
+use crate::platform::clock::{Clock, monotonic};
+use crate::platform::metrics::Metrics;
+use crate::platform::server::tls::{CertificateError, CertificateSource};
+use zen_lead_core::keys::{FIELD_MANAGER, FIELD_MANAGER_CA, MANAGER, kubernetes};
+
+/// Longest time between two passes when nothing wakes the loop.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// Shortest time between two passes; it doubles up to [`INTERVAL`] while each pass finds something
+/// to put right, so that two writers who disagree do not flood the API server.
+const SHORTEST: Duration = Duration::from_millis(200);
+/// Longest pass. Each call has a deadline of its own; a pass is about ten of them.
+const PASS: Duration = Duration::from_secs(45);
+/// Lost races for the Secret in one pass before the next pass takes over.
+const RACES: usize = 5;
+
+/// Why a pass could not be finished.
+#[derive(Debug, Error)]
+pub enum AuthorityError {
+    /// An API call failed.
+    #[error("cannot {what}: {source}")]
+    Call {
+        /// What was tried, with the object's name.
+        what: String,
+        /// Why not.
+        source: CallError,
+    },
+    /// The namespace in which the Secret is to be made does not exist.
+    #[error(
+        "cannot create the Secret {secret}: there is no namespace {namespace}; create it, or set \
+         --namespace (POD_NAMESPACE) to the one zen-lead runs in"
+    )]
+    NoNamespace {
+        /// Name of the Secret.
+        secret: String,
+        /// Name of the namespace.
+        namespace: String,
+    },
+    /// The pass took too long.
+    #[error("the certificates could not be looked at to the end: {0}")]
+    Overdue(#[from] CallError),
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Material(#[from] MaterialError),
+    /// The TLS server refused our own certificate.
+    #[error("the certificate zen-lead made for itself was refused: {0}")]
+    Certificate(#[from] CertificateError),
+    /// Others changed the Secret again and again.
+    #[error(
+        "the Secret {0} was changed by others between reading and writing it, {RACES} times in a \
+         row; if more than the replicas of zen-lead write it, stop that"
+    )]
+    Contended(String),
+}
+
+impl AuthorityError {
+    fn is_silence(&self) -> bool {
+        matches!(self, Self::Call { source: CallError::Timeout { .. }, .. })
+    }
+}
+
+/// What a pass found, for health and logs.
+#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Whether this replica shows a certificate that its CA signed.
+    pub serving: bool,
+    /// Whether every one of our webhook items was seen with the right bundle.
+    pub published: bool,
+    /// Configurations or items that do not exist (not an error: the webhook may be off).
+    pub missing: Vec<String>,
+    /// Whether this pass wrote anything.
+    pub wrote: bool,
+    /// The step by which it took a rotation further.
+    pub advanced: Option<state::Step>,
+    /// The API server does not answer at all.
+    pub unanswered: bool,
+    /// What went wrong, in words.
+    pub problems: Vec<String>,
+}
+
+/// The certificate authority of this replica.
+pub struct Authority {
+    client: Client,
+    pub(super) settings: Settings,
+    source: Arc<CertificateSource>,
+    clock: Clock,
+    caller: Caller,
+    /// The last state read from or written to the Secret.
+    pub(super) known: Option<State>,
+    /// Since when `known` has been what it is.
+    known_since: Option<Instant>,
+    /// What stood on the Secret when it was last read.
+    asked: Requests,
+    leaf: Option<Shown>,
+}
+
+/// The leaf in use.
+struct Shown {
+    leaf: Leaf,
+    /// Who signed it.
+    ca: Ca,
+    /// The request it answers.
+    asked: Option<String>,
+}
+
+impl Authority {
+    /// An authority that has not looked at anything yet.
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        source: Arc<CertificateSource>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            client,
+            settings,
+            source,
+            clock,
+            caller: Caller::new(metrics),
+            known: None,
+            known_since: None,
+            asked: Requests::default(),
+            leaf: None,
+        }
+    }
+
+    /// Runs for ever: a pass at once, on every `wake` (a change of the Secret or of a
+    /// configuration), when something is due, and every 30 seconds, which is how a jump of the wall
+    /// clock is noticed.
+    pub async fn run(mut self, wake: Arc<Notify>, report: impl Fn(&Report) + Send) {
+        let mut pause = SHORTEST;
+        loop {
+            let pass = self.pass().await;
+            report(&pass);
+            let disturbed = pass.wrote || !pass.problems.is_empty();
+            // The steps of a rotation are our own doing, and nobody's to be patient with.
+            let fight = disturbed && pass.advanced.is_none();
+            pause = if fight { (pause * 2).min(INTERVAL) } else { SHORTEST };
+            for problem in &pass.problems {
+                tracing::warn!("{problem}; looked at again in {pause:?}");
+            }
+            // After a write or a problem the next pass follows; otherwise there is time until
+            // something happens. Where nobody answers, a watch that is back wakes it.
+            let (pause, rest) = if pass.unanswered {
+                (SHORTEST, pause)
+            } else {
+                (pause, if disturbed { Duration::ZERO } else { self.idle() })
+            };
+            tokio::time::sleep(pause).await;
+            let rest = rest.saturating_sub(pause);
+            if !rest.is_zero() {
+                let _elapsed_or_woken = tokio::time::timeout(rest, wake.notified()).await;
+            }
+        }
+    }
+
+    /// How long nothing is due by time alone.
+    fn idle(&self) -> Duration {
+        let now = self.clock.now();
+        let leaf = self.leaf.as_ref().filter(|shown| !shown.ends_with_ca());
+        let leaf = leaf.map(|shown| {
+            let left = shown.leaf.due_at().duration_since(now);
+            left.try_into().unwrap_or_default()
+        });
+        let step = self.known.as_ref().and_then(|state| {
+            let (margins, lifetime) = (&self.settings.margins, self.settings.ca_lifetime);
+            state::wait(state, now, &self.facts(None), margins, lifetime)
+        });
+        [leaf, step].into_iter().flatten().fold(INTERVAL, Duration::min)
+    }
+
+    /// What is known about the world besides what the bundles carry.
+    fn facts(&self, published: Option<Vec<String>>) -> Facts {
+        let observed = self.known_since.map(|at| monotonic() - at).unwrap_or_default();
+        Facts { published, observed, asked: self.asked.ca.clone() }
+    }
+
+    /// Looks at everything once and puts right what is not. A pass that takes too long is cut off;
+    /// what it had learnt stays, and the next one begins with what the API server says then.
+    pub async fn pass(&mut self) -> Report {
+        let metrics = Arc::clone(&self.caller.metrics);
+        let object = format!("{}/{}", self.settings.namespace, self.settings.secret);
+        let (operation, about) = (Operation::CertificatePass, Target::own(&object));
+        let pass = async { Ok::<_, AuthorityError>(self.whole_pass().await) };
+        match api::collection(&metrics, operation, about, PASS, pass).await {
+            Ok(report) => report,
+            Err(error) => Report {
+                serving: self.serves(),
+                problems: vec![error.to_string()],
+                ..Report::default()
+            },
+        }
+    }
+
+    /// Whether the certificate that is shown is signed by the CA that is known.
+    fn serves(&self) -> bool {
+        let known = self.known.as_ref().map(|state| &state.current);
+        self.leaf.as_ref().is_some_and(|shown| Some(&shown.ca) == known)
+    }
+
+    async fn whole_pass(&mut self) -> Report {
+        let mut report = Report::default();
+        if let Err(error) = self.settle_secret(&mut report).await {
+            report.unanswered = error.is_silence();
+            report.problems.push(error.to_string());
+        }
+        let Some(state) = self.known.clone() else { return report };
+
+        // The leaf first: readiness waits for it, and in a rotation its CA is in the bundles already.
+        if let Err(error) = self.renew_leaf(&state) {
+            report.problems.push(error.to_string());
+        }
+        report.serving = self.serves();
+        if report.unanswered {
+            // The other calls would wait for their deadlines as well, and for so long it would not
+            // be seen that the server is back.
+            return report;
+        }
+        let published = self.publish(&state, &mut report).await;
+
+        if let Err(error) = self.advance(&state, published, &mut report).await {
+            report.problems.push(error.to_string());
+        }
+        report
+    }
+
+    /// Reads the CA, or makes one where there is none: after this `known` is what the Secret says.
+    async fn settle_secret(&mut self, report: &mut Report) -> Result<(), AuthorityError> {
+        for _ in 0..RACES {
+            let now = self.clock.now();
+            let held = self.read_secret().await?;
+            self.asked = held.as_ref().map(|s| Requests::of(&s.metadata)).unwrap_or_default();
+            let data = held.as_ref().and_then(|s| s.data.clone()).unwrap_or_default();
+            let wanted = match secret::decode(&data, now) {
+                Found::State { state, mended: false } => {
+                    self.learn(*state);
+                    return Ok(());
+                }
+                Found::State { state, mended: true } => *state,
+                Found::Empty => self.fresh_state(now)?,
+                Found::Rubbish(error) => {
+                    tracing::error!(
+                        secret = self.settings.secret,
+                        %error,
+                        "the CA Secret cannot be used and is written anew"
+                    );
+                    self.fresh_state(now)?
+                }
+            };
+            if self.write_secret(held, &wanted).await? {
+                report.wrote = true;
+                self.learn(wanted);
+                return Ok(());
+            }
+        }
+        Err(AuthorityError::Contended(self.settings.secret.clone()))
+    }
+
+    fn fresh_state(&self, now: Timestamp) -> Result<State, MaterialError> {
+        let predecessor = self.known.as_ref().map(|s| &s.current.certificate);
+        let ca = Ca::generate(now, self.settings.ca_lifetime, predecessor)?;
+        let asked = self.asked.ca.clone();
+        Ok(match &self.known {
+            Some(known) => known.succeed(ca, now, asked),
+            None => State::first(ca, now, asked),
+        })
+    }
+
+    /// Takes the rotation one step further where it is time.
+    async fn advance(
+        &mut self,
+        state: &State,
+        published: Option<Vec<String>>,
+        report: &mut Report,
+    ) -> Result<(), AuthorityError> {
+        let now = self.clock.now();
+        let facts = self.facts(published);
+        let lifetime = self.settings.ca_lifetime;
+        let Some(step) = state::step(state, now, &facts, &self.settings.margins, lifetime) else {
+            return Ok(());
+        };
+        let fresh = if step.needs_ca(state) {
+            Some(Ca::generate(now, lifetime, Some(&state.current.certificate))?)
+        } else {
+            None
+        };
+        let after = state.after(step, now, &facts, fresh);
+
+        // Written only over the very state that was judged.
+        let held = self.read_secret().await?;
+        let data = held.as_ref().and_then(|s| s.data.clone()).unwrap_or_default();
+        let unchanged = matches!(
+            secret::decode(&data, now),
+            Found::State { state: found, .. } if *found == *state
+        );
+        if unchanged && self.write_secret(held, &after).await? {
+            tracing::info!(?step, phase = after.phase.as_str(), "CA rotation went on");
+            (report.wrote, report.advanced) = (true, Some(step));
+            self.learn(after);
+            // The bundle and the leaf follow in the next pass, which a write brings on soon.
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, state: State) {
+        #[allow(clippy::cast_precision_loss, reason = "seconds since 1970 fit 52 bits")]
+        self.caller
+            .metrics
+            .set_certificate_expiry("ca", state.current.certificate.ends.as_second() as f64);
+        if self.known.as_ref() != Some(&state) {
+            tracing::info!(phase = state.phase.as_str(), ca = ?state.current.certificate, "CA read");
+            self.known = Some(state);
+            self.known_since = Some(monotonic());
+        }
+    }
+
+    /// Signs a new leaf when there is none, when the CA changed, when it is time, or on request.
+    fn renew_leaf(&mut self, state: &State) -> Result<(), AuthorityError> {
+        let now = self.clock.now();
+        let asked = &self.asked.leaf;
+        let good = self.leaf.as_ref().is_some_and(|shown| {
+            let due = !shown.ends_with_ca() && now >= shown.leaf.due_at();
+            let asked = asked.is_some() && *asked != shown.asked;
+            shown.ca == state.current && !due && !asked
+        });
+        if good {
+            return Ok(());
+        }
+        let names = self.settings.names();
+        let leaf = state.current.sign(&names, now, self.settings.leaf_lifetime)?;
+        self.source.swap(leaf.chain(), leaf.key(), now)?;
+        tracing::info!(ends = %leaf.ends, "new certificate in use");
+        self.leaf = Some(Shown { leaf, ca: state.current.clone(), asked: asked.clone() });
+        Ok(())
+    }
+
+    /// Puts the caBundles right; returns what all our items carry, `None` if one is not known.
+    async fn publish(&self, state: &State, report: &mut Report) -> Option<Vec<String>> {
+        let bundle = state.bundle();
+        let validating = self
+            .publish_to::<ValidatingWebhookConfiguration>(
+                &self.settings.validating,
+                &bundle,
+                report,
+            )
+            .await;
+        let mutating = self
+            .publish_to::<MutatingWebhookConfiguration>(&self.settings.mutating, &bundle, report)
+            .await;
+        let mut carried = Vec::new();
+        for outcome in [validating, mutating] {
+            match outcome {
+                Ok(found) => carried.extend(found),
+                Err(error) => report.problems.push(error.to_string()),
+            }
+        }
+        let known = report.problems.is_empty();
+        report.published = known && carried.iter().all(|found| *found == bundle);
+        known.then_some(carried)
+    }
+
+    async fn publish_to<C: Configuration>(
+        &self,
+        name: &str,
+        bundle: &str,
+        report: &mut Report,
+    ) -> Result<Option<String>, AuthorityError> {
+        let api: Api<C> = Api::all(self.client.clone());
+        let params = PatchParams::apply(FIELD_MANAGER_CA).force();
+        let about = Target::own(name);
+        let mut races = 0;
+        loop {
+            let get = || api.get_opt(name);
+            let found = api::call(&self.caller, Operation::GetWebhook, about, get).await;
+            let found = found.map_err(cannot(format!("read the {} {name}", C::kind(&()))))?;
+            let Some(found) = found else {
+                report.missing.push(format!("{} {name}", C::kind(&())));
+                return Ok(None);
+            };
+            let Some(carried) = bundle::carried(&found) else {
+                report.missing.push(format!("item {} of {} {name}", C::ITEM, C::kind(&())));
+                return Ok(None);
+            };
+            let Some(patch) = bundle::patch(&found, bundle) else { return Ok(Some(carried)) };
+
+            let patch = Patch::Apply(&patch);
+            let apply = || api.patch(name, &params, &patch);
+            let written = api::call(&self.caller, Operation::ApplyWebhook, about, apply).await;
+            let result = match &written {
+                Ok(_) => "ok",
+                Err(error) if lost_race(error) => "conflict",
+                Err(_) => "error",
+            };
+            self.caller.metrics.ca_bundle_write(C::LABEL, result);
+            races += 1;
+            match written {
+                // Another replica, most likely, and with the very same bundle: look again.
+                Err(error) if lost_race(&error) && races < RACES => {}
+                Err(error) => {
+                    let what = format!("write the caBundle of the {} {name}", C::kind(&()));
+                    return Err(cannot(what)(error));
+                }
+                Ok(written) => {
+                    report.wrote = true;
+                    tracing::info!(kind = C::LABEL, name, "caBundle written");
+                    return Ok(bundle::carried(&written));
+                }
+            }
+        }
+    }
+
+    async fn read_secret(&self) -> Result<Option<Secret>, AuthorityError> {
+        let name = &self.settings.secret;
+        let (api, about) = (self.secrets(), Target::own(name));
+        let get = || api.get_opt(name);
+        let found = api::call(&self.caller, Operation::GetSecret, about, get).await;
+        found.map_err(cannot(format!("read the Secret {name}")))
+    }
+
+    /// Writes `state` over `held` (or creates the Secret); `false` when somebody was faster.
+    async fn write_secret(
+        &self,
+        held: Option<Secret>,
+        state: &State,
+    ) -> Result<bool, AuthorityError> {
+        let name = &self.settings.secret;
+        let params =
+            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let (api, about) = (self.secrets(), Target::own(name));
+        let (what, written) = if let Some(mut secret) = held {
+            // The resourceVersion that was read goes along: a PUT on anything else is a conflict.
+            secret.data = Some(secret::encode(state, secret.data.take().unwrap_or_default()));
+            let replace = || api.replace(name, &params, &secret);
+            let operation = Operation::ReplaceSecret;
+            ("write", api::call(&self.caller, operation, about, replace).await)
+        } else {
+            let secret = Secret {
+                metadata: ObjectMeta {
+                    name: Some(name.clone()),
+                    labels: Some([(kubernetes::MANAGED_BY.into(), MANAGER.into())].into()),
+                    ..ObjectMeta::default()
+                },
+                data: Some(secret::encode(state, secret::Data::new())),
+                ..Secret::default()
+            };
+            let create = || api.create(&params, &secret);
+            let written = api::call(&self.caller, Operation::CreateSecret, about, create).await;
+            if let Err(CallError::NotFound { .. }) = written {
+                let (secret, namespace) = (name.clone(), self.settings.namespace.clone());
+                return Err(AuthorityError::NoNamespace { secret, namespace });
+            }
+            ("create", written)
+        };
+        match written {
+            Ok(_) => Ok(true),
+            Err(error) if lost_race(&error) => Ok(false),
+            Err(error) => Err(cannot(format!("{what} the Secret {name}"))(error)),
+        }
+    }
+
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.settings.namespace)
+    }
+}
+
+impl Shown {
+    /// With a CA that is about to end no later leaf can be had: do not sign one each pass.
+    fn ends_with_ca(&self) -> bool {
+        self.leaf.ends >= self.ca.certificate.ends
+    }
+}
+
+/// Whether somebody else wrote first: a stale version, a name that exists by now, or an object that
+/// was deleted since it was read. An attempt of ours whose answer was lost may look the same; reading
+/// again settles both.
+fn lost_race(error: &CallError) -> bool {
+    matches!(
+        error,
+        CallError::Conflict { .. } | CallError::AlreadyExists { .. } | CallError::NotFound { .. }
+    )
+}
+
+fn cannot(what: String) -> impl FnOnce(CallError) -> AuthorityError {
+    move |source| AuthorityError::Call { what, source }
+}

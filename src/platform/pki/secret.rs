@@ -1,0 +1,123 @@
+//! The Secret's data as a [`State`], and back.
+//!
+//! Pure. Everything is in `data`, nothing in annotations: a tool that rewrites metadata cannot split
+//! a phase from its keys. Annotations hold only what an admin asks for.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::material::{Ca, CaCertificate, MaterialError};
+use super::state::{Phase, State};
+use zen_lead_core::keys::request;
+
+const CERT: &str = "ca.crt";
+const KEY: &str = "ca.key";
+const NEXT_CERT: &str = "next-ca.crt";
+const NEXT_KEY: &str = "next-ca.key";
+const OLD_CERT: &str = "old-ca.crt";
+const PHASE: &str = "phase";
+const SINCE: &str = "phase-since";
+const ANSWERED: &str = "rotate-ca-answered";
+const OURS: [&str; 8] = [CERT, KEY, NEXT_CERT, NEXT_KEY, OLD_CERT, PHASE, SINCE, ANSWERED];
+
+/// The data of a Secret.
+pub(super) type Data = BTreeMap<String, ByteString>;
+
+/// What an admin asks for by annotations of the Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Requests {
+    /// A new CA.
+    pub(super) ca: Option<String>,
+    /// New leaves.
+    pub(super) leaf: Option<String>,
+}
+
+impl Requests {
+    pub(super) fn of(meta: &ObjectMeta) -> Self {
+        let get =
+            |key: &str| meta.annotations.as_ref()?.get(key).filter(|v| !v.is_empty()).cloned();
+        Self { ca: get(request::ROTATE_CA), leaf: get(request::ROTATE_LEAF) }
+    }
+}
+
+/// What was found in the Secret.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Nothing of ours: a Secret as the manifests make it.
+    Empty,
+    /// A CA that can sign.
+    State {
+        /// What it says.
+        state: Box<State>,
+        /// Whether something in it was unusable and left out, so that it should be written again.
+        mended: bool,
+    },
+    /// Something without a usable CA.
+    Rubbish(MaterialError),
+}
+
+/// Reads a Secret; never fails, whatever is in it. `now` stands in for an unreadable time.
+pub(super) fn decode(data: &Data, now: Timestamp) -> Found {
+    let get = |key: &str| data.get(key).map_or(&[][..], |v| v.0.as_slice());
+    if OURS.iter().all(|key| get(key).is_empty()) {
+        return Found::Empty;
+    }
+    let current = match Ca::from_pem(get(CERT), get(KEY)) {
+        Ok(ca) => ca,
+        Err(error) => return Found::Rubbish(error),
+    };
+    let mut next = Ca::from_pem(get(NEXT_CERT), get(NEXT_KEY)).ok();
+    let previous = CaCertificate::from_pem(get(OLD_CERT)).ok();
+    let lost = |key: &str, kept: bool| !get(key).is_empty() && !kept;
+    let mut mended = lost(NEXT_CERT, next.is_some())
+        || lost(NEXT_KEY, next.is_some())
+        || lost(OLD_CERT, previous.is_some());
+
+    let written = std::str::from_utf8(get(PHASE)).ok().and_then(Phase::parse);
+    let phase = match (written, &next, &previous) {
+        // A phase is believed only together with the CA it is about.
+        (Some(Phase::Introduced), Some(_), _) => Phase::Introduced,
+        (Some(Phase::Retiring), _, Some(_)) | (_, None, Some(_)) => Phase::Retiring,
+        (_, Some(_), _) => Phase::Introducing,
+        (_, None, None) => Phase::Steady,
+    };
+    if phase == Phase::Retiring && next.take().is_some() {
+        mended = true;
+    }
+    let since = std::str::from_utf8(get(SINCE)).ok().and_then(|t| t.parse::<Timestamp>().ok());
+    mended |= written != Some(phase) || since.is_none();
+    let since = since.unwrap_or(now);
+    let answered = std::str::from_utf8(get(ANSWERED)).ok().filter(|a| !a.is_empty());
+    let answered = answered.map(str::to_owned);
+    let state = State { current, next, previous, phase, since, answered };
+    Found::State { state: Box::new(state), mended }
+}
+
+/// Writes `state` over what a Secret held; keys that are not ours stay.
+pub(super) fn encode(state: &State, mut data: Data) -> Data {
+    for key in OURS {
+        data.remove(key);
+    }
+    let mut put = |key: &str, text: String| data.insert(key.into(), ByteString(text.into_bytes()));
+    put(CERT, state.current.certificate.to_pem());
+    put(KEY, state.current.key_pem());
+    if let Some(next) = &state.next {
+        put(NEXT_CERT, next.certificate.to_pem());
+        put(NEXT_KEY, next.key_pem());
+    }
+    if let Some(previous) = &state.previous {
+        put(OLD_CERT, previous.to_pem());
+    }
+    put(PHASE, state.phase.as_str().into());
+    put(SINCE, state.since.to_string());
+    if let Some(answered) = &state.answered {
+        put(ANSWERED, answered.clone());
+    }
+    data
+}
+
+#[cfg(test)]
+mod tests;

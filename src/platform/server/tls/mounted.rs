@@ -1,0 +1,136 @@
+//! Certificates from a mounted directory: `tls.crt` (a chain, leaf first) and `tls.key`.
+//!
+//! Polled by content, not watched with inotify: the kubelet swaps the `..data` symlink, after which
+//! a watch on the file is dead, and some mounts send no events at all.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem};
+use thiserror::Error;
+
+use super::{CertificateError, CertificateSource};
+use crate::platform::clock::Clock;
+
+/// How often the directory is looked at.
+pub const POLL: Duration = Duration::from_secs(5);
+/// Link that the kubelet swaps, so that both files change in one step.
+const GENERATION: &str = "..data";
+
+/// Why a directory gave no usable certificate.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// A file is missing or cannot be read.
+    #[error("cannot read {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// A file is not PEM of the kind it should be.
+    #[error("{path} holds no usable PEM: {source}")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        source: pem::Error,
+    },
+    /// The pair was refused.
+    #[error("{path}: {source}")]
+    Refused {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: CertificateError,
+    },
+}
+
+/// A directory that feeds a [`CertificateSource`].
+pub struct Mounted {
+    directory: PathBuf,
+    source: Arc<CertificateSource>,
+    clock: Clock,
+    /// The files as last tried, so that a broken pair is reported once and not every poll.
+    tried: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Mounted {
+    /// A directory that has not been read yet.
+    pub fn new(
+        directory: impl Into<PathBuf>,
+        source: Arc<CertificateSource>,
+        clock: Clock,
+    ) -> Self {
+        Self { directory: directory.into(), source, clock, tried: None }
+    }
+
+    /// Looks once; `Ok(None)` when nothing changed since the last look.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; the certificate in use stays.
+    pub async fn poll(&mut self) -> Result<Option<Timestamp>, ReadError> {
+        // Both files through one resolved link, so that a swap between the two reads cannot pair
+        // the old certificate with the new key.
+        let link = self.directory.join(GENERATION);
+        let from = tokio::fs::canonicalize(&link).await.unwrap_or_else(|_| self.directory.clone());
+        let files = (read(&from, "tls.crt").await?, read(&from, "tls.key").await?);
+        if self.tried.as_ref() == Some(&files) {
+            return Ok(None);
+        }
+        let loaded = self.load(&files.0, &files.1);
+        // What is expired by our clock is tried again: the clock may be put right.
+        let expired =
+            matches!(&loaded, Err(ReadError::Refused { source: CertificateError::Expired(_), .. }));
+        self.tried = (!expired).then_some(files);
+        loaded.map(Some)
+    }
+
+    pub(super) fn load(&self, chain: &[u8], key: &[u8]) -> Result<Timestamp, ReadError> {
+        let wrong = |name: &str, source| ReadError::Pem { path: self.directory.join(name), source };
+        let chain = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| wrong("tls.crt", e))?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| wrong("tls.key", e))?;
+        self.source
+            .swap(chain, key, self.clock.now())
+            .map_err(|source| ReadError::Refused { path: self.directory.clone(), source })
+    }
+
+    /// Looks every `POLL` for ever; a failed look is logged once per cause and counted.
+    pub async fn run(mut self) {
+        let mut last = String::new();
+        loop {
+            match self.poll().await {
+                Ok(Some(ends)) => {
+                    last.clear();
+                    tracing::info!(%ends, "certificate loaded from {}", self.directory.display());
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    if !matches!(error, ReadError::Refused { .. }) {
+                        self.source.metrics.certificate_load("unreadable");
+                    }
+                    let text = error.to_string();
+                    if text != last {
+                        tracing::error!(
+                            "certificate not loaded, the old one stays: {text}; looked at again every \
+                             {POLL:?}"
+                        );
+                        last = text;
+                    }
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+async fn read(directory: &Path, name: &str) -> Result<Vec<u8>, ReadError> {
+    let path = directory.join(name);
+    tokio::fs::read(&path).await.map_err(|source| ReadError::File { path, source })
+}

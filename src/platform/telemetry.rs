@@ -1,0 +1,322 @@
+//! Logging set-up: one line an event, JSON or text, filtered by level and target; and below it
+//! tracing: what is wanted (`settings`), what spans there are (`spans`, `http`), sending (`otlp`).
+//!
+//! Settings come in as values; no environment is read here, and metrics are elsewhere.
+
+pub mod http;
+pub mod otlp;
+pub mod settings;
+pub mod spans;
+
+use std::fmt;
+use std::str::FromStr;
+
+use opentelemetry::Context;
+use opentelemetry::trace::TraceContextExt as _;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
+use tracing_subscriber::fmt::{
+    FmtContext, FormatEvent, FormatFields, FormattedFields, MakeWriter, layer,
+};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::{LookupSpan, Scope};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::platform::clock::Clock;
+
+/// What is logged unless a filter is given. kube's client logs whole answers that it cannot read;
+/// the errors it returns are logged here anyway.
+pub const DEFAULT_FILTER: &str = "info,kube_client=error";
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Format {
+    /// One JSON object a line: `ts`, `level`, `msg`, `target`, the ids of the trace and span where
+    /// one is kept, then the fields of the event and of the spans around it.
+    #[default]
+    Json,
+    /// For people.
+    Text,
+}
+
+impl FromStr for Format {
+    type Err = TelemetryError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "json" => Ok(Self::Json),
+            "text" => Ok(Self::Text),
+            other => Err(TelemetryError::Format(other.to_owned())),
+        }
+    }
+}
+
+/// What and how to log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How a line looks.
+    pub format: Format,
+    /// A level (`debug`) or directives as in `RUST_LOG` (`info,zen_lead::control::watch=debug`).
+    pub filter: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { format: Format::default(), filter: DEFAULT_FILTER.to_owned() }
+    }
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// Not a format.
+    #[error("{0:?} is not a log format: use \"json\" or \"text\"")]
+    Format(String),
+    /// Not a filter.
+    #[error(
+        "{filter:?} is not a log filter (for example \"info\" or \"info,zen_lead::control::watch=debug\"): {source}"
+    )]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Something else has set up logging before.
+    #[error("logging is already set up: {0}")]
+    Already(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// Sets up logging to standard error for the whole process.
+///
+/// # Errors
+/// Fails for a filter that cannot be read, or when called twice.
+pub fn init(settings: &Settings) -> Result<(), TelemetryError> {
+    Ok(subscriber(settings, std::io::stderr)?.try_init()?)
+}
+
+/// The layers.
+fn subscriber<W>(
+    settings: &Settings,
+    writer: W,
+) -> Result<impl Subscriber + Send + Sync + for<'a> LookupSpan<'a>, TelemetryError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder()
+        .parse(&settings.filter)
+        .map_err(|source| TelemetryError::Filter { filter: settings.filter.clone(), source })?;
+    let lines: Box<dyn tracing_subscriber::Layer<_> + Send + Sync> = match settings.format {
+        Format::Json => Box::new(
+            layer()
+                .fmt_fields(JsonFields::new())
+                .event_format(JsonLine { clock: Clock::system() })
+                .with_writer(writer),
+        ),
+        Format::Text => Box::new(layer().with_ansi(false).with_writer(writer)),
+    };
+    Ok(tracing_subscriber::registry().with(filter).with(lines))
+}
+
+/// The JSON line. tracing-subscriber's own nests the message and calls it differently.
+struct JsonLine {
+    clock: Clock,
+}
+
+/// Collects the fields of an event.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: Map<String, Value>,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        } else {
+            self.put(field, format!("{value:?}").into());
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            value.clone_into(&mut self.message);
+        } else {
+            self.put(field, value.into());
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value.into());
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value.into());
+    }
+}
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: Value) {
+        self.others.insert(field.name().to_owned(), value);
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for JsonLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        // Fields of an inner span, and of the event, win over those of an outer one.
+        let mut others = Map::new();
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+            let extensions = span.extensions();
+            let text = extensions.get::<FormattedFields<N>>().map_or("", |f| f.fields.as_str());
+            others.extend(serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default());
+        }
+        others.append(&mut fields.others);
+
+        let json = |text: &str| Value::from(text).to_string();
+        let meta = event.metadata();
+        let level = meta.level().as_str().to_ascii_lowercase();
+        write!(writer, r#"{{"ts":"{:.6}","level":"{level}","#, self.clock.now())?;
+        write!(writer, r#""msg":{},"target":{}"#, json(&fields.message), json(meta.target()))?;
+        if let Some((trace, span)) = trace() {
+            write!(writer, r#","trace_id":"{trace}","span_id":"{span}""#)?;
+        }
+        for (name, value) in &others {
+            // The names of the line itself cannot be taken.
+            let taken =
+                matches!(name.as_str(), "ts" | "level" | "msg" | "target" | "trace_id" | "span_id");
+            let name = if taken { format!("field.{name}") } else { name.clone() };
+            write!(writer, ",{}:{value}", json(&name))?;
+        }
+        writeln!(writer, "}}")
+    }
+}
+
+/// The ids of the span that is under way, if its trace is kept.
+fn trace() -> Option<(opentelemetry::TraceId, opentelemetry::SpanId)> {
+    Context::map_current(|current| {
+        let span = current.span();
+        let ids = span.span_context();
+        (ids.is_valid() && ids.is_sampled()).then(|| (ids.trace_id(), ids.span_id()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    fn logged(format: Format, filter: &str, log: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let settings = Settings { format, filter: filter.into() };
+        tracing::subscriber::with_default(subscriber(&settings, lines.clone()).unwrap(), log);
+        let bytes = lines.0.lock().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_json_line_has_time_level_message_and_all_fields() {
+        let text = logged(Format::Json, "info", || {
+            let outer = tracing::info_span!("reconcile", service = "a/b", attempt = 1);
+            let _outer = outer.enter();
+            let inner = tracing::info_span!("write", attempt = 2);
+            let _inner = inner.enter();
+            tracing::warn!(ok = false, level = "high", why = ?Some("x"), "it \"broke\"\n{}", 7);
+            tracing::debug!("not wanted");
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: Value = serde_json::from_str(&text).unwrap();
+        let ts = line["ts"].as_str().unwrap();
+        assert!(ts.parse::<jiff::Timestamp>().is_ok() && ts.len() == 27, "{ts}");
+        assert!(text.starts_with(r#"{"ts":""#), "{text}");
+        let mut rest = line.as_object().unwrap().clone();
+        rest.remove("ts");
+        assert_eq!(
+            Value::Object(rest),
+            serde_json::json!({
+                "level": "warn", "msg": "it \"broke\"\n7", "target": "zen_lead::platform::telemetry::tests",
+                "service": "a/b", "attempt": 2, "ok": false, "why": "Some(\"x\")",
+                "field.level": "high",
+            })
+        );
+    }
+
+    #[test]
+    fn text_is_for_people_and_filters_take_targets() {
+        let filter = "warn,zen_lead::platform::telemetry=debug";
+        let text = logged(Format::Text, filter, || {
+            tracing::debug!(n = 3, "hello");
+            tracing::info!(target: "elsewhere", "not wanted");
+        });
+        assert!(text.contains("DEBUG zen_lead::platform::telemetry::tests: hello n=3"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+
+    #[test]
+    fn mistakes_are_named_with_what_to_write_instead() {
+        let settings = Settings { format: Format::Json, filter: "zen_lead=loud".into() };
+        let error = subscriber(&settings, std::io::sink).err().unwrap().to_string();
+        assert!(
+            error.starts_with(
+                r#""zen_lead=loud" is not a log filter (for example "info" or "info,zen_lead::control::watch=debug"): "#
+            ),
+            "{error}"
+        );
+        let error = "xml".parse::<Format>().unwrap_err().to_string();
+        assert_eq!(error, r#""xml" is not a log format: use "json" or "text""#);
+        assert_eq!("text".parse::<Format>().unwrap(), Format::Text);
+    }
+
+    #[test]
+    fn the_default_filter_is_valid() {
+        assert!(subscriber(&Settings::default(), std::io::sink).is_ok());
+    }
+}

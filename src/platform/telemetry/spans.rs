@@ -1,0 +1,315 @@
+//! The spans zen-lead makes, one function a kind: their names, attributes and parents, as listed in
+//! docs/tracing.md.
+//!
+//! They are OpenTelemetry's own, not `tracing`'s: those would reach the log too, and the spans of
+//! libraries would reach the traces. No exporting here (`otlp`), no HTTP headers (`http`). Without
+//! tracing a [`Tracer`] is empty, and nothing below does more than see that.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::task::{self, Poll};
+
+use opentelemetry::trace::{
+    Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt,
+};
+use opentelemetry::{Array, Context, ContextGuard, Key, KeyValue, StringValue, Value};
+use opentelemetry_sdk::trace::SdkTracer;
+use opentelemetry_semantic_conventions::attribute::{
+    ERROR_TYPE, HTTP_REQUEST_METHOD, HTTP_REQUEST_RESEND_COUNT, HTTP_RESPONSE_STATUS_CODE,
+    HTTP_ROUTE, K8S_NAMESPACE_NAME, URL_PATH, URL_SCHEME,
+};
+use pin_project_lite::pin_project;
+
+use super::http;
+use crate::platform::api::{Operation, Target};
+use zen_lead_core::decide::{Action, Decision, Step, StepKind};
+use zen_lead_core::names::ServiceKey;
+
+/// Longest text of an attribute, in bytes: an object's name always fits, and a user's can be as
+/// long as somebody likes.
+const MAX_TEXT: usize = 256;
+/// Most rules of a refused review that are listed.
+const MAX_RULES: usize = 32;
+
+/// Makes spans, or nothing where tracing is off; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Tracer(Option<SdkTracer>);
+
+/// A span that ends when this is dropped, or nothing.
+#[must_use = "a span ends when it is dropped"]
+pub struct Span(Option<Context>);
+
+/// What somebody asked for that is done later, by another task.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cause(Option<SpanContext>);
+
+/// Who asks for what in an admission review.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Uid of the request.
+    pub uid: String,
+    /// Namespace and name of the object, as far as they are known.
+    pub service: ServiceKey,
+    /// Name of the user.
+    pub user: String,
+    /// Nothing will be kept.
+    pub dry_run: bool,
+}
+
+impl Tracer {
+    /// No spans.
+    pub fn off() -> Self {
+        Self::default()
+    }
+
+    /// Spans by this tracer.
+    pub fn on(tracer: SdkTracer) -> Self {
+        Self(Some(tracer))
+    }
+
+    fn begin(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        kind: SpanKind,
+        parent: impl FnOnce() -> Context,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) -> Span {
+        let Some(tracer) = &self.0 else { return Span(None) };
+        let parent = parent();
+        let mut span =
+            SpanBuilder::from_name(name).with_kind(kind).start_with_context(tracer, &parent);
+        if span.is_recording() {
+            span.set_attributes(attributes());
+        }
+        Span(Some(parent.with_span(span)))
+    }
+
+    /// One turn of a worker for a Service: the root of its trace.
+    pub fn reconcile(&self, key: &ServiceKey) -> Span {
+        self.begin("reconcile", SpanKind::Internal, Context::new, || {
+            vec![word(K8S_NAMESPACE_NAME, &key.namespace), word("zen_lead.service", &key.name)]
+        })
+    }
+
+    /// What is known of the Service is put together.
+    pub fn snapshot(&self, from_cache: bool) -> Span {
+        let source = if from_cache { "cache" } else { "read" };
+        self.begin("snapshot", SpanKind::Internal, Context::current, || {
+            vec![KeyValue::new("zen_lead.snapshot.source", source)]
+        })
+    }
+
+    /// The next step is chosen.
+    pub fn decide(&self) -> Span {
+        self.begin("decide", SpanKind::Internal, Context::current, Vec::new)
+    }
+
+    /// One attempt of a call to the API server; [`http::sent`] names it once the request is known.
+    pub fn attempt(&self, operation: Operation, target: Target<'_>, attempt: u32) -> Span {
+        self.begin(operation.as_str(), SpanKind::Client, Context::current, || {
+            let mut all = vec![KeyValue::new("zen_lead.operation", operation.as_str())];
+            if !target.namespace.is_empty() {
+                all.push(word(K8S_NAMESPACE_NAME, target.namespace));
+            }
+            if !target.service.is_empty() {
+                all.push(word("zen_lead.service", target.service));
+            }
+            if attempt > 1 {
+                all.push(KeyValue::new(HTTP_REQUEST_RESEND_COUNT, i64::from(attempt) - 1));
+            }
+            all
+        })
+    }
+
+    /// A request to the webhook; the caller's trace goes on where its headers name one.
+    pub fn review(&self, name: &'static str, path: &'static str, from: &::http::HeaderMap) -> Span {
+        self.begin(
+            name,
+            SpanKind::Server,
+            || http::caller(from),
+            || {
+                vec![
+                    KeyValue::new(HTTP_REQUEST_METHOD, "POST"),
+                    KeyValue::new(HTTP_ROUTE, path),
+                    KeyValue::new(URL_PATH, path),
+                    KeyValue::new(URL_SCHEME, "https"),
+                ]
+            },
+        )
+    }
+}
+
+impl Span {
+    /// Runs a future inside the span.
+    pub fn run<F: Future>(&self, future: F) -> Inside<F> {
+        Inside { future, context: self.0.clone() }
+    }
+
+    /// What happens until the guard is dropped is inside the span.
+    pub fn enter(&self) -> Option<ContextGuard> {
+        self.0.clone().map(Context::attach)
+    }
+
+    fn record(&self, attributes: impl FnOnce() -> Vec<KeyValue>) {
+        if let Some(context) = &self.0
+            && context.span().is_recording()
+        {
+            context.span().set_attributes(attributes());
+        }
+    }
+
+    fn fail(&self, kind: &'static str) {
+        self.record(|| vec![KeyValue::new(ERROR_TYPE, kind)]);
+        if let Some(context) = &self.0 {
+            context.span().set_status(Status::error(""));
+        }
+    }
+
+    /// Ends an attempt that brought nothing, by the category of its error.
+    pub fn failed(self, category: &'static str) {
+        self.fail(category);
+    }
+
+    /// Ends a reconcile: what it asks for next, or the category of its error.
+    pub fn reconciled(self, outcome: Result<&'static str, &'static str>) {
+        let (Ok(word) | Err(word)) = outcome;
+        self.record(|| vec![KeyValue::new("zen_lead.outcome", word)]);
+        if let Err(category) = outcome {
+            self.fail(category);
+        }
+    }
+
+    /// Ends a decision.
+    pub fn decided(self, decision: &Decision) {
+        self.record(|| {
+            let mut all = vec![KeyValue::new("zen_lead.action", action(&decision.action))];
+            let chosen = decision.choice.as_ref().and_then(|choice| choice.endpoint.as_ref());
+            if let Some((pod, _)) = chosen {
+                all.push(word("zen_lead.leader.name", &pod.name));
+            }
+            if let Action::Do(Step::Slice(next)) = &decision.action
+                && let Some(switch) = &next.switch
+            {
+                all.push(word("zen_lead.leader.previous", switch.from.as_deref().unwrap_or("")));
+                all.push(KeyValue::new("zen_lead.switch.reason", switch.reason.as_str()));
+                all.push(number("zen_lead.leader.epoch", switch.epoch));
+            } else if let Some(report) = &decision.report {
+                all.push(number("zen_lead.leader.epoch", report.epoch));
+            }
+            all
+        });
+    }
+
+    /// Ends a review that was judged.
+    pub fn judged(
+        self,
+        about: &About,
+        operation: &'static str,
+        verdict: &'static str,
+        rules: &[&'static str],
+    ) {
+        self.record(|| {
+            let mut all = vec![
+                KeyValue::new(HTTP_RESPONSE_STATUS_CODE, 200),
+                word(K8S_NAMESPACE_NAME, &about.service.namespace),
+                word("zen_lead.service", &about.service.name),
+                word("zen_lead.review.uid", &about.uid),
+                word("zen_lead.review.user", &about.user),
+                KeyValue::new("zen_lead.review.dry_run", about.dry_run),
+                KeyValue::new("zen_lead.review.operation", operation),
+                KeyValue::new("zen_lead.review.verdict", verdict),
+            ];
+            if !rules.is_empty() {
+                let rules = rules.iter().take(MAX_RULES).map(|rule| StringValue::from(*rule));
+                let rules = Value::Array(Array::String(rules.collect()));
+                all.push(KeyValue::new("zen_lead.review.rules", rules));
+            }
+            all
+        });
+    }
+
+    /// Ends a review that could not be judged.
+    pub fn rejected(self, status: ::http::StatusCode, reason: &'static str) {
+        let code = i64::from(status.as_u16());
+        self.record(|| vec![KeyValue::new(HTTP_RESPONSE_STATUS_CODE, code)]);
+        // For a server, what the caller did wrong is no error of its own.
+        if status.is_server_error() {
+            self.fail(reason);
+        } else {
+            self.record(|| vec![KeyValue::new(ERROR_TYPE, reason)]);
+        }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        // Said, not left to the last clone of the context: one may live on in a task.
+        if let Some(context) = &self.0 {
+            context.span().end();
+        }
+    }
+}
+
+impl Cause {
+    /// The span that is under way.
+    pub fn current() -> Self {
+        Self(Context::map_current(|context| {
+            context.has_active_span().then(|| context.span().span_context().clone())
+        }))
+    }
+
+    /// Runs a future as part of the trace that asked for it.
+    pub fn run<F: Future>(&self, future: F) -> Inside<F> {
+        let remote = |span: &SpanContext| Context::new().with_remote_span_context(span.clone());
+        Inside { future, context: self.0.as_ref().map(remote) }
+    }
+}
+
+pin_project! {
+    /// A future in a span, or as it is. (OpenTelemetry's own always has a context, and an `async fn`
+    /// would hold the future twice.)
+    #[must_use = "futures do nothing unless they are polled"]
+    pub struct Inside<F> {
+        #[pin]
+        future: F,
+        context: Option<Context>,
+    }
+}
+
+impl<F: Future> Future for Inside<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _inside = this.context.clone().map(Context::attach);
+        this.future.poll(task)
+    }
+}
+
+fn action(action: &Action) -> &'static str {
+    match action {
+        Action::Nothing => "nothing",
+        Action::Wait => "wait",
+        Action::Read => "read",
+        Action::Do(step) => match step.kind() {
+            StepKind::CreateLeader => "create_leader",
+            StepKind::PatchLeader => "patch_leader",
+            StepKind::DeleteLeader => "delete_leader",
+            // No step is of the kind Creation: it stands for all that create.
+            StepKind::CreateSlice | StepKind::Creation => "create_slice",
+            StepKind::Slice => "slice",
+            StepKind::Mirror => "mirror",
+            StepKind::SourceConditions => "source_conditions",
+        },
+    }
+}
+
+fn number(key: impl Into<Key>, value: u64) -> KeyValue {
+    KeyValue::new(key, i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// An attribute of somebody else's text.
+pub(super) fn word(key: impl Into<Key>, text: &str) -> KeyValue {
+    let end = (0..=text.len().min(MAX_TEXT)).rev().find(|i| text.is_char_boundary(*i));
+    KeyValue::new(key, text[..end.unwrap_or(0)].to_owned())
+}

@@ -1,0 +1,232 @@
+//! Joins the webhook server to the verdict: the index view under a read lock, labels as text.
+//!
+//! No rules (`spec`, `admission`) and no HTTP (`serve`).
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+
+use crate::control::reconcile::SharedIndex;
+use crate::platform::metrics::Metrics;
+use crate::platform::telemetry::spans::About;
+use crate::webhook::{Judge, Judged, Path, Refused};
+use zen_lead_core::admission::{Neighbour, Neighbours, review};
+use zen_lead_core::index::view::View;
+use zen_lead_core::index::{Limit, Reached};
+use zen_lead_core::names::{NameRule, ServiceKey};
+use zen_lead_core::settings::{LeaderSpec, Rule};
+
+/// Longest name shown, in characters: what Kubernetes allows for most of its names.
+const MAX_SHOWN: usize = 253;
+
+/// Judges reviews for the server.
+pub struct Verdicts {
+    index: SharedIndex,
+    synced: Box<dyn Fn() -> bool + Send + Sync>,
+    names: NameRule,
+    username: String,
+    metrics: Arc<Metrics>,
+}
+
+impl Verdicts {
+    /// `synced` says whether all Services were seen and are up to date; `username` is the user
+    /// zen-lead writes as.
+    pub fn new(
+        index: SharedIndex,
+        synced: Box<dyn Fn() -> bool + Send + Sync>,
+        names: NameRule,
+        username: String,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { index, synced, names, username, metrics }
+    }
+}
+
+impl Judge for Verdicts {
+    fn judge(&self, path: Path, body: &[u8]) -> Result<Judged, Refused> {
+        let path = match path {
+            Path::Validate => review::Path::Validate,
+            Path::Mutate => review::Path::Mutate,
+        };
+        let synced = (self.synced)();
+        let view = Shared { index: &self.index, synced };
+        let judged = review::judge(path, body, &view, self.names, &self.username);
+        let judged = judged.map_err(|error| Refused {
+            status: 400,
+            reason: error.as_str(),
+            message: error.to_string(),
+        })?;
+        let service = ServiceKey::new(cut(&judged.service.namespace), cut(&judged.service.name));
+        let uid = cut(&judged.uid);
+        if !judged.rules.is_empty() {
+            tracing::info!(
+                %service,
+                uid,
+                rules = ?judged.rules.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
+                "refused at admission"
+            );
+        }
+        if !judged.dry_run {
+            let refused_by = judged.rules.iter().filter_map(|rule| limit_of(*rule));
+            refused_by.for_each(|limit| self.metrics.limit_refusal(limit.as_str()));
+        }
+        Ok(Judged {
+            operation: judged.verb.as_str(),
+            verdict: judged.outcome.as_str(),
+            rules: judged.rules.iter().map(|rule| rule.as_str()).collect(),
+            about: About {
+                uid: uid.to_owned(),
+                service,
+                user: cut(&judged.user).to_owned(),
+                dry_run: judged.dry_run,
+            },
+            body: judged.body,
+        })
+    }
+}
+
+/// The index as admission sees it, locked for one question at a time: a body of megabytes must not
+/// keep those who decide from the index while it is read.
+struct Shared<'a> {
+    index: &'a SharedIndex,
+    synced: bool,
+}
+
+impl Shared<'_> {
+    fn ask<T>(&self, question: impl FnOnce(&View<'_>) -> T) -> T {
+        question(&View { index: &self.index.read(), synced: self.synced })
+    }
+}
+
+impl Neighbours for Shared<'_> {
+    fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
+        self.ask(|view| view.service(namespace, name))
+    }
+
+    fn claimants(&self, namespace: &str, leader_name: &str) -> Vec<String> {
+        self.ask(|view| view.claimants(namespace, leader_name))
+    }
+
+    fn services_at_limit(&self, namespace: &str) -> Option<Reached> {
+        self.ask(|view| view.services_at_limit(namespace))
+    }
+
+    fn pods_beyond_limit(&self, namespace: &str, service: &Service) -> Option<Reached> {
+        self.ask(|view| view.pods_beyond_limit(namespace, service))
+    }
+
+    fn synced(&self) -> bool {
+        self.synced
+    }
+
+    fn on_host_network(&self, namespace: &str, service: &Service) -> bool {
+        self.ask(|view| view.on_host_network(namespace, service))
+    }
+
+    fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
+        self.ask(|view| view.each_source(namespace, visit));
+    }
+}
+
+/// What logs and traces show of a text that the API server has not checked yet.
+fn cut(text: &str) -> &str {
+    text.char_indices().nth(MAX_SHOWN).map_or(text, |(end, _)| &text[..end])
+}
+
+/// The bound behind a rule, where it is one.
+fn limit_of(rule: Rule) -> Option<Limit> {
+    match rule {
+        Rule::NamespaceLimit => Some(Limit::ServicesPerNamespace),
+        Rule::PodLimit => Some(Limit::PodsPerService),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use parking_lot::RwLock;
+    use serde_json::json;
+
+    use super::*;
+    use zen_lead_core::fixtures::{NAMESPACE, ServiceFixture, service};
+    use zen_lead_core::index::{Index, Limits};
+
+    fn verdicts() -> (SharedIndex, Verdicts) {
+        let index = Arc::new(RwLock::new(Index::new(NameRule::Dns1123, Limits::default())));
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let judge = Verdicts::new(
+            Arc::clone(&index),
+            Box::new(|| true),
+            NameRule::Dns1123,
+            "system:serviceaccount:zen:zen-lead".into(),
+            metrics,
+        );
+        (index, judge)
+    }
+
+    #[test]
+    fn a_body_is_read_without_the_index() {
+        let (index, judge) = verdicts();
+        let writing = index.write();
+        let (said, heard) = mpsc::channel();
+        let reading = std::thread::spawn(move || {
+            let refused = judge.judge(Path::Validate, b"[1,").unwrap_err();
+            said.send(refused.reason).unwrap();
+        });
+        // A judge that wants the lock first would wait for ever.
+        let reason = heard.recv_timeout(Duration::from_secs(20));
+        drop(writing);
+        reading.join().unwrap();
+        assert_eq!(reason, Ok("malformed"));
+    }
+
+    /// What the index knows of other sources reaches the verdict.
+    #[test]
+    fn a_source_over_the_same_pods_is_warned_about() {
+        let (index, judge) = verdicts();
+        index.write().apply_service(service("tcp").enabled());
+        index.write().apply_service(service("plain"));
+        let udp = serde_json::to_value(service("udp").enabled()).unwrap();
+        let body = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "u", "name": "udp", "namespace": NAMESPACE, "userInfo": {"username": "a"},
+                "operation": "CREATE", "kind": {"group": "", "version": "v1", "kind": "Service"},
+                "resource": {"group": "", "version": "v1", "resource": "services"},
+                "object": udp,
+            },
+        });
+        let judged = judge.judge(Path::Validate, body.to_string().as_bytes()).unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&judged.body).unwrap();
+        assert_eq!(
+            answer["response"]["warnings"],
+            json!([
+                "Service \"tcp\" selects the same pods, and its leader may differ",
+                "for one leader, set zen-lead.io/same-leader-as on one Service to the name of the other",
+            ])
+        );
+    }
+
+    #[test]
+    fn what_is_shown_of_a_name_is_short() {
+        let (_, judge) = verdicts();
+        let long = "\u{e9}".repeat(1 << 20);
+        let body = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": long, "name": long, "namespace": long, "userInfo": {"username": long},
+                "operation": "DELETE", "kind": {"group": "", "version": "v1", "kind": "Service"},
+            },
+        });
+        let judged = judge.judge(Path::Validate, body.to_string().as_bytes()).unwrap();
+        let About { uid, service, user, .. } = judged.about;
+        for shown in [&*uid, &*service.namespace, &*service.name, &*user] {
+            assert_eq!(shown.chars().count(), MAX_SHOWN);
+        }
+        let answer: serde_json::Value = serde_json::from_slice(&judged.body).unwrap();
+        assert_eq!(answer["response"]["uid"], long, "the answer repeats all of it");
+    }
+}
