@@ -17,6 +17,10 @@ BENCH ?=
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+.PHONY: check
+check: toolchain ## What to run after each change: format, clippy, unit tests, a short model; no Go, no cluster, no root
+	scripts/check.sh
+
 .PHONY: demo
 demo: toolchain-all ## A cluster from nothing, zen-lead in it, and a failover before your eyes (KEEP=1 leaves it running)
 	e2e/demo.sh

@@ -16,21 +16,25 @@ use crate::config::{Cli, Command, LogFormat, Serve};
 use crate::control::apply::Applier;
 use crate::control::events;
 use crate::control::feeds::Watches;
-use crate::control::leftovers;
+use crate::control::leftovers::{self, Remover};
 use crate::control::queue::Queue;
 use crate::control::reader::Reader;
-use crate::control::reconcile::{Next, Reconciler, Room, Turns};
-use crate::control::record;
+use crate::control::reconcile::{Known, Next, Reconciler, Room, Turns};
+use crate::control::record::{self, Recorder};
 use crate::platform::api::proxy::Proxy;
-use crate::platform::api::{self, Caller, Operation, Target};
+use crate::platform::api::{self, Caller};
 use crate::platform::clock::{self, Clock};
 use crate::platform::health::{Gate, Health};
-use crate::platform::lifecycle::{self, Shutdown, Times, UnixSignals};
+use crate::platform::lifecycle::{self, Times, UnixSignals};
 use crate::platform::metrics::Metrics;
+use crate::platform::operation::{Operation, Target};
 use crate::platform::pki;
+use crate::platform::runtime::Runtime;
 use crate::platform::server::{self, admin, tls};
+use crate::platform::shutdown::Shutdown;
 use crate::platform::supervise::Supervisor;
 use crate::platform::telemetry;
+use crate::platform::telemetry::otlp::Tracing;
 use crate::webhook::owner;
 use crate::webhook::verdicts::Verdicts;
 use crate::{cli, config, webhook};
@@ -186,7 +190,20 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
         .transpose()?;
     let tracer = sending.as_ref().map(telemetry::otlp::Tracing::tracer).unwrap_or_default();
     caller.tracer = tracer.clone();
-    let names = name_rule(&client, &caller).await;
+    let runtime = Runtime { client, caller, clock, metrics, health, supervisor, shutdown };
+    run(args, runtime, sending, webhook_socket, signals).await
+}
+
+/// Everything that needs the API server.
+async fn run(
+    args: Serve,
+    runtime: Runtime,
+    sending: Option<Tracing>,
+    webhook_socket: server::Listener,
+    signals: UnixSignals,
+) -> anyhow::Result<ExitCode> {
+    let Runtime { client, caller, clock, metrics, supervisor, shutdown, .. } = &runtime;
+    let names = name_rule(client, caller).await;
     let limits = args.bounds.limits();
     for (limit, bound) in [
         (Limit::ServicesPerNamespace.as_str(), limits.services_per_namespace),
@@ -203,14 +220,10 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let certificates_changed = Arc::new(Notify::new());
     let watches = Watches::start(
         &args,
-        client.clone(),
+        &runtime,
         index.clone(),
         queue.clone(),
         replicas.clone(),
-        metrics.clone(),
-        &health,
-        &supervisor,
-        &shutdown,
         certificates_changed.clone(),
     );
     let (publisher, writer) = events::Publisher::new(
@@ -224,38 +237,37 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
 
     let services = watches.clone();
     let synced = Box::new(move || services.services_live());
-    start_webhook(
-        &args,
-        webhook_socket,
-        &client,
-        &caller,
-        &clock,
-        &metrics,
-        &health,
-        &shutdown,
-        &supervisor,
-        Verdicts::new(index.clone(), synced, names, args.username.clone(), metrics.clone()),
-        certificates_changed,
-    )?;
+    let verdicts =
+        Verdicts::new(index.clone(), synced, names, args.username.clone(), metrics.clone());
+    start_webhook(&args, &runtime, webhook_socket, verdicts, certificates_changed)?;
 
     let wake = queue.clone();
-    let mut reconciler = Reconciler::new(
+    let started = clock.now();
+    let applier = Applier::new(client.clone(), caller.clone(), &args.pod_name, started);
+    let reconciler = Arc::new(Reconciler {
         index,
-        Applier::new(client.clone(), caller.clone(), &args.pod_name, clock.now()),
-        Reader::new(client.clone(), caller.clone(), names, limits),
-        metrics.clone(),
-        publisher,
-        clock,
-        args.pod_name.clone(),
+        applier: Arc::new(applier),
+        reader: Arc::new(Reader::new(client.clone(), caller.clone(), names, limits)),
+        metrics: metrics.clone(),
+        recorder: Recorder::new(metrics.clone(), publisher, started),
+        clock: clock.clone(),
+        me: args.pod_name.clone(),
         replicas,
-        Box::new(move |namespace| watches.trust(namespace)),
-        Box::new(move |key| wake.add_now(key)),
-    );
-    reconciler.tracer = tracer;
-    reconciler.turns = Turns::of(args.workers);
-    reconciler.room = Room::of(args.workers);
-    let reconciler = Arc::new(reconciler);
-    leftovers::start(&client, reconciler.clone(), &metrics, &supervisor, &shutdown);
+        trust: Box::new(move |namespace| watches.trust(namespace)),
+        wake: Box::new(move |key| wake.add_now(key)),
+        tracer: caller.tracer.clone(),
+        turns: Turns::of(args.workers),
+        room: Room::of(args.workers),
+        known: Known::default(),
+    });
+    let remover = Remover {
+        index: reconciler.index.clone(),
+        reader: reconciler.reader.clone(),
+        applier: reconciler.applier.clone(),
+        me: args.pod_name.clone(),
+        replicas: reconciler.replicas.clone(),
+    };
+    leftovers::start(client, remover, metrics, supervisor);
     for _ in 0..args.workers {
         supervisor.spawn("worker", work(reconciler.clone(), queue.clone()));
     }
@@ -266,7 +278,8 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     });
 
     let times = Times { propagation: args.drain_delay, requests: REQUESTS, ..Times::default() };
-    let ended = lifecycle::run(&shutdown, &supervisor, &health, &times, &metrics, signals).await;
+    let ended =
+        lifecycle::run(shutdown, supervisor, &runtime.health, &times, metrics, signals).await;
     match &ended {
         lifecycle::Ended::Failed(failed) => tracing::error!(%failed, "ended with a failure"),
         other => tracing::info!(?other, "ended"),
@@ -334,28 +347,20 @@ fn start_admin(
     });
 }
 
-#[allow(clippy::too_many_arguments, reason = "the wiring, called once")]
 fn start_webhook(
     args: &Serve,
+    runtime: &Runtime,
     socket: server::Listener,
-    client: &Client,
-    caller: &Caller,
-    clock: &Clock,
-    metrics: &Arc<Metrics>,
-    health: &Health,
-    shutdown: &Shutdown,
-    supervisor: &Supervisor,
     verdicts: Verdicts,
     certificates_changed: Arc<Notify>,
 ) -> anyhow::Result<()> {
+    let Runtime { client, caller, clock, metrics, health, supervisor, shutdown } = runtime;
     let source = tls::CertificateSource::new(metrics.clone());
     let config = tls::server_config(source.clone()).context("TLS set-up")?;
-    let stopping = shutdown.clone();
     if let Some(directory) = &args.cert_dir {
         let mounted = tls::Mounted::new(directory.clone(), source.clone(), clock.clone());
-        supervisor.spawn("certificate directory", async move {
-            tokio::select! { () = mounted.run() => {}, () = stopping.stopping() => {} }
-        });
+        supervisor
+            .spawn_until_stopping("certificate directory", async move { mounted.run().await });
         // Whoever mounts certificates (cert-manager) publishes their CA too.
         health.set(Gate::CaBundle, true);
         let (source, health, until) = (source, health.clone(), shutdown.clone());
@@ -383,18 +388,15 @@ fn start_webhook(
         let authority =
             pki::Authority::new(client.clone(), settings, source, clock.clone(), metrics.clone());
         let gates = health.clone();
-        supervisor.spawn("certificates", async move {
+        supervisor.spawn_until_stopping("certificates", async move {
             let report = move |report: &pki::Report| {
                 gates.set(Gate::Certificate, report.serving);
                 gates.set(Gate::CaBundle, report.published);
             };
-            tokio::select! {
-                () = authority.run(certificates_changed, report) => {}
-                () = stopping.stopping() => {}
-            }
+            authority.run(certificates_changed, report).await;
         });
     }
-    owner::start(args, client, caller, shutdown, supervisor);
+    owner::start(args, runtime);
 
     let control = server::Control::new();
     let router = webhook::router(Arc::new(verdicts), metrics.clone(), caller.tracer.clone());

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod events;
 pub mod feeds;
 pub mod leftovers;
+pub mod pause;
 pub mod queue;
 pub mod reader;
 pub mod reconcile;

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod platform;
+pub mod shared;
 #[cfg(test)]
 pub mod testing;
 pub mod webhook;

@@ -24,9 +24,9 @@ use tokio::sync::Semaphore;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
-use crate::platform::api::Operation;
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
+use crate::platform::operation::Operation;
 use crate::platform::telemetry::spans::{About, Tracer};
 use body::{Admission, Held};
 use reject::Rejection;

@@ -11,7 +11,7 @@ use http::{HeaderMap, Request, StatusCode};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use peak_alloc::PeakAlloc;
-use zen_lead::platform::api::{Operation, Target};
+use zen_lead::platform::operation::{Operation, Target};
 use zen_lead::platform::telemetry::http as headers;
 use zen_lead::platform::telemetry::spans::{About, Cause, Tracer};
 use zen_lead_core::decide::{self, Decision, Trust};

@@ -17,8 +17,9 @@ use thiserror::Error;
 
 use super::unless_closed;
 use documents::{Document, Unit};
-use zen_lead_core::admission::verdict::{Neighbour, Neighbours, Operation, Question, verdict};
+use zen_lead_core::admission::verdict::{Neighbours, Operation, Question, verdict};
 use zen_lead_core::index::Reached;
+use zen_lead_core::index::view::Neighbour;
 use zen_lead_core::names::NameRule;
 use zen_lead_core::settings::{self, Intent, LeaderSpec, Rule, Violation};
 

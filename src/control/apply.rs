@@ -12,8 +12,8 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
-use crate::control::leftovers::{Leftover, Made};
-use crate::platform::api::{self, CallError, Caller, Operation};
+use crate::platform::api::{self, CallError, Caller};
+use crate::platform::operation::{self, Operation};
 use zen_lead_core::decide::slices::SliceWrite;
 use zen_lead_core::decide::{Step, Target};
 use zen_lead_core::decode::Decoded;
@@ -89,7 +89,7 @@ impl Applier {
         F: FnMut() -> Fut,
         Fut: Future<Output = kube::Result<T>>,
     {
-        api::call(&self.caller, operation, api::Target::of(key, object), call).await
+        api::call(&self.caller, operation, operation::Target::of(key, object), call).await
     }
 
     fn services(&self, key: &ServiceKey) -> Api<Decoded<Service>> {
@@ -139,7 +139,11 @@ impl Applier {
         }
     }
 
-    async fn delete_slice(&self, key: &ServiceKey, t: Target) -> Result<Applied, CallError> {
+    /// Deletes a slice, as it was seen.
+    ///
+    /// # Errors
+    /// What the API server answered; a conflict where the object has changed since.
+    pub async fn delete_slice(&self, key: &ServiceKey, t: Target) -> Result<Applied, CallError> {
         let api = self.slices(key);
         let params = delete_params(&t);
         let call = || api.delete(&t.name, &params);
@@ -208,21 +212,17 @@ impl Applier {
         Ok(Applied::Service(Box::new(made)))
     }
 
-    /// Deletes what a built-in controller left, as it was seen.
+    /// Deletes the Endpoints of a Service, as they were seen.
     ///
     /// # Errors
     /// What the API server answered; a conflict where the object has changed since.
-    pub async fn delete_leftover(
+    pub async fn delete_endpoints(
         &self,
         key: &ServiceKey,
-        left: &Leftover,
+        target: &Target,
     ) -> Result<(), CallError> {
-        let target = left.target.clone();
-        if let Made::Slice(_) = left.made {
-            return self.delete_slice(key, target).await.map(|_| ());
-        }
         let api: Api<Decoded<Endpoints>> = Api::namespaced(self.client.clone(), &key.namespace);
-        let params = delete_params(&target);
+        let params = delete_params(target);
         let call = || api.delete(&target.name, &params);
         match self.call(Operation::DeleteEndpoints, key, &target.name, call).await {
             Ok(_) | Err(CallError::NotFound { .. }) => Ok(()),

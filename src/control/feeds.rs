@@ -20,14 +20,14 @@ use tokio::sync::Notify;
 
 use crate::config::Serve;
 use crate::control::queue::Queue;
-use crate::control::reconcile::{Replicas, SharedIndex};
-use crate::control::watch::page;
-use crate::control::watch::{Kind, Selector, Sink, State, WatchGroup, WatchHandle, Watched};
+use crate::control::watch::{self, page};
+use crate::control::watch::{Kind, Selector, Sink, State, WatchGroup, WatchHandle};
 use crate::platform::clock::{self, Clock};
-use crate::platform::health::{Gate, Health};
-use crate::platform::lifecycle::Shutdown;
+use crate::platform::health::Gate;
 use crate::platform::metrics::Metrics;
+use crate::platform::runtime::Runtime;
 use crate::platform::supervise::Supervisor;
+use crate::shared::{Replicas, SharedIndex};
 use zen_lead_core::decide::Trust;
 use zen_lead_core::decode::Decoded;
 use zen_lead_core::index::{Dirty, Index};
@@ -62,19 +62,15 @@ struct Inner {
 
 impl Watches {
     /// Starts everything; what is not needed yet starts when it is.
-    #[allow(clippy::too_many_arguments, reason = "the wiring, called once")]
     pub fn start(
         args: &Serve,
-        client: Client,
+        runtime: &Runtime,
         index: SharedIndex,
         queue: Queue<ServiceKey>,
         replicas: Replicas,
-        metrics: Arc<Metrics>,
-        health: &Health,
-        supervisor: &Supervisor,
-        shutdown: &Shutdown,
         certificates_changed: Arc<Notify>,
     ) -> Self {
+        let Runtime { client, metrics, health, supervisor, .. } = runtime;
         let scope = Arc::new(Notify::new());
         let gate = |gate: Gate| {
             let health = health.clone();
@@ -91,9 +87,8 @@ impl Watches {
             metrics: metrics.clone(),
             scope: scope.clone(),
         };
-        let services = run(
+        let services = watch::start(
             supervisor,
-            shutdown,
             "services watch",
             &service_group,
             Api::<Decoded<Service>>::all(client.clone()),
@@ -102,9 +97,8 @@ impl Watches {
         );
         // The built-in controller's slices are not ours to judge, and there are many of them; those it
         // made for leader Services are watched by `leftovers`.
-        let slices = run(
+        let slices = watch::start(
             supervisor,
-            shutdown,
             "slices watch",
             &slice_group,
             Api::<Decoded<EndpointSlice>>::all(client.clone()),
@@ -119,25 +113,17 @@ impl Watches {
         let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
         let look_at_all = move || _ = feed.feed("services", |index| index.all_keys());
         let sink = ReplicaSink::new(&args.pod_name, replicas, Box::new(look_at_all));
-        run(
-            supervisor,
-            shutdown,
-            "replicas watch",
-            &group,
-            own_slices,
-            Selector::labels(own),
-            sink,
-        );
+        watch::start(supervisor, "replicas watch", &group, own_slices, Selector::labels(own), sink);
         group.seal();
         if args.cert_dir.is_none() {
-            watch_certificates(args, &client, &metrics, supervisor, shutdown, certificates_changed);
+            watch_certificates(args, runtime, certificates_changed);
         }
 
         let inner = Arc::new(Inner {
-            client,
+            client: client.clone(),
             index,
             queue,
-            metrics,
+            metrics: metrics.clone(),
             supervisor: supervisor.clone(),
             services,
             slices,
@@ -152,10 +138,8 @@ impl Watches {
             clean_up: args.cleanup_interval,
         });
         let watches = Self { inner: inner.clone() };
-        let until = shutdown.clone();
-        supervisor.spawn("pod watches", async move {
-            tokio::select! { () = inner.keep_pod_watches() => {}, () = until.stopping() => {} }
-        });
+        supervisor
+            .spawn_until_stopping("pod watches", async move { inner.keep_pod_watches().await });
         watches
     }
 
@@ -226,46 +210,22 @@ impl Inner {
     }
 }
 
-/// Starts a watch of a group as a task of its own.
-pub fn run<K: Watched, S: Sink<K>>(
-    supervisor: &Supervisor,
-    shutdown: &Shutdown,
-    name: &'static str,
-    group: &WatchGroup,
-    api: Api<K>,
-    selector: Selector,
-    sink: S,
-) -> WatchHandle {
-    let (handle, watch) = group.watch(api, selector, Arc::new(sink));
-    let until = shutdown.clone();
-    supervisor.spawn(name, async move {
-        tokio::select! { () = watch.run() => {}, () = until.stopping() => {} }
-    });
-    handle
-}
-
-fn watch_certificates(
-    args: &Serve,
-    client: &Client,
-    metrics: &Arc<Metrics>,
-    supervisor: &Supervisor,
-    shutdown: &Shutdown,
-    changed: Arc<Notify>,
-) {
+fn watch_certificates(args: &Serve, runtime: &Runtime, changed: Arc<Notify>) {
+    let Runtime { client, metrics, supervisor, .. } = runtime;
     let named = |name: &str| Selector::fields(format!("metadata.name={name}"));
     let secrets = WatchGroup::new(Kind::Secrets, metrics.clone(), |_| {});
     let api = Api::<Decoded<Secret>>::namespaced(client.clone(), &args.namespace);
     let bell = Bell(changed.clone());
-    run(supervisor, shutdown, "CA watch", &secrets, api, named(&args.ca_secret), bell);
+    watch::start(supervisor, "CA watch", &secrets, api, named(&args.ca_secret), bell);
     secrets.seal();
     let webhooks = WatchGroup::new(Kind::Webhooks, metrics.clone(), |_| {});
     let api = Api::<Decoded<ValidatingWebhookConfiguration>>::all(client.clone());
     let selector = named(&args.validating_webhook);
     let bell = Bell(changed.clone());
-    run(supervisor, shutdown, "validating webhook watch", &webhooks, api, selector, bell);
+    watch::start(supervisor, "validating webhook watch", &webhooks, api, selector, bell);
     let api = Api::<Decoded<MutatingWebhookConfiguration>>::all(client.clone());
     let selector = named(&args.mutating_webhook);
-    run(supervisor, shutdown, "mutating webhook watch", &webhooks, api, selector, Bell(changed));
+    watch::start(supervisor, "mutating webhook watch", &webhooks, api, selector, Bell(changed));
     webhooks.seal();
 }
 

@@ -18,14 +18,15 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use crate::control::feeds;
-use crate::control::reconcile::{LAST_WAIT, Reconciler, for_rank, next_wait};
-use crate::control::watch::{Kind, Selector, Sink, WatchGroup, Watched};
+use crate::control::apply::Applier;
+use crate::control::pause::{LAST_WAIT, for_rank, next_wait};
+use crate::control::reader::Reader;
+use crate::control::watch::{self, Kind, Selector, Sink, WatchGroup, Watched};
 use crate::platform::api::CallError;
 use crate::platform::clock;
-use crate::platform::lifecycle::Shutdown;
 use crate::platform::metrics::Metrics;
 use crate::platform::supervise::Supervisor;
+use crate::shared::{Replicas, SharedIndex};
 use zen_lead_core::decide::Target;
 use zen_lead_core::decode::Decoded;
 use zen_lead_core::index::service::selector;
@@ -175,22 +176,29 @@ impl<K: Watched> Sink<K> for FoundSink {
     fn lost(&self) {}
 }
 
+/// What they are removed with.
+pub struct Remover {
+    /// Says where to look.
+    pub index: SharedIndex,
+    /// Consistent reads.
+    pub reader: Arc<Reader>,
+    /// Deletions.
+    pub applier: Arc<Applier>,
+    /// Name of this replica's pod.
+    pub me: String,
+    /// Ready replicas.
+    pub replicas: Replicas,
+}
+
 /// Watches for them and removes them, until the process ends.
-pub fn start(
-    client: &Client,
-    on: Arc<Reconciler>,
-    metrics: &Arc<Metrics>,
-    supervisor: &Supervisor,
-    shutdown: &Shutdown,
-) {
+pub fn start(client: &Client, remover: Remover, metrics: &Arc<Metrics>, supervisor: &Supervisor) {
     let found = Arc::new(Found::default());
     let labels = |key: &str, controller: &str| {
         Selector::labels(format!("{key}={controller},{}", status::SOURCE_SERVICE))
     };
     let slices = WatchGroup::new(Kind::BuiltInSlices, metrics.clone(), |_| {});
-    feeds::run(
+    watch::start(
         supervisor,
-        shutdown,
         "built-in slices watch",
         &slices,
         Api::<Decoded<EndpointSlice>>::all(client.clone()),
@@ -199,9 +207,8 @@ pub fn start(
     );
     slices.seal();
     let endpoints = WatchGroup::new(Kind::BuiltInEndpoints, metrics.clone(), |_| {});
-    feeds::run(
+    watch::start(
         supervisor,
-        shutdown,
         "built-in Endpoints watch",
         &endpoints,
         Api::<Decoded<Endpoints>>::all(client.clone()),
@@ -209,16 +216,16 @@ pub fn start(
         FoundSink { found: found.clone(), pile: |f| &f.endpoints, read: Leftover::endpoints },
     );
     endpoints.seal();
-    let (metrics, until) = (metrics.clone(), shutdown.clone());
-    supervisor.spawn("leftovers", async move {
-        tokio::select! { () = keep_removing(&on, &found, &metrics) => {}, () = until.stopping() => {} }
+    let metrics = metrics.clone();
+    supervisor.spawn_until_stopping("leftovers", async move {
+        keep_removing(&remover, &found, &metrics).await;
     });
 }
 
 /// When each is tried again, by uid, and the wait before that.
 type Tried = HashMap<String, (Instant, Duration)>;
 
-async fn keep_removing(on: &Reconciler, found: &Found, metrics: &Metrics) {
+async fn keep_removing(on: &Remover, found: &Found, metrics: &Metrics) {
     let mut tried = Tried::new();
     loop {
         let all = found.by_source();
@@ -237,7 +244,7 @@ async fn keep_removing(on: &Reconciler, found: &Found, metrics: &Metrics) {
 /// Removes what is left over by a read of its namespace; without one, the cache only says where to
 /// look. Each is tried by itself, with growing pauses: what cannot be removed holds up nothing else, and
 /// makes no calls without end, whatever the answer is.
-async fn remove(on: &Reconciler, all: BTreeMap<ServiceKey, Vec<Leftover>>, tried: &mut Tried) {
+async fn remove(on: &Remover, all: BTreeMap<ServiceKey, Vec<Leftover>>, tried: &mut Tried) {
     for (source, mut some) in all {
         let cached = on.index.read().snapshot(&source);
         let now = clock::monotonic();
@@ -273,14 +280,15 @@ async fn remove(on: &Reconciler, all: BTreeMap<ServiceKey, Vec<Leftover>>, tried
 }
 
 /// The others are tried although one failed; the last error is reported.
-async fn remove_all(
-    on: &Reconciler,
-    source: &ServiceKey,
-    some: &[Leftover],
-) -> Result<(), CallError> {
+async fn remove_all(on: &Remover, source: &ServiceKey, some: &[Leftover]) -> Result<(), CallError> {
     let mut result = Ok(());
     for left in some {
-        match on.applier.delete_leftover(source, left).await {
+        let target = left.target.clone();
+        let done = match left.made {
+            Made::Slice(_) => on.applier.delete_slice(source, target).await.map(|_| ()),
+            Made::Endpoints => on.applier.delete_endpoints(source, &target).await,
+        };
+        match done {
             Ok(()) => info!(
                 key = %source, leader_service = %left.service, name = %left.target.name,
                 "removed what a built-in controller left behind a leader Service"

@@ -17,8 +17,9 @@ use tokio::time::Instant;
 
 use crate::control::watch::page;
 use crate::control::watch::{Kind, Watched};
-use crate::platform::api::{self, CallError, Caller, Operation, Target};
+use crate::platform::api::{self, CallError, Caller};
 use crate::platform::clock;
+use crate::platform::operation::{Operation, Target};
 use zen_lead_core::decode::Decoded;
 use zen_lead_core::index::pod::Placed;
 use zen_lead_core::index::{Index, Limits};

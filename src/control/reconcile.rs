@@ -17,24 +17,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use blocks::Blocks;
-pub use blocks::{LAST_WAIT, for_rank, next_wait};
 pub use room::Room;
 use standing::{After, Met};
 pub use turns::Turns;
 
 use crate::control::apply::{Applied, Applier};
-use crate::control::events::Publisher;
+use crate::control::pause::LAST_WAIT;
 use crate::control::reader::Reader;
-use crate::control::record;
-use crate::platform::api::{CallError, Operation};
+use crate::control::record::Recorder;
+use crate::platform::api::CallError;
 use crate::platform::clock::{self, Clock};
 use crate::platform::metrics::Metrics;
+use crate::platform::operation::Operation;
 use crate::platform::telemetry::spans::Tracer;
+use crate::shared::{Replicas, SharedIndex};
 use zen_lead_core::decide::{self, Action, Blocked, Context, Decision, Step, Trust};
 use zen_lead_core::index::{Dirty, Index, Snapshot};
 use zen_lead_core::names::ServiceKey;
@@ -49,12 +50,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Longest reconcile before it lets others pass; looked at between two steps, each of which has
 /// deadlines of its own.
 const DEADLINE: Duration = Duration::from_mins(1);
-
-/// The index behind its lock.
-pub type SharedIndex = Arc<RwLock<Index>>;
-
-/// The replicas of zen-lead that are ready, by pod name.
-pub type Replicas = Arc<RwLock<Vec<String>>>;
 
 /// What the worker remembers of a Service between two reconciles. None of it is needed for
 /// correctness: a restart loses it.
@@ -76,10 +71,6 @@ struct Memory {
     lost_at: Option<Instant>,
     /// Since when the replicas of a newer version that wrote the slices are gone.
     newer_gone: Option<Instant>,
-    /// The last switch before this process began has been told, should it have been untold.
-    told_before: bool,
-    /// When the last switch was of which this process has told.
-    told: Option<Timestamp>,
 }
 
 /// What a reconcile asks for next.
@@ -112,13 +103,13 @@ pub struct Reconciler {
     /// The shared cache.
     pub index: SharedIndex,
     /// Writes.
-    pub applier: Applier,
+    pub applier: Arc<Applier>,
     /// Consistent reads.
-    pub reader: Reader,
+    pub reader: Arc<Reader>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Events.
-    pub events: Publisher,
+    /// Reports.
+    pub recorder: Recorder,
     /// Wall clock.
     pub clock: Clock,
     /// Name of this replica's pod.
@@ -135,8 +126,14 @@ pub struct Reconciler {
     pub turns: Turns,
     /// Workers a namespace may have.
     pub room: Room,
-    began: Timestamp,
-    memory: Mutex<HashMap<ServiceKey, Memory>>,
+    /// What it remembers.
+    pub known: Known,
+}
+
+/// What the worker remembers.
+#[derive(Default)]
+pub struct Known {
+    services: Mutex<HashMap<ServiceKey, Memory>>,
     /// Namespaces that are being deleted, with the uids of their Services.
     endings: Mutex<HashMap<Arc<str>, BTreeSet<Arc<str>>>>,
     /// When the API server answered a call last.
@@ -150,44 +147,6 @@ enum View {
 }
 
 impl Reconciler {
-    /// Puts a worker together.
-    #[allow(clippy::too_many_arguments, reason = "the wiring, called once")]
-    pub fn new(
-        index: SharedIndex,
-        applier: Applier,
-        reader: Reader,
-        metrics: Arc<Metrics>,
-        events: Publisher,
-        clock: Clock,
-        me: String,
-        replicas: Replicas,
-        trust: Box<dyn Fn(&str) -> Trust + Send + Sync>,
-        wake: Box<dyn Fn(ServiceKey) + Send + Sync>,
-    ) -> Self {
-        let (tracer, memory, began) = (Tracer::off(), Mutex::default(), clock.now());
-        let (turns, room) = (Turns::of(1), Room::of(usize::MAX));
-        let (endings, answered) = (Mutex::default(), Mutex::default());
-        Self {
-            index,
-            applier,
-            reader,
-            metrics,
-            events,
-            clock,
-            me,
-            replicas,
-            trust,
-            wake,
-            tracer,
-            turns,
-            room,
-            began,
-            memory,
-            endings,
-            answered,
-        }
-    }
-
     /// Brings one Service to where it should be.
     ///
     /// `noticed` is when the change that led here was seen.
@@ -215,11 +174,12 @@ impl Reconciler {
         };
         match &result {
             Ok(Next::Forget) => {
-                let mut memory = self.memory.lock();
+                let mut memory = self.known.services.lock();
                 memory.remove(key);
                 shrink::map(&mut memory);
                 drop(memory);
                 self.metrics.forget(key);
+                self.recorder.forget(key);
                 self.forget_ending(&key.namespace);
             }
             // Nothing was done, so nothing succeeded.
@@ -233,7 +193,7 @@ impl Reconciler {
 
     /// Number of Services of which something is remembered.
     pub fn remembered(&self) -> usize {
-        self.memory.lock().len()
+        self.known.services.lock().len()
     }
 
     async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
@@ -281,8 +241,8 @@ impl Reconciler {
             }
             let step = match decision.action.clone() {
                 Action::Nothing => {
-                    self.tell_untold(key, &snapshot);
-                    record::unreadable(self, key, &snapshot);
+                    self.recorder.at_rest(key, &snapshot);
+                    self.recorder.unreadable(key, &snapshot);
                     return Ok(self.settled(key, &snapshot, &decision));
                 }
                 Action::Wait => return Ok(Next::Idle),
@@ -298,7 +258,7 @@ impl Reconciler {
             if decision.history_void {
                 let note = "the slice was decided on newer data than the cluster now has: it was \
                             restored from a backup; deciding afresh";
-                record::event(self, key, None, Reason::HistoryRestored, note);
+                self.recorder.event(key, None, Reason::HistoryRestored, note);
             }
             if !acting && let Some(at) = self.waits_for_rank(key, &step) {
                 return Ok(Next::At(at));
@@ -306,16 +266,16 @@ impl Reconciler {
             acting = true;
             match self.applier.apply(key, step.clone()).await {
                 Ok(applied) => {
-                    let lost_at = self.memory.lock().get_mut(key).and_then(|m| m.lost_at);
+                    let lost_at = self.known.services.lock().get_mut(key).and_then(|m| m.lost_at);
                     self.wrote(key, &step, &applied, &mut met);
-                    record::applied(self, key, &snapshot, &decision, &step, lost_at);
+                    self.recorder.applied(key, &snapshot, &decision, &step, lost_at);
                     self.absorb(&mut view, key, &applied);
                     if let Some(turn) = turn.as_ref().filter(|_| decision.makes_first) {
                         turn.succeeded();
                     }
                 }
                 Err(error) => {
-                    record::failed(self, key, &step, &error);
+                    self.recorder.failed(key, &step, &error);
                     let after = self.after(key, &snapshot, &step, error, &mut met, began);
                     if let Some(turn) = turn.as_ref().filter(|_| !matches!(after, After::Read)) {
                         turn.failed();
@@ -339,12 +299,12 @@ impl Reconciler {
 
     async fn read(&self, key: &ServiceKey) -> Result<View, CallError> {
         let read = self.reader.read(key).await?;
-        *self.answered.lock() = Some(clock::monotonic());
+        *self.known.answered.lock() = Some(clock::monotonic());
         Ok(View::Read(Box::new((*read).clone())))
     }
 
     fn remember<T>(&self, key: &ServiceKey, f: impl FnOnce(&mut Memory) -> T) -> T {
-        f(self.memory.lock().entry(key.clone()).or_default())
+        f(self.known.services.lock().entry(key.clone()).or_default())
     }
 
     fn decide(&self, key: &ServiceKey, snapshot: &Snapshot, blocked: &[Blocked]) -> Decision {
@@ -383,25 +343,9 @@ impl Reconciler {
         }
     }
 
-    /// At the first rest of a Service: the event that a replica before may have died over.
-    fn tell_untold(&self, key: &ServiceKey, snapshot: &Snapshot) {
-        let told = {
-            let mut memory = self.memory.lock();
-            std::mem::replace(&mut memory.entry(key.clone()).or_default().told_before, true)
-        };
-        if !told {
-            record::untold(self, key, snapshot, self.began);
-        }
-    }
-
-    /// Whether to tell of the switch of this time: the first who asks does.
-    pub fn tells_of(&self, key: &ServiceKey, at: Timestamp) -> bool {
-        self.memory.lock().entry(key.clone()).or_default().told.replace(at) != Some(at)
-    }
-
     /// A timer or a refusal that runs out, or nothing; an unmanaged Service is forgotten.
     fn settled(&self, key: &ServiceKey, snapshot: &Snapshot, decision: &Decision) -> Next {
-        let mut memory = self.memory.lock();
+        let mut memory = self.known.services.lock();
         let known = memory.entry(key.clone()).or_default();
         known.wish = None;
         known.unfinished = 0;
@@ -432,17 +376,23 @@ impl Reconciler {
             c.switch.is_some() && c.incumbent_stayed.is_some_and(|stayed| !stayed)
         });
         if switching {
-            self.memory.lock().entry(key.clone()).or_default().lost_at.get_or_insert(noticed);
+            self.known
+                .services
+                .lock()
+                .entry(key.clone())
+                .or_default()
+                .lost_at
+                .get_or_insert(noticed);
         }
     }
 
     /// When this replica may take over from a newer version, as long as that one is gone.
     fn takes_over_at(&self, key: &ServiceKey) -> Option<Instant> {
-        Some(self.memory.lock().get(key)?.newer_gone? + TAKEOVER)
+        Some(self.known.services.lock().get(key)?.newer_gone? + TAKEOVER)
     }
 
     fn note_newer(&self, key: &ServiceKey, gone: bool) {
-        let mut memory = self.memory.lock();
+        let mut memory = self.known.services.lock();
         if gone {
             let known = memory.entry(key.clone()).or_default();
             if known.newer_gone.is_none() {
@@ -462,7 +412,7 @@ impl Reconciler {
         }
         let wish = ranking::hash(&[&step.wish()]);
         let now = clock::monotonic();
-        let mut memory = self.memory.lock();
+        let mut memory = self.known.services.lock();
         let known = memory.entry(key.clone()).or_default();
         let since = match known.wish {
             Some((same, since)) if same == wish => since,

@@ -22,8 +22,10 @@ use serde::de::DeserializeOwned;
 pub use group::WatchGroup;
 pub use handle::{State, WatchHandle};
 
-use crate::platform::api::{Caller, Delays, Operation, Policy, whole_ms};
+use crate::platform::api::{Caller, Delays, Policy, whole_ms};
 use crate::platform::metrics::Metrics;
+use crate::platform::operation::Operation;
+use crate::platform::supervise::Supervisor;
 use follow::End;
 use handle::Pulse;
 use list::ListError;
@@ -405,4 +407,18 @@ impl ListError {
             _ => None,
         }
     }
+}
+
+/// Starts a watch of a group as a task of its own.
+pub fn start<K: Watched, S: Sink<K>>(
+    supervisor: &Supervisor,
+    name: &'static str,
+    group: &WatchGroup,
+    api: Api<K>,
+    selector: Selector,
+    sink: S,
+) -> WatchHandle {
+    let (handle, watch) = group.watch(api, selector, Arc::new(sink));
+    supervisor.spawn_until_stopping(name, watch.run());
+    handle
 }

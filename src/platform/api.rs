@@ -8,7 +8,6 @@ mod client;
 mod delays;
 mod error;
 mod judge;
-mod operation;
 pub mod proxy;
 #[cfg(test)]
 mod tests;
@@ -18,17 +17,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use client::client;
 #[cfg(test)]
 pub(crate) use client::keep_retry_after;
-pub use client::{USER_AGENT, client};
 pub use delays::Delays;
 pub use error::{Call, CallError};
 pub use judge::{by_webhook, retry_after, whole_ms, with_causes};
-pub use operation::{Operation, Target};
 pub use tokio::time::error::Elapsed;
 
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
+use crate::platform::operation::{Operation, Target};
 use crate::platform::telemetry::spans::Tracer;
 use judge::{Passing, Verdict, judge};
 

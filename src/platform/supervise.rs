@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::platform::clock::monotonic;
-use crate::platform::lifecycle::Shutdown;
+use crate::platform::shutdown::Shutdown;
 
 /// How a task ended that may say so.
 pub trait Ending {
@@ -100,6 +100,17 @@ impl Supervisor {
                 Ok(Some(fault)) => inner.fail(format!("task {name} failed: {fault}")),
                 Err(panic) => inner.fail(format!("task {name} panicked: {}", words(&*panic))),
             }
+        });
+    }
+
+    /// Starts a critical task that ends with the last phase of the shutdown, whatever it is doing.
+    pub fn spawn_until_stopping<F>(&self, name: &'static str, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let shutdown = self.inner.shutdown.clone();
+        self.spawn(name, async move {
+            tokio::select! { () = future => {}, () = shutdown.stopping() => {} }
         });
     }
 

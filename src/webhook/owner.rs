@@ -16,9 +16,9 @@ use serde_json::json;
 use std::time::Duration;
 
 use crate::config::Serve;
-use crate::platform::api::{self, CallError, Caller, Operation, Target};
-use crate::platform::lifecycle::Shutdown;
-use crate::platform::supervise::Supervisor;
+use crate::platform::api::{self, CallError, Caller};
+use crate::platform::operation::{Operation, Target};
+use crate::platform::runtime::Runtime;
 
 /// Field manager of the owner references.
 const FIELD_MANAGER: &str = "zen-lead-ownership";
@@ -28,17 +28,11 @@ const PASS: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_mins(1);
 
 /// Starts the task that keeps the owner references in place.
-pub fn start(
-    args: &Serve,
-    client: &Client,
-    caller: &Caller,
-    shutdown: &Shutdown,
-    supervisor: &Supervisor,
-) {
-    let (client, caller, until) = (client.clone(), caller.clone(), shutdown.clone());
+pub fn start(args: &Serve, runtime: &Runtime) {
+    let (client, caller) = (runtime.client.clone(), runtime.caller.clone());
     let (namespace, validating, mutating) =
         (args.namespace.clone(), args.validating_webhook.clone(), args.mutating_webhook.clone());
-    supervisor.spawn("ownership", async move {
+    runtime.supervisor.spawn_until_stopping("ownership", async move {
         loop {
             let pass = own(&client, &caller, &namespace, &validating, &mutating);
             let (operation, about) = (Operation::OwnershipPass, Target::own(&namespace));
@@ -49,10 +43,7 @@ pub fn start(
                      {error}; tried again in {AGAIN:?}"
                 );
             }
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN) => {}
-                () = until.stopping() => return,
-            }
+            tokio::time::sleep(AGAIN).await;
         }
     });
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
 
-use crate::control::reconcile::SharedIndex;
 use crate::platform::metrics::Metrics;
 use crate::platform::telemetry::spans::About;
+use crate::shared::SharedIndex;
 use crate::webhook::{Judge, Judged, Path, Refused};
-use zen_lead_core::admission::{Neighbour, Neighbours, review};
-use zen_lead_core::index::view::View;
+use zen_lead_core::admission::{Neighbours, review};
+use zen_lead_core::index::view::{Neighbour, View};
 use zen_lead_core::index::{Limit, Reached};
 use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::settings::{LeaderSpec, Rule};

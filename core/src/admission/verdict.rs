@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Service;
 
 use super::peers::Peer;
+use crate::index::view::Neighbour;
 use crate::index::{Limit, Reached};
 use crate::keys::{setting, status};
 use crate::names::NameRule;
 use crate::settings::violation::{annotation_field, quoted};
-use crate::settings::{self, Cause, Intent, LeaderOf, LeaderSpec, Rule, Violation};
+use crate::settings::{self, Cause, Intent, LeaderSpec, Rule, Violation};
 
 /// Two such pods on one node are one address: a switch between them moves nothing.
 const HOST_NETWORK: &str = "selected pods use hostNetwork: two of them on one node share an address, a switch moves nothing";
@@ -42,15 +43,6 @@ pub struct Question<'a> {
     pub name: &'a str,
     /// Whether zen-lead itself is asking.
     pub by_zen_lead: bool,
-}
-
-/// What is known of another Service.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Neighbour {
-    /// Uid of that Service, where it has one.
-    pub uid: Option<String>,
-    /// Whose leader Service it is, where it is ours ([`settings::leader_of`]).
-    pub leader_of: Option<LeaderOf>,
 }
 
 /// The view on the other Services that collisions are judged from.

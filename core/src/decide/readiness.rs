@@ -40,6 +40,8 @@ pub(super) struct Strangers {
     /// One of these that zen-lead made for an earlier leader Service and that a finalizer keeps: its name,
     /// and the pod that it still routes to.
     held: Option<(String, Option<String>)>,
+    /// That pod can take traffic.
+    held_fit: bool,
 }
 
 impl Strangers {
@@ -60,18 +62,21 @@ impl Strangers {
         let held = snapshot.slices.iter().find(|s| kept(s) && stranger(s)).map(|slice| {
             let uid = slice.routed_pods().next().filter(|_| slice.tied);
             let pod = slice.named_pods().find(|(_, named)| Some(*named) == uid);
-            (slice.name.to_string(), pod.map(|(name, _)| name.to_owned()))
+            let fit = uid.and_then(|uid| snapshot.pod(uid)).is_some_and(Pod::eligible);
+            ((slice.name.to_string(), pod.map(|(name, _)| name.to_owned())), fit)
         });
+        let (held, held_fit) = held.map_or((None, false), |(held, fit)| (Some(held), fit));
         Self {
             held,
+            held_fit,
             tied: names(&|s| here(s) && s.tied && stranger(s) && !s.deleting),
             holders: names(&|s| stranger(s) && ours.iter().any(|name| *name == *s.name)),
         }
     }
 
-    /// Whether a slice of an earlier leader Service still takes the traffic to a pod.
+    /// Whether a slice of an earlier leader Service still takes the traffic to a pod that can take it.
     pub(super) fn route(&self) -> bool {
-        self.held.as_ref().is_some_and(|(_, pod)| pod.is_some())
+        self.held_fit
     }
 
     pub(super) fn hold(&self, name: &str) -> bool {

@@ -124,6 +124,18 @@ impl Snapshot {
         settings::claimed_name(&self.judged()?.object, NameRule::Dns1123)
     }
 
+    /// Uid of the source, where it exists and its uid can be read.
+    pub fn source_uid(&self) -> Option<String> {
+        match &self.source {
+            SourceState::Absent => None,
+            SourceState::Plain { uid }
+            | SourceState::Unreadable { uid, .. }
+            | SourceState::Judged { uid, .. } => {
+                Some(uid.to_string()).filter(|uid| !uid.is_empty())
+            }
+        }
+    }
+
     /// The source with its settings, where it exists, carries our annotations and can be read.
     pub fn judged(&self) -> Option<&Source> {
         match &self.source {

@@ -5,8 +5,7 @@ use k8s_openapi::api::core::v1::Service;
 use super::namespace::Namespace;
 use super::service::{Role, selector};
 use super::{Index, Reached};
-use crate::admission::verdict::{Neighbour, Neighbours};
-use crate::settings::{self, LeaderSpec};
+use crate::settings::{self, LeaderOf, LeaderSpec};
 
 /// The index as admission sees it.
 pub struct View<'a> {
@@ -16,8 +15,18 @@ pub struct View<'a> {
     pub synced: bool,
 }
 
-impl Neighbours for View<'_> {
-    fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
+/// What is known of another Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Uid of that Service, where it has one.
+    pub uid: Option<String>,
+    /// Whose leader Service it is, where it is ours ([`settings::leader_of`]).
+    pub leader_of: Option<LeaderOf>,
+}
+
+impl View<'_> {
+    /// The Service of this name.
+    pub fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
         let entry = self.index.namespaces.get(namespace)?.service(name)?;
         let leader_of = match &entry.role {
             Role::Leader(leader) => settings::leader_of(&leader.object),
@@ -26,18 +35,21 @@ impl Neighbours for View<'_> {
         Some(Neighbour { uid: Some(entry.uid.to_string()), leader_of })
     }
 
-    fn claimants(&self, namespace: &str, leader_name: &str) -> Vec<String> {
+    /// Sources that ask for this name for their leader Service.
+    pub fn claimants(&self, namespace: &str, leader_name: &str) -> Vec<String> {
         let ns = self.index.namespaces.get(namespace);
         ns.into_iter().flat_map(|ns| ns.claimants(leader_name)).map(ToString::to_string).collect()
     }
 
-    fn services_at_limit(&self, namespace: &str) -> Option<Reached> {
+    /// The bound of enabled Services of a namespace, where it is reached.
+    pub fn services_at_limit(&self, namespace: &str) -> Option<Reached> {
         let bound = self.index.limits.services_per_namespace;
         let found = self.index.namespaces.get(namespace).map_or(0, Namespace::enabled);
         (bound > 0 && found >= bound).then_some(Reached { found, bound })
     }
 
-    fn pods_beyond_limit(&self, namespace: &str, service: &Service) -> Option<Reached> {
+    /// The bound of pods of a Service, where more are selected.
+    pub fn pods_beyond_limit(&self, namespace: &str, service: &Service) -> Option<Reached> {
         let bound = self.index.limits.pods_per_service;
         let ns = self.index.namespaces.get(namespace)?;
         let wanted: Vec<(&str, &str)> = selector(service).collect();
@@ -50,11 +62,13 @@ impl Neighbours for View<'_> {
         (found > bound).then_some(Reached { found, bound })
     }
 
-    fn synced(&self) -> bool {
+    /// Whether all Services have been seen and are up to date.
+    pub fn synced(&self) -> bool {
         self.synced
     }
 
-    fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
+    /// Every enabled, valid source of a namespace.
+    pub fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
         let Some(ns) = self.index.namespaces.get(namespace) else { return };
         for name in ns.enabled_sources() {
             let entry = ns.service(name);
@@ -64,7 +78,8 @@ impl Neighbours for View<'_> {
         }
     }
 
-    fn on_host_network(&self, namespace: &str, service: &Service) -> bool {
+    /// Whether one of the selected pods uses the network of its node.
+    pub fn on_host_network(&self, namespace: &str, service: &Service) -> bool {
         let wanted: Vec<(&str, &str)> = selector(service).collect();
         let known = self.index.namespaces.get(namespace);
         !wanted.is_empty()

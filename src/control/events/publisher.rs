@@ -20,9 +20,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{CONTROLLER, Note};
-use crate::platform::api::{self, CallError, Caller, Delays, Operation, Target};
+use crate::platform::api::{self, CallError, Caller, Delays};
 use crate::platform::clock::{Clock, monotonic};
 use crate::platform::metrics::Metrics;
+use crate::platform::operation::{Operation, Target};
 
 /// Events that may wait to be written.
 const QUEUE: usize = 1024;

@@ -7,8 +7,8 @@ use kube::Resource;
 use parking_lot::Mutex;
 use tracing::info;
 
-use crate::control::reconcile::Replicas;
 use crate::control::watch::Sink;
+use crate::shared::Replicas;
 use zen_lead_core::decode::Decoded;
 use zen_lead_core::ranking;
 use zen_lead_core::version::Rv;

@@ -5,6 +5,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::control::reconcile::tests::{SERVICES, SLICES, World};
+use crate::platform::shutdown::Shutdown;
 use crate::testing::Fault;
 
 const ENDPOINTS: &str = "/api/v1/namespaces/shop/endpoints";
@@ -25,7 +26,15 @@ impl Scene {
         world.sync().await;
         let shutdown = Shutdown::new();
         let supervisor = Supervisor::new(shutdown.clone());
-        start(&world.api.client(), world.worker.clone(), &world.metrics, &supervisor, &shutdown);
+        let worker = &world.worker;
+        let remover = Remover {
+            index: worker.index.clone(),
+            reader: worker.reader.clone(),
+            applier: worker.applier.clone(),
+            me: worker.me.clone(),
+            replicas: worker.replicas.clone(),
+        };
+        start(&world.api.client(), remover, &world.metrics, &supervisor);
         sleep(SOON).await;
         Self { world, _shutdown: shutdown }
     }

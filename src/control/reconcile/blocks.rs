@@ -13,17 +13,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cause::Cause;
+use crate::control::pause::{FIRST_WAIT, LAST_WAIT, for_rank, next_wait};
 use crate::platform::clock;
 use zen_lead_core::decide::{Blocked, Step, StepKind};
 use zen_lead_core::reason::Reason;
 
-/// First wait, doubled each time up to [`LAST_WAIT`].
-pub(super) const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// Longest wait.
-pub const LAST_WAIT: Duration = Duration::from_mins(5);
-/// A replica that is not the first for a Service waits so many times as long: what does not work for
-/// one does not work for the others.
-const LATER_RANKS: u32 = 3;
 /// So often the same is written to the same object before it counts as undone each time.
 const UNDONE: u32 = 3;
 /// The same for what is created: each needs a read.
@@ -229,16 +223,6 @@ impl Blocks {
         let now = clock::monotonic();
         self.held.iter().map(|h| h.until).filter(|at| *at > now).min()
     }
-}
-
-/// The wait after this one; the first where there was none.
-pub fn next_wait(last: Option<Duration>) -> Duration {
-    last.map_or(FIRST_WAIT, |wait| (wait * 2).min(LAST_WAIT))
-}
-
-/// How long a replica of this rank waits where the first one waits so long.
-pub fn for_rank(wait: Duration, rank: usize) -> Duration {
-    if rank == 0 { wait } else { wait * LATER_RANKS }
 }
 
 impl Held {

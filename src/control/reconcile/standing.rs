@@ -9,7 +9,6 @@ use super::blocks::Undoer;
 use super::cause::{self, Cause};
 use super::{Reconciler, words};
 use crate::control::apply::Applied;
-use crate::control::record;
 use crate::platform::api::CallError;
 use zen_lead_core::decide::slices::SliceWrite;
 use zen_lead_core::decide::{Blocked, Step, StepKind};
@@ -113,7 +112,7 @@ impl Reconciler {
     /// reading, or answered another call since this reconcile began.
     fn others_are_answered(&self, step: &Step, error: &CallError, began: Instant) -> bool {
         let settled = matches!(step, Step::Slice(_)) && error.call().operation.is_write();
-        settled || self.answered.lock().is_some_and(|at| at > began)
+        settled || self.known.answered.lock().is_some_and(|at| at > began)
     }
 
     fn hold_back(&self, key: &ServiceKey, step: &Step, cause: Cause, error: &CallError) {
@@ -127,7 +126,7 @@ impl Reconciler {
 
     /// Judges a write that succeeded, and whether it lasts.
     pub(super) fn wrote(&self, key: &ServiceKey, step: &Step, applied: &Applied, met: &mut Met) {
-        *self.answered.lock() = Some(crate::platform::clock::monotonic());
+        *self.known.answered.lock() = Some(crate::platform::clock::monotonic());
         met.done.push(step.clone());
         let rank = self.rank(key);
         let (again, wait) = self.remember(key, |known| {
@@ -213,22 +212,22 @@ impl Reconciler {
     /// Whether the namespace is known to be being deleted. It does not come back from that; in a new one
     /// of its name every Service has another uid.
     fn is_ending(&self, key: &ServiceKey, snapshot: &Snapshot) -> bool {
-        let endings = self.endings.lock();
+        let endings = self.known.endings.lock();
         let Some(known) = endings.get(&key.namespace) else { return false };
-        record::uid(snapshot).is_some_and(|uid| known.contains(&*uid))
+        snapshot.source_uid().is_some_and(|uid| known.contains(&*uid))
     }
 
     /// The namespace is being deleted: as it should be, and nothing to repeat for any of its Services.
     fn ends(&self, key: &ServiceKey, snapshot: &Snapshot, error: &CallError) {
         let mut uids = self.index.read().service_uids(&key.namespace);
-        uids.extend(record::uid(snapshot).map(Into::into));
-        self.endings.lock().insert(key.namespace.clone(), uids);
+        uids.extend(snapshot.source_uid().map(Into::into));
+        self.known.endings.lock().insert(key.namespace.clone(), uids);
         info!(%key, "{error}; nothing is created in this namespace any more");
     }
 
     /// Forgets that a namespace was being deleted once none of its Services is left.
     pub(super) fn forget_ending(&self, namespace: &str) {
-        let mut endings = self.endings.lock();
+        let mut endings = self.known.endings.lock();
         if endings.contains_key(namespace) && self.index.read().service_uids(namespace).is_empty() {
             endings.remove(namespace);
         }

@@ -7,10 +7,12 @@ mod unreadable;
 
 use serde_json::{Value, json};
 
-use super::blocks::FIRST_WAIT;
 use super::*;
+use crate::control::events::Publisher;
+use crate::control::pause::FIRST_WAIT;
 use crate::platform::api::Caller;
 use crate::testing::{FakeApi, Fault};
+use parking_lot::RwLock;
 use zen_lead_core::index::Limits;
 use zen_lead_core::names::NameRule;
 use zen_lead_core::ranking;
@@ -34,19 +36,23 @@ fn worker(api: &FakeApi, me: &str, replicas: &[&str]) -> (Reconciler, Arc<Metric
     let (names, limits) = (NameRule::Dns1123, Limits::default());
     // The writer of events is not run: publishing must not need it.
     let (events, _) = Publisher::new(api.client(), caller.clone(), me.to_owned(), clock.clone());
-    let worker = Reconciler::new(
-        Arc::new(RwLock::new(Index::new(names, limits))),
-        Applier::new(api.client(), caller.clone(), me, clock.now()),
-        Reader::new(api.client(), caller, names, limits),
-        metrics.clone(),
-        events,
+    let worker = Reconciler {
+        index: Arc::new(RwLock::new(Index::new(names, limits))),
+        applier: Arc::new(Applier::new(api.client(), caller.clone(), me, clock.now())),
+        reader: Arc::new(Reader::new(api.client(), caller, names, limits)),
+        metrics: metrics.clone(),
+        recorder: Recorder::new(metrics.clone(), events, clock.now()),
         clock,
-        me.to_owned(),
-        Arc::new(RwLock::new(replicas.iter().map(ToString::to_string).collect())),
+        me: me.to_owned(),
+        replicas: Arc::new(RwLock::new(replicas.iter().map(ToString::to_string).collect())),
         // Without watches every write rests on a consistent read.
-        Box::new(|_| Trust::Lost),
-        Box::new(|_| {}),
-    );
+        trust: Box::new(|_| Trust::Lost),
+        wake: Box::new(|_| {}),
+        tracer: Tracer::off(),
+        turns: Turns::of(1),
+        room: Room::of(usize::MAX),
+        known: Known::default(),
+    };
     (worker, metrics)
 }
 

@@ -11,8 +11,9 @@ use kube::api::{WatchEvent, WatchParams};
 use kube::core::Status;
 
 use super::{Restart, Sink, Watch, Watched, times};
-use crate::platform::api::{self, Operation, Target, retry_after, whole_ms, with_causes};
+use crate::platform::api::{self, retry_after, whole_ms, with_causes};
 use crate::platform::clock::monotonic;
+use crate::platform::operation::{Operation, Target};
 use zen_lead_core::version::Rv;
 
 /// How a watch ended.

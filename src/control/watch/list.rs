@@ -8,7 +8,8 @@ use kube::core::Request;
 
 use super::{Selector, Watched, times};
 use crate::control::watch::page::{page, read};
-use crate::platform::api::{self, CallError, Caller, Operation, Target};
+use crate::platform::api::{self, CallError, Caller};
+use crate::platform::operation::{Operation, Target};
 use zen_lead_core::version::Rv;
 
 /// Objects a page.

@@ -21,10 +21,8 @@ use tower::{BoxError, ServiceBuilder, service_fn};
 
 use super::proxy::{Proxy, Scheme};
 use crate::platform::clock::Clock;
+use crate::platform::operation::USER_AGENT;
 use crate::platform::telemetry;
-
-/// How zen-lead names itself to the API server.
-pub const USER_AGENT: &str = concat!("zen-lead/", env!("CARGO_PKG_VERSION"));
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A peer that is silent for `KEEPALIVE + 3 × KEEPALIVE_INTERVAL` is taken for dead, so that idle

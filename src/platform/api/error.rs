@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::operation::Operation;
+use crate::platform::operation::Operation;
 
 /// The call an error is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,6 +223,11 @@ impl CallError {
             Self::Timeout { .. } | Self::Overdue { .. } => "timeout",
             Self::Unreadable { .. } => "unreadable",
         }
+    }
+
+    /// True when the object was not as the caller took it to be: read it again and decide again.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::Conflict { .. } | Self::AlreadyExists { .. } | Self::NotFound { .. })
     }
 
     /// Whether a write may have taken effect although it is reported as failed: settle by reading.

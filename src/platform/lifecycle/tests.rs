@@ -3,6 +3,8 @@
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use std::sync::Arc;
+
 use super::*;
 use crate::platform::metrics::Metrics;
 

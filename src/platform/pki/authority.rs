@@ -23,9 +23,10 @@ use super::bundle::{self, Configuration};
 use super::material::{Ca, Leaf, MaterialError};
 use super::secret::{self, Found, Requests};
 use super::state::{self, Facts, State};
-use crate::platform::api::{self, CallError, Caller, Operation, Target};
+use crate::platform::api::{self, CallError, Caller};
 use crate::platform::clock::{Clock, monotonic};
 use crate::platform::metrics::Metrics;
+use crate::platform::operation::{Operation, Target};
 use crate::platform::server::tls::{CertificateError, CertificateSource};
 use zen_lead_core::keys::{FIELD_MANAGER, FIELD_MANAGER_CA, MANAGER, kubernetes};
 

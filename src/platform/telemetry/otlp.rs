@@ -190,7 +190,7 @@ fn exporter(settings: &Settings) -> Result<SpanExporter, OtlpError> {
             let endpoint = Endpoint::from(settings.endpoint.clone())
                 .connect_timeout(CONNECT)
                 .timeout(settings.timeout)
-                .user_agent(crate::platform::api::USER_AGENT)?;
+                .user_agent(crate::platform::operation::USER_AGENT)?;
             Ok(SpanExporter::builder()
                 .with_tonic()
                 .with_channel(endpoint.connect_with_connector_lazy(connector))

@@ -21,7 +21,7 @@ use opentelemetry_semantic_conventions::attribute::{
 use pin_project_lite::pin_project;
 
 use super::http;
-use crate::platform::api::{Operation, Target};
+use crate::platform::operation::{Operation, Target};
 use zen_lead_core::decide::{Action, Decision, Step, StepKind};
 use zen_lead_core::names::ServiceKey;
 

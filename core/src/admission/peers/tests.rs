@@ -2,8 +2,9 @@
 
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 
-use crate::admission::verdict::{Neighbour, Neighbours, Operation, Question, Verdict, verdict};
+use crate::admission::verdict::{Neighbours, Operation, Question, Verdict, verdict};
 use crate::index::Reached;
+use crate::index::view::Neighbour;
 use crate::names::NameRule;
 use crate::settings::{self, Intent, LeaderSpec, Rule};
 use k8s_openapi::api::core::v1::Service;

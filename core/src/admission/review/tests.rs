@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::admission::verdict::Neighbour;
 use crate::index::Reached;
+use crate::index::view::Neighbour;
 use crate::settings::LeaderOf;
 
 const SELF: &str = "system:serviceaccount:zen-lead-system:zen-lead";

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::*;
+use crate::settings::LeaderOf;
 
 /// A namespace as the test describes it.
 #[derive(Default)]

@@ -383,6 +383,9 @@ fn a_slice_of_an_earlier_leader_service_that_a_finalizer_keeps_is_reported_as_it
                  finalizer keeps it, and it routes a; remove the finalizer; a: standby; b: standby";
     assert_eq!(scene.condition(), ("False".into(), "OwnershipConflict".into(), words.into()));
     assert_eq!(scene.decide().report.unwrap().endpoints, 1, "the gauge follows what is routed");
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    scene.settle();
+    assert_eq!(scene.decide().report.unwrap().endpoints, 0, "it routes, and to no use");
 }
 
 /// A deletion that leaves dependents behind, which a webhook keeps from ending.

@@ -1,7 +1,8 @@
 //! Real answers of Kubernetes 1.33 to 1.37, and the cause that is read from each.
 
 use super::*;
-use crate::platform::api::{Call, Operation};
+use crate::platform::api::Call;
+use crate::platform::operation::Operation;
 
 fn call() -> Call {
     Call { operation: Operation::CreateService, object: "shop/web-leader".into() }

@@ -1,6 +1,7 @@
 //! Each switch has its Event, and one only, whatever happens to the calls around it.
 
 use super::*;
+use crate::control::events::Publisher;
 use crate::control::events::Writer;
 use crate::testing::events;
 
@@ -11,7 +12,7 @@ fn telling(worker: &mut Reconciler, world: &World) -> Writer {
     let caller = Caller::new(worker.metrics.clone());
     let (me, clock) = (worker.me.clone(), worker.clock.clone());
     let (events, writer) = Publisher::new(world.api.client(), caller, me, clock);
-    worker.events = events;
+    worker.recorder = Recorder::new(worker.metrics.clone(), events, worker.clock.now());
     writer
 }
 

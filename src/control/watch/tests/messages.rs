@@ -5,7 +5,8 @@ use kube::core::Status;
 
 use super::*;
 use crate::control::watch::follow::{broken, refused, silent};
-use crate::platform::api::{Call, CallError, Operation};
+use crate::platform::api::{Call, CallError};
+use crate::platform::operation::Operation;
 
 const PODS: &str = "/api/v1/namespaces/shop/pods";
 

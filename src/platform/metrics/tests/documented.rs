@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::contract::Contract;
 use super::*;
 use crate::control::watch::{Kind, Restart};
-use crate::platform::api::Operation;
+use crate::platform::operation::Operation;
 use zen_lead_core::decide::elect;
 use zen_lead_core::reason::Reason;
 use zen_lead_core::settings::violation::Rule;

@@ -7,6 +7,9 @@ use std::fmt;
 
 use zen_lead_core::names::ServiceKey;
 
+/// How zen-lead names itself to the API server.
+pub const USER_AGENT: &str = concat!("zen-lead/", env!("CARGO_PKG_VERSION"));
+
 macro_rules! operations {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $write:literal;)*) => {
         /// A kind of API call; the label `operation` of the metrics.

@@ -1,0 +1,118 @@
+//! How far the shutdown of the process has come, for those who wait for it.
+//!
+//! What leads through the phases is `lifecycle`.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Serving.
+    Running,
+    /// Unready, still serving whoever has not heard of it.
+    Draining,
+    /// Accepting nothing new, finishing what is in flight.
+    Closing,
+    /// Everything ends.
+    Stopping,
+}
+
+/// The phases of the shutdown of the process; clones share them.
+#[derive(Clone)]
+pub struct Shutdown {
+    phase: Arc<watch::Sender<Phase>>,
+    in_flight: Arc<watch::Sender<usize>>,
+}
+
+/// Kept by a server until it has finished its requests; the workers stop only after that.
+pub struct Serving {
+    in_flight: Arc<watch::Sender<usize>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.in_flight.send_modify(|n| *n -= 1);
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    /// Nothing has happened yet.
+    pub fn new() -> Self {
+        Self {
+            phase: Arc::new(watch::Sender::new(Phase::Running)),
+            in_flight: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// Begins the shutdown; only the first call has an effect.
+    pub fn trigger(&self, reason: &str) {
+        if self.advance(Phase::Draining) {
+            tracing::info!(reason, "shutting down");
+        }
+    }
+
+    /// Waits for the begin of the shutdown.
+    pub async fn draining(&self) {
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Waits for the moment to accept nothing new and to finish what is in flight.
+    pub async fn closing(&self) {
+        self.reached(Phase::Closing).await;
+    }
+
+    /// Waits for the moment to end.
+    pub async fn stopping(&self) {
+        self.reached(Phase::Stopping).await;
+    }
+
+    /// Whether the shutdown has begun.
+    pub fn is_draining(&self) -> bool {
+        *self.phase.borrow() >= Phase::Draining
+    }
+
+    /// Whether tasks may end.
+    pub fn is_closing(&self) -> bool {
+        *self.phase.borrow() >= Phase::Closing
+    }
+
+    /// For a server: what it keeps until it has finished its requests.
+    pub fn serving(&self) -> Serving {
+        self.in_flight.send_modify(|n| *n += 1);
+        Serving { in_flight: Arc::clone(&self.in_flight) }
+    }
+
+    /// Number of servers that have not finished their requests.
+    pub fn in_flight(&self) -> watch::Receiver<usize> {
+        self.in_flight.subscribe()
+    }
+
+    async fn reached(&self, phase: Phase) {
+        // Fails only when the sender is gone, and `self` holds it.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+
+    /// Goes on to a phase; whether it had not come so far before.
+    pub fn advance(&self, to: Phase) -> bool {
+        self.phase.send_if_modified(|now| {
+            let forward = *now < to;
+            if forward {
+                *now = to;
+            }
+            forward
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn advance_to_end(&self) {
+        self.advance(Phase::Stopping);
+    }
+}
