@@ -14,10 +14,12 @@ pub mod slices;
 
 mod follow;
 mod hold;
-mod present;
+mod leader_service;
+mod own_slices;
+mod plan;
 mod readiness;
-mod routing;
-mod serve;
+mod removal;
+mod source;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -350,24 +352,23 @@ pub struct Decision {
 
 /// Decides what comes next for one source.
 pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
-    let routing = routing::route(snapshot, ctx);
-    let behind = snapshot.marks.behind(&routing.marks);
-    let step = routing.steps.into_iter().find(|step| {
+    let plan = source::plan(snapshot, ctx);
+    let behind = snapshot.marks.behind(&plan.marks);
+    let step = plan.steps.into_iter().find(|step| {
         let refused = ctx.blocked_by(step).is_some();
         // A newer version of zen-lead wrote the slice: only what takes an endpoint out is ours.
-        let outranked = routing.outranked && !step.urgent();
+        let outranked = plan.outranked && !step.urgent();
         !refused && !outranked
     });
     let makes_first = snapshot.leaders.is_empty() && matches!(step, Some(Step::CreateLeader(_)));
     // An election over pods that were never listed would find everybody gone.
-    let blind = routing.choice.is_some() && !snapshot.pods_known && ctx.trust != Trust::Lost;
+    let blind = plan.choice.is_some() && !snapshot.pods_known && ctx.trust != Trust::Lost;
     let mut read_for = None;
     let action = match step {
         None => Action::Nothing,
         Some(_) if (ctx.trust == Trust::Starting || blind) && !snapshot.consistent => Action::Wait,
         Some(step) => {
-            let doubtful =
-                behind || routing.doubtful || ctx.trust == Trust::Lost || step.needs_read();
+            let doubtful = behind || plan.doubtful || ctx.trust == Trust::Lost || step.needs_read();
             if doubtful && !snapshot.consistent {
                 read_for = Some(step);
                 Action::Read
@@ -380,13 +381,13 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
         action,
         makes_first,
         read_for,
-        again_at: routing.again_at,
-        report: routing.report,
-        choice: routing.choice,
-        missing_ports: routing.missing_ports,
+        again_at: plan.again_at,
+        report: plan.report,
+        choice: plan.choice,
+        missing_ports: plan.missing_ports,
         history_void: behind && snapshot.consistent,
-        refused_by: routing.refused_by,
-        may_take_over: routing.may_take_over,
+        refused_by: plan.refused_by,
+        may_take_over: plan.may_take_over,
     }
 }
 

@@ -91,7 +91,7 @@ impl Recorder {
                     self.tell(
                         key,
                         &switch.leader,
-                        switch.before.iter().chain([&mirror::told(switch)]),
+                        switch.missed.iter().chain([&mirror::switch_event(switch)]),
                     );
                 } else {
                     info!(%key, urgent = next.urgent, "slice written");
@@ -139,7 +139,7 @@ impl Recorder {
         }
         for leader in &snapshot.leaders {
             let truth = mirror::read(&leader.object);
-            let notice = mirror::untold(&truth, &truth, self.began);
+            let notice = mirror::missed_event(&truth, &truth, self.began);
             self.tell(key, &Target::of(&leader.object), &notice);
         }
     }

@@ -13,7 +13,7 @@ use crate::settings::LeaderSpec;
 
 /// Why a pod became leader; the label of `zen_lead_failover_count_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum SwitchReason {
     /// There was no leader before.
     FirstLeader,
     /// The last leader's pod is gone, or the source no longer selects it.
@@ -30,7 +30,7 @@ pub enum Reason {
     Preferred,
 }
 
-impl Reason {
+impl SwitchReason {
     /// All reasons.
     pub const ALL: [Self; 7] = [
         Self::FirstLeader,
@@ -106,7 +106,7 @@ pub struct Incumbent {
 
 /// A switch that another replica began and nobody has finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Begun {
+pub struct UnfinishedSwitch {
     /// Uid of the pod that is to become leader.
     pub uid: String,
     /// When it was begun, by the clock of who began it.
@@ -130,7 +130,7 @@ pub struct Choice {
     /// The pod to publish, and how; `None` publishes nobody.
     pub endpoint: Option<(Arc<Pod>, Conditions)>,
     /// Set when the pod becomes leader by this decision.
-    pub switch: Option<Reason>,
+    pub switch: Option<SwitchReason>,
     /// The incumbent of before is healthy: a planned switch.
     pub incumbent_healthy: bool,
     /// The incumbent is kept although NotReady, since then.
@@ -159,13 +159,13 @@ pub struct Rules<'a> {
     pub now: Timestamp,
     /// A switch that was begun: its timers have run out, by a clock that may be ahead of ours.
     /// Taking it back would have it begun again, until both clocks allow it.
-    pub begun: Option<&'a Begun>,
+    pub unfinished: Option<&'a UnfinishedSwitch>,
 }
 
 impl Rules<'_> {
     /// The time of day by which a timer of the pod to come counts.
     fn now_for(&self, pod: &Pod) -> Timestamp {
-        self.begun.filter(|b| *b.uid == *pod.uid).map_or(self.now, |b| b.at.max(self.now))
+        self.unfinished.filter(|b| *b.uid == *pod.uid).map_or(self.now, |b| b.at.max(self.now))
     }
 }
 
@@ -176,67 +176,63 @@ pub fn elect(pods: &[Arc<Pod>], incumbent: Option<&Incumbent>, rules: &Rules<'_>
     let eligible = |p: &Arc<Pod>| p.eligible() && p.address(rules.family).is_some();
     let incumbent_healthy = last.is_some_and(eligible);
 
-    let mut choice = Choice {
-        endpoint: None,
-        switch: None,
-        incumbent_healthy,
-        not_ready_since: None,
-        again_at: next_ready,
-        available: pods.iter().filter(|p| eligible(p) && p.known == Known::Now).count(),
-        standings: Vec::new(),
-        incumbent_stayed: None,
-    };
     let routed = Conditions { ready: true, serving: true, terminating: false };
     let best = candidates.first().filter(|_| rules.may_promote);
     // The followed source has another leader, which can lead here too.
     let superseded = rules.only.is_some() && best.is_some();
     let stays = incumbent_healthy && !superseded && (rules.spec.sticky || best.is_none());
-    match (last, best) {
-        (Some(pod), _) if stays => choice.endpoint = Some((pod.clone(), routed)),
+    let hold = last.and_then(|pod| hold(pod, incumbent, best, rules));
+    let waits_until = hold.as_ref().and_then(|hold| hold.until);
+    let (endpoint, switch) = match (last, best) {
+        (Some(pod), _) if stays => (Some((pod.clone(), routed)), None),
         (Some(pod), Some(first)) if incumbent_healthy && first.uid == pod.uid => {
-            choice.endpoint = Some((pod.clone(), routed));
+            (Some((pod.clone(), routed)), None)
         }
-        (Some(pod), _) if delayed(pod, incumbent, best, rules, &mut choice) => {
-            choice.endpoint = Some((pod.clone(), out_of_service(pod)));
-        }
+        (Some(pod), _) if waits_until.is_some() => (Some((pod.clone(), out_of_service(pod))), None),
         (_, Some(first)) => {
-            choice.endpoint = Some((first.clone(), routed));
-            choice.switch = Some(reason(incumbent, last, incumbent_healthy, rules));
+            let reason = reason(incumbent, last, incumbent_healthy, rules);
+            (Some((first.clone(), routed)), Some(reason))
         }
         // Finished pods keep an address that is given to others: they are never published.
         (Some(pod), None) if !pod.finished && pod.address(rules.family).is_some() => {
-            choice.endpoint = Some((pod.clone(), out_of_service(pod)));
+            (Some((pod.clone(), out_of_service(pod))), None)
         }
-        _ => {}
+        _ => (None, None),
+    };
+    Choice {
+        standings: standings(pods, endpoint.as_ref(), rules),
+        incumbent_stayed: last.map(|_| switch.is_none() && incumbent_healthy),
+        endpoint,
+        switch,
+        incumbent_healthy,
+        not_ready_since: hold.map(|hold| hold.since),
+        again_at: earliest(next_ready, waits_until),
+        available: pods.iter().filter(|p| eligible(p) && p.known == Known::Now).count(),
     }
-    if last.is_some() {
-        choice.incumbent_stayed = Some(choice.switch.is_none() && incumbent_healthy);
-    }
-    choice.standings = standings(pods, &choice, rules);
-    choice
 }
 
-/// True while failover-min-delay holds a successor back: only for an incumbent that is just NotReady.
-fn delayed(
+/// An incumbent that is not Ready and has no other fault.
+struct Hold {
+    /// When it was taken out for that.
+    since: Timestamp,
+    /// Until when failover-min-delay keeps a successor waiting; `None` once it does not.
+    until: Option<Timestamp>,
+}
+
+fn hold(
     pod: &Pod,
     incumbent: Option<&Incumbent>,
     best: Option<&Arc<Pod>>,
     rules: &Rules<'_>,
-    choice: &mut Choice,
-) -> bool {
+) -> Option<Hold> {
     let only_not_ready = !pod.readiness.ready && !pod.terminating() && !pod.finished;
     if !only_not_ready || pod.address(rules.family).is_none() {
-        return false;
+        return None;
     }
     let since = incumbent.and_then(|i| i.not_ready_since).unwrap_or(rules.now);
     let until = plus(since, rules.spec.failover_min_delay);
-    if until <= best.map_or(rules.now, |p| rules.now_for(p)) {
-        choice.not_ready_since = Some(since);
-        return false;
-    }
-    choice.not_ready_since = Some(since);
-    choice.again_at = earliest(choice.again_at, Some(until));
-    true
+    let waits = until > best.map_or(rules.now, |p| rules.now_for(p));
+    Some(Hold { since, until: waits.then_some(until) })
 }
 
 /// A terminating pod may still serve what nobody else can (KEP-1672); a NotReady one may not.
@@ -307,20 +303,24 @@ fn reason(
     last: Option<&Arc<Pod>>,
     healthy: bool,
     rules: &Rules<'_>,
-) -> Reason {
+) -> SwitchReason {
     match (incumbent, last) {
-        (None, _) => Reason::FirstLeader,
-        (Some(_), None) => Reason::PodGone,
-        (Some(_), Some(_)) if healthy => Reason::Preferred,
-        (Some(_), Some(p)) if p.finished => Reason::PodFinished,
-        (Some(_), Some(p)) if p.terminating() => Reason::PodTerminating,
-        (Some(_), Some(p)) if p.address(rules.family).is_none() => Reason::PodWithoutAddress,
-        (Some(_), Some(_)) => Reason::PodNotReady,
+        (None, _) => SwitchReason::FirstLeader,
+        (Some(_), None) => SwitchReason::PodGone,
+        (Some(_), Some(_)) if healthy => SwitchReason::Preferred,
+        (Some(_), Some(p)) if p.finished => SwitchReason::PodFinished,
+        (Some(_), Some(p)) if p.terminating() => SwitchReason::PodTerminating,
+        (Some(_), Some(p)) if p.address(rules.family).is_none() => SwitchReason::PodWithoutAddress,
+        (Some(_), Some(_)) => SwitchReason::PodNotReady,
     }
 }
 
-fn standings(pods: &[Arc<Pod>], choice: &Choice, rules: &Rules<'_>) -> Vec<(Arc<Pod>, Standing)> {
-    let leader = choice.endpoint.as_ref().filter(|(_, c)| c.ready).map(|(p, _)| p.uid.clone());
+fn standings(
+    pods: &[Arc<Pod>],
+    endpoint: Option<&(Arc<Pod>, Conditions)>,
+    rules: &Rules<'_>,
+) -> Vec<(Arc<Pod>, Standing)> {
+    let leader = endpoint.filter(|(_, c)| c.ready).map(|(p, _)| p.uid.clone());
     let mut all: Vec<_> = pods
         .iter()
         .map(|p| {

@@ -3,7 +3,8 @@
 //! Read from the slice of the other's leader Service, which is the truth. This one is a switch
 //! of its own behind the other's, by its own compare-and-swap: for a moment the two may differ.
 
-use super::slices::{self, Present};
+use super::own_slices::OwnSlices;
+use super::slices;
 use crate::index::service::{Leader, Source};
 use crate::index::snapshot::Followed;
 use crate::index::{Snapshot, SourceState};
@@ -67,7 +68,7 @@ pub(super) fn follow(snapshot: &Snapshot, spec: &LeaderSpec) -> Follow {
     ours.sort_by_key(|leader| Some(leader.name()) != asked_for(source));
     let routed = ours.into_iter().find_map(|leader| {
         let families = slices::families(&leader.object);
-        let lock = Present::new(slices, leader, &families).lock()?;
+        let lock = OwnSlices::new(slices, leader, &families).lock()?;
         lock.routed_pods().next().map(str::to_owned)
     });
     routed.map_or(Follow::Waits, Follow::Pod)

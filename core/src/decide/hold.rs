@@ -5,8 +5,8 @@
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 
-use super::mirror::{self, Readiness};
-use super::routing::Routing;
+use super::mirror::{self, LeaderState};
+use super::plan::Plan;
 use super::slices::{Next, SliceWrite};
 use super::{Context, Step, Target};
 use crate::index::pod::{Family, Pod};
@@ -18,13 +18,8 @@ use crate::reason::Reason;
 use crate::report::ServiceReport;
 
 /// Adds the steps for every leader Service of the source, and the report about the first that routes.
-pub(super) fn hold(
-    routing: &mut Routing,
-    snapshot: &Snapshot,
-    ctx: &Context<'_>,
-    uid: &str,
-    error: &str,
-) {
+pub(super) fn hold(snapshot: &Snapshot, ctx: &Context<'_>, uid: &str, error: &str) -> Plan {
+    let mut plan = Plan::default();
     // A uid that cannot be read contradicts no owner.
     let ours = |l: &&std::sync::Arc<Leader>| {
         snapshot.owns(l, uid) || (uid.is_empty() && l.was_made_for(&snapshot.key.name))
@@ -35,9 +30,9 @@ pub(super) fn hold(
         let mirrored = mirror::read(&leader.object);
         let truth = said.chain([mirrored.clone()]).max_by_key(|t| t.epoch).unwrap_or_default();
         for slice in &slices {
-            routing.marks = routing.marks.max(slice.truth().marks);
+            plan.marks = plan.marks.max(slice.truth().marks);
             let next = followed(slice, &truth, None, snapshot, ctx);
-            routing.steps.extend(next.map(|next| Step::Slice(Box::new(next))));
+            plan.steps.extend(next.map(|next| Step::Slice(Box::new(next))));
         }
         let names = slices.iter().flat_map(|s| {
             let named = s.named_pods().collect::<Vec<_>>();
@@ -53,7 +48,7 @@ pub(super) fn hold(
             Some(pod) => format!("{pod} leads"),
             None => "no pod leads".to_owned(),
         };
-        let state = Readiness {
+        let state = LeaderState {
             ready: routed && known,
             reason: Reason::Unreadable,
             message: format!(
@@ -64,20 +59,21 @@ pub(super) fn hold(
         };
         if !leader.deleting() && leader.unreadable.is_none() {
             let mirror = mirror::wanted(leader, &truth, name, &state, None, ctx.now);
-            if !mirror::says(&leader.object, &mirror) {
+            if !mirror::matches(&leader.object, &mirror) {
                 let notices = mirror::notices(leader, &truth, &state);
                 let target = Target::as_seen(&leader.object);
-                routing.steps.push(Step::Mirror(target, Box::new(mirror), notices));
+                plan.steps.push(Step::Mirror(target, Box::new(mirror), notices));
             }
         }
         let report = report(snapshot, &truth, &state, slices.len());
-        if routing.report.as_ref().is_none_or(|r| r.endpoints < report.endpoints) {
-            routing.report = Some(report);
+        if plan.report.as_ref().is_none_or(|r| r.endpoints < report.endpoints) {
+            plan.report = Some(report);
         }
     }
+    plan
 }
 
-fn report(snapshot: &Snapshot, truth: &Truth, state: &Readiness, slices: usize) -> ServiceReport {
+fn report(snapshot: &Snapshot, truth: &Truth, state: &LeaderState, slices: usize) -> ServiceReport {
     let leader = truth.pod_uid.as_deref().and_then(|uid| snapshot.pod(uid));
     ServiceReport {
         leader_since: truth.switched_at.filter(|_| state.ready),

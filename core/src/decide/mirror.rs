@@ -21,7 +21,7 @@ use crate::reason::Reason as EventReason;
 const PODS_NAMED: usize = 10;
 
 /// How old a switch may be whose event a new replica writes in case nobody has.
-const UNTOLD: SignedDuration = SignedDuration::from_mins(10);
+const MISSED: SignedDuration = SignedDuration::from_mins(10);
 
 /// Annotations and conditions of the leader Service, in one apply of its status.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +34,7 @@ pub struct Mirror {
 
 /// The state of a leader Service, for its condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Readiness {
+pub struct LeaderState {
     /// A leader is routed, and only that one.
     pub ready: bool,
     /// Reason in CamelCase.
@@ -63,7 +63,7 @@ pub fn wanted(
     leader: &Leader,
     truth: &Truth,
     routed: Option<&str>,
-    state: &Readiness,
+    state: &LeaderState,
     settings: Option<String>,
     now: Timestamp,
 ) -> Mirror {
@@ -90,7 +90,7 @@ pub fn wanted(
 }
 
 /// True when the leader Service carries the mirror already (times of conditions do not count).
-pub fn says(leader: &Service, mirror: &Mirror) -> bool {
+pub fn matches(leader: &Service, mirror: &Mirror) -> bool {
     let present = leader.metadata.annotations.clone().unwrap_or_default();
     mirror.annotations.iter().all(|(k, v)| present.get(k) == Some(v))
         && same_conditions(leader, &mirror.conditions)
@@ -104,7 +104,7 @@ pub fn same_conditions(service: &Service, wanted: &[Condition]) -> bool {
 }
 
 /// The LeaderReady condition; its transition time stays while its status does.
-pub fn condition(service: &Service, state: &Readiness, now: Timestamp) -> Condition {
+pub fn condition(service: &Service, state: &LeaderState, now: Timestamp) -> Condition {
     let status = if state.ready { "True" } else { "False" };
     let known = own_conditions(service)
         .find(|c| c.type_ == keys::CONDITION_LEADER_READY && c.status == status);
@@ -123,11 +123,11 @@ pub fn condition(service: &Service, state: &Readiness, now: Timestamp) -> Condit
 }
 
 /// The events a change of the mirror tells: one an epoch for switches, one a change of state.
-pub fn notices(leader: &Leader, truth: &Truth, state: &Readiness) -> Vec<Notice> {
+pub fn notices(leader: &Leader, truth: &Truth, state: &LeaderState) -> Vec<Notice> {
     let before = read(&leader.object);
     let mut notices = Vec::new();
     if truth.switched_at != before.switched_at {
-        notices.extend(last_switch(truth, &before));
+        notices.extend(recorded_switch(truth, &before));
     }
     let known = own_conditions(&leader.object).find(|c| c.type_ == keys::CONDITION_LEADER_READY);
     let changed = known.is_none_or(|c| c.reason != state.reason.as_str());
@@ -138,14 +138,14 @@ pub fn notices(leader: &Leader, truth: &Truth, state: &Readiness) -> Vec<Notice>
 }
 
 /// The event of a switch that was just written.
-pub fn told(switch: &Switch) -> Notice {
+pub fn switch_event(switch: &Switch) -> Notice {
     let (from, to) = (switch.from.as_deref(), &*switch.name);
     switched(switch.at, from, to, switch.reason.as_str(), switch.epoch)
 }
 
 /// The event of the switch that the truth tells of last. Who led before it only a mirror knows that does
 /// not say so yet.
-fn last_switch(truth: &Truth, mirror: &Truth) -> Option<Notice> {
+fn recorded_switch(truth: &Truth, mirror: &Truth) -> Option<Notice> {
     let from = mirror.pod_name.as_deref().filter(|_| mirror.switched_at != truth.switched_at);
     let to = truth.pod_name.as_deref().unwrap_or_default();
     let why = truth.reason.as_deref().unwrap_or_default();
@@ -168,9 +168,9 @@ fn switched(at: Timestamp, from: Option<&str>, to: &str, why: &str, epoch: u64) 
 /// who wrote it may have died before the event got out, and nobody else would write it. Only what
 /// happened within ten minutes of `now` (the clock of whoever switched may be ahead) is told again;
 /// under its name it is one event whoever writes it.
-pub fn untold(truth: &Truth, mirror: &Truth, now: Timestamp) -> Option<Notice> {
+pub fn missed_event(truth: &Truth, mirror: &Truth, now: Timestamp) -> Option<Notice> {
     let age = now.duration_since(truth.switched_at?).abs();
-    last_switch(truth, mirror).filter(|_| age <= UNTOLD)
+    recorded_switch(truth, mirror).filter(|_| age <= MISSED)
 }
 
 /// Names in one line why each pod is (not) leading. No counters of changing things, nothing that

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::Blocked;
 use super::elect::{Choice, Incumbent};
-use super::mirror::{self, Readiness};
-use super::slices::Present;
+use super::mirror::{self, LeaderState};
+use super::own_slices::OwnSlices;
 use crate::index::Snapshot;
 use crate::index::evidence::slice_names;
 use crate::index::pod::Pod;
@@ -25,8 +25,8 @@ pub(super) struct Routed {
     fit: bool,
 }
 
-pub(super) fn routed(snapshot: &Snapshot, present: &Present<'_>) -> Option<Routed> {
-    let (uid, name) = present.routed()?;
+pub(super) fn routed(snapshot: &Snapshot, own: &OwnSlices<'_>) -> Option<Routed> {
+    let (uid, name) = own.routed()?;
     let fit = snapshot.pod(uid).is_some_and(Pod::eligible);
     Some(Routed { uid: uid.to_owned(), name: name.to_owned(), fit })
 }
@@ -120,20 +120,20 @@ pub(super) struct Findings<'a> {
     pub(super) strangers: &'a Strangers,
     pub(super) missing_ports: Option<&'a Vec<String>>,
     /// Why the write of a slice is kept back.
-    pub(super) refused: Option<&'a Blocked>,
+    pub(super) held_back: Option<&'a Blocked>,
     pub(super) valid: bool,
 }
 
 impl Findings<'_> {
-    pub(super) fn readiness(&self) -> Readiness {
-        let Self { choice, routed, strangers, missing_ports, refused, valid } = *self;
+    pub(super) fn state(&self) -> LeaderState {
+        let Self { choice, routed, strangers, missing_ports, held_back, valid } = *self;
         let leads = routed.filter(|r| r.fit);
         let mut pods = mirror::explain(choice, leads.map(|r| r.uid.as_str()));
         if let Some(gone) = routed.filter(|r| !r.fit) {
             pods =
                 format!("the EndpointSlice still names {}, which cannot lead; {pods}", gone.name);
         }
-        let not = |reason, message| Readiness { ready: false, reason, message };
+        let not = |reason, message| LeaderState { ready: false, reason, message };
         if !strangers.tied.is_empty() {
             let names = strangers.tied.join(", ");
             return not(
@@ -166,13 +166,13 @@ impl Findings<'_> {
         }
         if leads.is_some() {
             // What else is to be written changes nothing for those who send traffic.
-            let message = match refused {
+            let message = match held_back {
                 Some(blocked) => format!("{pods}; {}", blocked.message),
                 None => pods,
             };
-            return Readiness { ready: true, reason: Reason::LeaderRoutingAvailable, message };
+            return LeaderState { ready: true, reason: Reason::LeaderRoutingAvailable, message };
         }
-        if let Some(blocked) = refused {
+        if let Some(blocked) = held_back {
             return not(blocked.reason, format!("{}; {pods}", blocked.message));
         }
         if let (Some(missing), Some((pod, _))) = (missing_ports, &choice.endpoint) {

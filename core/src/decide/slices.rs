@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use super::elect::{Choice, Conditions, Incumbent, Reason};
-pub use super::present::Present;
+use super::elect::{Choice, Conditions, Incumbent, SwitchReason};
+use super::own_slices::OwnSlices;
 use super::{Context, Notice, Target, bookkeeping, mirror};
 use crate::index::evidence::{self, slice_name};
 use crate::index::pod::{Family, Pod};
@@ -66,12 +66,12 @@ pub struct Switch {
     /// When.
     pub at: Timestamp,
     /// Why.
-    pub reason: Reason,
+    pub reason: SwitchReason,
     /// Leader Service whose leader it changes.
     pub leader: Target,
-    /// The event of the switch before, in case it is untold: as the lock tells of it, or the mirror where
-    /// there is no lock.
-    pub before: Option<Notice>,
+    /// The Event of the switch before this one, which may not have been sent: by the lock, or by the mirror
+    /// where there is no lock.
+    pub missed: Option<Notice>,
 }
 
 /// What the slices are written from.
@@ -95,7 +95,7 @@ pub struct Wanted<'a> {
     /// How far the decision saw.
     pub marks: Marks,
     /// Hash of what the source asks for.
-    pub asked: String,
+    pub source_hash: String,
     /// Replica that writes.
     pub writer: &'a str,
     /// Version of the decision rules the slices are to carry: this replica's, or the newer one whose
@@ -134,68 +134,145 @@ impl Version {
     }
 }
 
+/// The write that comes next, before it is written out.
+#[derive(Debug)]
+enum Move<'a> {
+    /// A slice that no family needs is emptied, signed or deleted.
+    Retire(&'a Slice),
+    /// The follower is emptied, with the epoch to come.
+    EmptyFollower,
+    /// The lock is written: the switch, where there is one.
+    WriteLock,
+    /// The follower gets what the lock has.
+    WriteFollower,
+}
+
 /// The next write towards the wanted slices, or `None` when they are right.
-pub fn next(wanted: &Wanted<'_>, present: &Present<'_>) -> Option<Next> {
-    let (lock, follower) = (present.lock_says(), present.follower_says());
-    let lock_epoch = lock.map_or(0, |t| t.epoch);
-    let follower_epoch = follower.map_or(0, |t| t.epoch);
-    let previous = lock_epoch.max(follower_epoch).max(wanted.mirror.epoch);
-    let dual = wanted.families.len() > 1;
-    let to_come = next_epoch(previous, wanted.now);
+pub fn next(wanted: &Wanted<'_>, own: &OwnSlices<'_>) -> Option<Next> {
+    Protocol::new(wanted, own).next()
+}
 
-    let switch = wanted.choice.switch.and_then(|reason| {
-        let (pod, _) = wanted.choice.endpoint.as_ref()?;
-        Some(Switch {
-            uid: pod.uid.to_string(),
-            name: pod.name.to_string(),
-            from: wanted.incumbent.and_then(|i| i.name.clone()),
-            epoch: to_come,
-            at: wanted.now,
-            reason,
-            leader: Target::of(&wanted.leader.object),
-            before: mirror::untold(lock.unwrap_or(wanted.mirror), wanted.mirror, wanted.now),
-        })
-    });
-    // A slice that no family needs any longer must not keep a healthy pod beside the next leader.
-    if switch.is_some()
-        && let Some(slice) = present.superfluous.iter().find(|s| wanted.names_healthy(Some(s)))
-    {
-        return wanted.retired(slice);
-    }
-    if dual
-        && (switch.is_some() || present.lock.is_none())
-        && must_empty_follower(wanted, present, lock_epoch, follower_epoch)
-    {
-        let content = Content::emptied(to_come, switch.as_ref(), follower);
-        let write = wanted.write(present.follower, wanted.families[1], &content);
-        return Some(Next { write, switch: None, urgent: false });
+/// What the next write is chosen from.
+struct Protocol<'a> {
+    wanted: &'a Wanted<'a>,
+    own: &'a OwnSlices<'a>,
+    lock_epoch: u64,
+    follower_epoch: u64,
+    /// The epoch of the next switch.
+    next_epoch: u64,
+    switch: Option<Switch>,
+    /// What the lock is to say, and the follower after it.
+    content: Content,
+}
+
+impl<'a> Protocol<'a> {
+    fn new(wanted: &'a Wanted<'a>, own: &'a OwnSlices<'a>) -> Self {
+        let (lock, follower) = (own.lock_says(), own.follower_says());
+        let lock_epoch = lock.map_or(0, |t| t.epoch);
+        let follower_epoch = follower.map_or(0, |t| t.epoch);
+        let previous = lock_epoch.max(follower_epoch).max(wanted.mirror.epoch);
+        let next_epoch = next_epoch(previous, wanted.now);
+        let switch = wanted.switch(next_epoch, lock);
+        // With a follower ahead of the lock a switch was begun and not finished. With a mirror ahead of it
+        // one of the two was changed by hand (`decide` has read both), or the lock was deleted. Epochs do
+        // not go back.
+        let dual = wanted.families.len() > 1;
+        let unfinished = (dual && follower_epoch > lock_epoch) || wanted.mirror.epoch > lock_epoch;
+        // The first lock of a renamed leader Service takes over the leader without a switch.
+        let begins = own.lock.is_none() && wanted.choice.endpoint.is_some();
+        let epoch = if switch.is_some() || unfinished || begins { next_epoch } else { lock_epoch };
+        let content = Content::of_lock(wanted, switch.as_ref(), epoch, lock);
+        Self { wanted, own, lock_epoch, follower_epoch, next_epoch, switch, content }
     }
 
-    // The lock: with a switch a new epoch; with a follower ahead of it a new epoch as well, because
-    // a switch was begun and not finished. A mirror ahead of it means that somebody changed one of
-    // the two by hand (`decide` has read both), or deleted the lock: epochs do not go back.
-    let unfinished = (dual && follower_epoch > lock_epoch) || wanted.mirror.epoch > lock_epoch;
-    // The first lock of a renamed leader Service takes over the leader without a switch.
-    let begins = present.lock.is_none() && wanted.choice.endpoint.is_some();
-    let epoch = if switch.is_some() || unfinished || begins { to_come } else { lock_epoch };
-    let content = Content::of_lock(wanted, switch.as_ref(), epoch, lock);
-    if !present.lock.is_some_and(|s| wanted.says(s, wanted.families[0], &content)) {
-        // Whom the selector has left is healthy. Who may promote another takes him out by a switch.
-        let urgent = switch.is_none()
-            && takes_out(present.lock, &content)
-            && !wanted.was_left_by_the_selector(present.lock);
-        let write = wanted.write(present.lock, wanted.families[0], &content);
-        return Some(Next { write, switch, urgent });
-    }
-    if dual {
-        let right = present.follower.is_some_and(|s| wanted.says(s, wanted.families[1], &content));
-        if !right {
-            let urgent = takes_out(present.follower, &content);
-            let write = wanted.write(present.follower, wanted.families[1], &content);
-            return Some(Next { write, switch: None, urgent });
+    fn next(self) -> Option<Next> {
+        let (wanted, own) = (self.wanted, self.own);
+        match self.next_move()? {
+            Move::Retire(slice) => wanted.retired(slice),
+            Move::EmptyFollower => {
+                let follower = own.follower_says();
+                let content = Content::emptied(self.next_epoch, self.switch.as_ref(), follower);
+                let write = wanted.write(own.follower, wanted.families[1], &content);
+                Some(Next { write, switch: None, urgent: false })
+            }
+            Move::WriteLock => {
+                // A pod that the selector no longer matches may still be healthy: it is removed only as
+                // part of a switch, never urgently.
+                let urgent = self.switch.is_none()
+                    && takes_out(own.lock, &self.content)
+                    && !wanted.was_left_by_the_selector(own.lock);
+                let write = wanted.write(own.lock, wanted.families[0], &self.content);
+                Some(Next { write, switch: self.switch, urgent })
+            }
+            Move::WriteFollower => {
+                let urgent = takes_out(own.follower, &self.content);
+                let write = wanted.write(own.follower, wanted.families[1], &self.content);
+                Some(Next { write, switch: None, urgent })
+            }
         }
     }
-    present.superfluous.iter().find_map(|slice| wanted.retired(slice))
+
+    /// The protocol of the slices of one leader Service, as a table: the first row that applies.
+    ///
+    /// | when | next |
+    /// |---|---|
+    /// | a switch is due, and a slice that no family needs names a healthy pod | retire that slice |
+    /// | a switch is due or the lock is missing, and [the follower goes first](Self::follower_first) | empty the follower |
+    /// | the lock does not say what is wanted | write the lock |
+    /// | the follower does not say what is wanted | write the follower |
+    /// | a slice that no family needs is there | retire it |
+    fn next_move(&self) -> Option<Move<'a>> {
+        let (wanted, own) = (self.wanted, self.own);
+        let dual = wanted.families.len() > 1;
+        let switches = self.switch.is_some();
+        let matches = |slice: Option<&Slice>, family: Family| {
+            slice.is_some_and(|s| wanted.matches(s, family, &self.content))
+        };
+        let names_healthy = |s: &&&'a Slice| wanted.names_healthy(Some(s));
+        if let Some(slice) = own.superfluous.iter().find(names_healthy).filter(|_| switches) {
+            return Some(Move::Retire(slice));
+        }
+        if dual && (switches || own.lock.is_none()) && self.follower_first() {
+            return Some(Move::EmptyFollower);
+        }
+        if !matches(own.lock, wanted.families[0]) {
+            return Some(Move::WriteLock);
+        }
+        if dual && !matches(own.follower, wanted.families[1]) {
+            return Some(Move::WriteFollower);
+        }
+        // One that gets no owner because its leader Service leaves it behind needs no write.
+        let writable = |s: &&&'a Slice| wanted.retired(s).is_some();
+        own.superfluous.iter().find(writable).map(|slice| Move::Retire(slice))
+    }
+
+    /// Whether the follower is emptied before the lock is written. The first row that applies:
+    ///
+    /// | lock | follower | emptied first |
+    /// |---|---|---|
+    /// | | names no pod, ahead of the lock | no: that has been done |
+    /// | missing | names another pod than the successor | yes: no two pods are routed |
+    /// | missing | names no other pod | no |
+    /// | there | behind the lock | yes: a slow writer may still be about to write it |
+    /// | names a healthy pod, or the follower does | | yes: that pod takes traffic until then |
+    /// | there | | no: a lost leader is replaced at once |
+    ///
+    /// It is emptied by a write that carries the next epoch: a writer that was paused meets a 409.
+    fn follower_first(&self) -> bool {
+        let (wanted, own) = (self.wanted, self.own);
+        let successor = wanted.choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
+        let mut routed = named(own.follower).peekable();
+        if self.follower_epoch > self.lock_epoch && routed.peek().is_none() {
+            return false;
+        }
+        if own.lock.is_none() {
+            return routed.any(|uid| Some(uid) != successor);
+        }
+        self.follower_epoch < self.lock_epoch
+            || wanted.choice.incumbent_healthy
+            || wanted.names_healthy(own.lock)
+            || wanted.names_healthy(own.follower)
+    }
 }
 
 fn removed(slice: &Slice) -> Next {
@@ -208,31 +285,6 @@ fn removed(slice: &Slice) -> Next {
         switch: None,
         urgent: true,
     }
-}
-
-/// The lock is switched only beside a follower that carries the lock's own epoch. A lagging one is
-/// emptied first (a slow writer may still be about to write it), and any follower in a planned
-/// switch (whoever was named until now is healthy, be it that the selector has left him): always by a write, with the epoch to come, so that a paused writer meets 409. Once it is
-/// empty and ahead of the lock, that has been done. Beside a lock that somebody deleted, a follower
-/// may only name the pod that the new lock will name.
-fn must_empty_follower(
-    wanted: &Wanted<'_>,
-    present: &Present<'_>,
-    lock_epoch: u64,
-    follower_epoch: u64,
-) -> bool {
-    let successor = wanted.choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
-    let routed: Vec<&str> = named(present.follower).collect();
-    if follower_epoch > lock_epoch && routed.is_empty() {
-        return false;
-    }
-    if present.lock.is_none() {
-        return routed.iter().any(|uid| Some(*uid) != successor);
-    }
-    let names_healthy =
-        wanted.names_healthy(present.lock) || wanted.names_healthy(present.follower);
-    let lagging = follower_epoch < lock_epoch;
-    wanted.choice.incumbent_healthy || names_healthy || lagging
 }
 
 /// What one slice says, whatever its family.
@@ -280,7 +332,7 @@ impl Content {
     }
 
     /// A follower that is emptied for a switch names the pod to come, so that whoever finishes the
-    /// switch finishes that one ([`Present::begun`]).
+    /// switch finishes that one ([`OwnSlices::unfinished_switch`]).
     fn emptied(epoch: u64, switch: Option<&Switch>, follower: Option<&Truth>) -> Self {
         let truth = follower.cloned().unwrap_or_default();
         Self {
@@ -296,6 +348,22 @@ impl Content {
 }
 
 impl Wanted<'_> {
+    /// The switch that the election asks for.
+    fn switch(&self, epoch: u64, lock: Option<&Truth>) -> Option<Switch> {
+        let reason = self.choice.switch?;
+        let (pod, _) = self.choice.endpoint.as_ref()?;
+        Some(Switch {
+            uid: pod.uid.to_string(),
+            name: pod.name.to_string(),
+            from: self.incumbent.and_then(|i| i.name.clone()),
+            epoch,
+            at: self.now,
+            reason,
+            leader: Target::of(&self.leader.object),
+            missed: mirror::missed_event(lock.unwrap_or(self.mirror), self.mirror, self.now),
+        })
+    }
+
     /// The write that ends a slice which no family needs. What is destroyed has to carry every sign that it
     /// is ours: where one was lost, it is emptied and signed first. `None` where there is nothing to write.
     fn retired(&self, slice: &Slice) -> Option<Next> {
@@ -341,14 +409,14 @@ impl Wanted<'_> {
     }
 
     /// True when the slice says this already; marks, writer and times do not count.
-    fn says(&self, slice: &Slice, family: Family, content: &Content) -> bool {
+    fn matches(&self, slice: &Slice, family: Family, content: &Content) -> bool {
         let Some(object) = &slice.object else { return false };
         let truth = slice.truth();
         let labels = object.metadata.labels.as_ref();
         let label = |k: &str| labels.and_then(|l| l.get(k)).map(String::as_str);
         truth.epoch == content.epoch
             && truth.pod_uid == content.leader_uid
-            && truth.asked.as_deref() == Some(&*self.asked)
+            && truth.source_hash.as_deref() == Some(&*self.source_hash)
             && truth.not_ready_since.is_some() == content.not_ready_since.is_some()
             && self.version.right(truth.decision_version)
             && self.labels().iter().all(|(key, value)| label(key) == Some(value))
@@ -421,7 +489,7 @@ impl Wanted<'_> {
             (status::SWITCH_REASON, content.reason.clone()),
             (status::NOT_READY_SINCE, content.not_ready_since.map(|t| t.to_string())),
             (status::DECIDED_AT, Some(self.marks.to_string())),
-            (status::ASKED, Some(self.asked.clone())),
+            (status::ASKED, Some(self.source_hash.clone())),
             (status::WRITER, Some(writer)),
             (status::DECISION_VERSION, Some(decision_version.to_string())),
             (kubernetes::LAST_CHANGE_TRIGGER_TIME, Some(trigger.to_string())),

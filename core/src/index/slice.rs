@@ -62,7 +62,7 @@ pub struct Truth {
     /// How far the decision had seen.
     pub marks: Marks,
     /// Hash of what the source asked for.
-    pub asked: Option<String>,
+    pub source_hash: Option<String>,
     /// When the incumbent was taken out for being NotReady.
     pub not_ready_since: Option<Timestamp>,
     /// Version of the decision rules of the writer.
@@ -171,7 +171,7 @@ impl Slice {
             switched_at: time(status::LAST_SWITCH_TIME),
             reason: get(status::SWITCH_REASON).cloned(),
             marks: get(status::DECIDED_AT).map(|m| Marks::parse(m)).unwrap_or_default(),
-            asked: get(status::ASKED).cloned(),
+            source_hash: get(status::ASKED).cloned(),
             not_ready_since: time(status::NOT_READY_SINCE),
             decision_version: get(status::DECISION_VERSION)
                 .and_then(|v| v.parse().ok())

@@ -32,7 +32,7 @@ fn held(spec: &LeaderSpec, pods: &[Arc<Pod>], last: Option<&Incumbent>, now: i64
         may_promote: true,
         only: None,
         now: at(now),
-        begun: None,
+        unfinished: None,
     };
     elect(pods, last, &rules)
 }
@@ -85,12 +85,12 @@ fn a_sticky_incumbent_moves_only_for_a_listed_reason() {
     let other = || pod("old").age(9000).ready_for(900);
     let cases = vec![
         (pod("a").ready_for(5), None),
-        (pod("a").unready_for(5), Some(Reason::PodNotReady)),
-        (pod("a").ready_for(5).terminating(), Some(Reason::PodTerminating)),
-        (pod("a").ready_for(5).phase("Failed"), Some(Reason::PodFinished)),
-        (pod("a").ready_for(5).phase("Succeeded"), Some(Reason::PodFinished)),
-        (pod("a").ready_for(5).ips(&["fd00::1"]), Some(Reason::PodWithoutAddress)),
-        (pod("a").ready_for(5).uid("another"), Some(Reason::PodGone)),
+        (pod("a").unready_for(5), Some(SwitchReason::PodNotReady)),
+        (pod("a").ready_for(5).terminating(), Some(SwitchReason::PodTerminating)),
+        (pod("a").ready_for(5).phase("Failed"), Some(SwitchReason::PodFinished)),
+        (pod("a").ready_for(5).phase("Succeeded"), Some(SwitchReason::PodFinished)),
+        (pod("a").ready_for(5).ips(&["fd00::1"]), Some(SwitchReason::PodWithoutAddress)),
+        (pod("a").ready_for(5).uid("another"), Some(SwitchReason::PodGone)),
     ];
     for (a, expected) in cases {
         let choice = held(&spec(), &trimmed(vec![other(), a]), Some(&incumbent("a")), 0);
@@ -105,7 +105,7 @@ fn without_sticky_the_first_in_order_leads() {
     let pods = trimmed(vec![pod("a").age(9).ready_for(5), pod("b").age(10).ready_for(5)]);
     let loose = LeaderSpec { sticky: false, ..spec() };
     let choice = held(&loose, &pods, Some(&incumbent("a")), 0);
-    assert_eq!((led_by(&choice), choice.switch), (Some("b"), Some(Reason::Preferred)));
+    assert_eq!((led_by(&choice), choice.switch), (Some("b"), Some(SwitchReason::Preferred)));
     let choice = held(&loose, &pods, Some(&incumbent("b")), 0);
     assert_eq!((led_by(&choice), choice.switch), (Some("b"), None));
 }
@@ -139,7 +139,7 @@ fn failover_min_delay_holds_back_only_for_notready() {
     let known = Incumbent { not_ready_since: Some(at(-9)), ..incumbent("a") };
     assert_eq!(held(&patient, &unready, Some(&known), 0).again_at, Some(at(1)));
     let choice = held(&patient, &unready, Some(&known), 1);
-    assert_eq!((led_by(&choice), choice.switch), (Some("b"), Some(Reason::PodNotReady)));
+    assert_eq!((led_by(&choice), choice.switch), (Some("b"), Some(SwitchReason::PodNotReady)));
     for lost in [
         vec![pod("a").unready_for(3).terminating(), b()],
         vec![pod("a").unready_for(3).phase("Failed"), b()],
@@ -151,23 +151,29 @@ fn failover_min_delay_holds_back_only_for_notready() {
 
 #[test]
 fn a_switch_that_was_begun_by_a_clock_ahead_is_finished() {
-    let begun = Begun { uid: "uid-b".into(), at: at(600) };
+    let begun = UnfinishedSwitch { uid: "uid-b".into(), at: at(600) };
     let mut spec = LeaderSpec { min_ready_duration: Duration::from_mins(1), ..spec() };
-    let held = |spec: &LeaderSpec, last: &Incumbent, begun: Option<&Begun>| {
+    let held = |spec: &LeaderSpec, last: &Incumbent, begun: Option<&UnfinishedSwitch>| {
         let pods = trimmed(vec![
             pod("a").age(9).unready_for(5),
             pod("b").age(8).ready_for(5),
             pod("c").age(10).ready_for(5),
         ]);
-        let rules =
-            Rules { spec, family: Family::V4, may_promote: true, only: None, now: at(0), begun };
+        let rules = Rules {
+            spec,
+            family: Family::V4,
+            may_promote: true,
+            only: None,
+            now: at(0),
+            unfinished: begun,
+        };
         led_by(&elect(&pods, Some(last), &rules)).map(str::to_owned)
     };
     assert_eq!(held(&spec, &incumbent("a"), None), None, "nobody was Ready for long enough");
     assert_eq!(held(&spec, &incumbent("a"), Some(&begun)).as_deref(), Some("b"), "only b");
     // A clock behind ours takes nothing back, and one that is not far enough ahead ends no timer.
     for (at_begin, leads) in [(at(-600), None), (at(54), None), (at(55), Some("b"))] {
-        let begun = Begun { at: at_begin, ..begun.clone() };
+        let begun = UnfinishedSwitch { at: at_begin, ..begun.clone() };
         assert_eq!(held(&spec, &incumbent("a"), Some(&begun)).as_deref(), leads, "{at_begin}");
     }
     spec.min_ready_duration = Duration::ZERO;
@@ -176,7 +182,7 @@ fn a_switch_that_was_begun_by_a_clock_ahead_is_finished() {
     assert_eq!(held(&spec, &lost(0), None), None);
     // c comes before b: the delay is over only for the pod that was to come.
     assert_eq!(held(&spec, &lost(0), Some(&begun)), None);
-    let to_c = Begun { uid: "uid-c".into(), ..begun };
+    let to_c = UnfinishedSwitch { uid: "uid-c".into(), ..begun };
     assert_eq!(held(&spec, &lost(0), Some(&to_c)).as_deref(), Some("c"));
     assert_eq!(held(&spec, &lost(541), Some(&to_c)), None, "not over by that clock either");
 }
@@ -203,7 +209,14 @@ fn the_last_incumbent_stays_in_sight_while_its_pod_lives() {
 #[test]
 fn where_nobody_may_be_promoted_only_the_incumbent_stays() {
     fn rules(spec: &LeaderSpec) -> Rules<'_> {
-        Rules { spec, family: Family::V4, may_promote: false, only: None, now: at(0), begun: None }
+        Rules {
+            spec,
+            family: Family::V4,
+            may_promote: false,
+            only: None,
+            now: at(0),
+            unfinished: None,
+        }
     }
     for sticky in [true, false] {
         let spec = LeaderSpec { sticky, ..spec() };
@@ -282,17 +295,26 @@ fn only_the_leader_of_the_followed_source_may_lead() {
     let pods = trimmed(vec![ready("a", 9), ready("b", 8), pod("c").age(7).unready_for(1)]);
     let held = |only: Option<&str>, last: Option<&str>, sticky: bool, may_promote: bool| {
         let spec = LeaderSpec { sticky, ..spec() };
-        let rules =
-            Rules { spec: &spec, family: Family::V4, may_promote, only, now: at(0), begun: None };
+        let rules = Rules {
+            spec: &spec,
+            family: Family::V4,
+            may_promote,
+            only,
+            now: at(0),
+            unfinished: None,
+        };
         let last = last.map(incumbent);
         let choice = elect(&pods, last.as_ref(), &rules);
         (led_by(&choice).map(str::to_owned), choice.switch)
     };
     let led = |name: &str| Some(name.to_owned());
     for sticky in [true, false] {
-        assert_eq!(held(Some("uid-b"), None, sticky, true), (led("b"), Some(Reason::FirstLeader)));
+        assert_eq!(
+            held(Some("uid-b"), None, sticky, true),
+            (led("b"), Some(SwitchReason::FirstLeader))
+        );
         // The healthy incumbent gives way, sticky or not, once the followed one can lead here.
-        let switched = (led("b"), Some(Reason::Preferred));
+        let switched = (led("b"), Some(SwitchReason::Preferred));
         assert_eq!(held(Some("uid-b"), Some("a"), sticky, true), switched);
         assert_eq!(held(Some("uid-b"), Some("b"), sticky, true), (led("b"), None));
         // Not Ready here, or not selected: the incumbent stays, and no third pod is taken.
@@ -301,7 +323,7 @@ fn only_the_leader_of_the_followed_source_may_lead() {
         assert_eq!(held(Some("uid-c"), None, sticky, true), (None, None));
         assert_eq!(
             held(Some("uid-b"), Some("c"), sticky, true),
-            (led("b"), Some(Reason::PodNotReady))
+            (led("b"), Some(SwitchReason::PodNotReady))
         );
         assert_eq!(held(Some("uid-x"), Some("c"), sticky, true), (None, None));
         // The followed source has no leader: who is ready stays, and that is all.

@@ -19,8 +19,8 @@ fn truth(name: &str, epoch: u64, second: i64) -> Truth {
     }
 }
 
-fn state(ready: bool, reason: EventReason) -> Readiness {
-    Readiness { ready, reason, message: "words".into() }
+fn state(ready: bool, reason: EventReason) -> LeaderState {
+    LeaderState { ready, reason, message: "words".into() }
 }
 
 fn trimmed(service: Service) -> Leader {
@@ -39,7 +39,7 @@ fn carrying(mirror: Option<&Mirror>) -> Leader {
     trimmed(service)
 }
 
-fn mirrored(truth: &Truth, state: &Readiness, second: i64) -> Leader {
+fn mirrored(truth: &Truth, state: &LeaderState, second: i64) -> Leader {
     let routed = truth.pod_name.as_deref();
     carrying(Some(&wanted(&carrying(None), truth, routed, state, None, at(second))))
 }
@@ -82,39 +82,39 @@ fn a_switch_is_told_once_and_a_state_when_it_changes() {
     let ready = state(true, EventReason::LeaderRoutingAvailable);
     let down = state(false, EventReason::NoReadyPods);
     let before = mirrored(&truth("a", 1, 5), &ready, 5);
-    let told = |leader: &Leader, truth: &Truth, state: &Readiness| -> Vec<_> {
+    let sent = |leader: &Leader, truth: &Truth, state: &LeaderState| -> Vec<_> {
         notices(leader, truth, state).into_iter().map(|n| (n.reason, n.note)).collect()
     };
     let changed = |note: &str| (EventReason::LeaderChanged, note.to_owned());
     let same = |reason| (reason, "words".to_owned());
-    assert_eq!(told(&before, &truth("a", 1, 5), &ready), []);
+    assert_eq!(sent(&before, &truth("a", 1, 5), &ready), []);
     assert_eq!(
-        told(&before, &truth("b", 2, 9), &ready),
+        sent(&before, &truth("b", 2, 9), &ready),
         [changed("leader changed from a to b (first_leader), epoch 2")]
     );
-    assert_eq!(told(&before, &truth("a", 1, 5), &down), [same(EventReason::NoReadyPods)]);
+    assert_eq!(sent(&before, &truth("a", 1, 5), &down), [same(EventReason::NoReadyPods)]);
     let never = Truth { switched_at: None, ..Truth::default() };
-    assert_eq!(told(&before, &never, &ready), []);
+    assert_eq!(sent(&before, &never, &ready), []);
     assert_eq!(
-        told(&carrying(None), &truth("a", 1, 5), &ready),
+        sent(&carrying(None), &truth("a", 1, 5), &ready),
         [changed("a leads (first_leader), epoch 1"), same(EventReason::LeaderRoutingAvailable)]
     );
 }
 
 #[test]
-fn the_last_switch_is_told_again_by_who_came_within_ten_minutes() {
+fn the_event_of_the_last_switch_is_sent_again_within_ten_minutes() {
     let leader =
         mirrored(&truth("a", 1, 1000), &state(true, EventReason::LeaderRoutingAvailable), 1000);
-    let untold = |leader: &Leader, began: i64| {
+    let missed = |leader: &Leader, began: i64| {
         let truth = read(&leader.object);
-        untold(&truth, &truth, at(began))
+        missed_event(&truth, &truth, at(began))
     };
-    let note = |began: i64| untold(&leader, began).map(|notice| notice.note);
-    let told = Some("a leads (first_leader), epoch 1".to_owned());
+    let note = |began: i64| missed(&leader, began).map(|notice| notice.note);
+    let sent = Some("a leads (first_leader), epoch 1".to_owned());
     // Before it: by a clock that is behind.
-    let expected = [None, told.clone(), told.clone(), told, None];
+    let expected = [None, sent.clone(), sent.clone(), sent, None];
     assert_eq!([399, 400, 1000, 1600, 1601].map(note), expected);
-    assert_eq!(untold(&carrying(None), 0), None);
+    assert_eq!(missed(&carrying(None), 0), None);
 }
 
 #[test]

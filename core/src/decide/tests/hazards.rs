@@ -64,7 +64,7 @@ fn a_pod_of_the_same_name_with_another_uid_is_another_pod() {
     scene.server.put_pod(pod("web-0").ready_for(1));
     let step = scene.next();
     let Step::Slice(next) = &step else { panic!("{step:?}") };
-    assert_eq!(next.switch.as_ref().unwrap().reason, elect::Reason::PodGone);
+    assert_eq!(next.switch.as_ref().unwrap().reason, elect::SwitchReason::PodGone);
     scene.perform(&step);
     assert!(scene.epoch() > before.0);
     assert_ne!(scene.lock().endpoints, before.1);

@@ -64,9 +64,9 @@ fn a_switch_is_begun_only_while_the_follower_is_empty_and_ahead() {
         let snapshot = scene.snapshot();
         let leader = &snapshot.leaders[0];
         let families = slices::families(&leader.object);
-        let present = slices::Present::new(&snapshot.slices, leader, &families);
-        let asked = present.follower_says().and_then(|t| t.asked.clone()).unwrap_or_default();
-        [asked.as_str(), "something else"].map(|asked| present.begun(asked).is_some())
+        let present = own_slices::OwnSlices::new(&snapshot.slices, leader, &families);
+        let asked = present.follower_says().and_then(|t| t.source_hash.clone()).unwrap_or_default();
+        [asked.as_str(), "something else"].map(|asked| present.unfinished_switch(asked).is_some())
     };
     let loose = scene.source().set("sticky", "false").age(0);
     scene.server.put_service(loose);
@@ -428,7 +428,7 @@ fn a_replica_behind_in_time_finishes_what_a_timer_allowed_the_other() {
     let steps: Vec<_> = scene.settle().iter().take(2).map(written).collect();
     assert_eq!(steps, [ip("IPv4", Some("a")), ip("IPv6", Some("a"))]);
     assert_eq!(scene.decide().action, Action::Nothing);
-    // Begun for what the source asked then: now it asks for something else.
+    // UnfinishedSwitch for what the source asked then: now it asks for something else.
     scene.server = before;
     scene.server.put_service(scene.source().set("min-ready-duration", "61s"));
     let steps: Vec<_> = scene.settle().iter().take(2).map(written).collect();

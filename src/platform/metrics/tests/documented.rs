@@ -34,7 +34,11 @@ fn the_values_of_closed_labels_are_those_of_the_code() {
         check(metric, "operation", operations.clone());
     }
     check("retry_attempts_total", "attempt", ATTEMPTS.into());
-    check("failover_count_total", "reason", elect::Reason::ALL.map(elect::Reason::as_str).into());
+    check(
+        "failover_count_total",
+        "reason",
+        elect::SwitchReason::ALL.map(elect::SwitchReason::as_str).into(),
+    );
     check("events_total", "reason", Reason::ALL.map(Reason::as_str).into());
     check("webhook_violations_total", "rule", Rule::ALL.map(Rule::as_str).into());
     check("watch_up", "resource", Kind::ALL.map(Kind::as_str).into());

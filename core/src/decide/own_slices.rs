@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::elect::Begun;
+use super::elect::UnfinishedSwitch;
 use super::slices::named;
 use crate::index::evidence::slice_name;
 use crate::index::pod::Family;
@@ -16,7 +16,7 @@ use crate::index::slice::{Slice, Truth};
 use crate::version::Marks;
 
 /// The slices of ours for a leader Service.
-pub struct Present<'a> {
+pub struct OwnSlices<'a> {
     pub(super) lock: Option<&'a Slice>,
     pub(super) follower: Option<&'a Slice>,
     pub(super) superfluous: Vec<&'a Slice>,
@@ -24,10 +24,10 @@ pub struct Present<'a> {
     follower_says: Option<Truth>,
 }
 
-impl<'a> Present<'a> {
+impl<'a> OwnSlices<'a> {
     /// Finds lock and follower by name among the slices of ours.
     pub fn new(slices: &'a [Arc<Slice>], leader: &Leader, families: &[Family]) -> Self {
-        let mut present = Self {
+        let mut own = Self {
             lock: None,
             follower: None,
             superfluous: Vec::new(),
@@ -43,15 +43,15 @@ impl<'a> Present<'a> {
                 families.get(n).is_some_and(|f| *slice.name == slice_name(leader.name(), *f))
             };
             match (is(0), is(1)) {
-                (true, _) => present.lock = Some(slice),
-                (_, true) => present.follower = Some(slice),
+                (true, _) => own.lock = Some(slice),
+                (_, true) => own.follower = Some(slice),
                 _ if slice.deleting => {}
-                _ => present.superfluous.push(slice),
+                _ => own.superfluous.push(slice),
             }
         }
-        present.lock_says = present.lock.map(Slice::truth);
-        present.follower_says = present.follower.map(Slice::truth);
-        present
+        own.lock_says = own.lock.map(Slice::truth);
+        own.follower_says = own.follower.map(Slice::truth);
+        own
     }
 
     /// What the lock says.
@@ -100,12 +100,12 @@ impl<'a> Present<'a> {
 
     /// The switch that the follower was emptied for and that did not reach the lock, unless the
     /// source asks for something else by now. Its epoch is the clock of the replica that began it.
-    pub fn begun(&self, asked: &str) -> Option<Begun> {
+    pub fn unfinished_switch(&self, source_hash: &str) -> Option<UnfinishedSwitch> {
         let (lock, follower) = (self.lock_says()?, self.follower_says()?);
         let emptied = named(self.follower).next().is_none() && follower.epoch > lock.epoch;
         let at = Timestamp::from_millisecond(i64::try_from(follower.epoch).ok()?).ok()?;
-        let same = follower.asked.as_deref() == Some(asked);
-        follower.pod_uid.clone().filter(|_| emptied && same).map(|uid| Begun { uid, at })
+        let same = follower.source_hash.as_deref() == Some(source_hash);
+        follower.pod_uid.clone().filter(|_| emptied && same).map(|uid| UnfinishedSwitch { uid, at })
     }
 
     /// The writers of those that carry a newer decision version than `own`.

@@ -1,53 +1,27 @@
-//! From a snapshot to the ordered steps: which leader Service is served, by which rules, and what
-//! has to be made or removed around it.
+//! From a snapshot to a plan: which leader Service of a source is served, by which rules, and what has to be
+//! made around it.
 //!
-//! How one leader Service is served is `serve`'s. Order of the steps: that first, then what is left
-//! over, then the source's condition.
+//! Order of the steps: the leader Service that is asked for, others of the source, then the source's
+//! condition. How one is served is `leader_service`; what goes away is `removal`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 
-use super::elect::Choice;
 use super::hold::hold;
-use super::mirror::{self, Readiness};
-use super::serve::Case;
-use super::slices;
-use super::{Blocked, Context, Notice, Step, StepKind, Target, bookkeeping, desired, follow};
-use crate::index::evidence::is_orphaning;
-use crate::index::pod::Pod;
+use super::leader_service::Case;
+use super::mirror::{self, LeaderState};
+use super::plan::Plan;
+use super::removal;
+use super::{Blocked, Context, Notice, Step, StepKind, Target, desired, follow};
 use crate::index::service::{Leader, own_conditions};
-use crate::index::slice::Slice;
 use crate::index::snapshot::{Holder, SourceState};
 use crate::index::{Limit, Snapshot};
 use crate::keys;
 use crate::reason::Reason;
 use crate::report::ServiceReport;
 use crate::settings::{self, Intent, LeaderSpec, LeaderType, PortsMode, Strategy, Violation};
-use crate::version::Marks;
-
-/// The steps of a decision, in order, and what was found on the way.
-#[derive(Default)]
-#[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
-pub(super) struct Routing {
-    pub(super) steps: Vec<Step>,
-    pub(super) marks: Marks,
-    pub(super) outranked: bool,
-    /// A leader Service that cannot be served: an EndpointSlice that is not ours has the name of its lock.
-    pub(super) taken: bool,
-    /// That name, where zen-lead never wrote the EndpointSlice: garbage collection will not take it.
-    pub(super) squatted: Option<String>,
-    pub(super) may_take_over: bool,
-    /// The Services seen here are ahead of the slices: read before writing.
-    pub(super) doubtful: bool,
-    pub(super) again_at: Option<Timestamp>,
-    pub(super) report: Option<ServiceReport>,
-    pub(super) choice: Option<Choice>,
-    pub(super) missing_ports: Vec<String>,
-    pub(super) refused_by: Option<Limit>,
-}
 
 /// Why a source cannot be served as it asks.
 struct Problem {
@@ -77,76 +51,85 @@ enum Course<'a> {
     },
 }
 
-pub(super) fn route(snapshot: &Snapshot, ctx: &Context<'_>) -> Routing {
-    let mut routing = Routing::default();
-    match course(snapshot) {
-        Course::Abandon => {
-            let orphans = || snapshot.leaders.iter().filter(|l| l.was_made_for(&snapshot.key.name));
-            empty_slices(&mut routing, snapshot, ctx, orphans(), true);
-            orphans().for_each(|leader| out_of_service(&mut routing, leader, SOURCE_GONE, ctx));
-        }
-        Course::TakeDown { source, uid } => {
-            take_down(&mut routing, snapshot, ctx, source, uid);
-            disown(&mut routing, snapshot, ctx, uid);
-        }
-        Course::Hold { uid, error } => {
-            hold(&mut routing, snapshot, ctx, uid, error);
-        }
+pub(super) fn plan(snapshot: &Snapshot, ctx: &Context<'_>) -> Plan {
+    let mut plan = match course(snapshot) {
+        Course::Abandon => removal::abandon(snapshot, ctx),
+        Course::TakeDown { source, uid } => take_down(snapshot, ctx, source, uid),
+        Course::Hold { uid, error } => hold(snapshot, ctx, uid, error),
         Course::Serve { source, uid, leader, spec, valid, problem } => {
-            let problem = problem.or_else(|| leader.as_deref().and_then(unreadable));
             let case = Case { snapshot, ctx, source, uid, spec: &spec, valid };
-            if let Some(leader) = &leader {
-                case.serve(&mut routing, leader);
-            }
-            let served =
-                !routing.taken && routing.steps.iter().all(|s| !matches!(s, Step::Slice(_)));
-            // They may know of different leaders, each made by who was behind: never from one who
-            // routes to one who does not.
-            let served = served
-                && leader.as_ref().is_some_and(|leader| {
-                    let mut others = own(snapshot, uid).filter(|l| l.uid() != leader.uid());
-                    routes(snapshot, leader) || !others.any(|l| routes(snapshot, l))
-                });
-            match &leader {
-                Some(leader) if valid && served => {
-                    remove_others(&mut routing, snapshot, ctx, Some(leader), uid);
-                }
-                // A renamed leader Service serves on until its successor does.
-                kept => {
-                    let kept = kept.as_ref().map(|l| l.uid());
-                    for other in own(snapshot, uid).filter(|l| Some(l.uid()) != kept) {
-                        case.serve(&mut routing, other);
-                    }
-                }
-            }
-            let problem =
-                if valid { refusal(ctx, &routing, leader.is_none()).or(problem) } else { problem };
-            let blocked = problem.is_some() || source.metadata.deletion_timestamp.is_some();
-            // These do not keep a leader Service from being made.
-            let problem = problem.or_else(|| routing.squatted.as_deref().map(name_taken));
-            let problem = problem.or_else(|| {
-                valid.then(|| flaw(snapshot, source, &spec, leader.as_deref())).flatten()
-            });
-            if leader.is_none() && !blocked {
-                let service = desired::leader_service(source, &spec, ctx.version);
-                routing.steps.push(Step::CreateLeader(Box::new(service)));
-                routing.report.get_or_insert_default();
-            }
-            disown(&mut routing, snapshot, ctx, uid);
-            source_conditions(&mut routing, source, problem.as_ref(), ctx);
+            serve(&case, leader.as_ref(), problem)
         }
-    }
+    };
     // Its series stay for as long as a leader Service of ours exists, whatever it is waiting for.
     if snapshot.leaders.iter().any(|l| l.was_made_for(&snapshot.key.name)) {
         let there = ServiceReport { leader_service: true, ..ServiceReport::default() };
-        routing.report.get_or_insert(there);
+        plan.report.get_or_insert(there);
     }
-    routing
+    plan
+}
+
+/// Serves the leader Service that is asked for, and beside it the others of the source until that one
+/// routes.
+fn serve(case: &Case<'_>, leader: Option<&Arc<Leader>>, problem: Option<Problem>) -> Plan {
+    let Case { snapshot, ctx, source, uid, spec, valid } = *case;
+    let served = leader.map(|leader| case.serve(leader));
+    let takes_over = served.as_ref().is_some_and(|served| {
+        !served.lock_taken && served.plan.steps.iter().all(|s| !matches!(s, Step::Slice(_)))
+    });
+    let mut squatted = None;
+    let mut plan = Plan::default();
+    if let Some(served) = served {
+        squatted = served.squatted;
+        plan.add(served.plan);
+    }
+    match leader {
+        Some(leader) if valid && takes_over && removal::may_take_over(snapshot, leader, uid) => {
+            plan.add(removal::others(snapshot, ctx, Some(leader), uid));
+        }
+        // A renamed leader Service serves on until its successor does.
+        asked_for => {
+            let asked_for = asked_for.map(|l| l.uid());
+            for other in own(snapshot, uid).filter(|l| Some(l.uid()) != asked_for) {
+                let served = case.serve(other);
+                squatted = served.squatted.or(squatted);
+                plan.add(served.plan);
+            }
+        }
+    }
+    let problem = problem.or_else(|| leader.and_then(|leader| unreadable(leader)));
+    let refused = || refusal(ctx, &plan.steps, leader.is_none());
+    let problem = if valid { refused().or(problem) } else { problem };
+    let may_create = problem.is_none() && source.metadata.deletion_timestamp.is_none();
+    // These do not keep a leader Service from being made.
+    let problem = problem.or_else(|| squatted.as_deref().map(name_taken));
+    let problem = problem.or_else(|| {
+        valid.then(|| flaw(snapshot, source, spec, leader.map(|leader| &**leader))).flatten()
+    });
+    if leader.is_none() && may_create {
+        let service = desired::leader_service(source, spec, ctx.version);
+        plan.steps.push(Step::CreateLeader(Box::new(service)));
+        plan.report.get_or_insert_default();
+    }
+    plan.add(removal::disown(snapshot, ctx, uid));
+    plan.add(source_conditions(source, problem.as_ref(), ctx));
+    plan
+}
+
+fn take_down(snapshot: &Snapshot, ctx: &Context<'_>, source: Option<&Service>, uid: &str) -> Plan {
+    let mut plan = removal::others(snapshot, ctx, None, uid);
+    if let Some(source) = source
+        && own_conditions(source).next().is_some()
+    {
+        plan.steps.push(Step::SourceConditions(Target::of(source), Vec::new(), Vec::new()));
+    }
+    plan.add(removal::disown(snapshot, ctx, uid));
+    plan
 }
 
 /// What was refused lately and is still wanted. Once another replica has done it, it is nobody's
 /// problem any more: to go on telling it would undo what that one writes, and it would write again.
-fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Problem> {
+fn refusal(ctx: &Context<'_>, steps: &[Step], leaderless: bool) -> Option<Problem> {
     // A namespace that is being deleted is no problem to report. The weightiest first, and always the same
     // one: replicas that report different ones would undo each other's condition.
     let kinds = [
@@ -159,7 +142,7 @@ fn refusal(ctx: &Context<'_>, routing: &Routing, leaderless: bool) -> Option<Pro
     ];
     let wanted = |blocked: &&Blocked| {
         (leaderless && blocked.kind == StepKind::CreateLeader)
-            || routing.steps.iter().any(|step| blocked.refuses(step))
+            || steps.iter().any(|step| blocked.refuses(step))
     };
     let weight = |blocked: &&Blocked| kinds.iter().position(|kind| *kind == blocked.kind);
     let all = ctx.blocked.iter().filter(|b| weight(b).is_some()).filter(wanted);
@@ -356,7 +339,10 @@ fn invalid(violations: &[Violation]) -> Problem {
 }
 
 /// Leader Services that are provably this source's.
-fn own<'a>(snapshot: &'a Snapshot, uid: &'a str) -> impl Iterator<Item = &'a Arc<Leader>> {
+pub(super) fn own<'a>(
+    snapshot: &'a Snapshot,
+    uid: &'a str,
+) -> impl Iterator<Item = &'a Arc<Leader>> {
     snapshot.leaders.iter().filter(|l| snapshot.owns(l, uid))
 }
 
@@ -374,148 +360,12 @@ fn fallback(snapshot: &Snapshot) -> LeaderSpec {
     }
 }
 
-/// Whether a leader Service has a pod that takes traffic.
-fn routes(snapshot: &Snapshot, leader: &Leader) -> bool {
-    snapshot.slices_of(leader).any(|s| s.routed_pods().next().is_some())
-}
-
-/// Leader Services of this source's name that are not this source's. One of an earlier source routes no
-/// one any longer; garbage collection takes it. What merely cannot be proved to be ours keeps its
-/// leader for as long as that one is fit: a label that was changed takes no traffic from a healthy pod.
-fn disown(routing: &mut Routing, snapshot: &Snapshot, ctx: &Context<'_>, uid: &str) {
-    let readable = snapshot.leaders.iter().filter(|l| l.unreadable.is_none());
-    for leader in readable.filter(|l| !snapshot.owns(l, uid)) {
-        let earlier = leader.was_made_for(&snapshot.key.name)
-            && leader.owner.as_ref().is_some_and(|o| *o.uid != *uid);
-        if earlier {
-            empty_slices(routing, snapshot, ctx, [leader], true);
-            out_of_service(routing, leader, EARLIER_SOURCE, ctx);
-        } else if leader.owner.is_none() && !leader.owned_by_others && unfit(snapshot, leader) {
-            empty_slices(routing, snapshot, ctx, [leader], true);
-        }
-    }
-}
-
-/// Whether no pod that the slices of a leader Service name could take traffic.
-fn unfit(snapshot: &Snapshot, leader: &Leader) -> bool {
-    let routed = || snapshot.slices_of(leader).flat_map(Slice::routed_pods);
-    let fit = |uid: &str| snapshot.pod(uid).is_some_and(Pod::eligible);
-    snapshot.pods_known && routed().next().is_some() && !routed().any(fit)
-}
-
-/// Why a leader Service that is still there routes no pod.
-const SOURCE_GONE: &str = "the Service it was made for does not exist any more; delete this one, or \
-                           create that one again";
-/// See [`SOURCE_GONE`].
-const EARLIER_SOURCE: &str =
-    "it was made for an earlier Service of this name; garbage collection removes it";
-/// See [`SOURCE_GONE`].
-const LEFT_BEHIND: &str =
-    "the Service it was made for is being deleted and leaves it behind; delete this one";
-/// See [`SOURCE_GONE`].
-const NOT_ASKED_FOR: &str = "its source does not ask for it any more; it is being deleted";
-
-/// Corrects what a leader Service that is not served says of itself: its slices are empty, or the write
-/// that empties them is refused.
-fn out_of_service(routing: &mut Routing, leader: &Leader, why: &str, ctx: &Context<'_>) {
-    let mut slices = routing.steps.iter().filter(|s| matches!(s, Step::Slice(_)));
-    let (reason, message) = match slices.find_map(|step| ctx.blocked_by(step)) {
-        Some(refused) => {
-            let message = format!("{why}; its EndpointSlice is not emptied: {}", refused.message);
-            (refused.reason, message)
-        }
-        None => (Reason::NotServed, why.to_owned()),
-    };
-    let state = Readiness { ready: false, reason, message };
-    let truth = mirror::read(&leader.object);
-    let mirror = mirror::wanted(leader, &truth, None, &state, None, ctx.now);
-    if own_conditions(&leader.object).next().is_some() && !mirror::says(&leader.object, &mirror) {
-        let notices = match reason {
-            Reason::NotServed => Vec::new(),
-            _ => mirror::notices(leader, &truth, &state),
-        };
-        let target = Target::as_seen(&leader.object);
-        routing.steps.push(Step::Mirror(target, Box::new(mirror), notices));
-    }
-}
-
-/// Without its source nobody asks for a leader any longer, and no selector says who may lead. The
-/// slices are emptied (they are ours by label and owner); the leader Service goes with its owner.
-fn empty_slices<'a>(
-    routing: &mut Routing,
-    snapshot: &Snapshot,
-    ctx: &Context<'_>,
-    leaders: impl IntoIterator<Item = &'a Arc<Leader>>,
-    urgent: bool,
-) {
-    for leader in leaders {
-        for slice in snapshot.slices_of(leader) {
-            routing.marks = routing.marks.max(slice.truth().marks);
-            if let Some(emptied) = slices::emptied(slice, snapshot.marks, ctx) {
-                routing.steps.push(Step::Slice(Box::new(slices::Next { urgent, ..emptied })));
-            }
-        }
-    }
-}
-
-fn take_down(
-    routing: &mut Routing,
-    snapshot: &Snapshot,
-    ctx: &Context<'_>,
-    source: Option<&Service>,
-    uid: &str,
-) {
-    remove_others(routing, snapshot, ctx, None, uid);
-    if let Some(source) = source
-        && own_conditions(source).next().is_some()
-    {
-        routing.steps.push(Step::SourceConditions(Target::of(source), Vec::new(), Vec::new()));
-    }
-}
-
-/// Removes the leader Services that are ours and not (any longer) asked for. Their slices are emptied
-/// first and go with them (garbage collection): were they deleted before, a replica that is late
-/// could make one anew of what it knew, where nothing is left to compare it with. What is destroyed
-/// carries every sign that it is ours: a sign that was lost is put back first.
-fn remove_others(
-    routing: &mut Routing,
-    snapshot: &Snapshot,
-    ctx: &Context<'_>,
-    keep: Option<&Leader>,
-    uid: &str,
-) {
-    let others = own(snapshot, uid).filter(|l| keep.is_none_or(|k| k.uid() != l.uid()));
-    // One that cannot be read may not be what it was.
-    for leader in others.filter(|l| l.unreadable.is_none()) {
-        // What may be asked for again by now is destroyed: that rests on a read.
-        routing.doubtful = true;
-        empty_slices(routing, snapshot, ctx, [leader], false);
-        let target = Target::as_seen(&leader.object);
-        let leaves = snapshot.judged().is_some_and(|s| is_orphaning(&s.object.metadata));
-        let signs = || bookkeeping::repair(&leader.object, &snapshot.key.name, uid, false);
-        if leader.deleting() {
-            out_of_service(routing, leader, NOT_ASKED_FOR, ctx);
-        } else if leaves {
-            out_of_service(routing, leader, LEFT_BEHIND, ctx);
-        } else if let Some(patch) = signs() {
-            routing.steps.push(Step::PatchLeader(target, patch));
-        } else {
-            routing.steps.push(Step::DeleteLeader(target));
-        }
-    }
-}
-
 /// Sets our condition on a source that cannot be served, and takes it off one that can.
-fn source_conditions(
-    routing: &mut Routing,
-    source: &Service,
-    problem: Option<&Problem>,
-    ctx: &Context<'_>,
-) {
+fn source_conditions(source: &Service, problem: Option<&Problem>, ctx: &Context<'_>) -> Plan {
     let (wanted, notices) = match problem {
         None => (Vec::new(), Vec::new()),
         Some(problem) => {
-            let state = Readiness {
+            let state = LeaderState {
                 ready: false,
                 reason: problem.reason,
                 message: problem.message.clone(),
@@ -524,8 +374,9 @@ fn source_conditions(
             (vec![mirror::condition(source, &state, ctx.now)], vec![notice])
         }
     };
-    routing.refused_by = problem.and_then(|p| p.limit);
+    let mut plan = Plan { refused_by: problem.and_then(|p| p.limit), ..Plan::default() };
     if !mirror::same_conditions(source, &wanted) {
-        routing.steps.push(Step::SourceConditions(Target::of(source), wanted, notices));
+        plan.steps.push(Step::SourceConditions(Target::of(source), wanted, notices));
     }
+    plan
 }
