@@ -146,6 +146,36 @@ enum View {
     Read(Box<Index>),
 }
 
+/// One reconcile, as far as it has come.
+struct Round<'a> {
+    key: &'a ServiceKey,
+    /// When the change that led here was seen.
+    noticed: Instant,
+    began: Instant,
+    view: View,
+    met: Met,
+    /// It has written: it goes on whatever its rank.
+    acting: bool,
+    /// The turn to make a first leader Service.
+    turn: Option<turns::Turn<'a>>,
+}
+
+/// A decision and what it rests on.
+struct Planned {
+    snapshot: Snapshot,
+    decision: Decision,
+}
+
+/// Whether a reconcile goes on.
+enum Gate {
+    /// It does.
+    Open,
+    /// It plans again: something was learned that changes the decision.
+    Again,
+    /// It ends.
+    Closed(Next),
+}
+
 impl Reconciler {
     /// Brings one Service to where it should be.
     ///
@@ -196,105 +226,169 @@ impl Reconciler {
         self.known.services.lock().len()
     }
 
+    /// Plans, checks whether it may act, and acts, until nothing is left to do.
     async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
-        let (mut view, mut met) = (View::Cache, Met::default());
-        let mut acting = false;
-        let mut turn = self.turns.given(key, &*self.wake);
-        let began = clock::monotonic();
+        let mut round = Round {
+            key,
+            noticed,
+            began: clock::monotonic(),
+            view: View::Cache,
+            met: Met::default(),
+            acting: false,
+            turn: self.turns.given(key, &*self.wake),
+        };
         for _ in 0..MAX_STEPS {
-            if clock::monotonic() - began >= DEADLINE {
-                let operation = Operation::Reconcile;
-                self.metrics.timeout(operation.as_str());
-                warn!(
-                    "{operation} {key}: not finished within {DEADLINE:?}, the API server is slow; \
-                     what is done stays, and it goes on after the other Services"
-                );
+            if self.is_late(&round) {
                 break;
             }
-            let gathering = self.tracer.snapshot(matches!(view, View::Cache));
-            let snapshot = self.snapshot(key, &view);
-            drop(gathering);
-            self.note_asked(key, &snapshot);
-            let blocked = self.blocked(key, &snapshot);
-            let decision = self.decide(key, &snapshot, &blocked);
-            self.note_newer(key, decision.may_take_over);
-            self.metrics.cache_lookup("services", matches!(view, View::Cache));
-            self.note_loss(key, &decision, noticed);
-            // What another replica makes meanwhile is not read for, nor is a turn taken for it.
-            if let Some(step) =
-                decision.read_for.as_ref().filter(|step| step.needs_read() && !acting)
-            {
-                if self.learns(key, &snapshot, step) {
-                    continue;
-                }
-                if let Some(at) = self.waits_for_rank(key, step) {
-                    return Ok(Next::At(at));
-                }
+            let planned = self.plan(&round);
+            match self.may_plan_this(&mut round, &planned) {
+                Gate::Open => {}
+                Gate::Again => continue,
+                Gate::Closed(next) => return Ok(next),
             }
-            if !decision.makes_first {
-                turn = None;
-            } else if turn.is_none() {
-                match self.turns.ask(key, &*self.wake) {
-                    Ok(mine) => turn = Some(mine),
-                    Err(at) => return Ok(Next::Waits(at)),
-                }
-            }
-            let step = match decision.action.clone() {
-                Action::Nothing => {
-                    self.recorder.at_rest(key, &snapshot);
-                    self.recorder.unreadable(key, &snapshot);
-                    return Ok(self.settled(key, &snapshot, &decision));
-                }
+            let step = match &planned.decision.action {
+                Action::Nothing => return Ok(self.at_rest(key, &planned)),
                 Action::Wait => return Ok(Next::Idle),
                 Action::Read => {
-                    view = self.read(key).await?;
+                    round.view = self.read(key).await?;
                     continue;
                 }
-                Action::Do(step) => step,
+                Action::Do(step) => step.clone(),
             };
-            if self.is_taken(key, &step, &mut met) || self.learns(key, &snapshot, &step) {
-                continue;
+            match self.may_write(&mut round, &planned, &step) {
+                Gate::Open => self.perform(&mut round, &planned, step).await?,
+                Gate::Again => {}
+                Gate::Closed(next) => return Ok(next),
             }
-            if decision.history_void {
-                let note = "the slice was decided on newer data than the cluster now has: it was \
-                            restored from a backup; deciding afresh";
-                self.recorder.event(key, None, Reason::HistoryRestored, note);
+        }
+        Ok(self.pause(&round))
+    }
+
+    /// Whether the reconcile has taken so long that others come first.
+    fn is_late(&self, round: &Round<'_>) -> bool {
+        let late = clock::monotonic() - round.began >= DEADLINE;
+        if late {
+            let (operation, key) = (Operation::Reconcile, round.key);
+            self.metrics.timeout(operation.as_str());
+            warn!(
+                "{operation} {key}: not finished within {DEADLINE:?}, the API server is slow; \
+                 completed writes are kept, and the Service is queued behind the others"
+            );
+        }
+        late
+    }
+
+    /// Takes a snapshot and decides.
+    fn plan(&self, round: &Round<'_>) -> Planned {
+        let key = round.key;
+        let cached = matches!(round.view, View::Cache);
+        let gathering = self.tracer.snapshot(cached);
+        let snapshot = self.snapshot(key, &round.view);
+        drop(gathering);
+        self.note_asked(key, &snapshot);
+        let blocked = self.blocked(key, &snapshot);
+        let decision = self.decide(key, &snapshot, &blocked);
+        self.note_newer(key, decision.may_take_over);
+        self.metrics.cache_lookup("services", cached);
+        self.note_loss(key, &decision, round.noticed);
+        Planned { snapshot, decision }
+    }
+
+    /// Whether this replica goes on with what was planned: not where another one of a lower rank makes it
+    /// or has reported that it is refused, and for a first leader Service only in its turn.
+    fn may_plan_this<'a>(&'a self, round: &mut Round<'a>, planned: &Planned) -> Gate {
+        let Planned { snapshot, decision } = planned;
+        let read_for = decision.read_for.as_ref();
+        if let Some(step) = read_for.filter(|step| step.needs_read() && !round.acting) {
+            if self.learns(round.key, snapshot, step) {
+                return Gate::Again;
             }
-            if !acting && let Some(at) = self.waits_for_rank(key, &step) {
-                return Ok(Next::At(at));
+            if let Some(at) = self.waits_for_rank(round.key, step) {
+                return Gate::Closed(Next::At(at));
             }
-            acting = true;
-            match self.applier.apply(key, step.clone()).await {
-                Ok(applied) => {
-                    let lost_at = self.known.services.lock().get_mut(key).and_then(|m| m.lost_at);
-                    self.wrote(key, &step, &applied, &mut met);
-                    self.recorder.applied(key, &snapshot, &decision, &step, lost_at);
-                    self.absorb(&mut view, key, &applied);
-                    if let Some(turn) = turn.as_ref().filter(|_| decision.makes_first) {
-                        turn.succeeded();
-                    }
+        }
+        if !decision.makes_first {
+            round.turn = None;
+        } else if round.turn.is_none() {
+            match self.turns.ask(round.key, &*self.wake) {
+                Ok(turn) => round.turn = Some(turn),
+                Err(at) => return Gate::Closed(Next::Waits(at)),
+            }
+        }
+        Gate::Open
+    }
+
+    /// Whether the step may be written now.
+    fn may_write(&self, round: &mut Round<'_>, planned: &Planned, step: &Step) -> Gate {
+        let key = round.key;
+        if self.is_taken(key, step, &mut round.met) || self.learns(key, &planned.snapshot, step) {
+            return Gate::Again;
+        }
+        if planned.decision.history_void {
+            let note = "the slice was decided on newer data than the cluster now has: it was \
+                        restored from a backup; deciding afresh";
+            self.recorder.event(key, None, Reason::HistoryRestored, note);
+        }
+        match self.waits_for_rank(key, step).filter(|_| !round.acting) {
+            Some(at) => Gate::Closed(Next::At(at)),
+            None => Gate::Open,
+        }
+    }
+
+    /// Writes a step, and records what came of it.
+    ///
+    /// # Errors
+    /// A failure that says nothing about the step: the queue backs off.
+    async fn perform(
+        &self,
+        round: &mut Round<'_>,
+        planned: &Planned,
+        step: Step,
+    ) -> Result<(), CallError> {
+        let (key, Planned { snapshot, decision }) = (round.key, planned);
+        round.acting = true;
+        match self.applier.apply(key, step.clone()).await {
+            Ok(applied) => {
+                let lost_at = self.known.services.lock().get_mut(key).and_then(|m| m.lost_at);
+                self.wrote(key, &step, &applied, &mut round.met);
+                self.recorder.applied(key, snapshot, decision, &step, lost_at);
+                self.absorb(&mut round.view, key, &applied);
+                if let Some(turn) = round.turn.as_ref().filter(|_| decision.makes_first) {
+                    turn.succeeded();
                 }
-                Err(error) => {
-                    self.recorder.failed(key, &step, &error);
-                    let after = self.after(key, &snapshot, &step, error, &mut met, began);
-                    if let Some(turn) = turn.as_ref().filter(|_| !matches!(after, After::Read)) {
-                        turn.failed();
-                    }
-                    match after {
-                        After::Read => view = self.read(key).await?,
-                        After::Held => {}
-                        After::Fail(error) => return Err(error),
-                    }
+            }
+            Err(error) => {
+                self.recorder.failed(key, &step, &error);
+                let after = self.after(key, snapshot, &step, error, &mut round.met, round.began);
+                if let Some(turn) = round.turn.as_ref().filter(|_| !matches!(after, After::Read)) {
+                    turn.failed();
+                }
+                match after {
+                    After::Read => round.view = self.read(key).await?,
+                    After::Held => {}
+                    After::Fail(error) => return Err(error),
                 }
             }
         }
-        self.unfinished(key, &met);
-        // More to do than one turn allows: others first.
-        let pause = self.remember(key, |known| {
+        Ok(())
+    }
+
+    /// Nothing is left to do.
+    fn at_rest(&self, key: &ServiceKey, planned: &Planned) -> Next {
+        self.recorder.at_rest(key, &planned.snapshot);
+        self.recorder.unreadable(key, &planned.snapshot);
+        self.settled(key, &planned.snapshot, &planned.decision)
+    }
+
+    /// More is left to do than one reconcile may: others come first.
+    fn pause(&self, round: &Round<'_>) -> Next {
+        self.unfinished(round.key, &round.met);
+        let pause = self.remember(round.key, |known| {
             known.unfinished = known.unfinished.saturating_add(1);
             PAUSE.saturating_mul(1 << (known.unfinished - 1).min(12)).min(LAST_WAIT)
         });
-        Ok(Next::At(clock::monotonic() + pause))
+        Next::At(clock::monotonic() + pause)
     }
 
     async fn read(&self, key: &ServiceKey) -> Result<View, CallError> {
