@@ -15,11 +15,11 @@ use crate::cli::explain::Explained;
 use crate::config::{Cli, Command, LogFormat, Serve};
 use crate::control::apply::Applier;
 use crate::control::events;
-use crate::control::feeds::Watches;
+use crate::control::feeds::Feeds;
 use crate::control::leftovers::{self, Remover};
 use crate::control::queue::Queue;
 use crate::control::reader::Reader;
-use crate::control::reconcile::{Known, Next, Reconciler, Room, Turns};
+use crate::control::reconcile::{Memories, Reconciler, Requeue, Room, Turns};
 use crate::control::record::{self, Recorder};
 use crate::platform::api::proxy::Proxy;
 use crate::platform::api::{self, Caller};
@@ -218,7 +218,7 @@ async fn run(
     let replicas = Arc::new(RwLock::new(Vec::new()));
 
     let certificates_changed = Arc::new(Notify::new());
-    let watches = Watches::start(
+    let watches = Feeds::start(
         &args,
         &runtime,
         index.clone(),
@@ -258,7 +258,7 @@ async fn run(
         tracer: caller.tracer.clone(),
         turns: Turns::of(args.workers),
         room: Room::of(args.workers),
-        known: Known::default(),
+        known: Memories::default(),
     });
     let remover = Remover {
         index: reconciler.index.clone(),
@@ -296,9 +296,9 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
         let key = held.key().clone();
         let noticed = clock::monotonic() - held.waited;
         match reconciler.reconcile(&key, noticed).await {
-            Ok(Next::Idle | Next::Forget) => held.done(None),
-            Ok(Next::At(at)) => held.done(Some(at)),
-            Ok(Next::Waits(at)) => held.put_aside(at),
+            Ok(Requeue::Idle | Requeue::Forget) => held.done(None),
+            Ok(Requeue::At(at)) => held.done(Some(at)),
+            Ok(Requeue::Waits(at)) => held.put_aside(at),
             Err(error) => {
                 let asked = error.retry_after().map(|pause| pause.min(MAX_RETRY_AFTER));
                 let wait = held.fail(asked.map(|pause| clock::monotonic() + pause));

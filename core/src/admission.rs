@@ -9,4 +9,4 @@ pub mod review;
 pub mod verdict;
 
 pub use review::{Judged, Outcome, Path, ReviewError, Verb, judge};
-pub use verdict::{Neighbours, Operation, Question, Verdict, verdict};
+pub use verdict::{Change, Neighbours, Question, Verdict, verdict};

@@ -49,7 +49,7 @@ pub enum Trust {
 
 /// Names an object for a write that must meet that very object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub struct ObjectRef {
     /// Name of the object.
     pub name: String,
     /// Uid it must have.
@@ -58,7 +58,7 @@ pub struct Target {
     pub version: Option<String>,
 }
 
-impl Target {
+impl ObjectRef {
     /// This very object, in whatever version.
     pub fn of(object: &Service) -> Self {
         let meta = &object.metadata;
@@ -78,15 +78,15 @@ pub enum Step {
     /// Create the leader Service.
     CreateLeader(Box<Service>),
     /// Merge a patch into the leader Service.
-    PatchLeader(Target, Value),
+    PatchLeader(ObjectRef, Value),
     /// Delete a leader Service.
-    DeleteLeader(Target),
+    DeleteLeader(ObjectRef),
     /// Write a slice.
-    Slice(Box<slices::Next>),
+    Slice(Box<slices::SliceStep>),
     /// Apply the mirror to the leader Service's status.
-    Mirror(Target, Box<Mirror>, Vec<Notice>),
+    Mirror(ObjectRef, Box<Mirror>, Vec<Notice>),
     /// Apply (or remove, when empty) our conditions on the source's status.
-    SourceConditions(Target, Vec<Condition>, Vec<Notice>),
+    SourceConditions(ObjectRef, Vec<Condition>, Vec<Notice>),
 }
 
 /// The kinds of steps; a refused kind is not tried again for a while.

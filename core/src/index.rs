@@ -27,7 +27,7 @@ use crate::shrink;
 use crate::version::Rv;
 pub use limits::{Limit, Limits, Reached};
 use namespace::Namespace;
-use pod::{Placed, Pod};
+use pod::{NamespacedPod, Pod};
 use service::Entry;
 use slice::Slice;
 pub use snapshot::{Snapshot, SourceState};
@@ -203,14 +203,14 @@ impl Index {
 
     /// Takes in a pod.
     pub fn apply_pod(&mut self, object: &core::Pod) -> Dirty {
-        Placed::trim(object).map(|pod| self.apply_trimmed_pod(pod)).unwrap_or_default()
+        NamespacedPod::trim(object).map(|pod| self.apply_trimmed_pod(pod)).unwrap_or_default()
     }
 
     /// Takes in a pod that was trimmed before. One that cannot be read is not absent: what was known
     /// of it stays.
-    pub fn apply_trimmed_pod(&mut self, pod: impl Into<Decoded<Placed>>) -> Dirty {
+    pub fn apply_trimmed_pod(&mut self, pod: impl Into<Decoded<NamespacedPod>>) -> Dirty {
         let (namespace, pod) = match pod.into() {
-            Decoded::Object(Placed { namespace, pod }) => (namespace, pod),
+            Decoded::Object(NamespacedPod { namespace, pod }) => (namespace, pod),
             Decoded::Unreadable(found) => {
                 let Some((namespace, name)) = names_of(&found.metadata) else {
                     return Dirty::new();
@@ -228,11 +228,13 @@ impl Index {
 
     /// Takes note of a deleted pod.
     pub fn delete_pod(&mut self, object: &core::Pod) -> Dirty {
-        Placed::trim(object).map(|pod| self.delete_trimmed_pod(&pod.into())).unwrap_or_default()
+        NamespacedPod::trim(object)
+            .map(|pod| self.delete_trimmed_pod(&pod.into()))
+            .unwrap_or_default()
     }
 
     /// Takes note of a deleted pod, given its last state.
-    pub fn delete_trimmed_pod(&mut self, pod: &Decoded<Placed>) -> Dirty {
+    pub fn delete_trimmed_pod(&mut self, pod: &Decoded<NamespacedPod>) -> Dirty {
         let Some((namespace, name, version)) = place_of(pod) else { return Dirty::new() };
         self.with(&namespace, |ns| ns.remove_pod(&name, version))
     }
@@ -240,7 +242,7 @@ impl Index {
     /// Replaces the pods of one namespace (or of all) by a consistent list; see
     /// [`Index::reset_services`].
     pub fn reset_pods(&mut self, scope: Option<&str>, objects: &[core::Pod], version: Rv) -> Dirty {
-        let trimmed = objects.iter().filter_map(Placed::trim).map(Decoded::Object);
+        let trimmed = objects.iter().filter_map(NamespacedPod::trim).map(Decoded::Object);
         self.reset_trimmed_pods(scope, trimmed.collect(), version)
     }
 
@@ -248,7 +250,7 @@ impl Index {
     pub fn reset_trimmed_pods(
         &mut self,
         scope: Option<&str>,
-        pods: Vec<Decoded<Placed>>,
+        pods: Vec<Decoded<NamespacedPod>>,
         version: Rv,
     ) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
@@ -480,9 +482,9 @@ fn lost(known: Rv, listed: Rv, list: Rv) -> bool {
 }
 
 /// Where a trimmed pod is, and of which version.
-fn place_of(pod: &Decoded<Placed>) -> Option<(Arc<str>, Arc<str>, Rv)> {
+fn place_of(pod: &Decoded<NamespacedPod>) -> Option<(Arc<str>, Arc<str>, Rv)> {
     match pod {
-        Decoded::Object(Placed { namespace, pod }) => {
+        Decoded::Object(NamespacedPod { namespace, pod }) => {
             Some((namespace.clone(), pod.name.clone(), pod.version))
         }
         Decoded::Unreadable(found) => {

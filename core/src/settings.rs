@@ -124,7 +124,7 @@ pub enum Intent {
 /// All violations at once, in the order of the documentation: settings, unknown keys, shape.
 pub fn read(service: &Service, names: NameRule) -> Result<Intent, Vec<Violation>> {
     let Some(annotations) = &service.metadata.annotations else { return Ok(Intent::None) };
-    let mut reader = Reader { annotations, violations: Vec::new() };
+    let mut reader = AnnotationReader { annotations, violations: Vec::new() };
     if ours(annotations).all(|(key, _)| status::ALL.contains(&key)) {
         return Ok(Intent::None);
     }
@@ -267,12 +267,12 @@ fn is_published(service: &Service) -> bool {
 }
 
 /// Collects values and violations.
-struct Reader<'a> {
+struct AnnotationReader<'a> {
     annotations: &'a BTreeMap<String, String>,
     violations: Vec<Violation>,
 }
 
-impl Reader<'_> {
+impl AnnotationReader<'_> {
     /// Reads one setting; `None` when it is absent, or broken (then the violation is kept).
     fn setting<T>(
         &mut self,

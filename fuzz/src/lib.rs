@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
-use zen_lead_core::admission::{self, Neighbours, Operation, Outcome, Path, Question};
+use zen_lead_core::admission::{self, Neighbours, Change, Outcome, Path, Question};
 use zen_lead_core::index::Reached;
 use zen_lead_core::index::view::Neighbour;
 use zen_lead_core::keys::PREFIX;
@@ -158,7 +158,7 @@ pub fn annotations(text: &[u8]) {
             }
         }
         let question = Question {
-            operation: Operation::Create,
+            operation: Change::Create,
             old: None,
             new: &service,
             namespace: "shop",

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use super::unless_closed;
 use documents::{Document, Unit};
-use zen_lead_core::admission::verdict::{Neighbours, Operation, Question, verdict};
+use zen_lead_core::admission::verdict::{Change, Neighbours, Question, verdict};
 use zen_lead_core::index::Reached;
 use zen_lead_core::index::view::Neighbour;
 use zen_lead_core::names::NameRule;
@@ -196,7 +196,7 @@ fn judge(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
         Unit::Service(service) => {
             let (namespace, name) = key_of(service);
             let question = Question {
-                operation: Operation::Create,
+                operation: Change::Create,
                 old: None,
                 new: service,
                 namespace: &namespace,

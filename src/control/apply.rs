@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::platform::api::{self, CallError, Caller};
 use crate::platform::operation::{self, Operation};
 use zen_lead_core::decide::slices::SliceWrite;
-use zen_lead_core::decide::{Step, Target};
+use zen_lead_core::decide::{ObjectRef, Step};
 use zen_lead_core::decode::Decoded;
 use zen_lead_core::keys::{self, status};
 use zen_lead_core::names::ServiceKey;
@@ -28,9 +28,9 @@ pub enum Applied {
     /// A slice was written.
     Slice(Box<Decoded<EndpointSlice>>),
     /// A leader Service is gone (or being deleted).
-    ServiceGone(Target),
+    ServiceGone(ObjectRef),
     /// A slice is gone.
-    SliceGone(Target),
+    SliceGone(ObjectRef),
 }
 
 /// Writes for one process.
@@ -62,7 +62,7 @@ impl Applier {
                 SliceWrite::Create(slice) => self.write_slice(key, *slice, true).await,
                 SliceWrite::Replace(slice) => self.write_slice(key, *slice, false).await,
                 SliceWrite::Delete { name, uid, version } => {
-                    let target = Target { name, uid, version: Some(version) };
+                    let target = ObjectRef { name, uid, version: Some(version) };
                     self.delete_slice(key, target).await
                 }
             },
@@ -113,7 +113,7 @@ impl Applier {
     async fn patch_service(
         &self,
         key: &ServiceKey,
-        target: &Target,
+        target: &ObjectRef,
         mut patch: Value,
     ) -> Result<Applied, CallError> {
         // In the body they are preconditions: a mismatch is a 409.
@@ -129,7 +129,7 @@ impl Applier {
         Ok(Applied::Service(Box::new(made)))
     }
 
-    async fn delete_service(&self, key: &ServiceKey, t: Target) -> Result<Applied, CallError> {
+    async fn delete_service(&self, key: &ServiceKey, t: ObjectRef) -> Result<Applied, CallError> {
         let api = self.services(key);
         let params = delete_params(&t);
         let call = || api.delete(&t.name, &params);
@@ -143,7 +143,7 @@ impl Applier {
     ///
     /// # Errors
     /// What the API server answered; a conflict where the object has changed since.
-    pub async fn delete_slice(&self, key: &ServiceKey, t: Target) -> Result<Applied, CallError> {
+    pub async fn delete_slice(&self, key: &ServiceKey, t: ObjectRef) -> Result<Applied, CallError> {
         let api = self.slices(key);
         let params = delete_params(&t);
         let call = || api.delete(&t.name, &params);
@@ -200,7 +200,7 @@ impl Applier {
     async fn apply_status(
         &self,
         key: &ServiceKey,
-        target: &Target,
+        target: &ObjectRef,
         body: Value,
         manager: &str,
     ) -> Result<Applied, CallError> {
@@ -219,7 +219,7 @@ impl Applier {
     pub async fn delete_endpoints(
         &self,
         key: &ServiceKey,
-        target: &Target,
+        target: &ObjectRef,
     ) -> Result<(), CallError> {
         let api: Api<Decoded<Endpoints>> = Api::namespaced(self.client.clone(), &key.namespace);
         let params = delete_params(target);
@@ -240,7 +240,7 @@ fn manager() -> String {
     keys::FIELD_MANAGER.to_owned()
 }
 
-fn delete_params(target: &Target) -> DeleteParams {
+fn delete_params(target: &ObjectRef) -> DeleteParams {
     DeleteParams {
         preconditions: Some(Preconditions {
             uid: Some(target.uid.clone()),
@@ -252,7 +252,7 @@ fn delete_params(target: &Target) -> DeleteParams {
 
 fn status_body(
     key: &ServiceKey,
-    target: &Target,
+    target: &ObjectRef,
     annotations: Option<Value>,
     conditions: &[Condition],
 ) -> Value {

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use crate::config::Serve;
 use crate::control::queue::Queue;
 use crate::control::watch::{self, page};
-use crate::control::watch::{Kind, Selector, Sink, State, WatchGroup, WatchHandle};
+use crate::control::watch::{Kind, Selector, Sink, WatchGroup, WatchHandle, WatchState};
 use crate::platform::clock::{self, Clock};
 use crate::platform::health::Gate;
 use crate::platform::metrics::Metrics;
@@ -40,11 +40,11 @@ use replicas::ReplicaSink;
 
 /// The running watches; clones share them.
 #[derive(Clone)]
-pub struct Watches {
-    inner: Arc<Inner>,
+pub struct Feeds {
+    inner: Arc<FeedsInner>,
 }
 
-struct Inner {
+struct FeedsInner {
     client: Client,
     index: SharedIndex,
     queue: Queue<ServiceKey>,
@@ -56,11 +56,11 @@ struct Inner {
     pods: Mutex<PodWatches>,
     /// Rung when the set of namespaces whose pods are needed may have changed.
     scope: Arc<Notify>,
-    kept: pods::Kept,
+    kept: pods::IdlePolicy,
     clean_up: Duration,
 }
 
-impl Watches {
+impl Feeds {
     /// Starts everything; what is not needed yet starts when it is.
     pub fn start(
         args: &Serve,
@@ -119,7 +119,7 @@ impl Watches {
             watch_certificates(args, runtime, certificates_changed);
         }
 
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(FeedsInner {
             client: client.clone(),
             index,
             queue,
@@ -130,7 +130,7 @@ impl Watches {
             groups: [service_group, slice_group, pod_group],
             pods: Mutex::default(),
             scope,
-            kept: pods::Kept {
+            kept: pods::IdlePolicy {
                 watches: args.max_namespace_watches,
                 idle_for: args.namespace_idle_ttl,
                 idle: args.max_idle_namespaces,
@@ -151,28 +151,28 @@ impl Watches {
             let watches = inner.pods.lock();
             watches.state(namespace)
         } else {
-            State::Live
+            WatchState::Live
         };
         trust([inner.services.state(), inner.slices.state(), pods])
     }
 
     /// Whether all Services were seen and are up to date: admission judges collisions only then.
     pub fn services_live(&self) -> bool {
-        self.inner.services.state() == State::Live
+        self.inner.services.state() == WatchState::Live
     }
 }
 
-fn trust(states: [State; 3]) -> Trust {
-    if states.contains(&State::Starting) {
+fn trust(states: [WatchState; 3]) -> Trust {
+    if states.contains(&WatchState::Starting) {
         Trust::Starting
-    } else if states.contains(&State::Lost) {
+    } else if states.contains(&WatchState::Lost) {
         Trust::Lost
     } else {
         Trust::Live
     }
 }
 
-impl Inner {
+impl FeedsInner {
     /// Starts and ends the pod watches as the index needs them, for ever.
     async fn keep_pod_watches(&self) {
         // Before the Services are known nobody can say which namespaces are needed.

@@ -27,7 +27,7 @@ use crate::platform::clock;
 use crate::platform::metrics::Metrics;
 use crate::platform::supervise::Supervisor;
 use crate::shared::{Replicas, SharedIndex};
-use zen_lead_core::decide::Target;
+use zen_lead_core::decide::ObjectRef;
 use zen_lead_core::decode::Decoded;
 use zen_lead_core::index::service::selector;
 use zen_lead_core::index::slice::controller_uid;
@@ -46,41 +46,42 @@ const LOOK: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leftover {
     /// What it is.
-    pub made: Made,
+    pub made: LeftoverKind,
     /// The object.
-    pub target: Target,
+    pub target: ObjectRef,
     /// Name of the Service it was made for.
     service: String,
 }
 
 /// What a built-in controller makes of a Service with a selector.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Made {
-    /// An `EndpointSlice`, of which the Service with this uid is the controller.
-    Slice(String),
+pub enum LeftoverKind {
+    /// An `EndpointSlice`, of which the Service with this uid is the controller; it has no controller after
+    /// an orphaning deletion of that Service.
+    Slice(Option<String>),
     /// An Endpoints object; it has no owner, but the name of its Service.
     Endpoints,
 }
 
 impl Leftover {
     fn slice(meta: &ObjectMeta) -> Option<(ServiceKey, Self)> {
-        let made = Made::Slice(controller_uid(meta)?.to_owned());
+        let made = LeftoverKind::Slice(controller_uid(meta).map(str::to_owned));
         let service = meta.labels.as_ref()?.get(kubernetes::SERVICE_NAME)?.clone();
         Self::read(meta.clone(), made, service)
     }
 
     fn endpoints(meta: &ObjectMeta) -> Option<(ServiceKey, Self)> {
-        Self::read(meta.clone(), Made::Endpoints, meta.name.clone()?)
+        Self::read(meta.clone(), LeftoverKind::Endpoints, meta.name.clone()?)
     }
 
     /// With the source its label names; `None` where it is being deleted already.
-    fn read(meta: ObjectMeta, made: Made, service: String) -> Option<(ServiceKey, Self)> {
+    fn read(meta: ObjectMeta, made: LeftoverKind, service: String) -> Option<(ServiceKey, Self)> {
         if meta.deletion_timestamp.is_some() {
             return None;
         }
         let source = meta.labels.as_ref()?.get(status::SOURCE_SERVICE)?;
         let source = ServiceKey::new(meta.namespace.as_deref()?, source.as_str());
-        let target = Target { name: meta.name?, uid: meta.uid?, version: meta.resource_version };
+        let target = ObjectRef { name: meta.name?, uid: meta.uid?, version: meta.resource_version };
         Some((source, Self { made, target, service }))
     }
 
@@ -96,8 +97,10 @@ impl Leftover {
                 && leader.name() == self.service
                 && selector(&leader.object).next().is_none()
                 && match &self.made {
-                    Made::Slice(owner) => owner == leader.uid(),
-                    Made::Endpoints => true,
+                    LeftoverKind::Slice(owner) => {
+                        owner.as_deref().is_none_or(|owner| owner == leader.uid())
+                    }
+                    LeftoverKind::Endpoints => true,
                 }
         })
     }
@@ -105,17 +108,17 @@ impl Leftover {
 
 /// What was found, and a bell for changes.
 #[derive(Default)]
-struct Found {
-    slices: Pile,
-    endpoints: Pile,
+struct FoundLeftovers {
+    slices: ByName,
+    endpoints: ByName,
     changed: Notify,
 }
 
 /// Namespace and name.
-type Place = (String, String);
-type Pile = Mutex<BTreeMap<Place, (ServiceKey, Leftover)>>;
+type ObjectName = (String, String);
+type ByName = Mutex<BTreeMap<ObjectName, (ServiceKey, Leftover)>>;
 
-impl Found {
+impl FoundLeftovers {
     fn by_source(&self) -> BTreeMap<ServiceKey, Vec<Leftover>> {
         let mut all: BTreeMap<ServiceKey, Vec<Leftover>> = BTreeMap::new();
         for pile in [&self.slices, &self.endpoints] {
@@ -129,13 +132,13 @@ impl Found {
 
 /// Delivers the objects of one kind.
 struct FoundSink {
-    found: Arc<Found>,
-    pile: fn(&Found) -> &Pile,
+    found: Arc<FoundLeftovers>,
+    pile: fn(&FoundLeftovers) -> &ByName,
     read: fn(&ObjectMeta) -> Option<(ServiceKey, Leftover)>,
 }
 
 impl FoundSink {
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<Place, (ServiceKey, Leftover)>)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<ObjectName, (ServiceKey, Leftover)>)) {
         change(&mut (self.pile)(&self.found).lock());
         self.found.changed.notify_one();
     }
@@ -143,7 +146,7 @@ impl FoundSink {
 
 impl<K: Watched> Sink<K> for FoundSink {
     /// Where it is, and what is left over there.
-    type Kept = (Place, Option<(ServiceKey, Leftover)>);
+    type Kept = (ObjectName, Option<(ServiceKey, Leftover)>);
 
     fn trim(&self, object: K) -> Self::Kept {
         let place = (object.namespace().unwrap_or_default(), object.name_any());
@@ -192,7 +195,7 @@ pub struct Remover {
 
 /// Watches for them and removes them, until the process ends.
 pub fn start(client: &Client, remover: Remover, metrics: &Arc<Metrics>, supervisor: &Supervisor) {
-    let found = Arc::new(Found::default());
+    let found = Arc::new(FoundLeftovers::default());
     let labels = |key: &str, controller: &str| {
         Selector::labels(format!("{key}={controller},{}", status::SOURCE_SERVICE))
     };
@@ -225,7 +228,7 @@ pub fn start(client: &Client, remover: Remover, metrics: &Arc<Metrics>, supervis
 /// When each is tried again, by uid, and the wait before that.
 type Tried = HashMap<String, (Instant, Duration)>;
 
-async fn keep_removing(on: &Remover, found: &Found, metrics: &Metrics) {
+async fn keep_removing(on: &Remover, found: &FoundLeftovers, metrics: &Metrics) {
     let mut tried = Tried::new();
     loop {
         let all = found.by_source();
@@ -285,8 +288,8 @@ async fn remove_all(on: &Remover, source: &ServiceKey, some: &[Leftover]) -> Res
     for left in some {
         let target = left.target.clone();
         let done = match left.made {
-            Made::Slice(_) => on.applier.delete_slice(source, target).await.map(|_| ()),
-            Made::Endpoints => on.applier.delete_endpoints(source, &target).await,
+            LeftoverKind::Slice(_) => on.applier.delete_slice(source, target).await.map(|_| ()),
+            LeftoverKind::Endpoints => on.applier.delete_endpoints(source, &target).await,
         };
         match done {
             Ok(()) => info!(

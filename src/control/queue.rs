@@ -26,18 +26,18 @@ const MAX_DELAY: Duration = Duration::from_mins(1);
 
 /// A queue of keys with deadlines; clones share it.
 pub struct Queue<K: Clone + Eq + Hash> {
-    shared: Arc<Shared<K>>,
+    shared: Arc<QueueShared<K>>,
 }
 
-struct Shared<K> {
-    state: Mutex<State<K>>,
+struct QueueShared<K> {
+    state: Mutex<QueueState<K>>,
     changed: Notify,
     metrics: Arc<Metrics>,
 }
 
-struct State<K> {
+struct QueueState<K> {
     /// Where each waiting key waits: in `ready` or, by its deadline, in `later`.
-    waiting: HashMap<K, Place>,
+    waiting: HashMap<K, QueuePlace>,
     /// Keys that are due, the longest-waiting first, with the time since which they are due.
     ready: VecDeque<(K, Instant)>,
     /// Keys that are not due yet; the number keeps equal deadlines apart.
@@ -49,17 +49,17 @@ struct State<K> {
     closed: bool,
 }
 
-enum Place {
+enum QueuePlace {
     Ready,
     Later(Instant, u64),
 }
 
 /// A key that a worker has; nobody else gets it before this is dropped.
 ///
-/// Dropped without [`Held::done`] (a worker that panicked or was cancelled), the key counts as
+/// Dropped without [`WorkItem::done`] (a worker that panicked or was cancelled), the key counts as
 /// failed and comes back.
-pub struct Held<K: Clone + Eq + Hash> {
-    shared: Arc<Shared<K>>,
+pub struct WorkItem<K: Clone + Eq + Hash> {
+    shared: Arc<QueueShared<K>>,
     key: K,
     /// How long the key waited after it was due.
     pub waited: Duration,
@@ -75,7 +75,7 @@ impl<K: Clone + Eq + Hash> Clone for Queue<K> {
 impl<K: Clone + Eq + Hash> Queue<K> {
     /// An empty queue.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        let state = State {
+        let state = QueueState {
             waiting: HashMap::new(),
             ready: VecDeque::new(),
             later: BTreeMap::new(),
@@ -85,7 +85,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             closed: false,
         };
         Self {
-            shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new(), metrics }),
+            shared: Arc::new(QueueShared {
+                state: Mutex::new(state),
+                changed: Notify::new(),
+                metrics,
+            }),
         }
     }
 
@@ -101,7 +105,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 
     /// Waits for a key that is due and that no other worker has. `None` after [`Queue::close`].
-    pub async fn pop(&self) -> Option<Held<K>> {
+    pub async fn pop(&self) -> Option<WorkItem<K>> {
         loop {
             let changed = self.shared.changed.notified();
             let next_due = {
@@ -127,7 +131,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                     let waited = now.saturating_duration_since(due);
                     self.shared.metrics.queue_waited(waited);
                     let shared = Arc::clone(&self.shared);
-                    return Some(Held { shared, key, waited, settled: false });
+                    return Some(WorkItem { shared, key, waited, settled: false });
                 }
                 state.later.keys().next().map(|(due, _)| *due)
             };
@@ -163,7 +167,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Shared<K> {
+impl<K: Clone + Eq + Hash> QueueShared<K> {
     fn add(&self, key: K, due: Instant) {
         let mut state = self.state.lock();
         if let Some(again) = state.held.get_mut(&key) {
@@ -190,23 +194,23 @@ impl<K: Clone + Eq + Hash> Shared<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> State<K> {
+impl<K: Clone + Eq + Hash> QueueState<K> {
     /// Puts a key that nobody has into its place; false when it already waits there.
     fn put(&mut self, key: K, due: Instant, now: Instant) -> bool {
         match self.waiting.get(&key) {
-            Some(Place::Ready) => return false,
-            Some(Place::Later(earlier, _)) if *earlier <= due => return false,
-            Some(Place::Later(later, number)) => {
+            Some(QueuePlace::Ready) => return false,
+            Some(QueuePlace::Later(earlier, _)) if *earlier <= due => return false,
+            Some(QueuePlace::Later(later, number)) => {
                 self.later.remove(&(*later, *number));
             }
             None => {}
         }
         if due <= now {
-            self.waiting.insert(key.clone(), Place::Ready);
+            self.waiting.insert(key.clone(), QueuePlace::Ready);
             self.ready.push_back((key, due));
         } else {
             self.next_number += 1;
-            self.waiting.insert(key.clone(), Place::Later(due, self.next_number));
+            self.waiting.insert(key.clone(), QueuePlace::Later(due, self.next_number));
             self.later.insert((due, self.next_number), key);
         }
         true
@@ -220,13 +224,13 @@ impl<K: Clone + Eq + Hash> State<K> {
                 return;
             }
             let key = first.remove();
-            self.waiting.insert(key.clone(), Place::Ready);
+            self.waiting.insert(key.clone(), QueuePlace::Ready);
             self.ready.push_back((key, due));
         }
     }
 }
 
-impl<K: Clone + Eq + Hash> Held<K> {
+impl<K: Clone + Eq + Hash> WorkItem<K> {
     /// The key.
     pub fn key(&self) -> &K {
         &self.key
@@ -275,7 +279,7 @@ impl<K: Clone + Eq + Hash> Held<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for Held<K> {
+impl<K: Clone + Eq + Hash> Drop for WorkItem<K> {
     fn drop(&mut self) {
         if !self.settled {
             self.put_back(None);

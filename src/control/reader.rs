@@ -21,7 +21,7 @@ use crate::platform::api::{self, CallError, Caller};
 use crate::platform::clock;
 use crate::platform::operation::{Operation, Target};
 use zen_lead_core::decode::Decoded;
-use zen_lead_core::index::pod::Placed;
+use zen_lead_core::index::pod::NamespacedPod;
 use zen_lead_core::index::{Index, Limits};
 use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::version::Rv;
@@ -106,7 +106,7 @@ impl Reader {
         let mut index = Index::new(self.names, self.limits);
         index.reset_decoded_services(services.items, version(&services.metadata.resource_version));
         let seen = version(&pods.metadata.resource_version);
-        let pods = pods.items.into_iter().filter_map(Placed::trim_decoded).collect();
+        let pods = pods.items.into_iter().filter_map(NamespacedPod::trim_decoded).collect();
         index.reset_trimmed_pods(Some(ns), pods, seen);
         index.reset_decoded_slices(slices.items, version(&slices.metadata.resource_version));
         Ok(index)

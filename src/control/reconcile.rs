@@ -75,7 +75,7 @@ struct Memory {
 
 /// What a reconcile asks for next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Requeue {
     /// Nothing until something changes.
     Idle,
     /// Again at this time.
@@ -86,7 +86,7 @@ pub enum Next {
     Forget,
 }
 
-impl Next {
+impl Requeue {
     /// The outcome in a word.
     fn as_str(self) -> &'static str {
         match self {
@@ -127,12 +127,12 @@ pub struct Reconciler {
     /// Workers a namespace may have.
     pub room: Room,
     /// What it remembers.
-    pub known: Known,
+    pub known: Memories,
 }
 
 /// What the worker remembers.
 #[derive(Default)]
-pub struct Known {
+pub struct Memories {
     services: Mutex<HashMap<ServiceKey, Memory>>,
     /// Namespaces that are being deleted, with the uids of their Services.
     endings: Mutex<HashMap<Arc<str>, BTreeSet<Arc<str>>>>,
@@ -141,7 +141,7 @@ pub struct Known {
 }
 
 /// Where the snapshot of a reconcile comes from.
-enum View {
+enum Basis {
     Cache,
     Read(Box<Index>),
 }
@@ -152,7 +152,7 @@ struct Round<'a> {
     /// When the change that led here was seen.
     noticed: Instant,
     began: Instant,
-    view: View,
+    view: Basis,
     met: Met,
     /// It has written: it goes on whatever its rank.
     acting: bool,
@@ -167,13 +167,13 @@ struct Planned {
 }
 
 /// Whether a reconcile goes on.
-enum Gate {
+enum GoAhead {
     /// It does.
     Open,
     /// It plans again: something was learned that changes the decision.
     Again,
     /// It ends.
-    Closed(Next),
+    Closed(Requeue),
 }
 
 impl Reconciler {
@@ -183,11 +183,15 @@ impl Reconciler {
     ///
     /// # Errors
     /// A call that failed after its retries; the queue backs off and tries again.
-    pub async fn reconcile(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
+    pub async fn reconcile(
+        &self,
+        key: &ServiceKey,
+        noticed: Instant,
+    ) -> Result<Requeue, CallError> {
         let began = clock::monotonic();
         let Some(seat) = self.room.enter(key, &*self.wake) else {
             self.remember(key, |known| _ = known.noticed.get_or_insert(noticed));
-            return Ok(Next::Waits(None));
+            return Ok(Requeue::Waits(None));
         };
         let noticed = self.remember(key, |known| known.noticed.take()).unwrap_or(noticed);
         self.metrics.track(key);
@@ -203,7 +207,7 @@ impl Reconciler {
             Err(error) => error.category(),
         };
         match &result {
-            Ok(Next::Forget) => {
+            Ok(Requeue::Forget) => {
                 let mut memory = self.known.services.lock();
                 memory.remove(key);
                 shrink::map(&mut memory);
@@ -213,7 +217,7 @@ impl Reconciler {
                 self.forget_ending(&key.namespace);
             }
             // Nothing was done, so nothing succeeded.
-            Ok(Next::Waits(_)) => {}
+            Ok(Requeue::Waits(_)) => {}
             _ => self.metrics.reconciled(key, label, result.is_err(), took),
         }
         self.metrics.set_cache_size("remembered_services", self.remembered());
@@ -227,12 +231,12 @@ impl Reconciler {
     }
 
     /// Plans, checks whether it may act, and acts, until nothing is left to do.
-    async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Next, CallError> {
+    async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Requeue, CallError> {
         let mut round = Round {
             key,
             noticed,
             began: clock::monotonic(),
-            view: View::Cache,
+            view: Basis::Cache,
             met: Met::default(),
             acting: false,
             turn: self.turns.given(key, &*self.wake),
@@ -243,13 +247,13 @@ impl Reconciler {
             }
             let planned = self.plan(&round);
             match self.may_plan_this(&mut round, &planned) {
-                Gate::Open => {}
-                Gate::Again => continue,
-                Gate::Closed(next) => return Ok(next),
+                GoAhead::Open => {}
+                GoAhead::Again => continue,
+                GoAhead::Closed(next) => return Ok(next),
             }
             let step = match &planned.decision.action {
                 Action::Nothing => return Ok(self.at_rest(key, &planned)),
-                Action::Wait => return Ok(Next::Idle),
+                Action::Wait => return Ok(Requeue::Idle),
                 Action::Read => {
                     round.view = self.read(key).await?;
                     continue;
@@ -257,9 +261,9 @@ impl Reconciler {
                 Action::Do(step) => step.clone(),
             };
             match self.may_write(&mut round, &planned, &step) {
-                Gate::Open => self.perform(&mut round, &planned, step).await?,
-                Gate::Again => {}
-                Gate::Closed(next) => return Ok(next),
+                GoAhead::Open => self.perform(&mut round, &planned, step).await?,
+                GoAhead::Again => {}
+                GoAhead::Closed(next) => return Ok(next),
             }
         }
         Ok(self.pause(&round))
@@ -282,7 +286,7 @@ impl Reconciler {
     /// Takes a snapshot and decides.
     fn plan(&self, round: &Round<'_>) -> Planned {
         let key = round.key;
-        let cached = matches!(round.view, View::Cache);
+        let cached = matches!(round.view, Basis::Cache);
         let gathering = self.tracer.snapshot(cached);
         let snapshot = self.snapshot(key, &round.view);
         drop(gathering);
@@ -297,15 +301,15 @@ impl Reconciler {
 
     /// Whether this replica goes on with what was planned: not where another one of a lower rank makes it
     /// or has reported that it is refused, and for a first leader Service only in its turn.
-    fn may_plan_this<'a>(&'a self, round: &mut Round<'a>, planned: &Planned) -> Gate {
+    fn may_plan_this<'a>(&'a self, round: &mut Round<'a>, planned: &Planned) -> GoAhead {
         let Planned { snapshot, decision } = planned;
         let read_for = decision.read_for.as_ref();
         if let Some(step) = read_for.filter(|step| step.needs_read() && !round.acting) {
             if self.learns(round.key, snapshot, step) {
-                return Gate::Again;
+                return GoAhead::Again;
             }
             if let Some(at) = self.waits_for_rank(round.key, step) {
-                return Gate::Closed(Next::At(at));
+                return GoAhead::Closed(Requeue::At(at));
             }
         }
         if !decision.makes_first {
@@ -313,17 +317,17 @@ impl Reconciler {
         } else if round.turn.is_none() {
             match self.turns.ask(round.key, &*self.wake) {
                 Ok(turn) => round.turn = Some(turn),
-                Err(at) => return Gate::Closed(Next::Waits(at)),
+                Err(at) => return GoAhead::Closed(Requeue::Waits(at)),
             }
         }
-        Gate::Open
+        GoAhead::Open
     }
 
     /// Whether the step may be written now.
-    fn may_write(&self, round: &mut Round<'_>, planned: &Planned, step: &Step) -> Gate {
+    fn may_write(&self, round: &mut Round<'_>, planned: &Planned, step: &Step) -> GoAhead {
         let key = round.key;
         if self.is_taken(key, step, &mut round.met) || self.learns(key, &planned.snapshot, step) {
-            return Gate::Again;
+            return GoAhead::Again;
         }
         if planned.decision.history_void {
             let note = "the slice was decided on newer data than the cluster now has: it was \
@@ -331,8 +335,8 @@ impl Reconciler {
             self.recorder.event(key, None, Reason::HistoryRestored, note);
         }
         match self.waits_for_rank(key, step).filter(|_| !round.acting) {
-            Some(at) => Gate::Closed(Next::At(at)),
-            None => Gate::Open,
+            Some(at) => GoAhead::Closed(Requeue::At(at)),
+            None => GoAhead::Open,
         }
     }
 
@@ -375,26 +379,26 @@ impl Reconciler {
     }
 
     /// Nothing is left to do.
-    fn at_rest(&self, key: &ServiceKey, planned: &Planned) -> Next {
+    fn at_rest(&self, key: &ServiceKey, planned: &Planned) -> Requeue {
         self.recorder.at_rest(key, &planned.snapshot);
         self.recorder.unreadable(key, &planned.snapshot);
         self.settled(key, &planned.snapshot, &planned.decision)
     }
 
     /// More is left to do than one reconcile may: others come first.
-    fn pause(&self, round: &Round<'_>) -> Next {
+    fn pause(&self, round: &Round<'_>) -> Requeue {
         self.unfinished(round.key, &round.met);
         let pause = self.remember(round.key, |known| {
             known.unfinished = known.unfinished.saturating_add(1);
             PAUSE.saturating_mul(1 << (known.unfinished - 1).min(12)).min(LAST_WAIT)
         });
-        Next::At(clock::monotonic() + pause)
+        Requeue::At(clock::monotonic() + pause)
     }
 
-    async fn read(&self, key: &ServiceKey) -> Result<View, CallError> {
+    async fn read(&self, key: &ServiceKey) -> Result<Basis, CallError> {
         let read = self.reader.read(key).await?;
         *self.known.answered.lock() = Some(clock::monotonic());
-        Ok(View::Read(Box::new((*read).clone())))
+        Ok(Basis::Read(Box::new((*read).clone())))
     }
 
     fn remember<T>(&self, key: &ServiceKey, f: impl FnOnce(&mut Memory) -> T) -> T {
@@ -419,26 +423,26 @@ impl Reconciler {
         decision
     }
 
-    fn snapshot(&self, key: &ServiceKey, view: &View) -> Snapshot {
+    fn snapshot(&self, key: &ServiceKey, view: &Basis) -> Snapshot {
         match view {
-            View::Cache => self.index.read().snapshot(key),
-            View::Read(index) => Snapshot { consistent: true, ..index.snapshot(key) },
+            Basis::Cache => self.index.read().snapshot(key),
+            Basis::Read(index) => Snapshot { consistent: true, ..index.snapshot(key) },
         }
     }
 
     /// Folds the answer to a write into the cache (read your own writes) and into what was read.
-    fn absorb(&self, view: &mut View, key: &ServiceKey, applied: &Applied) {
+    fn absorb(&self, view: &mut Basis, key: &ServiceKey, applied: &Applied) {
         let touched = fold(&mut self.index.write(), key, applied);
         // The watch event of our own write will change nothing any more: who else is concerned (a
         // rival that waits for a name) has to be told now.
         touched.into_iter().filter(|other| other != key).for_each(|other| (self.wake)(other));
-        if let View::Read(index) = view {
+        if let Basis::Read(index) = view {
             fold(index, key, applied);
         }
     }
 
     /// A timer or a refusal that runs out, or nothing; an unmanaged Service is forgotten.
-    fn settled(&self, key: &ServiceKey, snapshot: &Snapshot, decision: &Decision) -> Next {
+    fn settled(&self, key: &ServiceKey, snapshot: &Snapshot, decision: &Decision) -> Requeue {
         let mut memory = self.known.services.lock();
         let known = memory.entry(key.clone()).or_default();
         known.wish = None;
@@ -449,7 +453,7 @@ impl Reconciler {
             slice.object.as_deref().map(decide::slice_content)
         });
         let Some(report) = &decision.report else {
-            return known.blocks.until().map_or(Next::Forget, Next::At);
+            return known.blocks.until().map_or(Requeue::Forget, Requeue::At);
         };
         if report.endpoints > 0 {
             known.lost_at = None;
@@ -461,7 +465,7 @@ impl Reconciler {
         // Once it is over, the takeover is a step like any other; a time that has passed would bring
         // the key back at once, for ever, while that step is refused.
         let takeover = known.newer_gone.map(|since| since + TAKEOVER).filter(|at| *at > now);
-        [timer, blocked, takeover].into_iter().flatten().min().map_or(Next::Idle, Next::At)
+        [timer, blocked, takeover].into_iter().flatten().min().map_or(Requeue::Idle, Requeue::At)
     }
 
     /// Remembers when a leadership ended, for the failover latency.

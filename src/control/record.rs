@@ -17,7 +17,7 @@ use crate::platform::api::{self, CallError};
 use crate::platform::clock;
 use crate::platform::metrics::Metrics;
 use zen_lead_core::decide::mirror;
-use zen_lead_core::decide::{Decision, Notice, Step, Target};
+use zen_lead_core::decide::{Decision, Notice, ObjectRef, Step};
 use zen_lead_core::index::{Snapshot, SourceState};
 use zen_lead_core::names::ServiceKey;
 use zen_lead_core::reason::Reason;
@@ -140,7 +140,7 @@ impl Recorder {
         for leader in &snapshot.leaders {
             let truth = mirror::read(&leader.object);
             let notice = mirror::missed_event(&truth, &truth, self.began);
-            self.tell(key, &Target::of(&leader.object), &notice);
+            self.tell(key, &ObjectRef::of(&leader.object), &notice);
         }
     }
 
@@ -176,7 +176,7 @@ impl Recorder {
     fn tell<'a>(
         &self,
         key: &ServiceKey,
-        about: &Target,
+        about: &ObjectRef,
         notices: impl IntoIterator<Item = &'a Notice>,
     ) {
         let service = ServiceKey::new(key.namespace.clone(), about.name.as_str());

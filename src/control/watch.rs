@@ -20,7 +20,7 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
 pub use group::WatchGroup;
-pub use handle::{State, WatchHandle};
+pub use handle::{WatchHandle, WatchState};
 
 use crate::platform::api::{Caller, Delays, Policy, whole_ms};
 use crate::platform::metrics::Metrics;

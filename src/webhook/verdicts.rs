@@ -11,7 +11,7 @@ use crate::platform::telemetry::spans::About;
 use crate::shared::SharedIndex;
 use crate::webhook::{Judge, Judged, Path, Refused};
 use zen_lead_core::admission::{Neighbours, review};
-use zen_lead_core::index::view::{Neighbour, View};
+use zen_lead_core::index::view::{IndexView, Neighbour};
 use zen_lead_core::index::{Limit, Reached};
 use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::settings::{LeaderSpec, Rule};
@@ -93,8 +93,8 @@ struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    fn ask<T>(&self, question: impl FnOnce(&View<'_>) -> T) -> T {
-        question(&View { index: &self.index.read(), synced: self.synced })
+    fn ask<T>(&self, question: impl FnOnce(&IndexView<'_>) -> T) -> T {
+        question(&IndexView { index: &self.index.read(), synced: self.synced })
     }
 }
 

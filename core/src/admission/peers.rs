@@ -26,7 +26,7 @@ pub(super) struct Peer<'a> {
 
 /// What is found among the others.
 #[derive(Default)]
-struct Found {
+struct PeersFound {
     /// The named Service is enabled.
     named: bool,
     /// Whose leader the named Service takes itself.
@@ -40,8 +40,8 @@ struct Found {
 }
 
 impl Peer<'_> {
-    fn look(&self, others: &dyn Neighbours) -> Found {
-        let mut found = Found::default();
+    fn look(&self, others: &dyn Neighbours) -> PeersFound {
+        let mut found = PeersFound::default();
         let wanted = self.spec.same_leader_as.as_deref();
         let leads_by = |name: &str, spec: &LeaderSpec| -> String {
             spec.same_leader_as.clone().unwrap_or_else(|| name.to_owned())

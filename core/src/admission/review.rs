@@ -13,7 +13,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::patch::patch;
-use super::verdict::{Neighbours, Operation, Question, verdict};
+use super::verdict::{Change, Neighbours, Question, verdict};
 use crate::decode::Decoded;
 use crate::names::{NameRule, ServiceKey};
 use crate::settings::violation::quoted;
@@ -239,8 +239,8 @@ pub fn judge(
     let is_service = kind == "Service" && group.is_empty();
     let by_zen_lead = !self_username.is_empty() && judged.user == self_username;
     let operation = match request.operation {
-        Verb::Create => Operation::Create,
-        Verb::Update => Operation::Update,
+        Verb::Create => Change::Create,
+        Verb::Update => Change::Update,
         Verb::Delete | Verb::Connect => return Ok(judged.answered(Response::default())),
     };
     if !is_service || by_zen_lead {

@@ -21,7 +21,7 @@ const HOST_NETWORK: &str = "selected pods use hostNetwork: two of them on one no
 
 /// What is done to the Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub enum Change {
     /// It is new.
     Create,
     /// It is changed, also through a subresource.
@@ -32,7 +32,7 @@ pub enum Operation {
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// What is done.
-    pub operation: Operation,
+    pub operation: Change,
     /// The Service before, for an update.
     pub old: Option<&'a Service>,
     /// The Service after.
@@ -79,7 +79,7 @@ pub struct Verdict {
 /// Judges a change.
 pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule) -> Verdict {
     let Question { operation, old, new, by_zen_lead, .. } = *question;
-    let old = old.filter(|_| operation == Operation::Update);
+    let old = old.filter(|_| operation == Change::Update);
     if by_zen_lead || new.metadata.deletion_timestamp.is_some() {
         return Verdict::default();
     }
@@ -207,7 +207,7 @@ fn collisions(
 ) -> (Vec<Violation>, Option<String>) {
     let Question { operation, old, new, namespace, name, .. } = *question;
     let leader_name = settings::claimed_name(new, names);
-    if leader_name.is_none() && operation == Operation::Update {
+    if leader_name.is_none() && operation == Change::Update {
         return (Vec::new(), None);
     }
     if !others.synced() {
@@ -219,7 +219,7 @@ fn collisions(
     if let Some(leader_name) = &leader_name {
         out.extend(leader_name_taken(question, leader_name, others));
     }
-    if operation == Operation::Create && !name.is_empty() {
+    if operation == Change::Create && !name.is_empty() {
         let claimants = except(others.claimants(namespace, name), name);
         if !claimants.is_empty() {
             out.push(Violation::of_value(

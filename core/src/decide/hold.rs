@@ -7,8 +7,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 
 use super::mirror::{self, LeaderState};
 use super::plan::Plan;
-use super::slices::{Next, SliceWrite};
-use super::{Context, Step, Target};
+use super::slices::{SliceStep, SliceWrite};
+use super::{Context, ObjectRef, Step};
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
@@ -61,7 +61,7 @@ pub(super) fn hold(snapshot: &Snapshot, ctx: &Context<'_>, uid: &str, error: &st
             let mirror = mirror::wanted(leader, &truth, name, &state, None, ctx.now);
             if !mirror::matches(&leader.object, &mirror) {
                 let notices = mirror::notices(leader, &truth, &state);
-                let target = Target::as_seen(&leader.object);
+                let target = ObjectRef::as_seen(&leader.object);
                 plan.steps.push(Step::Mirror(target, Box::new(mirror), notices));
             }
         }
@@ -95,7 +95,7 @@ pub(super) fn followed(
     only: Option<&str>,
     snapshot: &Snapshot,
     ctx: &Context<'_>,
-) -> Option<Next> {
+) -> Option<SliceStep> {
     let (object, family) = (slice.object.as_deref()?, slice.family()?);
     // Which pods are gone is known only where all were listed.
     if slice.unreadable.is_some() || !snapshot.pods_known {
@@ -118,7 +118,7 @@ pub(super) fn followed(
     if !newer {
         annotations.insert(status::WRITER.to_owned(), ctx.writer.to_owned());
     }
-    let next = Next { write: SliceWrite::Replace(Box::new(written)), switch: None, urgent };
+    let next = SliceStep { write: SliceWrite::Replace(Box::new(written)), switch: None, urgent };
     // Over what a newer version wrote, an older one only takes out.
     Some(next).filter(|next| next.urgent || !newer)
 }

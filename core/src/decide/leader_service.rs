@@ -17,7 +17,7 @@ use super::plan::Plan;
 use super::ports::{self, Ports};
 use super::readiness::{Findings, Routed, Strangers, routed, unreadable};
 use super::slices::{self, SliceWrite, Version};
-use super::{Blocked, Context, Step, Target, bookkeeping, desired, follow};
+use super::{Blocked, Context, ObjectRef, Step, bookkeeping, desired, follow};
 use crate::index::Snapshot;
 use crate::index::evidence::{is_orphaning, slice_name};
 use crate::index::pod::{Family, Pod};
@@ -49,7 +49,7 @@ pub(super) struct Served {
 }
 
 /// A leader Service as it is on the server.
-struct Seen<'a> {
+struct Observed<'a> {
     leader: &'a Leader,
     strangers: Strangers,
     /// Its families, the lock's first.
@@ -119,7 +119,7 @@ impl<'a> Case<'a> {
         Served { plan, lock_taken: seen.lock_taken, squatted: self.squatted(&seen) }
     }
 
-    fn look(&self, leader: &'a Leader) -> Seen<'a> {
+    fn look(&self, leader: &'a Leader) -> Observed<'a> {
         let snapshot = self.snapshot;
         let strangers = Strangers::beside(snapshot, leader);
         // One that was never read has the families of its source.
@@ -136,7 +136,7 @@ impl<'a> Case<'a> {
         let newer = newer(self.ctx, leader, &own);
         let unreadable = unreadable(snapshot, leader, incumbent.as_ref());
         let source_hash = source_hash(self.source);
-        Seen {
+        Observed {
             leader,
             strangers,
             families,
@@ -151,16 +151,16 @@ impl<'a> Case<'a> {
     }
 
     /// A newer version's work is taken over: its replicas are gone.
-    fn takes_over(&self, seen: &Seen<'_>) -> bool {
+    fn takes_over(&self, seen: &Observed<'_>) -> bool {
         seen.newer == Newer::Gone && self.ctx.takes_over
     }
 
     /// Over what a newer version wrote, an older one only takes pods out.
-    fn is_outranked(&self, seen: &Seen<'_>) -> bool {
+    fn is_outranked(&self, seen: &Observed<'_>) -> bool {
         seen.newer != Newer::No && !self.takes_over(seen)
     }
 
-    fn elect(&self, seen: &Seen<'_>) -> Elected {
+    fn elect(&self, seen: &Observed<'_>) -> Elected {
         let follow = follow::follow(self.snapshot, self.spec);
         let unfinished = seen.own.unfinished_switch(&seen.source_hash);
         let rules = Rules {
@@ -184,7 +184,7 @@ impl<'a> Case<'a> {
         Elected { choice, ports, missing_ports, withheld }
     }
 
-    fn slices(&self, seen: &Seen<'_>, elected: &Elected) -> SliceSteps<'a> {
+    fn slices(&self, seen: &Observed<'_>, elected: &Elected) -> SliceSteps<'a> {
         let next = self.next_slice(seen, elected).map(|next| Step::Slice(Box::new(next)));
         let Some(step) = next else { return SliceSteps { steps: Vec::new(), held_back: None } };
         let held_back = self.ctx.blocked_by(&step);
@@ -197,7 +197,7 @@ impl<'a> Case<'a> {
         SliceSteps { steps, held_back }
     }
 
-    fn next_slice(&self, seen: &Seen<'_>, elected: &Elected) -> Option<slices::Next> {
+    fn next_slice(&self, seen: &Observed<'_>, elected: &Elected) -> Option<slices::SliceStep> {
         let Self { snapshot, ctx, .. } = *self;
         if seen.unreadable.is_some() {
             // What is there may be right: it stays.
@@ -240,7 +240,7 @@ impl<'a> Case<'a> {
 
     /// The writes that take pods out of the slices of a leader Service: those that cannot take traffic,
     /// and beside a lock that routes one pod all others.
-    fn taken_out(&self, seen: &Seen<'_>) -> impl Iterator<Item = Step> {
+    fn taken_out(&self, seen: &Observed<'_>) -> impl Iterator<Item = Step> {
         let lock = seen.own.lock().map(|lock| &lock.name);
         let routed = seen.own.routed().map(|(uid, _)| uid);
         let truth = seen.own.lock_says().unwrap_or(&seen.mirrored);
@@ -262,7 +262,7 @@ impl<'a> Case<'a> {
         let signs = bookkeeping::repair(&leader.object, name, self.uid, leaves);
         let drift = desired::repair(&leader.object, self.source, self.spec, self.ctx.version);
         let patch = bookkeeping::both(drift.filter(|_| self.valid), signs);
-        let step = patch.map(|patch| Step::PatchLeader(Target::as_seen(&leader.object), patch));
+        let step = patch.map(|patch| Step::PatchLeader(ObjectRef::as_seen(&leader.object), patch));
         let held_back = step.as_ref().and_then(|step| self.ctx.blocked_by(step));
         Repair { step, held_back }
     }
@@ -270,7 +270,7 @@ impl<'a> Case<'a> {
     /// What the condition says: what is routed, by the lock as it is on the server.
     fn state(
         &self,
-        seen: &Seen<'_>,
+        seen: &Observed<'_>,
         elected: &Elected,
         routed: Option<&Routed>,
         slices: &SliceSteps<'_>,
@@ -313,13 +313,13 @@ impl<'a> Case<'a> {
         }
         let notices = mirror::notices(leader, truth, state);
         // With its version: a late writer must not take the epoch back.
-        let target = Target::as_seen(&leader.object);
+        let target = ObjectRef::as_seen(&leader.object);
         Some(Step::Mirror(target, Box::new(mirror), notices))
     }
 
     fn report(
         &self,
-        seen: &Seen<'_>,
+        seen: &Observed<'_>,
         elected: &Elected,
         truth: &Truth,
         routed: Option<&Routed>,
@@ -347,14 +347,14 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn squatted(&self, seen: &Seen<'_>) -> Option<String> {
+    fn squatted(&self, seen: &Observed<'_>) -> Option<String> {
         let name = slice_name(seen.leader.name(), seen.families[0]);
         let squats = |s: &Arc<Slice>| *s.name == *name && !(s.managed && s.stamped);
         (seen.lock_taken && self.snapshot.slices.iter().any(squats)).then_some(name)
     }
 }
 
-impl Seen<'_> {
+impl Observed<'_> {
     /// The truth about the leader. A lock behind the mirror was changed by hand, or read before the mirror:
     /// epochs only grow.
     fn truth(&self) -> Truth {

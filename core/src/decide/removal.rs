@@ -5,7 +5,7 @@
 use super::mirror::{self, LeaderState};
 use super::plan::Plan;
 use super::source::own;
-use super::{Context, Step, Target, bookkeeping, slices};
+use super::{Context, ObjectRef, Step, bookkeeping, slices};
 use crate::index::Snapshot;
 use crate::index::evidence::is_orphaning;
 use crate::index::pod::Pod;
@@ -81,7 +81,7 @@ fn out_of_service(
             Reason::NotServed => Vec::new(),
             _ => mirror::notices(leader, &truth, &state),
         };
-        let target = Target::as_seen(&leader.object);
+        let target = ObjectRef::as_seen(&leader.object);
         plan.steps.push(Step::Mirror(target, Box::new(mirror), notices));
     }
     plan
@@ -94,7 +94,7 @@ fn empty_slices(snapshot: &Snapshot, ctx: &Context<'_>, leader: &Leader, urgent:
     for slice in snapshot.slices_of(leader) {
         plan.marks = plan.marks.max(slice.truth().marks);
         if let Some(emptied) = slices::emptied(slice, snapshot.marks, ctx) {
-            plan.steps.push(Step::Slice(Box::new(slices::Next { urgent, ..emptied })));
+            plan.steps.push(Step::Slice(Box::new(slices::SliceStep { urgent, ..emptied })));
         }
     }
     plan
@@ -139,7 +139,7 @@ pub(super) fn others(
             continue;
         }
         plan.add(empty_slices(snapshot, ctx, leader, false));
-        let target = Target::as_seen(&leader.object);
+        let target = ObjectRef::as_seen(&leader.object);
         plan.steps.push(
             match bookkeeping::repair(&leader.object, &snapshot.key.name, uid, false) {
                 Some(patch) => Step::PatchLeader(target, patch),

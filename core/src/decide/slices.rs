@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use super::elect::{Choice, Conditions, Incumbent, SwitchReason};
 use super::own_slices::OwnSlices;
-use super::{Context, Notice, Target, bookkeeping, mirror};
+use super::{Context, Notice, ObjectRef, bookkeeping, mirror};
 use crate::index::evidence::{self, slice_name};
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
@@ -43,7 +43,7 @@ pub enum SliceWrite {
 
 /// A write and what it means.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Next {
+pub struct SliceStep {
     /// The write.
     pub write: SliceWrite,
     /// The switch this write completes in the lock slice.
@@ -68,7 +68,7 @@ pub struct Switch {
     /// Why.
     pub reason: SwitchReason,
     /// Leader Service whose leader it changes.
-    pub leader: Target,
+    pub leader: ObjectRef,
     /// The Event of the switch before this one, which may not have been sent: by the lock, or by the mirror
     /// where there is no lock.
     pub missed: Option<Notice>,
@@ -148,12 +148,12 @@ enum Move<'a> {
 }
 
 /// The next write towards the wanted slices, or `None` when they are right.
-pub fn next(wanted: &Wanted<'_>, own: &OwnSlices<'_>) -> Option<Next> {
-    Protocol::new(wanted, own).next()
+pub fn next(wanted: &Wanted<'_>, own: &OwnSlices<'_>) -> Option<SliceStep> {
+    SliceProtocol::new(wanted, own).next()
 }
 
 /// What the next write is chosen from.
-struct Protocol<'a> {
+struct SliceProtocol<'a> {
     wanted: &'a Wanted<'a>,
     own: &'a OwnSlices<'a>,
     lock_epoch: u64,
@@ -165,7 +165,7 @@ struct Protocol<'a> {
     content: Content,
 }
 
-impl<'a> Protocol<'a> {
+impl<'a> SliceProtocol<'a> {
     fn new(wanted: &'a Wanted<'a>, own: &'a OwnSlices<'a>) -> Self {
         let (lock, follower) = (own.lock_says(), own.follower_says());
         let lock_epoch = lock.map_or(0, |t| t.epoch);
@@ -185,7 +185,7 @@ impl<'a> Protocol<'a> {
         Self { wanted, own, lock_epoch, follower_epoch, next_epoch, switch, content }
     }
 
-    fn next(self) -> Option<Next> {
+    fn next(self) -> Option<SliceStep> {
         let (wanted, own) = (self.wanted, self.own);
         match self.next_move()? {
             Move::Retire(slice) => wanted.retired(slice),
@@ -193,7 +193,7 @@ impl<'a> Protocol<'a> {
                 let follower = own.follower_says();
                 let content = Content::emptied(self.next_epoch, self.switch.as_ref(), follower);
                 let write = wanted.write(own.follower, wanted.families[1], &content);
-                Some(Next { write, switch: None, urgent: false })
+                Some(SliceStep { write, switch: None, urgent: false })
             }
             Move::WriteLock => {
                 // A pod that the selector no longer matches may still be healthy: it is removed only as
@@ -202,12 +202,12 @@ impl<'a> Protocol<'a> {
                     && takes_out(own.lock, &self.content)
                     && !wanted.was_left_by_the_selector(own.lock);
                 let write = wanted.write(own.lock, wanted.families[0], &self.content);
-                Some(Next { write, switch: self.switch, urgent })
+                Some(SliceStep { write, switch: self.switch, urgent })
             }
             Move::WriteFollower => {
                 let urgent = takes_out(own.follower, &self.content);
                 let write = wanted.write(own.follower, wanted.families[1], &self.content);
-                Some(Next { write, switch: None, urgent })
+                Some(SliceStep { write, switch: None, urgent })
             }
         }
     }
@@ -275,8 +275,8 @@ impl<'a> Protocol<'a> {
     }
 }
 
-fn removed(slice: &Slice) -> Next {
-    Next {
+fn removed(slice: &Slice) -> SliceStep {
+    SliceStep {
         write: SliceWrite::Delete {
             name: slice.name.to_string(),
             uid: slice.uid.to_string(),
@@ -359,14 +359,14 @@ impl Wanted<'_> {
             epoch,
             at: self.now,
             reason,
-            leader: Target::of(&self.leader.object),
+            leader: ObjectRef::of(&self.leader.object),
             missed: mirror::missed_event(lock.unwrap_or(self.mirror), self.mirror, self.now),
         })
     }
 
     /// The write that ends a slice which no family needs. What is destroyed has to carry every sign that it
     /// is ours: where one was lost, it is emptied and signed first. `None` where there is nothing to write.
-    fn retired(&self, slice: &Slice) -> Option<Next> {
+    fn retired(&self, slice: &Slice) -> Option<SliceStep> {
         let object = slice.object.as_deref().filter(|_| !slice.is_whole(self.leader));
         let Some(object) = object else { return Some(removed(slice)) };
         let mut signed = object.clone();
@@ -377,7 +377,7 @@ impl Wanted<'_> {
             return None;
         }
         let write = SliceWrite::Replace(Box::new(signed));
-        Some(Next { write, switch: None, urgent: true })
+        Some(SliceStep { write, switch: None, urgent: true })
     }
 
     /// Puts owner and labels of ours on a slice; those of others stay.
@@ -557,7 +557,7 @@ impl Wanted<'_> {
 }
 
 /// The write that takes every endpoint out of a slice of ours; `None` when it has none.
-pub fn emptied(slice: &Slice, marks: Marks, ctx: &Context<'_>) -> Option<Next> {
+pub fn emptied(slice: &Slice, marks: Marks, ctx: &Context<'_>) -> Option<SliceStep> {
     let object = slice.object.as_deref().filter(|_| slice.unreadable.is_none())?;
     object.endpoints.as_ref().filter(|e| !e.is_empty())?;
     let mut emptied = object.clone();
@@ -568,7 +568,7 @@ pub fn emptied(slice: &Slice, marks: Marks, ctx: &Context<'_>) -> Option<Next> {
     if slice.truth().decision_version <= ctx.version {
         annotations.insert(status::WRITER.to_owned(), ctx.writer.to_owned());
     }
-    Some(Next { write: SliceWrite::Replace(Box::new(emptied)), switch: None, urgent: true })
+    Some(SliceStep { write: SliceWrite::Replace(Box::new(emptied)), switch: None, urgent: true })
 }
 
 /// True when a pod that is routed to now is not routed to afterwards.

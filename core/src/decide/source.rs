@@ -14,7 +14,7 @@ use super::leader_service::Case;
 use super::mirror::{self, LeaderState};
 use super::plan::Plan;
 use super::removal;
-use super::{Blocked, Context, Notice, Step, StepKind, Target, desired, follow};
+use super::{Blocked, Context, Notice, ObjectRef, Step, StepKind, desired, follow};
 use crate::index::service::{Leader, own_conditions};
 use crate::index::snapshot::{Holder, SourceState};
 use crate::index::{Limit, Snapshot};
@@ -29,6 +29,14 @@ struct Problem {
     message: String,
     /// The bound behind it, where it is one.
     limit: Option<Limit>,
+    /// The Events that report it; one of its reason and message where there are none.
+    events: Vec<Notice>,
+}
+
+impl Problem {
+    fn new(reason: Reason, message: String) -> Self {
+        Self { reason, message, limit: None, events: Vec::new() }
+    }
 }
 
 /// What is done with the leader Services of a source.
@@ -121,17 +129,18 @@ fn take_down(snapshot: &Snapshot, ctx: &Context<'_>, source: Option<&Service>, u
     if let Some(source) = source
         && own_conditions(source).next().is_some()
     {
-        plan.steps.push(Step::SourceConditions(Target::of(source), Vec::new(), Vec::new()));
+        plan.steps.push(Step::SourceConditions(ObjectRef::of(source), Vec::new(), Vec::new()));
     }
     plan.add(removal::disown(snapshot, ctx, uid));
     plan
 }
 
-/// What was refused lately and is still wanted. Once another replica has done it, it is nobody's
-/// problem any more: to go on telling it would undo what that one writes, and it would write again.
+/// What was refused lately and is still wanted, all of it in one message. Once another replica has done it,
+/// it is no problem any more: to go on reporting it would undo what that one writes, and it would write
+/// again.
 fn refusal(ctx: &Context<'_>, steps: &[Step], leaderless: bool) -> Option<Problem> {
-    // A namespace that is being deleted is no problem to report. The weightiest first, and always the same
-    // one: replicas that report different ones would undo each other's condition.
+    // A namespace that is being deleted is no problem to report. The weightiest first, and always in the same
+    // order: replicas that report different ones would undo each other's condition.
     let kinds = [
         StepKind::CreateLeader,
         StepKind::Slice,
@@ -145,12 +154,24 @@ fn refusal(ctx: &Context<'_>, steps: &[Step], leaderless: bool) -> Option<Proble
             || steps.iter().any(|step| blocked.refuses(step))
     };
     let weight = |blocked: &&Blocked| kinds.iter().position(|kind| *kind == blocked.kind);
-    let all = ctx.blocked.iter().filter(|b| weight(b).is_some()).filter(wanted);
-    all.min_by_key(|b| (weight(b), b.message.clone())).map(|blocked| Problem {
-        reason: blocked.reason,
-        message: blocked.message.clone(),
-        limit: None,
-    })
+    let mut all: Vec<&Blocked> =
+        ctx.blocked.iter().filter(|b| weight(b).is_some()).filter(wanted).collect();
+    all.sort_by_key(|b| (weight(b), b.message.clone()));
+    // A replica that takes over what another one reports has all of it as one message.
+    let mut parts: Vec<&Blocked> = Vec::new();
+    for blocked in &all {
+        let longer = |b: &&Blocked| {
+            b.message.len() > blocked.message.len() && b.message.contains(&*blocked.message)
+        };
+        let known = parts.iter().any(|b| b.message == blocked.message);
+        if !known && !all.iter().any(longer) {
+            parts.push(blocked);
+        }
+    }
+    let reason = all.first()?.reason;
+    let message = parts.iter().map(|b| &*b.message).collect::<Vec<_>>().join("; ");
+    let events = parts.iter().map(|b| Notice::of(b.reason, &*b.message)).collect();
+    Some(Problem { reason, message, limit: None, events })
 }
 
 /// What a source does not get although it is served: the leader of another source, to be published,
@@ -174,7 +195,7 @@ fn flaw(
             settings::provider::unnamed_reason(&spec.unnamed_provider_annotations)
         )
     };
-    Some(Problem { reason: Reason::InvalidService, message, limit: None })
+    Some(Problem::new(Reason::InvalidService, message))
 }
 
 fn course(snapshot: &Snapshot) -> Course<'_> {
@@ -231,7 +252,7 @@ fn name_taken(slice: &str) -> Problem {
     let message = format!(
         "EndpointSlice {slice} has the name that zen-lead needs and was not made by zen-lead; delete it"
     );
-    Problem { reason: Reason::OwnershipConflict, message, limit: None }
+    Problem::new(Reason::OwnershipConflict, message)
 }
 
 /// No number of pods is told: a message that changes with each pod would be written for each pod.
@@ -249,6 +270,7 @@ fn too_many_pods(bound: usize, served: bool) -> Problem {
              raise {flag}"
         ),
         limit: Some(Limit::PodsPerService),
+        events: Vec::new(),
     }
 }
 
@@ -260,8 +282,7 @@ fn claim(
 ) -> Result<Option<Arc<Leader>>, Problem> {
     let name = &spec.leader_service_name;
     let key = &snapshot.key;
-    let conflict =
-        |message: String| Problem { reason: Reason::OwnershipConflict, message, limit: None };
+    let conflict = |message: String| Problem::new(Reason::OwnershipConflict, message);
     let instead =
         format!("choose another name with the annotation {}", keys::setting::LEADER_SERVICE_NAME);
     match &snapshot.holder {
@@ -297,6 +318,7 @@ fn claim(
                  is made; correct that field, delete the Service or {instead}"
             ),
             limit: None,
+            events: Vec::new(),
         }),
         Holder::Free => match (&snapshot.older_rival, snapshot.over_limit) {
             (Some(rival), _) => Err(conflict(format!(
@@ -311,6 +333,7 @@ fn claim(
                     Limit::ServicesPerNamespace.flag()
                 ),
                 limit: Some(Limit::ServicesPerNamespace),
+                events: Vec::new(),
             }),
             _ => Ok(None),
         },
@@ -329,13 +352,14 @@ fn unreadable(leader: &Leader) -> Option<Problem> {
             leader.name()
         ),
         limit: None,
+        events: Vec::new(),
     })
 }
 
 fn invalid(violations: &[Violation]) -> Problem {
     let all: Vec<String> =
         violations.iter().map(|v| format!("{}: {}", v.field, v.message)).collect();
-    Problem { reason: Reason::InvalidService, message: all.join("; "), limit: None }
+    Problem::new(Reason::InvalidService, all.join("; "))
 }
 
 /// Leader Services that are provably this source's.
@@ -370,13 +394,16 @@ fn source_conditions(source: &Service, problem: Option<&Problem>, ctx: &Context<
                 reason: problem.reason,
                 message: problem.message.clone(),
             };
-            let notice = Notice::of(problem.reason, problem.message.as_str());
-            (vec![mirror::condition(source, &state, ctx.now)], vec![notice])
+            let mut events = problem.events.clone();
+            if events.is_empty() {
+                events.push(Notice::of(problem.reason, problem.message.as_str()));
+            }
+            (vec![mirror::condition(source, &state, ctx.now)], events)
         }
     };
     let mut plan = Plan { refused_by: problem.and_then(|p| p.limit), ..Plan::default() };
     if !mirror::same_conditions(source, &wanted) {
-        plan.steps.push(Step::SourceConditions(Target::of(source), wanted, notices));
+        plan.steps.push(Step::SourceConditions(ObjectRef::of(source), wanted, notices));
     }
     plan
 }

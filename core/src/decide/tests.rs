@@ -191,7 +191,7 @@ fn a_leader_service_is_made_and_routes() {
     assert_eq!(notices[0].note, format!("b leads (first_leader), epoch {}", scene.epoch()));
     let Step::Slice(next) = &steps[1] else { panic!() };
     let switch = next.switch.as_ref().unwrap();
-    assert_eq!(switch.leader, Target::of(&scene.leader()));
+    assert_eq!(switch.leader, ObjectRef::of(&scene.leader()));
     assert_eq!(mirror::switch_event(switch), notices[0], "the same event, whoever tells");
 }
 

@@ -15,7 +15,7 @@ use k8s_openapi::api::discovery::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, OwnerReference, Time};
 
-use super::shape::{Each, Fault, Field, fields};
+use super::shape::{Each, Field, FieldFault, fields};
 use crate::keys;
 
 /// What a creation or deletion time becomes that cannot be read: Go writes years beyond 9999, which
@@ -110,7 +110,9 @@ fields!(AnyCondition {
 
 /// Conditions of our types, as far as they can be read: one that cannot is written anew. What others
 /// wrote is none of our business.
-fn own_conditions(found: Field<Each<AnyCondition>>) -> (Option<Vec<Condition>>, Option<Fault>) {
+fn own_conditions(
+    found: Field<Each<AnyCondition>>,
+) -> (Option<Vec<Condition>>, Option<FieldFault>) {
     let all = found.value.unwrap_or_default().0.into_iter().filter_map(|c| c.value);
     let own = all.filter(|c| c.type_.starts_with(keys::PREFIX)).map(|c| Condition {
         last_transition_time: c.last_transition_time.unwrap_or(Time(Timestamp::UNIX_EPOCH)),
@@ -165,7 +167,9 @@ fields!(PodCondition {
 
 /// The Ready condition alone. Whether a pod is Ready must not be guessed: where its status cannot be
 /// read, the pod cannot.
-fn ready_condition(found: Field<Each<PodCondition>>) -> (Option<Vec<PodCondition>>, Option<Fault>) {
+fn ready_condition(
+    found: Field<Each<PodCondition>>,
+) -> (Option<Vec<PodCondition>>, Option<FieldFault>) {
     let mut wrong = found.wrong;
     let mut ready = Vec::new();
     for (place, condition) in found.value.unwrap_or_default().0.into_iter().enumerate() {

@@ -16,12 +16,12 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The first thing that is wrong with a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct FieldFault {
     path: String,
     what: String,
 }
 
-impl Fault {
+impl FieldFault {
     /// A value that is not what it should be.
     fn new(wanted: &str, found: &str) -> Self {
         Self { path: String::new(), what: format!("expected {wanted}, found {found}") }
@@ -35,7 +35,7 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for FieldFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path.is_empty() {
             return f.write_str(&self.what);
@@ -51,7 +51,7 @@ pub struct Field<T> {
     /// The value, as far as it can be read.
     pub value: Option<T>,
     /// What is wrong with it.
-    pub wrong: Option<Fault>,
+    pub wrong: Option<FieldFault>,
 }
 
 impl<T> Field<T> {
@@ -59,14 +59,14 @@ impl<T> Field<T> {
         Self { value: Some(value), wrong: None }
     }
 
-    fn bad(wrong: Fault) -> Self {
+    fn bad(wrong: FieldFault) -> Self {
         Self { value: None, wrong: Some(wrong) }
     }
 
     fn checked(value: Option<T>, wanted: &str, found: &str) -> Self {
         match value {
             Some(value) => Self::good(value),
-            None => Self::bad(Fault::new(wanted, found)),
+            None => Self::bad(FieldFault::new(wanted, found)),
         }
     }
 }
@@ -98,7 +98,7 @@ pub trait Shape: Sized {
     /// Only what is no JSON.
     fn list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Field<Self>, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Field::bad(Fault::new(Self::WANTED, "a list")))
+        Ok(Field::bad(FieldFault::new(Self::WANTED, "a list")))
     }
 
     /// From an object.
@@ -107,7 +107,7 @@ pub trait Shape: Sized {
     /// Only what is no JSON.
     fn object<'de, A: MapAccess<'de>>(mut map: A) -> Result<Field<Self>, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Field::bad(Fault::new(Self::WANTED, "an object")))
+        Ok(Field::bad(FieldFault::new(Self::WANTED, "an object")))
     }
 }
 
@@ -152,7 +152,7 @@ impl<'de, T: Shape> Visitor<'de> for Reading<T> {
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Field<T>, E> {
-        Ok(Field::bad(Fault::new(T::WANTED, "a number")))
+        Ok(Field::bad(FieldFault::new(T::WANTED, "a number")))
     }
 
     fn visit_bool<E>(self, truth: bool) -> Result<Field<T>, E> {
@@ -249,7 +249,7 @@ impl<T: Shape> Shape for Vec<T> {
         let each = Each::<T>::list(list)?.value.unwrap_or_default().0;
         let mut read = Field::good(Self::with_capacity(each.len()));
         for (place, element) in each.into_iter().enumerate() {
-            let null = element.value.is_none().then(|| Fault::new(T::WANTED, "null"));
+            let null = element.value.is_none().then(|| FieldFault::new(T::WANTED, "null"));
             if let Some(wrong) = element.wrong.or(null) {
                 read.wrong.get_or_insert(wrong.below(&format!("[{place}]")));
             }
@@ -302,7 +302,7 @@ macro_rules! fields {
                         }
                     };
                     if let Some(wrong) = wrong {
-                        let wrong: $crate::decode::shape::Fault = wrong;
+                        let wrong: $crate::decode::shape::FieldFault = wrong;
                         first.get_or_insert(wrong.below(&key));
                     }
                 }

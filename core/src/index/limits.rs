@@ -70,7 +70,7 @@ pub struct Reached {
 }
 
 /// Who comes first when there are more than the bound.
-type Place = (bool, Option<Timestamp>, Arc<str>);
+type Position = (bool, Option<Timestamp>, Arc<str>);
 
 impl Namespace {
     /// True for an enabled source that has no place within the bound. Those that have a leader
@@ -90,13 +90,13 @@ impl Namespace {
         if limit == 0 || self.enabled() <= limit {
             return BTreeSet::new();
         }
-        let mut places: Vec<Place> =
+        let mut places: Vec<Position> =
             self.enabled_sources().filter_map(|name| self.place(name)).collect();
         places.sort();
         places.into_iter().skip(limit).map(|(_, _, name)| name).collect()
     }
 
-    fn place(&self, name: &str) -> Option<Place> {
+    fn place(&self, name: &str) -> Option<Position> {
         let entry = self.service(name)?;
         let mut leaders = self.leaders_for(name).filter_map(|l| self.service(l)?.leader());
         let served = leaders.any(|leader| leader.is_ours(name, &entry.uid));

@@ -121,14 +121,14 @@ pub struct Pod {
 
 /// A trimmed pod and its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
+pub struct NamespacedPod {
     /// Namespace of the pod.
     pub namespace: Arc<str>,
     /// The pod.
     pub pod: Pod,
 }
 
-impl Placed {
+impl NamespacedPod {
     /// Trims a pod; `None` when it has no namespace, name or uid, which no API server sends.
     pub fn trim(pod: &core::Pod) -> Option<Self> {
         Some(Self { namespace: pod.metadata.namespace.as_deref()?.into(), pod: Pod::trim(pod)? })

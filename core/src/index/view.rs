@@ -8,7 +8,7 @@ use super::{Index, Reached};
 use crate::settings::{self, LeaderOf, LeaderSpec};
 
 /// The index as admission sees it.
-pub struct View<'a> {
+pub struct IndexView<'a> {
     /// The index.
     pub index: &'a Index,
     /// Whether all Services have been seen and are up to date.
@@ -24,7 +24,7 @@ pub struct Neighbour {
     pub leader_of: Option<LeaderOf>,
 }
 
-impl View<'_> {
+impl IndexView<'_> {
     /// The Service of this name.
     pub fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
         let entry = self.index.namespaces.get(namespace)?.service(name)?;
@@ -113,7 +113,7 @@ mod tests {
         };
         let mut index = Index::new(NameRule::Dns1123, Limits::default());
         index.reset_pods(Some("shop"), &[pod("a", true), pod("b", false)], Rv(7));
-        let view = View { index: &index, synced: true };
+        let view = IndexView { index: &index, synced: true };
         assert!(view.on_host_network("shop", &service("a")));
         assert!(!view.on_host_network("shop", &service("b")));
         assert!(!view.on_host_network("other", &service("a")));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     /// What the view says with these limits.
-    fn asked<T>(limits: Limits, ask: impl Fn(&View<'_>) -> T) -> T {
+    fn asked<T>(limits: Limits, ask: impl Fn(&IndexView<'_>) -> T) -> T {
         let mut index = Index::new(NameRule::Dns1123, limits);
         let leader = service("web-leader").leading("web", "uid-web");
         let plain = service("plain").selecting("app", "web");
@@ -131,7 +131,7 @@ mod tests {
         }
         let pods = ["a", "b", "c"].map(|name| pod(name).label("app", "web"));
         index.reset_pods(Some(NAMESPACE), &pods, Rv(7));
-        ask(&View { index: &index, synced: true })
+        ask(&IndexView { index: &index, synced: true })
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
         let pods: Vec<_> = labelled("web").into_iter().chain(labelled("db")).collect();
         let source = |app: &str| service(app).selecting("app", app);
         let found = |index: &Index, source: &Service| {
-            View { index, synced: true }.pods_beyond_limit(NAMESPACE, source).map(|r| r.found)
+            IndexView { index, synced: true }.pods_beyond_limit(NAMESPACE, source).map(|r| r.found)
         };
         let mut index = Index::new(NameRule::Dns1123, limits);
         for pod in &pods {
@@ -203,7 +203,7 @@ mod tests {
         index.delete_service(&service("db").version(2));
         index.apply_service(service("api").enabled());
         index.apply_service(service("api").version(2));
-        let view = View { index: &index, synced: true };
+        let view = IndexView { index: &index, synced: true };
         assert_eq!(view.services_at_limit(NAMESPACE), None);
         assert_eq!(view.claimants(NAMESPACE, "one"), ["web"]);
         assert_eq!(view.claimants(NAMESPACE, "api-leader"), [""; 0]);
@@ -213,7 +213,9 @@ mod tests {
     fn what_is_not_synced_is_told() {
         let index = Index::default();
         assert!(
-            [true, false].iter().all(|&synced| View { index: &index, synced }.synced() == synced)
+            [true, false]
+                .iter()
+                .all(|&synced| IndexView { index: &index, synced }.synced() == synced)
         );
     }
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// What is wrong with a string that is no Go duration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum DurationFault {
     /// Not in the grammar, or outside of 64 bits of nanoseconds.
     Invalid,
     /// A number without a unit behind it.
@@ -22,7 +22,7 @@ pub enum Fault {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub struct ParseError {
     /// What is wrong with it.
-    pub fault: Fault,
+    pub fault: DurationFault,
     /// The whole string.
     pub input: String,
 }
@@ -31,9 +31,9 @@ impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let input = quote(&self.input);
         match &self.fault {
-            Fault::Invalid => write!(f, "time: invalid duration {input}"),
-            Fault::MissingUnit => write!(f, "time: missing unit in duration {input}"),
-            Fault::UnknownUnit(unit) => {
+            DurationFault::Invalid => write!(f, "time: invalid duration {input}"),
+            DurationFault::MissingUnit => write!(f, "time: missing unit in duration {input}"),
+            DurationFault::UnknownUnit(unit) => {
                 write!(f, "time: unknown unit {} in duration {input}", quote(unit))
             }
         }
@@ -128,11 +128,13 @@ pub fn parse(input: &str) -> Result<i64, ParseError> {
         return Ok(0);
     }
     if rest.is_empty() {
-        return fail(Fault::Invalid);
+        return fail(DurationFault::Invalid);
     }
     let mut total = 0u64;
     while !rest.is_empty() {
-        let Some((mut value, after_int)) = leading_int(rest) else { return fail(Fault::Invalid) };
+        let Some((mut value, after_int)) = leading_int(rest) else {
+            return fail(DurationFault::Invalid);
+        };
         let mut digits = after_int.len() != rest.len();
         rest = after_int;
         let (mut fraction, mut scale) = (0, 1.0);
@@ -141,37 +143,37 @@ pub fn parse(input: &str) -> Result<i64, ParseError> {
             digits |= rest.len() != after_point.len();
         }
         if !digits {
-            return fail(Fault::Invalid);
+            return fail(DurationFault::Invalid);
         }
         let end = rest.bytes().position(|b| b == b'.' || b.is_ascii_digit()).unwrap_or(rest.len());
         if end == 0 {
-            return fail(Fault::MissingUnit);
+            return fail(DurationFault::MissingUnit);
         }
         let unit;
         (unit, rest) = rest.split_at(end);
         let Some(nanos) = unit_nanos(unit) else {
-            return fail(Fault::UnknownUnit(unit.to_owned()));
+            return fail(DurationFault::UnknownUnit(unit.to_owned()));
         };
         if value > LIMIT / nanos {
-            return fail(Fault::Invalid);
+            return fail(DurationFault::Invalid);
         }
         value *= nanos;
         if fraction > 0 {
             value += (fraction as f64 * (nanos as f64 / scale)) as u64;
             if value > LIMIT {
-                return fail(Fault::Invalid);
+                return fail(DurationFault::Invalid);
             }
         }
         // Go wraps here: twice 2^63 ns is read as 0.
         total = total.wrapping_add(value);
         if total > LIMIT {
-            return fail(Fault::Invalid);
+            return fail(DurationFault::Invalid);
         }
     }
     if negative {
         return Ok(0i64.wrapping_sub_unsigned(total));
     }
-    i64::try_from(total).or_else(|_| fail(Fault::Invalid))
+    i64::try_from(total).or_else(|_| fail(DurationFault::Invalid))
 }
 
 /// Writes nanoseconds as Go's Duration.String does: `0s`, `1.5ms`, `1h30m0s`.

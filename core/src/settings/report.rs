@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Service;
 use serde::Serialize;
 
-use super::values::{self, Choice};
+use super::values::{self, Keyword};
 use super::{LeaderSpec, LeaderType, PortsMode, Strategy, is_published};
 use crate::keys::{PREFIX, setting, status};
 
@@ -118,7 +118,7 @@ fn label_warnings(service: &Service) -> Option<String> {
 }
 
 /// A value as it is written.
-fn text_of<T: Choice + PartialEq>(value: T) -> &'static str {
+fn text_of<T: Keyword + PartialEq>(value: T) -> &'static str {
     let found = T::VALUES.iter().find(|(_, listed)| *listed == value);
     found.expect("every value is listed").0
 }

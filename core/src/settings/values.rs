@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::duration::{self, Fault};
+use super::duration::{self, DurationFault};
 use super::violation::{Cause, Rule, Violation, annotation_field, quoted};
 use super::{LeaderType, PortsMode, Strategy};
 use crate::names::NameRule;
@@ -15,23 +15,23 @@ pub const MAX_MIN_READY: Duration = Duration::from_hours(24);
 pub const MAX_FAILOVER_DELAY: Duration = Duration::from_hours(1);
 
 /// A setting with a closed list of values.
-pub(super) trait Choice: Copy + 'static {
+pub(super) trait Keyword: Copy + 'static {
     /// Every value as it is written, the default first.
     const VALUES: &'static [(&'static str, Self)];
     /// The value meant by what people write instead (in lower case), where spelling does not tell.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
 }
 
-impl Choice for Strategy {
+impl Keyword for Strategy {
     const VALUES: &'static [(&'static str, Self)] = &[("oldest-ready", Self::OldestReady)];
 }
 
-impl Choice for PortsMode {
+impl Keyword for PortsMode {
     const VALUES: &'static [(&'static str, Self)] =
         &[("strict", Self::Strict), ("partial", Self::Partial)];
 }
 
-impl Choice for LeaderType {
+impl Keyword for LeaderType {
     const VALUES: &'static [(&'static str, Self)] =
         &[("ClusterIP", Self::ClusterIp), ("mirror", Self::Mirror)];
     const ALIASES: &'static [(&'static str, &'static str)] =
@@ -55,7 +55,7 @@ pub(super) fn boolean(key: &str, value: &str) -> Result<bool, Violation> {
 }
 
 /// Reads a value of a closed list.
-pub(super) fn choice<T: Choice>(key: &str, value: &str) -> Result<T, Violation> {
+pub(super) fn choice<T: Keyword>(key: &str, value: &str) -> Result<T, Violation> {
     if let Some((_, choice)) = T::VALUES.iter().find(|(text, _)| *text == value) {
         return Ok(*choice);
     }
@@ -78,12 +78,14 @@ pub(super) fn choice<T: Choice>(key: &str, value: &str) -> Result<T, Violation> 
 pub(super) fn span(key: &str, value: &str, max: Duration) -> Result<Duration, Violation> {
     let nanos = duration::parse(value).map_err(|error| {
         let detail = match error.fault {
-            Fault::Invalid if value.trim() != value => {
+            DurationFault::Invalid if value.trim() != value => {
                 format!("must be a duration without spaces; write {}", quoted(value.trim()))
             }
-            Fault::Invalid => "must be a duration such as \"30s\", \"1m30s\" or \"2h\"".into(),
-            Fault::MissingUnit => missing_unit(value),
-            Fault::UnknownUnit(unit) => format!(
+            DurationFault::Invalid => {
+                "must be a duration such as \"30s\", \"1m30s\" or \"2h\"".into()
+            }
+            DurationFault::MissingUnit => missing_unit(value),
+            DurationFault::UnknownUnit(unit) => format!(
                 "unknown unit {}; units are \"ns\", \"us\", \"ms\", \"s\", \"m\" and \"h\", \
                  such as \"1m30s\"",
                 quoted(&unit)

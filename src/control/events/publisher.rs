@@ -63,11 +63,11 @@ pub struct Writer {
     recent: HashMap<u64, Instant>,
     hashing: RandomState,
     /// Those to be tried again, at most [`QUEUE`].
-    late: Vec<Letter>,
+    late: Vec<PendingEvent>,
 }
 
 /// An Event on its way.
-struct Letter {
+struct PendingEvent {
     note: Note,
     /// Not tried after this.
     until: Instant,
@@ -76,7 +76,7 @@ struct Letter {
     delays: Delays,
 }
 
-impl From<Note> for Letter {
+impl From<Note> for PendingEvent {
     fn from(note: Note) -> Self {
         let now = monotonic();
         let delays = Delays::new(AGAIN, LONGEST_WAIT);
@@ -116,7 +116,7 @@ impl Writer {
             let letter = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                note = self.notes.recv() => note.map(Letter::from),
+                note = self.notes.recv() => note.map(PendingEvent::from),
                 Some(n) = wait_for(late) => Some(self.late.swap_remove(n)),
             };
             let Some(letter) = letter else { break };
@@ -161,7 +161,7 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, mut letter: Letter) {
+    async fn write(&mut self, mut letter: PendingEvent) {
         let note = &letter.note;
         let reason = note.reason.as_str();
         let key = self.hashing.hash_one(identity(note));
@@ -199,7 +199,7 @@ impl Writer {
 
     /// Only what has a name of its own: it cannot be told twice. An API server that has just come back
     /// refuses everything until it has read its roles, so a refusal may pass as well.
-    fn is_worth_another_try(&self, letter: &Letter, error: &CallError) -> bool {
+    fn is_worth_another_try(&self, letter: &PendingEvent, error: &CallError) -> bool {
         let refused = matches!(error, CallError::Forbidden { .. } | CallError::Unauthorized { .. });
         letter.note.name.is_some()
             && (error.is_passing() || refused)

@@ -11,18 +11,18 @@ use kube::Api;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::{Feed, Inner};
-use crate::control::watch::{Selector, Sink, State, WatchHandle};
+use super::{Feed, FeedsInner};
+use crate::control::watch::{Selector, Sink, WatchHandle, WatchState};
 use crate::platform::clock;
 use crate::platform::supervise::Passing;
 use zen_lead_core::decode::Decoded;
-use zen_lead_core::index::pod::Placed;
+use zen_lead_core::index::pod::NamespacedPod;
 use zen_lead_core::index::{Dirty, Index};
 use zen_lead_core::version::Rv;
 
 /// How many watches run, and how much is kept of namespaces that need none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Kept {
+pub(super) struct IdlePolicy {
     /// Namespaces watched one by one.
     pub(super) watches: usize,
     /// How long a namespace is kept that no enabled Service needs.
@@ -52,12 +52,12 @@ struct PodWatch {
 
 impl PodWatches {
     /// Whether the pods of a namespace can be relied on.
-    pub(super) fn state(&self, namespace: &str) -> State {
+    pub(super) fn state(&self, namespace: &str) -> WatchState {
         let all = self.all.as_ref().map(|watch| watch.handle.state());
         let own = self.by_namespace.get(namespace).map(|watch| watch.handle.state());
         match (all, own) {
-            (Some(State::Live), _) | (_, Some(State::Live)) => State::Live,
-            (all, own) => own.or(all).unwrap_or(State::Starting),
+            (Some(WatchState::Live), _) | (_, Some(WatchState::Live)) => WatchState::Live,
+            (all, own) => own.or(all).unwrap_or(WatchState::Starting),
         }
     }
 
@@ -68,13 +68,13 @@ impl PodWatches {
     }
 }
 
-impl Inner {
+impl FeedsInner {
     /// Starts and ends watches as the index needs them.
     pub(super) fn adjust(&self) {
         let wanted = self.index.read().pod_namespaces();
         let mut pods = self.pods.lock();
         if let Some(all) = &pods.all {
-            if all.handle.state() == State::Live {
+            if all.handle.state() == WatchState::Live {
                 let ended = std::mem::take(&mut pods.by_namespace);
                 self.end(ended);
             }
@@ -152,7 +152,7 @@ impl Inner {
 fn evicted(
     mut idle: Vec<(Instant, Arc<str>)>,
     now: Instant,
-    kept: Kept,
+    kept: IdlePolicy,
 ) -> Vec<(Arc<str>, &'static str)> {
     idle.sort();
     let bound = if kept.idle == 0 { usize::MAX } else { kept.idle };
@@ -186,10 +186,10 @@ impl PodSink {
 }
 
 impl Sink<Decoded<Pod>> for PodSink {
-    type Kept = Option<Decoded<Placed>>;
+    type Kept = Option<Decoded<NamespacedPod>>;
 
     fn trim(&self, object: Decoded<Pod>) -> Self::Kept {
-        Placed::trim_decoded(object)
+        NamespacedPod::trim_decoded(object)
     }
 
     fn reset(&self, objects: Vec<Self::Kept>, version: Rv) {
@@ -242,7 +242,7 @@ mod tests {
             let since = since.iter().map(|(name, at)| (start + *at * second, Arc::from(*name)));
             since.collect::<Vec<(Instant, Arc<str>)>>()
         };
-        let kept = |idle, idle_for| Kept { watches: 9, idle, idle_for: idle_for * second };
+        let kept = |idle, idle_for| IdlePolicy { watches: 9, idle, idle_for: idle_for * second };
         let all = [("a", 70), ("b", 50), ("c", 90), ("d", 10)];
         for (bound, idle_for, gone) in [
             (0, 1000, &[][..]),

@@ -6,7 +6,7 @@ use super::pods::PodSink;
 use super::*;
 use zen_lead_core::fixtures::{NAMESPACE, Object, pod, service};
 use zen_lead_core::index::Limits;
-use zen_lead_core::index::pod::Placed;
+use zen_lead_core::index::pod::NamespacedPod;
 use zen_lead_core::keys::setting;
 use zen_lead_core::names::NameRule;
 
@@ -115,13 +115,13 @@ async fn a_watch_that_was_ended_brings_nothing_back() {
     let sink = pod_sink(&feed, Some("passing"));
     let mut object = pod("a").version(5);
     object.metadata.namespace = Some("passing".to_owned());
-    sink.reset(vec![Placed::trim_decoded(object.clone().into())], Rv(5));
+    sink.reset(vec![NamespacedPod::trim_decoded(object.clone().into())], Rv(5));
     assert_eq!(feed.index.read().sizes().pods, before.pods + 1);
     sink.ended.store(true, std::sync::atomic::Ordering::SeqCst);
     feed.index.write().drop_pods(Some("passing"));
     assert_eq!(feed.index.read().sizes(), before);
-    sink.apply(Placed::trim_decoded(object.clone().version(6).into()), Rv(6));
-    sink.reset(vec![Placed::trim_decoded(object.clone().into())], Rv(7));
+    sink.apply(NamespacedPod::trim_decoded(object.clone().version(6).into()), Rv(6));
+    sink.reset(vec![NamespacedPod::trim_decoded(object.clone().into())], Rv(7));
     sink.heard(Rv(8));
     assert_eq!(feed.index.read().sizes(), before);
 }

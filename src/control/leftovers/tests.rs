@@ -180,10 +180,8 @@ async fn a_failure_is_repeated_and_keeps_back_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn one_that_is_no_leftover_any_longer_is_forgotten() {
     let scene = Scene::selected().await;
-    // Somebody takes the owner off: it is nobody's left-over now.
-    let mut orphan = slice("nobody");
-    orphan["metadata"].as_object_mut().unwrap().remove("ownerReferences");
-    scene.world.api.put(SLICES, orphan);
+    // It gets another owner.
+    scene.world.api.put(SLICES, slice("uid-of-another"));
     scene.deselect().await;
     assert_eq!(scene.left(), (true, false), "not ours to remove");
     let asked = scene.world.api.seen().len();
@@ -195,6 +193,16 @@ async fn one_that_is_no_leftover_any_longer_is_forgotten() {
         .map(|s| format!("{} {}", s.verb, s.path))
         .collect();
     assert!(calls.is_empty(), "still asked for after it was settled: {calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_owner_an_orphaning_deletion_took_off_is_removed() {
+    let scene = Scene::selected().await;
+    let mut orphan = slice("gone");
+    orphan["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+    scene.world.api.put(SLICES, orphan);
+    scene.deselect().await;
+    assert_eq!(scene.left(), (false, false));
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ fn queue() -> Queue<u8> {
 const MS: Duration = Duration::from_millis(1);
 
 /// What `pop` gives within a time that is long when the clock is paused.
-async fn next(queue: &Queue<u8>) -> Option<Held<u8>> {
+async fn next(queue: &Queue<u8>) -> Option<WorkItem<u8>> {
     tokio::time::timeout(Duration::from_mins(10), queue.pop()).await.ok().flatten()
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cause::Cause;
+use super::cause::RefusalCause;
 use crate::control::pause::{FIRST_WAIT, LAST_WAIT, for_rank, next_wait};
 use crate::platform::clock;
 use zen_lead_core::decide::{Blocked, Step, StepKind};
@@ -28,17 +28,19 @@ const PROBATION: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(30);
 /// Waits that would end within this part of each other end together: one look serves them all.
 const TOGETHER: u32 = 2;
+/// So long are two tries of one Service apart, unless they are made together: each costs a read.
+const APART: Duration = Duration::from_millis(2500);
 /// Longest part of the server's words in a message.
 const WORDS: usize = 1024;
 
 /// What is kept back and what was written, of one Service.
 #[derive(Default)]
 pub(super) struct Blocks {
-    held: Vec<Held>,
-    written: Vec<Written>,
+    held: Vec<HeldStep>,
+    written: Vec<LastWrite>,
 }
 
-struct Held {
+struct HeldStep {
     blocked: Blocked,
     /// [`Step::base`] of what was refused.
     base: String,
@@ -51,7 +53,7 @@ struct Held {
 }
 
 /// The last write to an object.
-struct Written {
+struct LastWrite {
     kind: StepKind,
     object: String,
     content: u64,
@@ -79,7 +81,7 @@ impl Blocks {
     pub(super) fn refused(
         &mut self,
         step: &Step,
-        cause: Cause,
+        cause: RefusalCause,
         call: &str,
         words: &str,
         rank: usize,
@@ -112,7 +114,7 @@ impl Blocks {
             _ => 1,
         };
         let object = step.object().to_owned();
-        self.written.push(Written { kind, object, content, times, at: now });
+        self.written.push(LastWrite { kind, object, content, times, at: now });
         times >= if step.creates() { UNDONE_CREATION } else { UNDONE }
     }
 
@@ -172,11 +174,31 @@ impl Blocks {
         let latest = until + (until - now) / TOGETHER;
         let shared = self.held.iter().map(|h| h.until).filter(|at| *at >= until && *at <= latest);
         let until = shared.min().unwrap_or(until);
+        let until = self.apart(step, until, now);
         let (kind, only) = (step.kind(), Some(step.subject()));
         let blocked = Blocked { kind, only, reason, message };
         let base = step.base().to_owned();
-        self.held.push(Held { blocked, base, at: now, until, wait, undone });
+        self.held.push(HeldStep { blocked, base, at: now, until, wait, undone });
         until - now
+    }
+
+    /// The time at which a step is tried again, so that tries of one Service are [`APART`] or together. A
+    /// slice is never delayed for another step: the other is tried with it.
+    fn apart(&mut self, step: &Step, until: Instant, now: Instant) -> Instant {
+        let near = |at: Instant| at.max(until) - at.min(until) < APART;
+        if is_slice(step.kind()) {
+            let others = self.held.iter_mut().filter(|h| !is_slice(h.blocked.kind));
+            others.filter(|h| h.until > now && near(h.until)).for_each(|h| h.until = until);
+            return until;
+        }
+        let mut others: Vec<Instant> = self.held.iter().map(|h| h.until).collect();
+        others.retain(|at| *at > now);
+        others.sort();
+        others.into_iter().fold(until, |until, at| match at.checked_duration_since(until) {
+            Some(later) if later < APART => at,
+            None if until - at < APART => at + APART,
+            _ => until,
+        })
     }
 
     fn wait_of(&self, step: &Step) -> Option<Duration> {
@@ -225,7 +247,7 @@ impl Blocks {
     }
 }
 
-impl Held {
+impl HeldStep {
     fn is_about(&self, step: &Step) -> bool {
         self.blocked.kind == step.kind() && self.blocked.only == Some(step.subject())
     }

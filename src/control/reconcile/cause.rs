@@ -11,7 +11,7 @@ use zen_lead_core::reason::Reason;
 
 /// Why a write is refused for good, or at least until something changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum RefusalCause {
     /// A `ValidatingAdmissionPolicy`, or a built-in admission plug-in.
     Policy,
     /// An admission webhook says no.
@@ -44,22 +44,22 @@ pub(super) enum Cause {
 
 /// The cause of a refusal; of a failure that says nothing about the write (the API server is away,
 /// overloaded or does not know us) `None`.
-pub(super) fn of(error: &CallError) -> Option<Cause> {
+pub(super) fn of(error: &CallError) -> Option<RefusalCause> {
     let words = error.words();
     let cause = match error {
-        CallError::Quota { .. } => Cause::Quota,
+        CallError::Quota { .. } => RefusalCause::Quota,
         CallError::Forbidden { .. } | CallError::Invalid { .. } | CallError::Rejected { .. } => {
             by_words(words).unwrap_or(match error {
-                CallError::Forbidden { .. } => Cause::Rights,
-                CallError::Invalid { .. } => Cause::Invalid,
-                CallError::Rejected { code: 413, .. } => Cause::TooLarge,
-                _ => Cause::Other,
+                CallError::Forbidden { .. } => RefusalCause::Rights,
+                CallError::Invalid { .. } => RefusalCause::Invalid,
+                CallError::Rejected { code: 413, .. } => RefusalCause::TooLarge,
+                _ => RefusalCause::Other,
             })
         }
-        CallError::Conflict { .. } => Cause::Conflict,
-        CallError::AlreadyExists { .. } => Cause::Taken,
-        CallError::NotFound { .. } => Cause::NotFound,
-        CallError::Gone { .. } | CallError::Unreadable { .. } => Cause::Other,
+        CallError::Conflict { .. } => RefusalCause::Conflict,
+        CallError::AlreadyExists { .. } => RefusalCause::Taken,
+        CallError::NotFound { .. } => RefusalCause::NotFound,
+        CallError::Gone { .. } | CallError::Unreadable { .. } => RefusalCause::Other,
         CallError::Terminating { .. }
         | CallError::Unauthorized { .. }
         | CallError::TooManyRequests { .. }
@@ -70,36 +70,36 @@ pub(super) fn of(error: &CallError) -> Option<Cause> {
     Some(cause)
 }
 
-fn by_words(words: &str) -> Option<Cause> {
+fn by_words(words: &str) -> Option<RefusalCause> {
     let has = |text: &str| words.contains(text);
     Some(match () {
         // `ErrCallingWebhook` in k8s.io/apiserver/pkg/util/webhook/error.go.
-        () if has("failed calling webhook \"") => Cause::WebhookDown,
+        () if has("failed calling webhook \"") => RefusalCause::WebhookDown,
         // `ToStatusErr` in k8s.io/apiserver/pkg/admission/plugin/webhook/errors/statuserror.go.
-        () if by_webhook(words) => Cause::Webhook,
+        () if by_webhook(words) => RefusalCause::Webhook,
         // k8s.io/apiserver/pkg/admission/plugin/policy/validating/plugin.go.
-        () if has("ValidatingAdmissionPolicy '") => Cause::Policy,
+        () if has("ValidatingAdmissionPolicy '") => RefusalCause::Policy,
         // k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go.
-        () if has("exceeded quota: ") || has("failed quota: ") => Cause::Quota,
+        () if has("exceeded quota: ") || has("failed quota: ") => RefusalCause::Quota,
         // pkg/registry/core/service/storage/alloc.go, with `ErrFull` of its allocators.
-        () if has("failed to allocate a nodePort: ") => Cause::NodePorts,
-        () if has("failed to allocate a serviceIP: ") => Cause::Addresses,
-        () if has("range is full") && has("nodePort") => Cause::NodePorts,
-        () if has("range is full") => Cause::Addresses,
+        () if has("failed to allocate a nodePort: ") => RefusalCause::NodePorts,
+        () if has("failed to allocate a serviceIP: ") => RefusalCause::Addresses,
+        () if has("range is full") && has("nodePort") => RefusalCause::NodePorts,
+        () if has("range is full") => RefusalCause::Addresses,
         // `Forbidden` in k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go, and
         // plugin/pkg/admission/gc/gc_admission.go.
-        () if has("User \"") && has("\" cannot ") => Cause::Rights,
+        () if has("User \"") && has("\" cannot ") => RefusalCause::Rights,
         () if has("cannot set blockOwnerDeletion") || has("cannot set an ownerRef") => {
-            Cause::Rights
+            RefusalCause::Rights
         }
         // Other admission plug-ins (LimitRanger, PodSecurity, DenyServiceExternalIPs): `NewForbidden`
         // in k8s.io/apiserver/pkg/admission/errors.go.
-        () if has(" is forbidden: ") => Cause::Policy,
+        () if has(" is forbidden: ") => RefusalCause::Policy,
         () => return None,
     })
 }
 
-impl Cause {
+impl RefusalCause {
     /// The reason for condition and Event.
     pub(super) fn reason(self) -> Reason {
         match self {

@@ -22,11 +22,11 @@ const WARY: Duration = Duration::from_secs(30);
 /// The workers of one process.
 pub struct Room {
     workers: usize,
-    inside: Mutex<HashMap<Arc<str>, Inside>>,
+    inside: Mutex<HashMap<Arc<str>, Seats>>,
 }
 
 #[derive(Default)]
-struct Inside {
+struct Seats {
     running: usize,
     waiting: VecDeque<ServiceKey>,
     slow_at: Option<Instant>,
@@ -47,7 +47,7 @@ impl Room {
     }
 
     /// Three of four, or one of eight after something hung there; one at least.
-    fn most(&self, inside: &Inside, now: Instant) -> usize {
+    fn most(&self, inside: &Seats, now: Instant) -> usize {
         let wary = inside.slow_at.is_some_and(|at| now - at < WARY);
         let most = if wary { self.workers / 8 } else { self.workers - self.workers / 4 };
         most.max(1)

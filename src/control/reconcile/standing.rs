@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::blocks::Undoer;
-use super::cause::{self, Cause};
+use super::cause::{self, RefusalCause};
 use super::{Reconciler, words};
 use crate::control::apply::Applied;
 use crate::platform::api::CallError;
@@ -84,7 +84,7 @@ impl Reconciler {
                 if last != Some(subject) || !self.others_are_answered(step, &error, began) {
                     return After::Fail(error);
                 }
-                self.hold_back(key, step, Cause::NoAnswer, &error);
+                self.hold_back(key, step, RefusalCause::NoAnswer, &error);
                 return After::Held;
             }
             _ => {}
@@ -103,7 +103,7 @@ impl Reconciler {
     pub(super) fn is_taken(&self, key: &ServiceKey, step: &Step, met: &mut Met) -> bool {
         let taken = step.creates() && met.taken.as_ref().is_some_and(|(s, _)| *s == step.subject());
         if taken && let Some((_, error)) = met.taken.take() {
-            self.hold_back(key, step, Cause::Taken, &error);
+            self.hold_back(key, step, RefusalCause::Taken, &error);
         }
         taken
     }
@@ -115,7 +115,7 @@ impl Reconciler {
         settled || self.known.answered.lock().is_some_and(|at| at > began)
     }
 
-    fn hold_back(&self, key: &ServiceKey, step: &Step, cause: Cause, error: &CallError) {
+    fn hold_back(&self, key: &ServiceKey, step: &Step, cause: RefusalCause, error: &CallError) {
         let (rank, call) = (self.rank(key), error.call().to_string());
         let wait = self.remember(key, |known| {
             known.unanswered = None;

@@ -51,7 +51,7 @@ fn worker(api: &FakeApi, me: &str, replicas: &[&str]) -> (Reconciler, Arc<Metric
         tracer: Tracer::off(),
         turns: Turns::of(1),
         room: Room::of(usize::MAX),
-        known: Known::default(),
+        known: Memories::default(),
     };
     (worker, metrics)
 }
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// The cache is brought up to date, then one turn of the worker.
-    pub async fn reconcile(&self) -> Result<Next, CallError> {
+    pub async fn reconcile(&self) -> Result<Requeue, CallError> {
         self.sync().await;
         self.worker.reconcile(&self.key, clock::monotonic()).await
     }
@@ -147,14 +147,14 @@ fn pod(name: &str, ip: &str, ready: bool, age: u32) -> Value {
 #[tokio::test(start_paused = true)]
 async fn a_source_gets_its_leader_and_then_nothing_is_written() {
     let world = World::new();
-    assert_eq!(world.reconcile().await.unwrap(), Next::Idle);
+    assert_eq!(world.reconcile().await.unwrap(), Requeue::Idle);
     assert_eq!(world.leader().as_deref(), Some("a"), "the oldest ready pod");
     let leader = world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
     assert_eq!(leader["status"]["conditions"][0]["status"], "True", "{leader}");
     assert_eq!(leader["metadata"]["annotations"]["zen-lead.io/current-leader"], "shop/a");
 
     let before = world.writes();
-    assert_eq!(world.reconcile().await.unwrap(), Next::Idle);
+    assert_eq!(world.reconcile().await.unwrap(), Requeue::Idle);
     assert_eq!(world.writes(), before, "in the right state nothing is written");
 }
 
@@ -179,7 +179,7 @@ async fn a_refused_creation_is_told_on_the_source_and_not_tried_in_a_storm() {
     let quota = "services \"web-leader\" is forbidden: exceeded quota: q, requested: services=1";
     world.api.fail("POST", SERVICES, 9, Fault::Status(403, "Forbidden", quota));
     let next = world.reconcile().await.unwrap();
-    assert!(matches!(next, Next::At(at) if at > clock::monotonic()), "{next:?}");
+    assert!(matches!(next, Requeue::At(at) if at > clock::monotonic()), "{next:?}");
     for _ in 0..5 {
         world.reconcile().await.unwrap();
     }
@@ -206,9 +206,9 @@ async fn a_refusal_that_ran_out_does_not_bring_an_unmanaged_service_back_for_eve
     // The user gives up; nothing is wanted any longer.
     world.api.put(SERVICES, json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {}}));
     let next = world.reconcile().await.unwrap();
-    assert!(matches!(next, Next::At(at) if at > clock::monotonic()), "{next:?}");
+    assert!(matches!(next, Requeue::At(at) if at > clock::monotonic()), "{next:?}");
     tokio::time::advance(FIRST_WAIT).await;
-    assert_eq!(world.reconcile().await.unwrap(), Next::Forget, "a time that is past is no time");
+    assert_eq!(world.reconcile().await.unwrap(), Requeue::Forget, "a time that is past is no time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +226,11 @@ async fn a_later_rank_waits_for_the_first_but_takes_out_at_once() {
     let now = clock::monotonic();
     sync(&other, key).await;
     let next = other.reconcile(key, now).await.unwrap();
-    assert_eq!(next, Next::At(now + ranking::STAGGER), "a successor is promoted by rank 0 first");
+    assert_eq!(
+        next,
+        Requeue::At(now + ranking::STAGGER),
+        "a successor is promoted by rank 0 first"
+    );
     assert_eq!(world.writes(), before);
     tokio::time::advance(ranking::STAGGER).await;
     other.reconcile(key, now).await.unwrap();
@@ -281,7 +285,7 @@ async fn a_mirror_written_late_meets_a_conflict_and_not_a_newer_truth() {
     };
     let newer = epoch(&world.api.get(&path).unwrap());
 
-    let target = zen_lead_core::decide::Target {
+    let target = zen_lead_core::decide::ObjectRef {
         name: "web-leader".into(),
         uid: world.api.get(&path).unwrap()["metadata"]["uid"].as_str().unwrap().into(),
         version: match stale.snapshot(&world.key).holder {
@@ -310,7 +314,7 @@ async fn in_a_namespace_that_is_being_deleted_a_creation_is_tried_once_and_told_
     let world = World::new();
     world.api.fail("POST", SERVICES, 99, Fault::Body(403, ENDING));
     for _ in 0..5 {
-        assert_eq!(world.reconcile().await.unwrap(), Next::Idle);
+        assert_eq!(world.reconcile().await.unwrap(), Requeue::Idle);
         tokio::time::advance(Duration::from_hours(1)).await;
     }
     assert_eq!(world.writes(), 1, "neither again, nor a condition");
@@ -380,7 +384,7 @@ async fn a_reconcile_that_takes_too_long_lets_others_pass_and_is_counted() {
     let began = clock::monotonic();
     let next = world.worker.reconcile(&world.key, began).await.unwrap();
     let took = clock::monotonic() - began;
-    assert!(matches!(next, Next::At(_)), "{next:?}");
+    assert!(matches!(next, Requeue::At(_)), "{next:?}");
     assert!(took >= DEADLINE && took < DEADLINE + Duration::from_secs(30), "{took:?}");
     assert!(world.metric(r#"zen_lead_timeout_occurrences_total{operation="reconcile"} 1"#));
 }
@@ -390,7 +394,7 @@ async fn a_slice_that_cannot_be_created_is_a_refusal_and_no_race() {
     let world = World::new();
     world.api.fail("POST", SLICES, 99, Fault::Status(500, "InternalError", "webhook is down"));
     let next = world.reconcile().await.unwrap();
-    assert_eq!(next, Next::At(clock::monotonic() + FIRST_WAIT));
+    assert_eq!(next, Requeue::At(clock::monotonic() + FIRST_WAIT));
     let source = world.api.get(&format!("{SERVICES}/web")).unwrap();
     assert_eq!(
         source["status"]["conditions"][0]["message"],
@@ -415,16 +419,16 @@ async fn a_service_that_is_gone_leaves_no_series() {
     assert!(world.metric(&format!("zen_lead_pods_available{labels} 2")));
     world.api.remove(&format!("{SERVICES}/web"));
     for _ in 0..4 {
-        assert_eq!(world.reconcile().await.unwrap(), Next::Idle, "its leader Service is there");
+        assert_eq!(world.reconcile().await.unwrap(), Requeue::Idle, "its leader Service is there");
     }
     let without = format!("zen_lead_leader_service_without_endpoints{labels} 1");
     assert!(world.metric(&without));
     world.api.remove(&format!("{SERVICES}/web-leader"));
-    let mut next = Next::Idle;
+    let mut next = Requeue::Idle;
     for _ in 0..4 {
         next = world.reconcile().await.unwrap();
     }
-    assert_eq!(next, Next::Forget);
+    assert_eq!(next, Requeue::Forget);
     let text = String::from_utf8(world.metrics.exposition().unwrap()).unwrap();
     assert!(!text.contains(r#"service="web""#), "{text}");
 }
@@ -449,7 +453,7 @@ async fn nothing_is_remembered_of_services_that_went() {
         world.api.remove(&format!("{SERVICES}/s{n}"));
         world.api.remove(&format!("{SERVICES}/s{n}-leader"));
         let next = world.worker.reconcile(&key(n), clock::monotonic()).await.unwrap();
-        assert_eq!(next, Next::Forget);
+        assert_eq!(next, Requeue::Forget);
     }
     assert_eq!(world.worker.remembered(), 0);
     let text = String::from_utf8(world.metrics.exposition().unwrap()).unwrap();
@@ -478,7 +482,7 @@ async fn two_refused_kinds_are_no_storm() {
     let next = world.reconcile().await.unwrap();
     let made = world.writes() - before;
     let again = match next {
-        Next::At(at) => at - began,
+        Requeue::At(at) => at - began,
         other => panic!("{other:?}"),
     };
     assert!(
@@ -493,9 +497,9 @@ async fn writes_within_10_s(world: &World) -> (usize, bool) {
     let mut rests = false;
     while !rests && clock::monotonic() - began < Duration::from_secs(10) {
         match world.worker.reconcile(&world.key, clock::monotonic()).await.unwrap() {
-            Next::At(at) => tokio::time::sleep_until(at).await,
-            Next::Idle => rests = true,
-            Next::Waits(_) | Next::Forget => panic!("it is managed and has its turn"),
+            Requeue::At(at) => tokio::time::sleep_until(at).await,
+            Requeue::Idle => rests = true,
+            Requeue::Waits(_) | Requeue::Forget => panic!("it is managed and has its turn"),
         }
     }
     (world.writes() - before, rests)

@@ -28,11 +28,11 @@ const TROUBLED: Duration = Duration::from_mins(10);
 pub struct Turns {
     /// How many may have a turn at the same time.
     limit: usize,
-    state: Mutex<State>,
+    state: Mutex<TurnsState>,
 }
 
 #[derive(Default)]
-struct State {
+struct TurnsState {
     having: HashMap<ServiceKey, Instant>,
     /// Namespaces with sources that wait, in the order in which they are served, one source a round.
     round: VecDeque<Arc<str>>,
@@ -96,7 +96,7 @@ impl Turns {
     }
 }
 
-impl State {
+impl TurnsState {
     fn wait(&mut self, key: &ServiceKey) {
         let queue = self.waiting.entry(key.namespace.clone()).or_default();
         if queue.contains(key) {

@@ -134,16 +134,16 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
 }
 
 /// What was watched, for messages.
-pub(super) type Call<'a> = (Operation, &'a str);
+pub(super) type WatchCall<'a> = (Operation, &'a str);
 
-fn failed(call: Call<'_>, error: kube::Error) -> End {
+fn failed(call: WatchCall<'_>, error: kube::Error) -> End {
     match error {
         kube::Error::Api(status) => refused(call, &status),
         error => broken(call, &with_causes(&error)),
     }
 }
 
-pub(super) fn refused((operation, url): Call<'_>, status: &Status) -> End {
+pub(super) fn refused((operation, url): WatchCall<'_>, status: &Status) -> End {
     // "Expired" is what the watch cache says, "Gone" the storage behind it.
     if status.code == 410 || status.reason == "Expired" || status.reason == "Gone" {
         return End::Relist(Restart::Gone);
@@ -168,12 +168,12 @@ fn is_no_status(status: &Status) -> bool {
     status.code == 0 && status.status.is_none() && status.reason.is_empty()
 }
 
-pub(super) fn broken((operation, url): Call<'_>, message: &str) -> End {
+pub(super) fn broken((operation, url): WatchCall<'_>, message: &str) -> End {
     let message = format!("{operation} {url}: the connection broke: {message}");
     End::Failed { reason: Restart::Connection, message, retry_after: None }
 }
 
-pub(super) fn silent((operation, url): Call<'_>, after: Duration) -> End {
+pub(super) fn silent((operation, url): WatchCall<'_>, after: Duration) -> End {
     let after = whole_ms(after);
     let message = format!("{operation} {url}: nothing was heard from the API server for {after:?}");
     End::Failed { reason: Restart::Silent, message, retry_after: None }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kube::Api;
 use parking_lot::Mutex;
 
-use super::handle::{Pulse, State, WatchHandle};
+use super::handle::{Pulse, WatchHandle, WatchState};
 use super::{Kind, Selector, Sink, Watch, Watched, times};
 use crate::platform::api::Delays;
 use crate::platform::clock::{Clock, monotonic};
@@ -17,10 +17,10 @@ use crate::platform::metrics::Metrics;
 /// The watches of one kind; clones share them.
 #[derive(Clone)]
 pub struct WatchGroup {
-    inner: Arc<Inner>,
+    inner: Arc<GroupInner>,
 }
 
-struct Inner {
+struct GroupInner {
     kind: Kind,
     metrics: Arc<Metrics>,
     on_change: Box<dyn Fn(bool) + Send + Sync>,
@@ -49,7 +49,7 @@ impl WatchGroup {
         metrics.set_watch_up(kind.as_str(), false);
         let on_change = Box::new(on_change);
         let state = Mutex::default();
-        Self { inner: Arc::new(Inner { kind, metrics, on_change, state }) }
+        Self { inner: Arc::new(GroupInner { kind, metrics, on_change, state }) }
     }
 
     /// Makes a watch of this kind. It counts from now on, and until its future is dropped.
@@ -112,13 +112,13 @@ impl WatchGroup {
     }
 }
 
-impl Inner {
+impl GroupInner {
     fn changed(&self) {
         // Held while the change is told, so that two changes cannot be told in the wrong order.
         let mut members = self.state.lock();
         let started = members.started
             || (members.sealed && members.handles.values().all(WatchHandle::synced_once));
-        let lost = members.handles.values().any(|h| h.state() == State::Lost);
+        let lost = members.handles.values().any(|h| h.state() == WatchState::Lost);
         members.started = started;
         let up = started && !lost;
         if up != members.up {
@@ -131,7 +131,7 @@ impl Inner {
 
 /// The place of a watch in its group; left when dropped.
 pub(super) struct Member {
-    group: Arc<Inner>,
+    group: Arc<GroupInner>,
     id: u64,
 }
 

@@ -16,7 +16,7 @@ use zen_lead_core::version::Rv;
 
 /// Whether what a watch has delivered can be relied on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum WatchState {
     /// The first list is not in yet.
     Starting,
     /// In step with the server.
@@ -28,17 +28,17 @@ pub enum State {
 /// A view of one watch; clones show the same one.
 #[derive(Clone, Debug)]
 pub struct WatchHandle {
-    shared: Arc<Shared>,
+    shared: Arc<WatchShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    seen: Mutex<Seen>,
-    state: watch::Sender<State>,
+struct WatchShared {
+    seen: Mutex<LastSeen>,
+    state: watch::Sender<WatchState>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct LastSeen {
     position: Rv,
     synced_once: bool,
     last_heard: Option<Instant>,
@@ -47,17 +47,17 @@ struct Seen {
 
 impl WatchHandle {
     fn new() -> Self {
-        let state = watch::Sender::new(State::Starting);
-        Self { shared: Arc::new(Shared { seen: Mutex::default(), state }) }
+        let state = watch::Sender::new(WatchState::Starting);
+        Self { shared: Arc::new(WatchShared { seen: Mutex::default(), state }) }
     }
 
     /// Whether it can be relied on.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> WatchState {
         *self.shared.state.borrow()
     }
 
     /// The state and its changes.
-    pub fn states(&self) -> watch::Receiver<State> {
+    pub fn states(&self) -> watch::Receiver<WatchState> {
         self.shared.state.subscribe()
     }
 
@@ -89,7 +89,7 @@ impl WatchHandle {
         self.shared.seen.lock().lost_since
     }
 
-    fn set(&self, state: State) {
+    fn set(&self, state: WatchState) {
         self.shared.state.send_replace(state);
     }
 }
@@ -129,10 +129,10 @@ impl Pulse {
             seen.last_heard = Some(monotonic());
             seen.lost_since = None;
         }
-        if self.handle.state() == State::Live {
+        if self.handle.state() == WatchState::Live {
             return false;
         }
-        self.handle.set(State::Live);
+        self.handle.set(WatchState::Live);
         self.changed();
         true
     }
@@ -162,7 +162,7 @@ impl Pulse {
 
     /// When the watch is lost if nothing happens; `None` if it is not live.
     fn lost_at(&self) -> Option<Instant> {
-        if self.handle.state() != State::Live {
+        if self.handle.state() != WatchState::Live {
             return None;
         }
         let silent = self.handle.last_heard().map(|at| at + times::SILENT);
@@ -177,7 +177,7 @@ impl Pulse {
             seen.lost_since = Some(now);
             (seen.position, seen.last_heard)
         };
-        self.handle.set(State::Lost);
+        self.handle.set(WatchState::Lost);
         self.changed();
         let silent = heard.map(|at| (now - at).as_secs_f64());
         let kind = self.member.as_ref().map(|m| m.kind().as_str());
@@ -197,6 +197,6 @@ impl Drop for Pulse {
         self.member = None;
         // Nobody keeps the sink in step any more.
         self.handle.shared.seen.lock().lost_since.get_or_insert_with(monotonic);
-        self.handle.set(State::Lost);
+        self.handle.set(WatchState::Lost);
     }
 }

@@ -161,10 +161,10 @@ async fn a_list_and_its_events_arrive_in_order_with_their_versions() {
     let api = FakeApi::new();
     put(&api, "a", "1");
     let scene = Scene::new(&api);
-    assert_eq!(scene.handle.state(), State::Starting);
+    assert_eq!(scene.handle.state(), WatchState::Starting);
     assert!(!scene.handle.synced_once() && scene.handle.last_heard().is_none());
     soon().await;
-    assert_eq!(scene.handle.state(), State::Live);
+    assert_eq!(scene.handle.state(), WatchState::Live);
     put(&api, "b", "1");
     put(&api, "a", "2");
     remove(&api, "b");
@@ -227,7 +227,7 @@ async fn a_quiet_watch_is_heard_by_its_bookmarks_and_goes_on_from_them() {
         let age = monotonic() - scene.handle.last_heard().unwrap();
         assert!(age < Duration::from_secs(30), "{age:?}");
     }
-    assert_eq!(scene.handle.state(), State::Live);
+    assert_eq!(scene.handle.state(), WatchState::Live);
     assert_eq!(api.count("GET"), 1, "no list after the first");
     let clock = Clock::fixed(jiff::Timestamp::from_second(1000).unwrap());
     scene.group.publish(&clock);
@@ -259,7 +259,7 @@ async fn a_gone_version_lists_again_and_what_vanished_unseen_is_gone() {
         assert_eq!(scene.notes.story(), ["reset 2 @105"], "http: {http}");
         assert_eq!(scene.notes.maps(), ["b=2", "c=1"]);
         assert!(scene.restarts("gone", 1));
-        assert_eq!((scene.handle.state(), api.count("GET")), (State::Live, 2));
+        assert_eq!((scene.handle.state(), api.count("GET")), (WatchState::Live, 2));
     }
 }
 
@@ -321,7 +321,7 @@ async fn a_dead_connection_is_noticed_in_40_seconds_and_another_one_is_made() {
     soon().await;
     assert_eq!(scene.notes.maps(), ["a=1"]);
     assert!(scene.restarts("silent", 1));
-    assert_eq!((scene.handle.state(), api.count("GET")), (State::Live, 1));
+    assert_eq!((scene.handle.state(), api.count("GET")), (WatchState::Live, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,7 +332,7 @@ async fn a_network_that_swallows_everything_loses_the_watch_within_40_seconds() 
     api.mute_watches();
     api.fail("WATCH", MAPS, usize::MAX, Fault::Stall);
     let heard = scene.handle.last_heard().unwrap();
-    scene.handle.states().wait_for(|s| *s == State::Lost).await.unwrap();
+    scene.handle.states().wait_for(|s| *s == WatchState::Lost).await.unwrap();
     let after = monotonic() - heard;
     assert!(after <= times::SILENT + Duration::from_millis(10), "{after:?}");
     assert_eq!(scene.handle.lost_since(), Some(monotonic()));
@@ -354,8 +354,8 @@ async fn a_server_that_is_away_too_long_loses_the_watch_and_gets_it_back_without
     let away = monotonic();
     put(&api, "a", "2");
     seconds(14).await;
-    assert_eq!(scene.handle.state(), State::Live, "a short absence is no loss");
-    scene.handle.states().wait_for(|s| *s == State::Lost).await.unwrap();
+    assert_eq!(scene.handle.state(), WatchState::Live, "a short absence is no loss");
+    scene.handle.states().wait_for(|s| *s == WatchState::Lost).await.unwrap();
     assert_eq!((monotonic() - away).as_secs(), times::FAILING.as_secs());
     assert_eq!(scene.notes.maps(), ["a=1"]);
 
@@ -369,7 +369,7 @@ async fn a_server_that_is_away_too_long_loses_the_watch_and_gets_it_back_without
     api.forgive();
     seconds(8).await;
     assert_eq!(scene.notes.story(), ["apply a=1 @101", "lost", "apply a=2 @102", "live"]);
-    assert_eq!((scene.handle.state(), scene.handle.lost_since()), (State::Live, None));
+    assert_eq!((scene.handle.state(), scene.handle.lost_since()), (WatchState::Live, None));
     assert_eq!((api.count("GET"), scene.handle.position()), (1, Rv(102)));
     assert_eq!(*scene.ups.lock(), [true, false, true]);
 }
@@ -382,7 +382,7 @@ async fn watches_that_open_and_break_at_once_are_not_taken_for_alive() {
     api.fail("WATCH", MAPS, usize::MAX, Fault::Garbage(""));
     api.end_watches(false);
     seconds(30).await;
-    assert_eq!(scene.handle.state(), State::Lost);
+    assert_eq!(scene.handle.state(), WatchState::Lost);
     let tries = api.count("WATCH");
     assert!(tries < 25, "{tries} attempts in 30 s: no busy loop");
 }
@@ -447,10 +447,10 @@ async fn until_the_first_list_is_in_nothing_is_up() {
     api.fail("GET", MAPS, 2, Fault::Status(403, "Forbidden", "no list for you"));
     let scene = Scene::new(&api);
     seconds(29).await;
-    assert_eq!((scene.handle.state(), api.count("GET")), (State::Starting, 1));
+    assert_eq!((scene.handle.state(), api.count("GET")), (WatchState::Starting, 1));
     assert!(scene.ups.lock().is_empty() && !scene.group.is_up());
     seconds(3).await;
-    assert_eq!((scene.handle.state(), api.count("GET")), (State::Live, 4));
+    assert_eq!((scene.handle.state(), api.count("GET")), (WatchState::Live, 4));
     assert_eq!(scene.notes.story(), ["reset 1 @101", "live"]);
     assert!(scene.restarts("list", 3));
 }
@@ -482,7 +482,7 @@ async fn versions_that_go_backwards_are_another_history() {
     api.say(MAPS, crate::testing::bookmark(51));
     soon().await;
     assert_eq!(scene.notes.story(), ["reset 2 @51"]);
-    assert_eq!((scene.handle.position(), scene.handle.state()), (Rv(51), State::Live));
+    assert_eq!((scene.handle.position(), scene.handle.state()), (Rv(51), WatchState::Live));
     assert!(scene.restarts("history", 1));
 }
 
@@ -498,7 +498,7 @@ async fn a_dropped_watch_is_lost_and_leaves_its_group_up() {
     later.synced().await;
     running.abort();
     soon().await;
-    assert_eq!(later.state(), State::Lost);
+    assert_eq!(later.state(), WatchState::Lost);
     assert_eq!(*scene.ups.lock(), [true], "it never counted as a loss of the group");
     assert!(scene.group.is_up());
 }
@@ -532,7 +532,7 @@ async fn failed_pages_and_openings_are_counted_under_their_attempt() {
     api.fail("WATCH", MAPS, 2, Fault::Reset);
     let scene = Scene::new(&api);
     seconds(5).await;
-    assert_eq!((scene.handle.state(), api.count("GET")), (State::Live, 3));
+    assert_eq!((scene.handle.state(), api.count("GET")), (WatchState::Live, 3));
     for operation in ["list_services", "watch_services"] {
         for attempt in [1, 2] {
             let labels =
@@ -556,12 +556,12 @@ async fn a_list_of_slow_pages_ends_at_its_deadline_and_is_begun_again() {
     }
     let scene = Scene::new(&api);
     seconds(230).await;
-    assert_eq!((scene.handle.state(), api.count("GET")), (State::Starting, 8));
+    assert_eq!((scene.handle.state(), api.count("GET")), (WatchState::Starting, 8));
     seconds(240).await;
     assert!(scene.restarts("list", 1));
     let name = "zen_lead_timeout_occurrences_total";
     assert!(scene.counted(&format!(r#"{name}{{operation="list_services"}} 1"#)));
-    assert_eq!((scene.handle.state(), scene.notes.maps().len()), (State::Live, 5001));
+    assert_eq!((scene.handle.state(), scene.notes.maps().len()), (WatchState::Live, 5001));
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,9 +33,15 @@ impl Tape {
         Self { seen, tasks: tasks.into() }
     }
 
-    /// All so far, in order.
+    /// All so far, in the order in which the API server wrote them: the watches of the kinds may be behind
+    /// each other. (resourceVersions of one server can be compared: KEP-5504.)
     pub fn all(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        let mut all = self.seen.lock().unwrap().clone();
+        all.sort_by_key(|seen| {
+            let version = seen.object["metadata"]["resourceVersion"].as_str();
+            version.and_then(|v| v.parse::<u64>().ok()).unwrap_or_default()
+        });
+        all
     }
 }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 
-use crate::admission::verdict::{Neighbours, Operation, Question, Verdict, verdict};
+use crate::admission::verdict::{Change, Neighbours, Question, Verdict, verdict};
 use crate::index::Reached;
 use crate::index::view::Neighbour;
 use crate::names::NameRule;
@@ -61,7 +61,7 @@ const WEB: &[(&str, &str)] = &[("app", "web")];
 
 fn ask(old: Option<&Service>, new: &Service, others: Vec<Service>) -> Verdict {
     let question = Question {
-        operation: if old.is_some() { Operation::Update } else { Operation::Create },
+        operation: if old.is_some() { Change::Update } else { Change::Create },
         old,
         new,
         namespace: "shop",

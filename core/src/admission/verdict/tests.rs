@@ -81,7 +81,7 @@ fn labelled(mut service: Service, source: &str) -> Service {
 
 fn ask(old: Option<&Service>, new: &Service, view: &View) -> Verdict {
     let question = Question {
-        operation: if old.is_some() { Operation::Update } else { Operation::Create },
+        operation: if old.is_some() { Change::Update } else { Change::Create },
         old,
         new,
         namespace: "shop",
@@ -272,7 +272,7 @@ fn zen_lead_itself_and_deletions_are_let_through() {
     let mut bad = web(&[ON, BAD, ("leader-epoch", "1")]);
     assert_eq!(rules(&ask(None, &bad, &View::default())), [Rule::StatusKey, Rule::Boolean]);
     let question = Question {
-        operation: Operation::Create,
+        operation: Change::Create,
         old: None,
         new: &bad,
         namespace: "shop",

@@ -448,3 +448,34 @@ fn a_slice_that_no_family_needs_is_emptied_while_its_leader_service_leaves_it_be
     scene.settle();
     assert_eq!(scene.routed().as_deref(), Some("a"));
 }
+
+#[test]
+fn every_refusal_is_reported_with_an_event_of_its_own() {
+    let mut scene = Scene::with(service("web").enabled(), pair());
+    let create = scene.next();
+    scene.perform(&create);
+    let mut leader = scene.leader();
+    leader.metadata.labels.get_or_insert_default().remove(kubernetes::MANAGED_BY);
+    scene.server.put_service(leader);
+    let quota = || Blocked::all(StepKind::CreateSlice, EventReason::QuotaExceeded, "over quota");
+    let denied = || Blocked::all(StepKind::PatchLeader, EventReason::RefusedByWebhook, "denied");
+    let conditions = |refused: &[Blocked], scene: &Scene| {
+        let mut scene = Scene { server: scene.server.clone(), limits: scene.limits };
+        let steps = scene.settle_without(refused);
+        let events = steps.into_iter().find_map(|step| match step {
+            Step::SourceConditions(_, _, notices) => Some(notices),
+            _ => None,
+        });
+        let events: Vec<_> = events.unwrap().into_iter().map(|n| (n.reason, n.note)).collect();
+        (condition(&scene.source()), events)
+    };
+    let both = ("False".into(), "QuotaExceeded".into(), "over quota; denied".into());
+    let (found, events) = conditions(&[denied(), quota()], &scene);
+    assert_eq!(found, both);
+    let each =
+        [(EventReason::QuotaExceeded, "over quota"), (EventReason::RefusedByWebhook, "denied")];
+    assert_eq!(events, each.map(|(reason, note)| (reason, note.to_owned())));
+    // A replica that takes over the whole message for one of its steps reports the same.
+    let learned = Blocked { message: "over quota; denied".into(), ..denied() };
+    assert_eq!(conditions(&[quota(), learned], &scene).0, both);
+}

@@ -116,7 +116,7 @@ fn a_pod_that_cannot_be_read_keeps_what_was_known() {
     let mut index = with_pods(&[pod("a").ready_for(9).version(5)]);
     let before = one(&index);
     let hidden = |pod: &RawPod| {
-        Decoded::<pod::Placed>::unreadable(pod.metadata.clone(), "spec: wrong".into())
+        Decoded::<pod::NamespacedPod>::unreadable(pod.metadata.clone(), "spec: wrong".into())
     };
     let list = vec![hidden(&pod("a").version(11))];
     assert_eq!(index.reset_trimmed_pods(Some(NAMESPACE), list, Rv(11)), keys(&["web"]));

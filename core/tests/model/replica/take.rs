@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use zen_lead_core::decode::Decoded;
-use zen_lead_core::index::pod::Placed;
+use zen_lead_core::index::pod::NamespacedPod;
 use zen_lead_core::index::{Dirty, Index};
 use zen_lead_core::keys::{PREFIX, kubernetes, status};
 use zen_lead_core::names::ServiceKey;
@@ -40,7 +40,7 @@ pub fn service(index: &mut Index, event: &Event<Service>, without: Without) -> D
 pub fn pod(index: &mut Index, event: &Event<Pod>, without: Without) -> Dirty {
     match event {
         Event::Set(object) => decode(object.clone(), without)
-            .and_then(Placed::trim_decoded)
+            .and_then(NamespacedPod::trim_decoded)
             .map(|pod| index.apply_trimmed_pod(pod))
             .unwrap_or_default(),
         Event::Gone(object) => index.delete_pod(object),
@@ -66,7 +66,7 @@ pub fn services(index: &mut Index, server: &Server, version: Rv, without: Withou
 /// A list of the pods.
 pub fn pods(index: &mut Index, server: &Server, version: Rv, without: Without) -> Dirty {
     let all = server.pods.now.values().cloned().filter_map(|pod| decode(pod, without));
-    let pods = all.filter_map(Placed::trim_decoded).collect();
+    let pods = all.filter_map(NamespacedPod::trim_decoded).collect();
     index.reset_trimmed_pods(Some(NAMESPACE), pods, version)
 }
 

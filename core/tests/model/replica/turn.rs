@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use zen_lead_core::decide::slices::{Next, SliceWrite};
+use zen_lead_core::decide::slices::{SliceStep, SliceWrite};
 use zen_lead_core::decide::{self, Action, Context, Decision, Step, Trust};
 use zen_lead_core::index::pod::{Family, Pod};
 use zen_lead_core::index::slice::Slice;
@@ -139,7 +139,7 @@ impl Replica {
 
     /// Puts an id on a write, by which it is found again when the answer is lost: of one replica's
     /// writes over one version at most one is carried out.
-    fn sign(&self, next: &mut Next) {
+    fn sign(&self, next: &mut SliceStep) {
         if let SliceWrite::Create(slice) | SliceWrite::Replace(slice) = &mut next.write {
             let over = slice.metadata.resource_version.clone().unwrap_or_else(|| "0".into());
             let annotations = slice.metadata.annotations.get_or_insert_default();
@@ -385,7 +385,7 @@ impl Replica {
 }
 
 /// The emptied follower, if that is what the step writes: an epoch ahead and nobody in it.
-fn emptied_follower(next: &Next) -> Option<EndpointSlice> {
+fn emptied_follower(next: &SliceStep) -> Option<EndpointSlice> {
     match &next.write {
         SliceWrite::Create(s) | SliceWrite::Replace(s) => {
             let nobody = s.endpoints.as_ref().is_none_or(Vec::is_empty);

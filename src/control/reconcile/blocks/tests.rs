@@ -1,16 +1,26 @@
 //! What is held back, for how long, and what a repetition is.
 
 use super::*;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
-use zen_lead_core::decide::Target;
+use zen_lead_core::decide::ObjectRef;
+use zen_lead_core::decide::slices::{SliceStep, SliceWrite};
 
 fn patch(object: &str, version: &str, session: &str) -> Step {
-    let target = Target { name: object.into(), uid: "u".into(), version: Some(version.to_owned()) };
+    let target =
+        ObjectRef { name: object.into(), uid: "u".into(), version: Some(version.to_owned()) };
     Step::PatchLeader(target, json!({"spec": {"sessionAffinity": session}}))
 }
 
+fn slice(name: &str) -> Step {
+    let mut slice = EndpointSlice::default();
+    slice.metadata.name = Some(name.into());
+    let write = SliceWrite::Replace(Box::new(slice));
+    Step::Slice(Box::new(SliceStep { write, switch: None, urgent: false }))
+}
+
 fn refuse(blocks: &mut Blocks, step: &Step, rank: usize) -> Duration {
-    blocks.refused(step, Cause::Other, "apply_service shop/web-leader", "no.", rank)
+    blocks.refused(step, RefusalCause::Other, "apply_service shop/web-leader", "no.", rank)
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,16 +61,27 @@ async fn a_later_rank_waits_three_times_as_long_and_waits_that_end_close_togethe
     assert_eq!(refuse(&mut blocks, &patch("a", "1", "None"), 1), 3 * FIRST_WAIT);
     tokio::time::advance(Duration::from_secs(1)).await;
     let second = refuse(&mut blocks, &patch("b", "1", "None"), 1);
-    assert_eq!(second, 3 * FIRST_WAIT, "the first ends before this one may be tried");
+    assert_eq!(second, Duration::from_millis(7500), "2.5 s after the first, or with it");
     let third = refuse(&mut blocks, &patch("c", "1", "None"), 0);
-    assert_eq!(third, FIRST_WAIT);
-    // 1 s later: "c" ends in 1 s, which is too soon; "a" in 4 s, which is too late; none is shared.
+    assert_eq!(third, FIRST_WAIT, "3 s before the first");
     tokio::time::advance(Duration::from_secs(1)).await;
     let mut close = Blocks::default();
     refuse(&mut close, &patch("a", "1", "None"), 1);
     tokio::time::advance(Duration::from_millis(3500)).await;
     let shared = refuse(&mut close, &patch("b", "1", "None"), 0);
     assert_eq!(shared, Duration::from_millis(2500), "with the other, one look for both");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_steps_are_tried_with_a_slice_that_is_tried_soon_before_or_after() {
+    let mut blocks = Blocks::default();
+    refuse(&mut blocks, &patch("a", "1", "None"), 0);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(refuse(&mut blocks, &slice("b"), 0), FIRST_WAIT, "no slice waits for another step");
+    tokio::time::advance(Duration::from_millis(1500)).await;
+    assert_eq!(blocks.now().count(), 2, "the patch waits half a second more");
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert_eq!(blocks.now().count(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -104,7 +104,7 @@ impl Pair {
             self.calls.extend(made.map(|call| (clock::monotonic(), call)));
             self.failures[n] = if next.is_err() { self.failures[n] + 1 } else { 0 };
             self.due[n] = match next {
-                Ok(Next::At(at) | Next::Waits(Some(at))) => Some(at),
+                Ok(Requeue::At(at) | Requeue::Waits(Some(at))) => Some(at),
                 Ok(_) => None,
                 Err(_) => {
                     let wait = Duration::from_millis(50) * 2_u32.pow(self.failures[n].min(10));

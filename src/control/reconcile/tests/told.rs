@@ -33,7 +33,7 @@ fn later(worker: &Reconciler) {
 async fn until_done(worker: &Reconciler, key: &ServiceKey) {
     for _ in 0..10 {
         sync(worker, key).await;
-        if worker.reconcile(key, clock::monotonic()).await == Ok(Next::Idle) {
+        if worker.reconcile(key, clock::monotonic()).await == Ok(Requeue::Idle) {
             return;
         }
     }

@@ -118,7 +118,7 @@ async fn a_reconcile_that_is_cancelled_gives_its_turn_back() {
 async fn who_is_served_already_waits_for_no_turn() {
     let (api, worker, _woken, _) = scene(1).await;
     let served = key(0);
-    assert_eq!(worker.reconcile(&served, clock::monotonic()).await.unwrap(), Next::Idle);
+    assert_eq!(worker.reconcile(&served, clock::monotonic()).await.unwrap(), Requeue::Idle);
     let others: Vec<ServiceKey> = (1..=AT_ONCE).map(key).collect();
     let taken: Vec<_> =
         others.iter().map(|key| worker.turns.ask(key, &*worker.wake).unwrap()).collect();
@@ -172,9 +172,9 @@ async fn work(
         while let Some(held) = queue.pop().await {
             let key = held.key().clone();
             match worker.reconcile(&key, clock::monotonic()).await {
-                Ok(Next::Idle | Next::Forget) => held.done(None),
-                Ok(Next::At(at)) => held.done(Some(at)),
-                Ok(Next::Waits(at)) => held.put_aside(at),
+                Ok(Requeue::Idle | Requeue::Forget) => held.done(None),
+                Ok(Requeue::At(at)) => held.done(Some(at)),
+                Ok(Requeue::Waits(at)) => held.put_aside(at),
                 Err(_) => _ = held.fail(None),
             }
         }
@@ -272,11 +272,11 @@ async fn who_waits_for_a_worker_is_woken_and_its_loss_was_noticed_before() {
     let (first, second) = (key(7), key(0));
     let seat = worker.room.enter(&first, &*worker.wake).unwrap();
     let noticed = clock::monotonic();
-    assert_eq!(worker.reconcile(&second, noticed).await, Ok(Next::Waits(None)));
+    assert_eq!(worker.reconcile(&second, noticed).await, Ok(Requeue::Waits(None)));
     assert!(woken.try_recv().is_err());
     drop(seat);
     assert_eq!(woken.try_recv().ok(), Some(second.clone()));
-    assert_eq!(worker.reconcile(&second, clock::monotonic()).await, Ok(Next::Idle));
+    assert_eq!(worker.reconcile(&second, clock::monotonic()).await, Ok(Requeue::Idle));
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,12 +285,12 @@ async fn one_refusal_says_that_a_namespace_is_being_deleted_for_all_its_sources(
     api.fail("POST", SERVICES, usize::MAX, Fault::Body(403, ENDING));
     // One after the other, as with one lane.
     for key in &keys {
-        assert_eq!(worker.reconcile(key, clock::monotonic()).await, Ok(Next::Idle));
+        assert_eq!(worker.reconcile(key, clock::monotonic()).await, Ok(Requeue::Idle));
     }
     assert_eq!(creations(&api), 1);
     let calls = api.seen().len();
     for key in &keys {
-        assert_eq!(worker.reconcile(key, clock::monotonic()).await, Ok(Next::Idle));
+        assert_eq!(worker.reconcile(key, clock::monotonic()).await, Ok(Requeue::Idle));
     }
     assert_eq!(api.seen().len(), calls, "not one call more");
     assert_eq!(worker.turns.waiting(), 0);

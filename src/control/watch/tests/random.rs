@@ -91,7 +91,7 @@ proptest! {
                 })
                 .collect();
             assert_eq!(scene.notes.maps(), wanted);
-            assert_eq!(scene.handle.state(), State::Live);
+            assert_eq!(scene.handle.state(), WatchState::Live);
             assert_eq!(scene.handle.position(), Rv(api.version()));
         });
     }
