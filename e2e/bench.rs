@@ -6,6 +6,7 @@
 //! Numbers of rounds and sizes are set by the environment: ZEN_LEAD_BENCH_*, see e2e/README.md.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::missing_errors_doc)]
+#![deny(dead_code, reason = "a measurement that BENCHES does not name never runs")]
 
 mod support;
 

@@ -7,12 +7,15 @@
 // Everything here is test code, which clippy.toml allows more; clippy does not see it in a test
 // binary without the standard harness.
 #![allow(
-    dead_code,
     clippy::unnecessary_wraps,
     clippy::unused_async,
     reason = "the frame is shared with e2e/, whose world has other needs"
 )]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::missing_errors_doc)]
+#![deny(
+    dead_code,
+    reason = "a test that no list names, or a module that no phase names, never runs"
+)]
 
 mod abuse;
 mod admission;

@@ -1,6 +1,8 @@
 //! Reads the dashboard of deploy/monitoring. Shared with tests/cluster, which runs its queries; no
 //! judgement here.
 
+#![allow(dead_code, reason = "each of the two suites that share this file uses a part of it")]
+
 use serde_json::Value;
 
 const DASHBOARD: &str = include_str!("../../deploy/monitoring/zen-lead-dashboard.json");

@@ -1,6 +1,8 @@
 //! Reads the rules of deploy/monitoring, and prints them for Prometheus as its users do. Shared with
 //! tests/cluster; no judgement here.
 
+#![allow(dead_code, reason = "each of the two suites that share this file uses a part of it")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
