@@ -35,7 +35,7 @@ async fn writer_killed_during_a_switch_does_not_stop_it(t: Arc<Case>) {
     // A kill before, at, and after the loss; the last time of both replicas at once.
     let mut dead = BTreeSet::new();
     for (lead_ms, both) in [(0, false), (5, false), (20, false), (0, true)] {
-        within(Duration::from_secs(90), "what was killed has been started again", || async {
+        within(Duration::from_secs(90), "the killed replica has been restarted", || async {
             let now: BTreeSet<_> = product.pods().await.iter().map(container).collect();
             check(now.is_disjoint(&dead), format!("{now:?}"))
         })

@@ -432,7 +432,7 @@ async fn slow_callers_cost_other_callers_nothing(t: Arc<Case>) {
         }
     }
     // Handshakes have 10 s. Slow heads may wait longer: their callers may be API servers.
-    within(Duration::from_secs(30), "the silent are cut and counted", || async {
+    within(Duration::from_secs(30), "silent connections are cut and counted", || async {
         let name = "zen_lead_webhook_connection_errors_total";
         let cut = t.world.product.scrape(0).await?.value(name, &[("reason", "handshake_timeout")]);
         check(cut >= Some(100.0), format!("{cut:?}"))
@@ -461,7 +461,7 @@ async fn heads_without_an_end_are_cut(t: Arc<Case>) {
     for line in &mut lines {
         let mut said = Vec::new();
         let ended = timeout(Duration::from_secs(20), line.0.read_to_end(&mut said)).await;
-        assert!(ended.is_ok(), "a head of 380 KiB is waited for");
+        assert!(ended.is_ok(), "the webhook waits for a head of 380 KiB");
         assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 431"), "{said:?}");
     }
     abused.end("800 heads without an end").await;
@@ -478,9 +478,9 @@ async fn a_flood_of_connections_leaves_open_ones_alone(t: Arc<Case>) {
     // Not faster than they are accepted: the kernel would delay some of them.
     let flood = futures::stream::iter(0..CONNECTIONS + 300).map(|_| abused.caller.tcp());
     let flood: Vec<_> = flood.buffer_unordered(64).collect().await;
-    assert!(flood.iter().all(Result::is_ok), "the kernel takes them all");
+    assert!(flood.iter().all(Result::is_ok), "the kernel accepts them all");
     let over = "zen_lead_webhook_connection_errors_total";
-    until("those above the cap are closed and counted", || async {
+    until("connections above the limit are closed and counted", || async {
         let cut = t.world.product.scrape(0).await?.value(over, &[("reason", "connection_limit")]);
         check(cut >= Some(300.0), format!("{cut:?}"))
     })

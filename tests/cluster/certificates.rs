@@ -55,5 +55,5 @@ async fn try_write(t: &Case) -> Result<(), String> {
     let written = written.map_err(|e| e.to_string())?;
     // The mutating webhook may be skipped silently (Ignore): the annotation that it adds shows it.
     let added = annotation(&written, names::LEADER_NAME);
-    check(!added.is_empty(), "the mutating webhook was missed")
+    check(!added.is_empty(), "the mutating webhook was not called")
 }

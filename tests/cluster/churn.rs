@@ -116,7 +116,7 @@ async fn memory_and_series_come_back(t: Arc<Case>) {
         let peak = come(&t, round, all).await;
         println!("churn: round {round}: {all} there after {:?}: {}", began.elapsed(), peak.line());
         go(&t, round, all).await;
-        let now = within(patience(all), "nothing is held of what went", || async {
+        let now = within(patience(all), "nothing of the deleted objects is held", || async {
             let now = Held::later(&t, all).await?;
             now.is_within(&before).map(|()| now)
         })

@@ -43,7 +43,7 @@ async fn all_switched_once(t: &Case, services: &Together<'_>, recorder: Recorder
         })
         .await;
         let notes = switch_notes("a", "b", epoch(&lock));
-        until("the event is written, also when the winner died", || async {
+        until("the Event is written even if the writer died", || async {
             let found = t.events(&leader, "LeaderChanged").await;
             let times = found.iter().filter(|n| notes.contains(n)).count();
             check(times == 1, format!("{times} times one of {notes:?} in {found:?}"))

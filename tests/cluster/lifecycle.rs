@@ -131,7 +131,7 @@ async fn rename_removes_the_old_one_after_the_new_one_serves(t: Arc<Case>) {
     };
     // The old slice is emptied first; the garbage collector deletes it, perhaps later.
     let (serves, ceases) = (first("primary", true).unwrap(), first("web-leader", false).unwrap());
-    assert!(serves < ceases, "the old slice ceased at {ceases}, the new one served at {serves}");
+    assert!(serves < ceases, "the old slice ended at {ceases}, the new one served at {serves}");
 }
 
 /// docs/troubleshooting.md, "A leader name is to move from one Service to another".

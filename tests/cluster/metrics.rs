@@ -172,7 +172,7 @@ async fn lost_ca_bundle(t: &Case) {
     })
     .await;
     until_above(t, "zen_lead_ca_bundle_writes_total", &[("kind", "validating")], 0.0).await;
-    until("the API server has heard of it", || async {
+    until("the API server has noticed it", || async {
         let dry = PostParams { dry_run: true, ..PostParams::default() };
         t.user_services().create(&dry, &source("probe", &json!({}))).await
     })
@@ -206,7 +206,7 @@ async fn refused_writes(t: &Case, proxy: &Proxy) {
         refuse_slices(t, proxy);
         t.slices().delete(&slice.name_any(), &DeleteParams::default()).await.unwrap();
     }
-    panic!("no call succeeded after a repetition");
+    panic!("no retried call succeeded");
 }
 
 /// The API server is not able to answer when a slice of this namespace is created.

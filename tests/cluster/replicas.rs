@@ -141,7 +141,7 @@ async fn far_behind(t: Arc<Case>) {
     let scrape = product.scrape(0).await.unwrap();
     let read = scrape.value("zen_lead_cache_misses_total", &[]).unwrap_or(0.0);
     assert!(read > 0.0, "decisions that read first are counted");
-    println!("watches {by:?} behind: nothing made twice, no flap, {read} decisions by reading");
+    println!("watches {by:?} behind: nothing created twice, no flap, {read} decisions by reading");
 }
 
 /// A failover by a delayed replica: each kind is listed, and each slice is written once.
@@ -190,7 +190,7 @@ async fn lost_watch(t: Arc<Case>) {
     let read = || proxy.seen().iter().filter(|seen| seen.path == reads).count();
     let before = read();
     t.patch_service("s0", &json!({"metadata": {"annotations": {names::STICKY: "false"}}})).await;
-    until("it reads before it believes", || async { check(read() > before, "no read") }).await;
+    until("it reads before it decides", || async { check(read() > before, "no read") }).await;
     sleep(Duration::from_secs(2)).await;
     services.until_led_by("b", DEADLINE).await;
 

@@ -45,7 +45,7 @@ async fn an_old_ca_is_replaced(t: Arc<Case>) {
     for _ in 0..generations() {
         let young = Instant::now();
         while authorities.contains(&ca.value("ca.crt").await.unwrap()) {
-            assert!(young.elapsed() < LIFE, "the CA has come to its end");
+            assert!(young.elapsed() < LIFE, "the CA has expired");
             sleep(Duration::from_millis(50)).await;
         }
         ages.push(young.elapsed().as_secs());

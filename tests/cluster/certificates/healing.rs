@@ -287,7 +287,7 @@ async fn clock_set_back_by_a_year_costs_calls_only_after_a_restart(t: Arc<Case>)
 
     drop(zen_lead);
     let zen_lead = InProcess::start_at(&t, now - YEAR).await;
-    until("what is shown has ended by the API server's clock", || async {
+    until("the certificate has expired by the API server's clock", || async {
         let error = try_write(&t).await.err().unwrap_or_default();
         check(error.contains("certificate has expired"), error)
     })

@@ -134,7 +134,7 @@ async fn shows(t: &Case, bundle: &str, pair: &Pair) {
     let (port, body) = (t.world.product.webhook_port(0), recorded("create-enabled"));
     until("the certificate of the directory is shown", || async {
         let reviewed = review(port, Hook::Validating, bundle, &body).await?;
-        check(reviewed.shown == pair.certificate, "another one is")
+        check(reviewed.shown == pair.certificate, "another certificate is shown")
     })
     .await;
 }

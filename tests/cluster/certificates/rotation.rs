@@ -79,7 +79,7 @@ fn start_again(fleet: &Arc<Fleet>, n: usize) {
 }
 
 async fn until_ready(fleet: &Fleet, n: usize) {
-    let ready = || async { check(fleet.is_ready(n), format!("replica {n} is not")) };
+    let ready = || async { check(fleet.is_ready(n), format!("replica {n} is not ready")) };
     within(START_AND_STOP, "a replica that was killed is ready again", ready).await;
 }
 

@@ -263,7 +263,7 @@ pub async fn exercise<F: Future<Output = ()>>(
     };
     until("there is a CA", content).await;
     secrets.delete(CA, &DeleteParams::default()).await.unwrap();
-    until("the CA is made anew", content).await;
+    until("a new CA is created", content).await;
     let broken = Patch::Merge(json!({"data": {"ca.crt": "bm9uZQ=="}}));
     secrets.patch(CA, &PatchParams::default(), &broken).await.unwrap();
     let ca = until("the CA is repaired", || async {
@@ -273,7 +273,7 @@ pub async fn exercise<F: Future<Output = ()>>(
     })
     .await;
     let hooks: Api<ValidatingWebhookConfiguration> = Api::all(t.admin());
-    until("the webhooks have the CA of now", || async {
+    until("the webhooks have the present CA", || async {
         let hooks = hooks.get(webhooks).await.map_err(|e| e.to_string())?.webhooks;
         let bundle = hooks.unwrap_or_default().remove(0).client_config.ca_bundle;
         let bundle = String::from_utf8(bundle.unwrap_or_default().0).unwrap_or_default();
