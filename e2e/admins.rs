@@ -1,4 +1,4 @@
-//! What users and admins may do to a leader Service, and what comes of it.
+//! Changes of users and admins to a leader Service, and their results.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ async fn selector_put_on_by_break_glass_is_taken_off(t: Arc<Case>) {
     let to = t.address("web-leader", false).await;
     let load = Load::start(to, 100);
     load.more(50).await;
-    // Impersonation drops the admin's own groups: the rights come with the group named here.
+    // Impersonation drops the admin's own groups: the rights come from the group named here.
     let group = format!("--as-group={BREAK_GLASS}");
     let patch = ["patch", "service", "web-leader", "--type=merge", "-p", SELECTOR];
     let as_who = ["--as=admin", &group, "--as-group=system:masters"];

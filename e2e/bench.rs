@@ -1,11 +1,12 @@
 //! Measurements beside something measured in the same run: the built-in EndpointSlice controller, a
 //! plain write, a plain list. Run them with `make bench`, one by its name with `make bench
-//! BENCH=burst`. They print tables and judge no time; a run fails only when what it was to measure
+//! BENCH=burst`. They print tables and check no times; a run fails only if the event to measure
 //! did not happen.
 //!
 //! Numbers of rounds and sizes are set by the environment: ZEN_LEAD_BENCH_*, see e2e/README.md.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::missing_errors_doc)]
+#![deny(dead_code, reason = "a measurement that BENCHES does not name never runs")]
 
 mod support;
 
@@ -93,9 +94,9 @@ fn main() -> ExitCode {
         let mut code = ExitCode::SUCCESS;
         for (name, body) in chosen {
             let case = Arc::new(Case::open(world.clone(), &format!("bench-{name}")).await);
-            // As a task, so that a panic ends this measurement and not the cleaning up.
+            // As a task, so that a panic ends this measurement but not the cleanup.
             if tokio::spawn(body(case)).await.is_err() {
-                println!("{name} did not come to its end");
+                println!("{name} failed");
                 code = ExitCode::FAILURE;
             }
             fill::clear(&world).await;

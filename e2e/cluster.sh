@@ -5,7 +5,7 @@
 #   e2e/cluster.sh up|down|status|build [PROGRAM...]
 #
 # README.md beside this file explains the kinds of cluster and the knobs. This
-# file only decides what happens; how it is done is in lib/.
+# file only decides what happens; lib/ does it.
 set -euo pipefail
 HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 # shellcheck source=lib/common.sh
@@ -39,7 +39,7 @@ usage() {
 
 main() {
   NODE_LIFECYCLE=${ZEN_LEAD_NODE_LIFECYCLE:-0}
-  # Kubernetes' own defaults, but for the mode (iptables).
+  # The defaults of Kubernetes, except for the mode (iptables there).
   PROXY_MODE=${ZEN_LEAD_PROXY_MODE:-nftables} PROXY_MIN_SYNC=${ZEN_LEAD_PROXY_MIN_SYNC:-1s}
   case ${1:-} in
     up) lock && up ;;
@@ -71,7 +71,7 @@ up() {
       say "the cluster already runs; variables: source ${ENV_FILE#"$CHECKOUT/"}"
       return
     fi
-    say "removing what is left of another cluster of this checkout"
+    say "removing the rest of another cluster of this checkout"
     remove_all
   fi
   remove_all
@@ -96,7 +96,7 @@ down() {
   say "the cluster is gone"
 }
 
-# Everything a running cluster depends on: a change of it means a new cluster.
+# Everything that a running cluster depends on: if it changes, a new cluster is needed.
 settings() {
   printf 'kind=%s node_lifecycle=%s id=%s proxy=%s,%s\n' "$KIND" "$NODE_LIFECYCLE" "$CLUSTER_ID" \
     "$PROXY_MODE" "$PROXY_MIN_SYNC"

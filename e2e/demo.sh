@@ -23,7 +23,7 @@ LOAD=${SECONDS_OF_LOAD:-8}
 WORK=$(mktemp -d)
 STEP="the start" STARTED=$SECONDS INSTALLED=no CLUSTER_WAS_UP=no
 
-# ---- how things are said and checked
+# ---- messages and checks
 
 step() {
   STEP=$1
@@ -35,12 +35,12 @@ wrong() {
   printf '\nThe demo failed at "%s": %s\n' "$STEP" "$1" >&2
   exit 1
 }
-# run WHO COMMAND...: shows a kubectl command as one would type it, and its output.
+# run USER COMMAND...: shows a kubectl command as a user would type it, and its output.
 run() {
-  local who=$1
+  local user=$1
   shift
-  printf '   %s$ kubectl %s\n' "$who" "$*"
-  "$who" "$@" >"$WORK/out" 2>&1 || { show "$WORK/out" && return 1; }
+  printf '   %s$ kubectl %s\n' "$user" "$*"
+  "$user" "$@" >"$WORK/out" 2>&1 || { show "$WORK/out" && return 1; }
   show "$WORK/out"
 }
 admin() { KUBECONFIG=$KUBECONFIG "$KUBECTL" "$@"; }
@@ -117,7 +117,7 @@ install() {
   if [[ $again == yes ]]; then admin -n "$SYSTEM" rollout restart deployment zen-lead >/dev/null; fi
   admin -n "$SYSTEM" rollout status deployment zen-lead --timeout=120s | show
   [[ $(admin -n "$SYSTEM" get deployment zen-lead -o 'jsonpath={.status.readyReplicas}') == 2 ]] ||
-    wrong "not both replicas are ready"
+    wrong "the two replicas are not ready"
   wait_for_bundle mutating
   wait_for_bundle validating
   wait_for_answer
@@ -175,8 +175,9 @@ YAML
   run alice get pods
 }
 
-# judged COMMAND...: repeats what the webhook did not answer within its one second, on a busy machine.
-judged() {
+# reviewed COMMAND...: repeats a command if the webhook did not answer within its one second, which
+# happens on a busy machine.
+reviewed() {
   local tries
   for tries in {1..5}; do
     if run "$@"; then return; fi
@@ -186,7 +187,7 @@ judged() {
   return 1
 }
 
-# soon COMMAND...: gives it ten seconds to come true; what follows judges whether it did.
+# soon COMMAND...: waits up to ten seconds until COMMAND succeeds; the next step checks the result.
 soon() {
   for _ in {1..50}; do
     if "$@"; then return; fi
@@ -195,18 +196,18 @@ soon() {
 }
 
 refusal() {
-  step "A mistake is refused, with what to write instead"
-  if judged alice annotate service web zen-lead.io/enabled=true zen-lead.io/sticky=maybe zen-lead.io/min-ready-duraton=5s; then
+  step "A mistake is refused, and the message says what to write instead"
+  if reviewed alice annotate service web zen-lead.io/enabled=true zen-lead.io/sticky=maybe zen-lead.io/min-ready-duraton=5s; then
     wrong "it was accepted"
   fi
   grep -qF 'zen-lead.io/sticky' "$WORK/out" || wrong "the refusal does not name sticky"
-  grep -qF 'zen-lead.io/min-ready-duration' "$WORK/out" || wrong "the refusal does not name the key that was meant"
-  [[ -z $(alice get service web -o 'jsonpath={.metadata.annotations.zen-lead\.io/enabled}') ]] || wrong "something of it was stored"
+  grep -qF 'zen-lead.io/min-ready-duration' "$WORK/out" || wrong "the refusal does not name the intended key"
+  [[ -z $(alice get service web -o 'jsonpath={.metadata.annotations.zen-lead\.io/enabled}') ]] || wrong "a part of the change was stored"
 }
 
 admission() {
   step "One annotation turns it on"
-  judged alice annotate service web zen-lead.io/enabled=true
+  reviewed alice annotate service web zen-lead.io/enabled=true
   alice wait --for=create service/web-leader --timeout=15s >/dev/null || wrong "no leader Service appears"
   run alice wait --for=condition=zen-lead.io/LeaderReady service/web-leader --timeout=15s || wrong "it does not become ready"
   run alice get services
@@ -242,8 +243,8 @@ failover() {
   step "The leader is deleted while requests run"
   local address deleted pid before=$LEADER
   address=$(admin -n "$NS" get service web-leader -o 'jsonpath={.spec.clusterIP}')
-  # A line for each request: seconds since 1970 when the answer was there, and who answered. A new
-  # connection each, one after the other.
+  # A line for each request: the time of the answer in seconds since 1970, and the pod that answered.
+  # One request after the other, each on a new connection.
   # shellcheck disable=SC2016 # expanded by the inner shell
   "${ENTER[@]}" bash -c '
     end=$((SECONDS + $1)) old=""
@@ -259,7 +260,7 @@ failover() {
   wait "$pid" || wrong "the requests could not be sent"
 
   LEADER=$(in_slice)
-  [[ -n $LEADER && $LEADER != "$before" && $LEADER != *' '* ]] || wrong "no other pod leads (the slice says: ${LEADER:-nobody})"
+  [[ -n $LEADER && $LEADER != "$before" && $LEADER != *' '* ]] || wrong "no other pod leads (the slice says: ${LEADER:-none})"
   summary "$deleted" "$before" "$LEADER" || wrong "see the line above"
 }
 
@@ -282,27 +283,27 @@ summary() {
     }' "$WORK/load"
 }
 
-told() { alice get events.events.k8s.io --field-selector=reason=LeaderChanged -o 'jsonpath={.items[*].note}' | grep -qF "to $LEADER"; }
+reported() { alice get events.events.k8s.io --field-selector=reason=LeaderChanged -o 'jsonpath={.items[*].note}' | grep -qF "to $LEADER"; }
 
 story() {
-  step "What Kubernetes shows of it"
+  step "The switch as Kubernetes shows it"
   run alice wait --for=condition=zen-lead.io/LeaderReady service/web-leader --timeout=15s
   run alice get service web-leader \
     -o 'custom-columns=LEADER:.metadata.annotations.zen-lead\.io/current-leader,SINCE:.metadata.annotations.zen-lead\.io/leader-last-switch-time,EPOCH:.metadata.annotations.zen-lead\.io/leader-epoch,WHY:.metadata.annotations.zen-lead\.io/switch-reason'
   [[ $(alice get service web-leader -o 'jsonpath={.metadata.annotations.zen-lead\.io/current-leader}') == *"$LEADER" ]] ||
     wrong "the leader Service names another pod than its slice"
-  soon told
+  soon reported
   run alice get events.events.k8s.io --field-selector=reason=LeaderChanged -o 'custom-columns=REASON:.reason,NOTE:.note'
-  grep -qF "$LEADER" "$WORK/out" || wrong "no event tells of the switch"
+  grep -qF "$LEADER" "$WORK/out" || wrong "no Event reports the switch"
 }
 
 metrics() {
-  step "And its metrics, of both replicas"
+  step "The metrics of both replicas"
   local pod address
   : >"$WORK/all"
   while read -r pod address; do
-    "${ENTER[@]}" curl -s --max-time 5 "http://$address:8080/metrics" >"$WORK/metrics" || wrong "$pod gives no metrics"
-    "$PROMTOOL" check metrics <"$WORK/metrics" >"$WORK/out" 2>&1 || { show "$WORK/out" && wrong "promtool does not like the metrics of $pod"; }
+    "${ENTER[@]}" curl -s --max-time 5 "http://$address:8080/metrics" >"$WORK/metrics" || wrong "$pod does not answer with metrics"
+    "$PROMTOOL" check metrics <"$WORK/metrics" >"$WORK/out" 2>&1 || { show "$WORK/out" && wrong "promtool found faults in the metrics of $pod"; }
     say "$pod"
     grep -E '^zen_lead_(failover_count_total|failover_latency_seconds_(sum|count)|leader_epoch|leader_stable|pods_available|webhook_requests_total|webhook_violations_total|build_info)' "$WORK/metrics" | show
     cat "$WORK/metrics" >>"$WORK/all"

@@ -1,6 +1,6 @@
-//! The leader is lost while requests run: who answers, and how many requests fail.
+//! The leader is lost while requests run: which pod answers, and how many requests fail.
 //!
-//! Times are printed, not judged.
+//! Times are printed, not checked.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ tests![
     not_ready_leader_is_left_without_a_failed_request,
     only_pod_not_ready_refuses_and_comes_back,
     rolling_update_switches_once,
-    nobody_answers_out_of_turn_in_a_row_of_switches,
+    no_pod_answers_out_of_turn_in_a_row_of_switches,
 ];
 
 const RATE: u32 = 150;
@@ -66,7 +66,7 @@ async fn ended(
     (answers, history)
 }
 
-fn tell(t: &Case, what: &str, answers: &Answers, old: &str, new: &str) {
+fn print_times(t: &Case, what: &str, answers: &Answers, old: &str, new: &str) {
     let connections = answers
         .failures()
         .iter()
@@ -89,15 +89,15 @@ async fn deleted(t: &Case, args: &[&str], grace: Option<u32>, what: &str) -> Ans
     t.delete_pod(&leader, grace).await;
     let next = t.until_leader("web-leader", &leader).await;
     let (answers, history) = ended((load, recorder), &[leader.clone(), next.clone()]).await;
-    // One write each: what was there, and the switch.
+    // One write each: the earlier version, and the switch.
     assert_eq!(history.versions("web-leader"), 2);
-    tell(t, what, &answers, &leader, &next);
+    print_times(t, what, &answers, &leader, &next);
     answers
 }
 
 async fn leader_deleted_gracefully_loses_no_connection(t: Arc<Case>) {
-    // Far longer than kube-proxy may hold new rules back (minSyncPeriod, 1 s), on a busy machine
-    // too; what one second does is measured by `make bench BENCH=deletions`.
+    // Far longer than kube-proxy may delay new rules (minSyncPeriod, 1 s), even on a busy machine;
+    // `make bench BENCH=deletions` measures the effect of one second.
     let args = ["-term-delay=10s"];
     let answers = deleted(&t, &args, None, "leader deleted, app serves 10 s after SIGTERM").await;
     assert!(answers.failures().is_empty(), "a successor was at hand: {answers}");
@@ -114,14 +114,14 @@ async fn leader_deleted_by_force_is_replaced(t: Arc<Case>) {
 
 async fn not_ready_leader_is_left_without_a_failed_request(t: Arc<Case>) {
     let Scene { leader, load, recorder } = scene(&t, 2, &[]).await;
-    t.tell_ready(&leader, false).await;
+    t.set_ready_in_pod(&leader, false).await;
     let next = t.until_leader("web-leader", &leader).await;
     let (answers, _) = ended((load, recorder), &[leader.clone(), next.clone()]).await;
     assert!(answers.failures().is_empty(), "{answers}");
-    tell(&t, "leader turns NotReady", &answers, &leader, &next);
-    // Ready again, it stays where it is: sticky.
+    print_times(&t, "leader turns NotReady", &answers, &leader, &next);
+    // The old leader is ready again, but the new one stays: sticky.
     let recorder = t.record().await;
-    t.tell_ready(&leader, true).await;
+    t.set_ready_in_pod(&leader, true).await;
     t.until_ready_pods("web", 2).await;
     t.until_message("web-leader", &format!("{next} leads; {leader}: standby")).await;
     assert_eq!(recorder.finish().await.leaders("web-leader"), [next]);
@@ -131,7 +131,7 @@ async fn only_pod_not_ready_refuses_and_comes_back(t: Arc<Case>) {
     let Scene { leader, load, recorder } = scene(&t, 1, &[]).await;
     let to = t.address("web-leader", false).await;
     let before = epoch(&t.slice("web-leader", "IPv4").await.unwrap());
-    t.tell_ready(&leader, false).await;
+    t.set_ready_in_pod(&leader, false).await;
     t.until_routed("web-leader", &[Routed::not_ready(&leader)]).await;
     until("connections are refused", || async {
         let answer = ask(to, "GET", "/").await;
@@ -139,7 +139,7 @@ async fn only_pod_not_ready_refuses_and_comes_back(t: Arc<Case>) {
         check(refused, format!("{answer:?}"))
     })
     .await;
-    t.tell_ready(&leader, true).await;
+    t.set_ready_in_pod(&leader, true).await;
     t.until_led_by("web-leader", &leader).await;
     until("it answers again", || async { ask(to, "GET", "/").await.map_err(|e| format!("{e:?}")) })
         .await;
@@ -151,7 +151,7 @@ async fn only_pod_not_ready_refuses_and_comes_back(t: Arc<Case>) {
     let states = history.states("web-leader", "IPv4");
     let (on, off) = (vec![Routed::ready(&leader)], vec![Routed::not_ready(&leader)]);
     assert_eq!(states, [on.clone(), off, on]);
-    // It was never replaced, so it is the same leadership.
+    // The leader was never replaced, so the epoch is the same.
     assert_eq!(epoch(&t.slice("web-leader", "IPv4").await.unwrap()), before);
 }
 
@@ -182,17 +182,17 @@ async fn rolling_update_switches_once(t: Arc<Case>) {
     epochs.retain(|e| *e > 0);
     epochs.dedup();
     assert_eq!(epochs.len(), 2, "one switch for three pods");
-    tell(&t, "rolling update of three pods", &answers, &leader, &next);
+    print_times(&t, "rolling update of three pods", &answers, &leader, &next);
 }
 
-async fn nobody_answers_out_of_turn_in_a_row_of_switches(t: Arc<Case>) {
+async fn no_pod_answers_out_of_turn_in_a_row_of_switches(t: Arc<Case>) {
     let Scene { leader, load, recorder } = scene(&t, 4, &[]).await;
     let mut order = vec![leader];
     for round in 0..3 {
         let now = order.last().unwrap().clone();
-        // In turn: not ready (it goes on answering who asks it), and deleted.
+        // In turn: not ready (it still answers direct requests), and deleted.
         if round % 2 == 0 {
-            t.tell_ready(&now, false).await;
+            t.set_ready_in_pod(&now, false).await;
         } else {
             t.delete_pod(&now, None).await;
         }

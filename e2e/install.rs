@@ -1,5 +1,5 @@
-//! Rights, memory and removal of zen-lead as installed. These come last: the log of the whole run
-//! is judged, and at the end zen-lead is taken away.
+//! Rights, memory and removal of the installed zen-lead. These come last: they check the log of the whole
+//! run, and at the end zen-lead is removed.
 
 use std::sync::Arc;
 
@@ -25,11 +25,11 @@ tests![
     deleting_only_the_namespace_leaves_a_writable_cluster,
 ];
 
-/// Used only where a call's answer is lost: tests/cluster/rights.rs loses one.
+/// Used only after a lost answer: tests/cluster/rights.rs causes one.
 const LOST_ANSWER: (&str, &str) = ("get endpointslices.discovery.k8s.io", "a lost answer");
 
 async fn zen_lead_had_every_right_it_used(t: Arc<Case>) {
-    // Impersonation drops the admin's own groups: the rights come with the group named here.
+    // Impersonation drops the admin's own groups: the rights come from the group named here.
     let group = format!("--as-group={BREAK_GLASS}");
     let selector = r#"{"spec":{"selector":{"app":"web"}}}"#;
     let put_on = || async {
@@ -38,7 +38,7 @@ async fn zen_lead_had_every_right_it_used(t: Arc<Case>) {
         let said = t.kubectl(As::Admin, &[&patch[..], &as_who[..]].concat(), None).await;
         assert_eq!(said.code, 0, "{said:?}");
     };
-    // So that this test alone has something to judge, too.
+    // So that this test also has calls to check when it runs alone.
     rights::exercise(&t, SYSTEM, "zen-lead", put_on).await;
     let granted = rights::granted(&t.admin(), SYSTEM).await;
     let calls = rights::calls(&t.world.cluster, SYSTEM, t.world.began);
@@ -61,7 +61,7 @@ async fn zen_lead_had_every_right_it_used(t: Arc<Case>) {
     assert!(!t.world.product.logs.files().is_empty());
 }
 
-/// What nobody is left to judge, keep or clean up is an ordinary object again.
+/// Without zen-lead, the objects that it reviewed and maintained are ordinary objects again.
 async fn is_writable(t: &Case) {
     let validating: Api<ValidatingWebhookConfiguration> = Api::all(t.admin());
     let mutating: Api<MutatingWebhookConfiguration> = Api::all(t.admin());
@@ -71,7 +71,7 @@ async fn is_writable(t: &Case) {
         check(v.is_none() && m.is_none(), "one is there")
     })
     .await;
-    // The API server hears of it a moment later.
+    // The API server notices it a moment later.
     until("annotated Services can be written", || async {
         let web = annotations(&[(names::STICKY, "maybe")]);
         let patch = Patch::Merge(&web);
@@ -81,7 +81,7 @@ async fn is_writable(t: &Case) {
     .await;
     t.create(&source("new", &json!({}))).await;
     t.create(&source("plain", &json!({"metadata": {"annotations": null}}))).await;
-    // And the policies protect nothing any more.
+    // The policies protect nothing any more.
     until("leader Services can be changed by hand", || async {
         let selector = json!({"spec": {"selector": {"app": "web"}}});
         let patch = Patch::Merge(&selector);

@@ -1,13 +1,17 @@
 //! End-to-end tests: zen-lead installed as users install it, real pods, real connections.
 //!
-//! Only what runs when is said here; set-up and helpers are in `support`, what is proved in one
-//! module a subject. Run them with `make e2e`, or one of them by hand:
+//! This file only says which tests run and when. Set-up and helpers are in `support`; each other
+//! module has the tests of one subject. Run them with `make e2e`, or one of them by hand:
 //! `source target/cluster/env; $CLUSTER_EXEC cargo test --features e2e --test e2e -- FILTER`
 //! (after `make cluster-up image`).
 
-// Everything here is test code, which clippy.toml allows more; clippy does not see it in a test
-// binary without the standard harness.
+// clippy.toml allows more in test code, but clippy does not recognize tests in a binary without the
+// standard harness.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::missing_errors_doc)]
+#![deny(
+    dead_code,
+    reason = "a test that no list names, or a module that no phase names, never runs"
+)]
 
 mod admins;
 mod failover;
@@ -23,9 +27,9 @@ use support::harness::{self, Phase};
 
 fn main() -> ExitCode {
     let together = [routing::tests(), admins::tests(), watching::tests()];
-    // The first of these count requests that fail, and kube-proxy lets at most one update a second
-    // pass: other tests' changes would be in their way. The others disturb zen-lead itself. The
-    // last one takes it away.
+    // The first of these count failed requests. kube-proxy handles at most one update a second, so
+    // changes of other tests would disturb them. The others disturb zen-lead itself, and the last one
+    // removes it.
     let alone = [failover::tests(), outage::tests(), install::tests()];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },

@@ -1,5 +1,5 @@
-//! Replicas of zen-lead die, all are gone, or are replaced: what goes on meanwhile, and that they
-//! catch up.
+//! Some or all replicas of zen-lead die, or are replaced: what still works meanwhile, and that they catch
+//! up.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,10 +32,10 @@ async fn writer_killed_during_a_switch_does_not_stop_it(t: Arc<Case>) {
     let (load, recorder) = (Load::start(to, 50), t.record().await);
     let mut order = vec![leader.clone()];
     let product = &t.world.product;
-    // The kill before, at, and after the loss; the last time both replicas at once.
+    // A kill before, at, and after the loss; the last time of both replicas at once.
     let mut dead = BTreeSet::new();
     for (lead_ms, both) in [(0, false), (5, false), (20, false), (0, true)] {
-        within(Duration::from_secs(90), "what was killed has been started again", || async {
+        within(Duration::from_secs(90), "the killed replica has been restarted", || async {
             let now: BTreeSet<_> = product.pods().await.iter().map(container).collect();
             check(now.is_disjoint(&dead), format!("{now:?}"))
         })
@@ -55,7 +55,7 @@ async fn writer_killed_during_a_switch_does_not_stop_it(t: Arc<Case>) {
             }
         };
         tokio::join!(kill, t.delete_pod(&leader, None));
-        // Both gone: once one is back. The kubelet waits 10 s and more before the next restarts.
+        // If both are gone: after one is back. The kubelet waits 10 s and more before later restarts.
         let next = within(Duration::from_secs(90), "the switch happens", || async {
             let now = t.leader_now("web-leader").await?;
             check(now != leader, format!("{now} leads"))?;
@@ -76,7 +76,7 @@ async fn writer_killed_during_a_switch_does_not_stop_it(t: Arc<Case>) {
     );
 }
 
-/// The id of a pod's container: another one after each restart.
+/// The id of a pod's container, which changes with each restart.
 fn container(pod: &Pod) -> String {
     let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
     statuses.filter_map(|s| s.container_id.clone()).collect()
@@ -108,7 +108,7 @@ async fn without_zen_lead_everything_else_works_and_it_catches_up(t: Arc<Case>) 
     t.create(&plain).await;
     t.patch_service("plain", &json!({"spec": {"ports": [{"name": "http", "port": 81}]}})).await;
     t.delete_service("plain").await;
-    // Ours, but nothing of ours.
+    // An enabled Service, but none of our keys.
     for service in ["web", "web-leader"] {
         for finalizers in [json!(["e2e.example/hold"]), json!(null)] {
             t.patch_service(service, &json!({"metadata": {"finalizers": finalizers}})).await;
@@ -116,13 +116,13 @@ async fn without_zen_lead_everything_else_works_and_it_catches_up(t: Arc<Case>) 
         t.patch_service(service, &annotations(&[("example.com/note", "x")])).await;
         t.patch_service(service, &json!({"metadata": {"labels": {"team": "x"}}})).await;
     }
-    // Opting out both ways, and deleting.
+    // Opting out in both ways, and deletion.
     t.patch_service("leaves", &json!({"metadata": {"annotations": {names::ENABLED: null}}})).await;
     t.delete_service("goes").await;
     t.until_gone("goes").await;
     t.until_gone("goes-leader").await;
     doomed_is_gone(&doomed).await;
-    // What would need a verdict is refused, and the message says by whom.
+    // Writes that need a review are refused, and the message names the webhook.
     let change = annotations(&[(names::STICKY, "false")]);
     let patch = Patch::Merge(&change);
     let result = t.user_services().patch("web", &PatchParams::default(), &patch).await;
@@ -141,7 +141,7 @@ async fn without_zen_lead_everything_else_works_and_it_catches_up(t: Arc<Case>) 
     let answers = load.finish().await;
     answers.assert_only(&leader);
 
-    // What happens meanwhile is seen afterwards.
+    // Changes during the outage are handled afterwards.
     let before = epoch(&t.slice("web-leader", "IPv4").await.unwrap());
     t.delete_pod(&leader, None).await;
     t.until_ready_pods("web", 2).await;
@@ -200,8 +200,8 @@ async fn rolling_restart_under_writes_fails_no_call(t: Arc<Case>) {
     assert!(failed.is_empty(), "{} of {count} writes failed: {failed:#?}", failed.len());
 }
 
-/// Writes that both webhooks are called for, one after the other, every 25 ms or as fast as they
-/// are answered: a changed key on a Service, and a Service created as a dry run.
+/// Writes that both webhooks review, one after the other, every 25 ms or as fast as they are answered: a
+/// changed key on a Service, and a Service created as a dry run.
 async fn write(
     t: Arc<Case>,
     stop: Arc<AtomicBool>,
@@ -226,7 +226,7 @@ async fn write(
         count.fetch_add(1, Ordering::Relaxed);
         slowest = slowest.max(begun.elapsed());
         match result {
-            // The mutating webhook may be missed silently (Ignore): the default it fills in shows.
+            // The mutating webhook may be skipped silently (Ignore): the default that it sets shows it.
             Ok(s) if annotation(&s, names::LEADER_NAME).is_empty() => {
                 failed.push("the mutating webhook was missed".to_owned());
             }

@@ -1,4 +1,4 @@
-//! Who answers behind a leader Service, by every way in.
+//! Which pod answers behind a leader Service, on every way in.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ async fn one_pod_answers_over_both_families(t: Arc<Case>) {
         let to = t.address("web-leader", v6).await;
         until_answered(to).await;
         some(to).await.assert_only(&leader);
-        // The other way round: the source's own address is shared, so the test can fail.
+        // The counterexample: the source's own address is shared by all pods, so the test can fail.
         let shared = t.address("web", v6).await;
         until_answered(shared).await;
         let all = some(shared).await;
@@ -88,7 +88,7 @@ async fn headless_source_gets_a_leader_with_an_address(t: Arc<Case>) {
     t.create(&source("web", &json!({"spec": {"clusterIP": "None"}}))).await;
     let leader = t.until_leader("web-leader", "").await;
     let to = t.address("web-leader", false).await;
-    // A headless Service has no port translation to copy: 80 is what the pods are asked for.
+    // A headless Service has no port translation to copy: the pods are asked on port 80.
     let slice = t.slice("web-leader", "IPv4").await.unwrap();
     assert_eq!(slice.ports.unwrap()[0].port, Some(8080));
     until_answered(to).await;
@@ -112,7 +112,7 @@ async fn opting_out_under_traffic_spares_the_source(t: Arc<Case>) {
     led.more(50).await;
     t.patch_service("web", &annotations(&[(names::ENABLED, "false")])).await;
     t.until_gone("web-leader").await;
-    until("nobody answers at the old address", || async {
+    until("no pod answers at the old address", || async {
         match ask(to, "GET", "/").await {
             Ok(pod) => Err(format!("{pod} answers")),
             Err(_) => Ok(()),
@@ -125,7 +125,7 @@ async fn opting_out_under_traffic_spares_the_source(t: Arc<Case>) {
     let plain = plain.finish().await;
     assert!(plain.failures().is_empty() && plain.pods().len() == pods.len(), "{plain}");
 
-    // And in again: a new Service, and the same pod or another leads alone.
+    // Opting in again: a new Service, and one pod, the same or another, leads alone.
     t.patch_service("web", &annotations(&[(names::ENABLED, "true")])).await;
     let leader = t.until_leader("web-leader", "").await;
     let to = t.address("web-leader", false).await;
@@ -152,7 +152,7 @@ async fn renaming_under_traffic_spares_the_source(t: Arc<Case>) {
     let to = t.address("main", false).await;
     until_answered(to).await;
     some(to).await.assert_only(&after);
-    // Another leader Service is another history, but the oldest pod is the oldest still.
+    // The new leader Service has no history, but the oldest pod is still the oldest.
     assert_eq!(after, leader);
     let owner = t.services().get("main").await.unwrap();
     assert_eq!(owner.owner_references()[0].uid, web.uid().unwrap());

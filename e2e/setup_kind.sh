@@ -5,8 +5,8 @@
 #   e2e/setup_kind.sh down NAME KIND_BINARY
 #
 # Called by cluster.sh, which chose this kind of cluster and built the programs.
-# It differs from the local cluster in nothing that tests look at: two address
-# families, audit log, a plain user, the node "hollow".
+# For tests it is the same as the local cluster: two address families, audit
+# log, a plain user, the node "hollow".
 set -euo pipefail
 HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 
@@ -20,7 +20,7 @@ main() {
 
 up() {
   local name=$1 kind=$2 kubectl=$3 dir=$4
-  # The audit log is written as root inside the node; here it is only read.
+  # The node writes the audit log as root; here it is only read.
   mkdir -p "$dir/logs"
   config "$dir" >"$dir/kind.yaml"
   "$kind" create cluster --name "$name" --config "$dir/kind.yaml" \
@@ -29,7 +29,7 @@ up() {
   "$kubectl" --kubeconfig "$dir/kubeconfig" apply -f "$HERE/manifests/hollow-node.yaml"
   "$kubectl" --kubeconfig "$dir/kubeconfig" apply --server-side --subresource=status \
     -f "$HERE/manifests/hollow-node.yaml"
-  # The plugin or the controller may have tainted it before the status was there.
+  # The plugin or the controller may have tainted it before it had a status.
   "$kubectl" --kubeconfig "$dir/kubeconfig" taint node hollow node.kubernetes.io/not-ready- || true
   plain_user "$kubectl" "$dir"
 }

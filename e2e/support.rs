@@ -1,7 +1,7 @@
-//! What the end-to-end tests stand on. The frame is that of tests/cluster; here are zen-lead as it
-//! is installed for users, apps of real pods, and traffic. Nothing is proved here.
+//! What the end-to-end tests use. The harness is that of tests/cluster; this adds zen-lead as users
+//! install it, apps of real pods, and traffic. No tests here.
 
-// Shared files: each suite uses another part of them.
+// Shared files: no suite uses all of them.
 #![allow(dead_code, unused_macros, unused_imports)]
 
 #[path = "../tests/cluster/support/built_in.rs"]

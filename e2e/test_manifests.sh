@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Tests the manifests in deploy/ on the real API server of the running cluster: what
-# others may do to leader Services and their slices and what they are told, what
-# passes while zen-lead is down, what it may do itself, and what an uninstall leaves.
+# Tests the manifests in deploy/ on the real API server of the running cluster: which
+# changes others may make to leader Services and slices, and the refusals they get;
+# which writes pass while zen-lead is down; the rights of zen-lead; and uninstalling.
 #
 #   e2e/test_manifests.sh      needs a running cluster (e2e/cluster.sh up)
 #
-# zen-lead itself does not run here; the test plays it by impersonating its service
-# account. What the webhook answers is tested elsewhere.
+# zen-lead itself does not run here; the test impersonates its service account. Other
+# tests check the answers of the webhook.
 set -euo pipefail
 HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 ROOT=$(dirname -- "$HERE")
@@ -23,7 +23,7 @@ FAILED=0 PASSED=0
 admin() { KUBECONFIG=$KUBECONFIG "$KUBECTL" "$@"; }
 alice() { KUBECONFIG=$KUBECONFIG_USER "$KUBECTL" "$@"; }
 account() { admin --as="system:serviceaccount:zen-lead-system:$1" --as-group=system:serviceaccounts "${@:2}"; }
-# kubectl reads what it is to write, which zen-lead does not: the group is for that (see set_up).
+# kubectl reads an object before it writes it, zen-lead does not: the group allows that (see set_up).
 zen_lead() { account zen-lead --as-group=manifests-test "$@"; }
 break_glass() { admin --as=alice --as-group=zen-lead:break-glass --as-group=system:authenticated "$@"; }
 
@@ -139,7 +139,7 @@ YAML
 
 uid() { admin -n "$NS" get "$1" "$2" -o jsonpath='{.metadata.uid}'; }
 
-# made SOURCE: a source, its leader Service and its slice, as zen-lead makes them.
+# made SOURCE: creates a source, its leader Service and its slice, as zen-lead creates them.
 made() {
   source_service "$1" | alice -n "$NS" create -f - >/dev/null
   leader_service "$1" "$(uid service "$1")" >"$WORK/leader.yaml"
@@ -156,51 +156,51 @@ leader_services() {
   refused "alice cannot point a leader Service elsewhere" \
     "spec.selector of a leader Service may not be changed: zen-lead keeps it as the source Service has it. Change the Service web instead" \
     patch_service alice '{"spec":{"selector":{"app":"other"}}}'
-  refused "nor change its ports" "spec.ports of a leader Service may not be changed" \
+  refused "alice cannot change its ports" "spec.ports of a leader Service may not be changed" \
     patch_service alice '{"spec":{"ports":[{"name":"http","port":81}]}}'
-  refused "nor its type" "spec.type" patch_service alice '{"spec":{"type":"NodePort"}}'
-  refused "nor make it an ExternalName" "spec.type, spec.externalName" \
+  refused "alice cannot change its type" "spec.type" patch_service alice '{"spec":{"type":"NodePort"}}'
+  refused "alice cannot make it an ExternalName" "spec.type, spec.externalName" \
     patch_service alice '{"spec":{"type":"ExternalName","externalName":"example.com"}}'
-  refused "nor its families" "spec.ipFamilies, spec.ipFamilyPolicy of a leader Service may not be changed" \
+  refused "alice cannot change its IP families" "spec.ipFamilies, spec.ipFamilyPolicy of a leader Service may not be changed" \
     patch_service alice '{"spec":{"ipFamilyPolicy":"PreferDualStack","ipFamilies":["IPv4","IPv6"]}}'
-  refused "two changes are named in one message" "spec.selector, spec.ports of a leader" \
+  refused "one message names two changes" "spec.selector, spec.ports of a leader" \
     patch_service alice '{"spec":{"selector":{"app":"x"},"ports":[{"name":"http","port":81}]}}'
-  refused "nor set a status key" "zen-lead.io/current-leader may not be set, changed or removed here" \
+  refused "alice cannot set a status key" "zen-lead.io/current-leader may not be set, changed or removed here" \
     patch_service alice '{"metadata":{"annotations":{"zen-lead.io/current-leader":"me"}}}'
-  refused "nor change one" "Settings belong on the Service web;" \
+  refused "alice cannot change a status key" "Settings belong on the Service web;" \
     patch_service alice '{"metadata":{"annotations":{"zen-lead.io/decision-version":"9"}}}'
-  refused "nor remove one" "zen-lead.io/decision-version may not be" \
+  refused "alice cannot remove a status key" "zen-lead.io/decision-version may not be" \
     patch_service alice '{"metadata":{"annotations":{"zen-lead.io/decision-version":null}}}'
-  refused "nor by way of the status" "zen-lead.io/current-leader may not be" \
+  refused "a status key cannot be set through the status subresource" "zen-lead.io/current-leader may not be" \
     patch_service admin '{"metadata":{"annotations":{"zen-lead.io/current-leader":"me"}}}' --subresource=status
-  refused "nor take the label off" "zen-lead.io/source-service may not be" \
+  refused "alice cannot remove the label of a leader Service" "zen-lead.io/source-service may not be" \
     patch_service alice '{"metadata":{"labels":{"zen-lead.io/source-service":null}}}'
-  refused "nor change the label" "zen-lead.io/source-service may not be" \
+  refused "alice cannot change the label of a leader Service" "zen-lead.io/source-service may not be" \
     patch_service alice '{"metadata":{"labels":{"zen-lead.io/source-service":"other"}}}'
-  refused "nor label it as the work of another tool, with all others" \
+  refused "alice cannot change the managed-by label of a leader Service" \
     "label app.kubernetes.io/managed-by of a leader Service may not be changed: zen-lead made it for the Service web" \
     alice -n "$NS" label service "$S" app.kubernetes.io/managed-by=Helm --overwrite
-  refused "nor put the label on a Service of her own" "To get a leader Service, annotate the source" \
+  refused "alice cannot set the label on her own Service" "To get a leader Service, annotate the source" \
     alice -n "$NS" label service web zen-lead.io/source-service=web
-  refused "nor create a leader Service" "only zen-lead creates Services with the label zen-lead.io/source-service. To get a leader Service, annotate the source" \
+  refused "alice cannot create a leader Service" "only zen-lead creates Services with the label zen-lead.io/source-service. To get a leader Service, annotate the source" \
     alice -n "$NS" create -f "$WORK/fake.yaml"
-  refused "the admin is told the same" "spec.ports of a leader Service may not be changed" \
+  refused "the admin gets the same refusal" "spec.ports of a leader Service may not be changed" \
     patch_service admin '{"spec":{"ports":[{"name":"http","port":81}]}}'
 
   allowed "alice may set other annotations" patch_service alice '{"metadata":{"annotations":{"example.com/note":"x"}}}'
-  allowed "and other labels" patch_service alice '{"metadata":{"labels":{"team":"x"}}}'
-  allowed "and finalizers" patch_service alice '{"metadata":{"finalizers":["example.com/hold"]}}'
-  allowed "and remove them" patch_service alice '{"metadata":{"finalizers":null}}'
-  allowed "and owner references" patch_service alice '{"metadata":{"ownerReferences":null}}'
+  allowed "alice may set other labels" patch_service alice '{"metadata":{"labels":{"team":"x"}}}'
+  allowed "alice may set finalizers" patch_service alice '{"metadata":{"finalizers":["example.com/hold"]}}'
+  allowed "alice may remove finalizers" patch_service alice '{"metadata":{"finalizers":null}}'
+  allowed "alice may change owner references" patch_service alice '{"metadata":{"ownerReferences":null}}'
   allowed "a load-balancer controller may write the status" \
     patch_service admin '{"status":{"conditions":[{"type":"example.com/X","status":"True","reason":"Test","message":"","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}' --subresource=status
-  allowed "a write that changes nothing passes" patch_service alice '{"spec":{"type":"ClusterIP"}}'
+  allowed "a write without a change passes" patch_service alice '{"spec":{"type":"ClusterIP"}}'
   allowed "in an emergency the break-glass group may change a leader Service" \
     patch_service break_glass '{"spec":{"selector":{"app":"other"}}}'
-  allowed "and alice may take a selector off again" patch_service alice '{"spec":{"selector":null}}'
+  allowed "alice may remove that selector again" patch_service alice '{"spec":{"selector":null}}'
   allowed "zen-lead may change ports" patch_service zen_lead '{"spec":{"ports":[{"name":"http","port":80,"targetPort":8080}]}}'
-  allowed "Services without our label are not looked at" alice -n "$NS" patch service web --type=merge -p '{"spec":{"ports":[{"name":"http","port":82}]}}'
-  allowed "nor those with the managed-by label only" alice -n "$NS" label service web app.kubernetes.io/managed-by=zen-lead
+  allowed "the policy does not match Services without our label" alice -n "$NS" patch service web --type=merge -p '{"spec":{"ports":[{"name":"http","port":82}]}}'
+  allowed "the policy does not match Services with only the managed-by label" alice -n "$NS" label service web app.kubernetes.io/managed-by=zen-lead
 }
 
 # etcd limits annotations to 256 KiB in sum; the policies must still be able to count them.
@@ -210,84 +210,84 @@ many_annotations() {
     print "}}}" }' >"$WORK/many.json"
   allowed "alice may put 60,000 annotations on a leader Service" \
     alice -n "$NS" patch service "$S" --type=merge --patch-file "$WORK/many.json"
-  allowed "and the next write is still judged in time" patch_service alice '{"metadata":{"labels":{"team":"y"}}}'
-  refused "and rightly" "spec.ports of a leader Service may not be changed" \
+  allowed "the policy still checks the next write in time" patch_service alice '{"metadata":{"labels":{"team":"y"}}}'
+  refused "it refuses a change of ports" "spec.ports of a leader Service may not be changed" \
     patch_service alice '{"spec":{"ports":[{"name":"http","port":81}]}}'
-  refused "also keys" "zen-lead.io/current-leader may not be" \
+  refused "it refuses a change of a status key" "zen-lead.io/current-leader may not be" \
     patch_service alice '{"metadata":{"annotations":{"zen-lead.io/current-leader":"me"}}}'
 }
 
 slices() {
-  refused "alice has no right on slices at all" "cannot patch resource \"endpointslices\"" \
+  refused "alice has no right on slices" "cannot patch resource \"endpointslices\"" \
     patch_slice alice '{"endpoints":[]}'
-  refused "who has it cannot empty a slice of ours" \
+  refused "the admin cannot empty a slice of ours" \
     "endpoints of this EndpointSlice may not be changed: zen-lead keeps exactly the leader of web-leader in it" \
     patch_slice admin '{"endpoints":[]}'
-  refused "nor add an endpoint" "endpoints of this EndpointSlice may not be changed" \
+  refused "the admin cannot add an endpoint" "endpoints of this EndpointSlice may not be changed" \
     patch_slice admin '{"endpoints":[{"addresses":["10.244.0.9"],"conditions":{"ready":true,"serving":true,"terminating":false}},{"addresses":["10.244.0.10"]}]}'
-  refused "nor change ports" "ports of this EndpointSlice may not be changed" patch_slice admin '{"ports":[{"name":"http","port":9}]}'
-  refused "nor labels" "metadata.labels of this" patch_slice admin '{"metadata":{"labels":{"kubernetes.io/service-name":"other"}}}'
-  refused "nor take it out of our hands" "metadata.labels of this" \
+  refused "the admin cannot change the ports of a slice" "ports of this EndpointSlice may not be changed" patch_slice admin '{"ports":[{"name":"http","port":9}]}'
+  refused "the admin cannot change the labels of a slice" "metadata.labels of this" patch_slice admin '{"metadata":{"labels":{"kubernetes.io/service-name":"other"}}}'
+  refused "the admin cannot give the slice to another controller" "metadata.labels of this" \
     patch_slice admin '{"metadata":{"labels":{"endpointslice.kubernetes.io/managed-by":"other"}}}'
-  refused "nor the epoch" "zen-lead.io/leader-epoch of this" patch_slice admin '{"metadata":{"annotations":{"zen-lead.io/leader-epoch":"9"}}}'
-  refused "nor create one in our name" "only zen-lead creates EndpointSlices with the label endpointslice.kubernetes.io/managed-by=zen-lead" \
+  refused "the admin cannot change the epoch" "zen-lead.io/leader-epoch of this" patch_slice admin '{"metadata":{"annotations":{"zen-lead.io/leader-epoch":"9"}}}'
+  refused "the admin cannot create a slice in our name" "only zen-lead creates EndpointSlices with the label endpointslice.kubernetes.io/managed-by=zen-lead" \
     admin -n "$NS" create -f "$WORK/fake-slice.yaml"
-  allowed "other annotations may be set" patch_slice admin '{"metadata":{"annotations":{"example.com/note":"x"}}}'
-  allowed "and finalizers" patch_slice admin '{"metadata":{"finalizers":["example.com/hold"]}}'
-  allowed "and taken off" patch_slice admin '{"metadata":{"finalizers":null}}'
-  allowed "and owner references" patch_slice admin "{\"metadata\":{\"ownerReferences\":[{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"name\":\"$S\",\"uid\":\"$(uid service "$S")\"}]}}"
-  allowed "in an emergency the break-glass group may empty it" \
+  allowed "other annotations of a slice may be set" patch_slice admin '{"metadata":{"annotations":{"example.com/note":"x"}}}'
+  allowed "finalizers of a slice may be set" patch_slice admin '{"metadata":{"finalizers":["example.com/hold"]}}'
+  allowed "finalizers of a slice may be removed" patch_slice admin '{"metadata":{"finalizers":null}}'
+  allowed "owner references of a slice may be changed" patch_slice admin "{\"metadata\":{\"ownerReferences\":[{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"name\":\"$S\",\"uid\":\"$(uid service "$S")\"}]}}"
+  allowed "in an emergency the break-glass group may empty a slice" \
     admin --as=root --as-group=system:masters --as-group=zen-lead:break-glass -n "$NS" patch endpointslice "$L" --type=merge -p '{"endpoints":[]}'
-  refused "nor may others add an endpoint to an empty one" "endpoints of this EndpointSlice may not be changed" \
+  refused "the admin cannot add an endpoint to an empty slice" "endpoints of this EndpointSlice may not be changed" \
     patch_slice admin '{"endpoints":[{"addresses":["10.244.0.9"]}]}'
   slice web "$(uid service "$S")" | sed 's/10.244.0.9/10.244.0.11/' >"$WORK/slice.yaml"
-  allowed "zen-lead replaces it" zen_lead -n "$NS" replace -f "$WORK/slice.yaml"
-  allowed "slices of others are not looked at" admin -n "$NS" create -f "$WORK/foreign-slice.yaml"
+  allowed "zen-lead replaces its slice" zen_lead -n "$NS" replace -f "$WORK/slice.yaml"
+  allowed "the policy does not match slices of others" admin -n "$NS" create -f "$WORK/foreign-slice.yaml"
 }
 
 deletion() {
   allowed "alice may delete a leader Service" alice -n "$NS" delete service "$S" --wait=false
-  eventually 30 "the garbage collector takes its slice" absent endpointslice "$L"
+  eventually 30 "the garbage collector deletes its slice" absent endpointslice "$L"
   made db
   allowed "alice may delete a source" alice -n "$NS" delete service db --wait=false
-  eventually 30 "the garbage collector takes the leader Service" absent service db-leader
-  eventually 30 "and its slice" absent endpointslice db-leader-zen-lead-ipv4
+  eventually 30 "the garbage collector deletes the leader Service" absent service db-leader
+  eventually 30 "the garbage collector deletes the slice too" absent endpointslice db-leader-zen-lead-ipv4
   made cache
   allowed "a source may be deleted in the foreground" alice -n "$NS" delete service cache --cascade=foreground --wait=false
-  eventually 30 "it goes" absent service cache
-  eventually 30 "with all it owns" absent service/cache-leader
+  eventually 30 "the source is deleted" absent service cache
+  eventually 30 "its leader Service is deleted" absent service/cache-leader
   made keep
-  allowed "a source may be deleted leaving orphans" alice -n "$NS" delete service keep --cascade=orphan --wait=false
-  eventually 30 "it goes and the leader Service stays" sh -c "! '$KUBECTL' -n $NS get service keep && '$KUBECTL' -n $NS get service keep-leader"
-  eventually 30 "without an owner" sh -c "[ -z \"\$('$KUBECTL' -n $NS get service keep-leader -o jsonpath='{.metadata.ownerReferences}')\" ]"
+  allowed "a source may be deleted without its dependents" alice -n "$NS" delete service keep --cascade=orphan --wait=false
+  eventually 30 "the source is deleted and the leader Service stays" sh -c "! '$KUBECTL' -n $NS get service keep && '$KUBECTL' -n $NS get service keep-leader"
+  eventually 30 "the leader Service has no owner" sh -c "[ -z \"\$('$KUBECTL' -n $NS get service keep-leader -o jsonpath='{.metadata.ownerReferences}')\" ]"
   made held
   S=held-leader
-  allowed "a leader Service with a finalizer" patch_service alice '{"metadata":{"finalizers":["example.com/hold"]}}'
-  allowed "is being deleted" alice -n "$NS" delete service "$S" --wait=false
-  allowed "then anything may be changed" patch_service alice '{"spec":{"ports":[{"name":"http","port":81}]}}'
-  allowed "and the finalizer taken off" patch_service alice '{"metadata":{"finalizers":null}}'
-  eventually 30 "it is gone" absent service "$S"
+  allowed "a leader Service gets a finalizer" patch_service alice '{"metadata":{"finalizers":["example.com/hold"]}}'
+  allowed "its deletion begins" alice -n "$NS" delete service "$S" --wait=false
+  allowed "during its deletion every change is allowed" patch_service alice '{"spec":{"ports":[{"name":"http","port":81}]}}'
+  allowed "its finalizer may be removed" patch_service alice '{"metadata":{"finalizers":null}}'
+  eventually 30 "the leader Service is deleted" absent service "$S"
 }
 
 rights() {
   refused "zen-lead cannot write pods" "cannot delete resource \"pods\"" account zen-lead -n "$NS" delete pod any
-  refused "nor read nodes" "cannot list resource \"nodes\"" account zen-lead get nodes
-  refused "nor other webhook configurations" "cannot get resource" account zen-lead get validatingwebhookconfiguration other
+  refused "zen-lead cannot read nodes" "cannot list resource \"nodes\"" account zen-lead get nodes
+  refused "zen-lead cannot read other webhook configurations" "cannot get resource" account zen-lead get validatingwebhookconfiguration other
   documented
   secrets
 }
 
-# listed ACCOUNT NAMESPACE: what the API server says the account may do there, one resource a line.
+# listed ACCOUNT NAMESPACE: the rights of the account there by the API server, one resource on each line.
 listed() { account "$1" -n "$2" auth can-i --list --no-headers | tr -s ' ' | sed 's/ *$//' | LC_ALL=C sort -u; }
 
-# Between two lines of docs/rights.md stands what the API server lists, no more and no less.
+# The list in docs/rights.md is exactly the list of the API server.
 documented() {
   local place namespace
   for place in anywhere home; do
     namespace=$NS
     if [[ $place == home ]]; then namespace=zen-lead-system; fi
     sed -n "/<!-- list $place -->/,/<!-- end -->/ s/^    //p" "$ROOT/docs/rights.md" | LC_ALL=C sort -u >"$WORK/documented"
-    # What every service account may do is not zen-lead's.
+    # Without the rights that every service account has.
     LC_ALL=C comm -13 <(listed other "$namespace") <(listed zen-lead "$namespace") >"$WORK/listed"
     if diff "$WORK/documented" "$WORK/listed" >"$WORK/out" && [[ -s $WORK/listed ]]; then
       pass "docs/rights.md lists what zen-lead may do ($place)"
@@ -300,7 +300,7 @@ documented() {
 # can VERB...: the API server's answer for zen-lead.
 can() { account zen-lead auth can-i "$@" 2>/dev/null || true; }
 
-# No Secret but its own, by no verb, nowhere.
+# It has no right on any Secret except its own.
 secrets() {
   local verb namespace allowed=()
   for verb in get list watch update patch delete deletecollection create; do
@@ -313,11 +313,11 @@ secrets() {
   printf '%s\n' "${allowed[@]}" >"$WORK/out"
   # RBAC cannot narrow "create" to a name.
   if [[ "$(sort -u "$WORK/out" | paste -sd ,)" == "create in zen-lead-system,create other in zen-lead-system" ]]; then
-    pass "zen-lead may create Secrets at home, and do nothing else to any Secret but its own"
+    pass "zen-lead may create Secrets in its namespace, and has no other right on Secrets except its own"
   else
-    fail "zen-lead may do more, or less, to Secrets"
+    fail "zen-lead has more or fewer rights on Secrets"
   fi
-  if [[ $(can get secrets/zen-lead-ca -n zen-lead-system) == yes ]]; then pass "it may read its own"; else fail "not its own"; fi
+  if [[ $(can get secrets/zen-lead-ca -n zen-lead-system) == yes ]]; then pass "zen-lead may read its own Secret"; else fail "zen-lead may not read its own Secret"; fi
 }
 
 privileged_pod() {
@@ -329,7 +329,7 @@ spec: {containers: [{name: x, image: x, securityContext: {privileged: true}}]}
 YAML
 }
 
-# The webhooks are registered, nobody answers: the promise that they are never in the way.
+# The webhooks are registered and no replica answers: other writes must not be blocked.
 webhooks_without_zen_lead() {
   local s=plain
   source_service "$s" | alice -n "$NS" create -f - >/dev/null
@@ -340,39 +340,39 @@ webhooks_without_zen_lead() {
     sh -c "! '$KUBECTL' -n $NS annotate --dry-run=server service plain zen-lead.io/enabled=true"
 
   local down='failed calling webhook "validate.zen-lead.io"'
-  refused "zen-lead is down: turning a Service on is refused" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabled=true
-  refused "so is a mistyped key" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabld=true
-  refused "and one that comes by way of the status" "$down" admin -n "$NS" patch service plain --subresource=status --type=merge \
+  refused "while zen-lead is down, enabling a Service is refused" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabled=true
+  refused "while zen-lead is down, a mistyped key is refused" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabld=true
+  refused "while zen-lead is down, a key set through the status is refused" "$down" admin -n "$NS" patch service plain --subresource=status --type=merge \
     -p '{"metadata":{"annotations":{"zen-lead.io/enabled":"true"}}}'
-  refused "and a changed key of an enabled Service" "$down" alice -n "$NS" annotate --overwrite service live zen-lead.io/sticky=true
-  refused "and a change of what it selects" "$down" alice -n "$NS" patch service live --type=merge -p '{"spec":{"selector":{"app":"x"}}}'
+  refused "while zen-lead is down, a changed key of an enabled Service is refused" "$down" alice -n "$NS" annotate --overwrite service live zen-lead.io/sticky=true
+  refused "while zen-lead is down, a changed selector of an enabled Service is refused" "$down" alice -n "$NS" patch service live --type=merge -p '{"spec":{"selector":{"app":"x"}}}'
 
   source_service plain-2 >"$WORK/plain-2.yaml"
   allowed "plain Services can be created" alice -n "$NS" create -f "$WORK/plain-2.yaml"
-  allowed "and changed" alice -n "$NS" patch service plain --type=merge -p '{"spec":{"selector":{"app":"x"}}}'
-  allowed "and deleted" alice -n "$NS" delete service plain-2
-  allowed "an enabled Service takes other annotations" alice -n "$NS" annotate service live example.com/note=x
-  allowed "and labels" alice -n "$NS" label service live team=x
-  allowed "and finalizers" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"finalizers":["example.com/hold"]}}'
-  allowed "and a status" admin -n "$NS" patch service live --subresource=status --type=merge \
+  allowed "plain Services can be changed" alice -n "$NS" patch service plain --type=merge -p '{"spec":{"selector":{"app":"x"}}}'
+  allowed "plain Services can be deleted" alice -n "$NS" delete service plain-2
+  allowed "an enabled Service can get other annotations" alice -n "$NS" annotate service live example.com/note=x
+  allowed "an enabled Service can get labels" alice -n "$NS" label service live team=x
+  allowed "an enabled Service can get finalizers" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"finalizers":["example.com/hold"]}}'
+  allowed "an enabled Service can get a status" admin -n "$NS" patch service live --subresource=status --type=merge \
     -p '{"status":{"loadBalancer":{}}}'
-  allowed "a key may be taken off" alice -n "$NS" annotate service live zen-lead.io/sticky-
-  allowed "zen-lead itself is not judged" zen_lead -n "$NS" annotate service live zen-lead.io/sticky=false
+  allowed "a key may be removed" alice -n "$NS" annotate service live zen-lead.io/sticky-
+  allowed "writes of zen-lead itself are not reviewed" zen_lead -n "$NS" annotate service live zen-lead.io/sticky=false
   allowed "an enabled Service may be deleted" alice -n "$NS" delete service live --wait=false
-  allowed "then anything may be changed" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"annotations":{"zen-lead.io/x":"y"}}}'
-  allowed "and the finalizer taken off" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"finalizers":null}}'
+  allowed "during its deletion every change is allowed" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"annotations":{"zen-lead.io/x":"y"}}}'
+  allowed "its finalizer may be removed" alice -n "$NS" patch service live --type=merge -p '{"metadata":{"finalizers":null}}'
   allowed "kube-system is exempt" admin -n kube-system create --dry-run=server -f - <<<'{"apiVersion":"v1","kind":"Service","metadata":{"name":"x","annotations":{"zen-lead.io/enabled":"true"}},"spec":{"selector":{"a":"b"},"ports":[{"port":80}]}}'
 
   local started=$SECONDS
   allowed "a plain Service may have 60,000 annotations" alice -n "$NS" patch service plain --type=merge --patch-file "$WORK/many.json"
-  allowed "and is written as before" alice -n "$NS" label service plain team=x
-  if ((SECONDS - started < 60)); then pass "in good time"; else fail "but it took $((SECONDS - started)) s"; fi
-  refused "and our key among them is seen" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabled=true
+  allowed "a plain Service with 60,000 annotations can be changed" alice -n "$NS" label service plain team=x
+  if ((SECONDS - started < 60)); then pass "both writes were fast"; else fail "both writes took $((SECONDS - started)) s"; fi
+  refused "our key among 60,000 annotations is found" "$down" alice -n "$NS" annotate service plain zen-lead.io/enabled=true
 }
 
 bundle() { admin get "$1webhookconfiguration" zen-lead -o jsonpath='{.webhooks[0].clientConfig.caBundle}'; }
 
-# Applying the manifest again must not take away what zen-lead wrote.
+# Applying the manifest again must not remove what zen-lead wrote.
 ca_bundle() {
   local kind owner lower
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=test -days 1 \
@@ -393,7 +393,7 @@ YAML
   done
   allowed "the manifest is applied again" admin apply -f "$MANIFESTS/60-webhooks.yaml"
   unchanged_bundles
-  allowed "and server-side, by another manager" admin apply --server-side --force-conflicts --field-manager=gitops -f "$MANIFESTS/60-webhooks.yaml"
+  allowed "the manifest is applied server-side by another manager" admin apply --server-side --force-conflicts --field-manager=gitops -f "$MANIFESTS/60-webhooks.yaml"
   unchanged_bundles
 }
 
@@ -412,7 +412,7 @@ flow_schema_uid() { admin get flowschema "$1" -o jsonpath='{.metadata.uid}'; }
 # sorted_by FLOWSCHEMA USER...
 sorted_by() { [[ -n $(flow_schema_uid "$1") && $(flow_schema "${@:2}") == "$(flow_schema_uid "$1")" ]]; }
 
-# A leader's replacement must not queue behind everybody's batch work.
+# A leader's replacement must not queue behind batch work of other clients.
 priority() {
   eventually 30 "zen-lead's calls are sorted by its own FlowSchema" sorted_by zen-lead zen_lead
   eventually 10 "those of its namespace's other service accounts are not" sorted_by service-accounts \
@@ -422,14 +422,14 @@ priority() {
 level_of() { [[ $(level "$1") == workload-high && $(level "$1") == "$(level "$2")" ]]; }
 level() { admin get flowschema "$1" -o jsonpath='{.spec.priorityLevelConfiguration.name}'; }
 
-# The last leader Service and everything else can be written by hand; nothing of the install is in the way.
+# The last leader Service and everything else can be written by hand; nothing of the installation blocks it.
 writable() {
   eventually 30 "the webhooks are gone" no_webhooks
   eventually 20 "Services with our keys are writable again" alice -n "$NS" annotate --overwrite service web zen-lead.io/enabled=maybe
-  allowed "and can be created" alice -n "$NS" create --dry-run=server -f - <<<"$(source_service new | sed 's/name: new/name: new, annotations: {zen-lead.io\/enabled: "true"}/')"
-  allowed "plain ones too" alice -n "$NS" create --dry-run=server -f - <<<"$(source_service new)"
+  allowed "Services with our keys can be created" alice -n "$NS" create --dry-run=server -f - <<<"$(source_service new | sed 's/name: new/name: new, annotations: {zen-lead.io\/enabled: "true"}/')"
+  allowed "plain Services can be created" alice -n "$NS" create --dry-run=server -f - <<<"$(source_service new)"
   eventually 20 "leader Services can be changed by hand" patch_service alice '{"spec":{"selector":{"app":"last"}}}'
-  eventually 20 "and slices" admin -n "$NS" patch endpointslice "$S-zen-lead-ipv4" --type=merge -p '{"endpoints":[]}'
+  eventually 20 "slices can be changed by hand" admin -n "$NS" patch endpointslice "$S-zen-lead-ipv4" --type=merge -p '{"endpoints":[]}'
   if [[ -z $(admin -n "$NS" get services,endpointslices -o jsonpath='{.items[*].metadata.finalizers}' 2>"$WORK/out") ]]; then
     pass "nothing has a finalizer"
   else
@@ -445,12 +445,12 @@ uninstall_namespace() {
   writable
 }
 
-# Installed and dead: its pods find no image of that name, so no process ever runs.
+# Installed but dead: its image does not exist, so no process runs.
 uninstall_dead() {
   admin kustomize "$ROOT/deploy" | sed 's|image: zen-lead:dev|image: zen-lead:none|; s|IfNotPresent|Never|' >"$WORK/deploy.yaml"
   allowed "all of deploy/ can be applied" admin apply -f "$WORK/deploy.yaml"
   eventually 30 "Pod Security (restricted) lets zen-lead's pods in" two_pods app.kubernetes.io/name=zen-lead
-  refused "and no other kind of pod" 'violates PodSecurity "restricted:latest"' \
+  refused "Pod Security refuses a privileged pod" 'violates PodSecurity "restricted:latest"' \
     admin -n zen-lead-system create --dry-run=server -f - <<<"$(privileged_pod)"
   local selector
   selector=$(admin -n zen-lead-system get networkpolicy zen-lead -o jsonpath='{.spec.podSelector.matchLabels}' | tr -d '{}"' | tr : =)
@@ -459,7 +459,7 @@ uninstall_dead() {
     sh -c "! '$KUBECTL' -n $NS annotate --dry-run=server --overwrite service web zen-lead.io/enabled=true"
   made dead
   S=dead-leader
-  allowed "kubectl delete -k deploy comes to its end" admin delete -k "$ROOT/deploy" --timeout=90s
+  allowed "kubectl delete -k deploy ends" admin delete -k "$ROOT/deploy" --timeout=90s
   writable
   local left
   left=$(admin get clusterroles,clusterrolebindings,flowschemas,validatingadmissionpolicies,validatingadmissionpolicybindings,namespaces \
@@ -470,11 +470,11 @@ uninstall_dead() {
 }
 two_pods() { [[ $(admin -n zen-lead-system get pods -l "$1" -o name | wc -l) -eq 2 ]]; }
 
-# What the Prometheus operator would take: its kinds are not in this cluster, so only their syntax and
-# the rest. Fields and queries: tests/monitoring and tests/cluster/monitoring.rs.
+# The manifests for the Prometheus operator: its kinds are not in this cluster, so only their syntax and
+# the other kinds are checked. Fields and queries: tests/monitoring and tests/cluster/monitoring.rs.
 monitoring() {
   allowed "deploy/monitoring is built by kustomize" admin kustomize "$ROOT/deploy/monitoring" -o "$WORK/monitoring.yaml"
-  # One document is one file; the dashboard is the one kind that is known here.
+  # One file for each document; only the kind of the dashboard is known here.
   awk -v dir="$WORK" 'BEGIN { n = 0 } /^---$/ { n++; next } { print > (dir "/monitoring-" n ".yaml") }' "$WORK/monitoring.yaml"
   local kinds
   kinds=$(sed -n 's/^kind: //p' "$WORK"/monitoring-*.yaml | sort | paste -sd ' ')

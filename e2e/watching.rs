@@ -1,4 +1,4 @@
-//! What others see: kubectl wait, events, metrics, probes.
+//! What users see: kubectl wait, Events, metrics, probes.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use crate::support::waiting::{check, until};
 
 tests![
     kubectl_wait_waits_for_a_leader,
-    every_switch_is_told_by_one_event,
+    every_switch_has_one_event,
     metrics_pass_promtool,
     replicas_are_ready_and_miss_nothing,
 ];
@@ -28,7 +28,7 @@ tests![
 async fn kubectl_wait_waits_for_a_leader(t: Arc<Case>) {
     t.web(&[]).await;
     t.until_condition("web-leader", "False", "NoPodsFound").await;
-    // Started before there is a leader, and it ends when there is one.
+    // It starts before there is a leader, and ends when there is one.
     let args =
         ["wait", "--for=condition=zen-lead.io/LeaderReady", "service/web-leader", "--timeout=60s"];
     let early =
@@ -44,7 +44,7 @@ async fn kubectl_wait_waits_for_a_leader(t: Arc<Case>) {
     t.until_leader("web-leader", "").await;
 }
 
-async fn every_switch_is_told_by_one_event(t: Arc<Case>) {
+async fn every_switch_has_one_event(t: Arc<Case>) {
     t.app("web", 2, &[]).await;
     t.web(&[]).await;
     let mut leader = t.until_leader("web-leader", "").await;
@@ -58,9 +58,9 @@ async fn every_switch_is_told_by_one_event(t: Arc<Case>) {
             check(epochs.last() == Some(&epoch(&found)), format!("{}", epoch(&found)))
         })
         .await;
-        t.tell_ready(&leader, false).await;
+        t.set_ready_in_pod(&leader, false).await;
         let next = t.until_leader("web-leader", &leader).await;
-        t.tell_ready(&leader, true).await;
+        t.set_ready_in_pod(&leader, true).await;
         leader = next;
     }
     epochs.insert(epoch(&t.slice("web-leader", "IPv4").await.unwrap()));
@@ -102,7 +102,7 @@ async fn metrics_pass_promtool(t: Arc<Case>) {
     t.until_leader("web-leader", "").await;
     let mut switches = 0.0;
     for at in replicas(&t).await {
-        // Both replicas know the Service, whoever writes; the other one a moment later.
+        // Both replicas know the Service, the one that did not write a moment later.
         let epoch = format!("zen_lead_leader_epoch{{namespace=\"{}\",service=\"web\"}} ", t.ns);
         let text = until(format!("{at} has an epoch of it"), || async {
             let text = ask(at, "GET", "/metrics").await.map_err(|e| format!("{e:?}"))?;
@@ -110,7 +110,7 @@ async fn metrics_pass_promtool(t: Arc<Case>) {
         })
         .await;
         let promtool = std::env::var("PROMTOOL").expect("the cluster brings promtool");
-        // `ask` leaves the end of the last line out.
+        // `ask` drops the end of the last line.
         let text = format!("{text}\n");
         promtool::passes(Path::new(&promtool), &text);
         let found = parse(&text).unwrap();

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# cargo calls this in the place of rustc (RUSTC_WRAPPER): our own crates get the counters that libFuzzer
-# steers by, the others are compiled as always, so that what is built already is used.
+# cargo calls this instead of rustc (RUSTC_WRAPPER): our own crates get the counters that libFuzzer needs.
+# The others are compiled as usual, so that existing builds are used.
 #
 #   fuzz/instrument.sh RUSTC ARGUMENT...
 set -euo pipefail

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Looks the dependencies up in the RustSec advisories:
+# Checks the dependencies against the RustSec advisories:
 #
 #   scripts/audit.sh
 #
-# The database is $ADVISORY_DB, or ../shared/advisory-db where that is there, or the live one. An old
-# copy is used as it is; its date is printed. Exceptions, with their reasons, stand in deny.toml and
-# nowhere else.
+# The database is $ADVISORY_DB, or ../shared/advisory-db if that exists, or the live one. An old copy is
+# used as it is; its date is printed. Exceptions and their reasons are only in deny.toml.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -20,7 +19,7 @@ for id in "${exceptions[@]}"; do arguments+=(--ignore "$id"); done
 say "exceptions (reasons in deny.toml): ${exceptions[*]:-none}"
 
 if [[ -n $db ]]; then
-  [[ -d $db ]] || die "ADVISORY_DB is $db, which is no directory"
+  [[ -d $db ]] || die "ADVISORY_DB is $db, which is not a directory"
   newest=$(find "$db/crates" -name 'RUSTSEC-*.md' -exec grep -hom1 '^date = "[0-9-]*"' {} + | sort | tail -n 1)
   say "advisories: $db, the newest of ${newest#date = }"
   arguments+=(--db "$db" --no-fetch --stale)
@@ -31,7 +30,7 @@ fi
 audit=$(scripts/tool.sh cargo-audit)
 "$audit" audit "${arguments[@]}"
 
-# cargo-deny wants a git clone of the database, so it only takes part where it may fetch one.
+# cargo-deny needs a git clone of the database, so it only runs if it may fetch one.
 if [[ -z $db ]]; then
   deny=$(scripts/tool.sh cargo-deny)
   "$deny" --locked check advisories

@@ -4,7 +4,7 @@
 #
 #   scripts/check.sh
 #
-# Prints how long each step took. `make lint` and `make test` say the rest.
+# Prints the time of each step. `make lint` and `make test` check the rest.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -24,7 +24,7 @@ step "clippy" cargo clippy --locked --quiet --workspace --all-targets --all-feat
 step "unit tests" cargo test --locked --quiet --workspace --lib
 step "borders, router, manifests, options" cargo test --locked --quiet --package zen-lead \
   --test architecture --test rooms --test router --test manifests --test configuration
-# A few walks of each kind and small worlds cut short; `make test` runs them all.
+# A few walks of each kind and shortened small worlds; `make test` runs them all.
 export ZEN_LEAD_MODEL_WALKS=${ZEN_LEAD_MODEL_WALKS:-20} ZEN_LEAD_MODEL_STATES=${ZEN_LEAD_MODEL_STATES:-500}
 step "a short model" cargo test --locked --quiet --package zen-lead-core --test model -- \
   --skip is_caught --skip are_caught --skip without_a_rule_fail

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts here share: places, messages, the pinned versions of tools. No action.
+# What the scripts here share: paths, messages, the pinned versions of tools. No actions.
 #
 # shellcheck disable=SC2034 # the variables are used by the files that source this one
 
@@ -22,7 +22,7 @@ declare -A WHEEL_SHA256=(
 say() { printf '%s\n' "$*"; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# die MESSAGE...: one line a message; the last ones say what to do.
+# die MESSAGE...: one line for each message; the last ones say what to do.
 die() {
   printf 'zen-lead: %s\n' "$1" >&2
   shift

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Runs tests of `make test` once more with counters, prints the covered lines by file, and fails where
-# they are too few:
+# Runs tests of `make test` again with counters, prints the covered lines by file, and fails if there are
+# too few:
 #
 #   scripts/coverage.sh        also writes target/coverage/lcov.info
 #
-# Counted are src/ and core/src/ without their tests. Left out are the tests that take minutes and reach no line that
-# others do not. Replicas that the tests start write their counters when they end by themselves; those
-# that are killed count for nothing.
+# It counts src/ and core/src/ without their tests. It skips tests that take minutes and cover no other
+# lines. Replicas that the tests start write their counters when they end normally; killed replicas do not
+# count.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 cd "$ROOT"
 
-# At least so many per cent of the lines.
+# The least percentage of covered lines.
 METRICS=95
 CRATE=85
 NOT_COUNTED='/src/(.*/)?(tests|testing|fixtures)(/|\.rs$)'
@@ -23,11 +23,14 @@ fi
 tool=$(scripts/tool.sh cargo-llvm-cov)
 PATH=$(dirname -- "$tool"):$PATH
 export PATH
-# Without debug information everything is built and linked sooner; counters do not need it.
+# Without debug information building and linking are faster; counters do not need it.
 export CARGO_PROFILE_DEV_DEBUG=0
 mkdir -p target/coverage
+# Modules of tests/cluster. A wrong name would skip nothing.
 skipped=()
 for module in abuse certificates churn crash dry_run monitoring partitions replicas rest restarts rights unreachable; do
+  grep -qx "mod $module;" tests/cluster/main.rs ||
+    die "coverage.sh skips $module, but tests/cluster has no such module" "correct the list in scripts/coverage.sh"
   skipped+=(--skip "$module::")
 done
 scripts/test.sh llvm-cov --locked --no-report --workspace --lib --bins --test router --test otlp --test cluster -- "${skipped[@]}"
@@ -35,7 +38,7 @@ cargo llvm-cov report --ignore-filename-regex "$NOT_COUNTED" --lcov --output-pat
 
 awk -F: -v root="$ROOT/" -v metrics_bound="$METRICS" -v crate_bound="$CRATE" '
   function percent(hit, all) { return all ? 100 * hit / all : 0 }
-  function judge(what, hit, all, bound, share) {
+  function check(what, hit, all, bound, share) {
     share = percent(hit, all)
     printf "%-24s %6.2f %%  %5d of %5d lines  (at least %d %%)\n", what, share, hit, all, bound
     if (share < bound) failed = 1
@@ -50,9 +53,9 @@ awk -F: -v root="$ROOT/" -v metrics_bound="$METRICS" -v crate_bound="$CRATE" '
   }
   END {
     print ""
-    judge("covered in src/platform/metrics*:", metrics_hit, metrics_found, metrics_bound)
-    judge("covered in the crate:", all_hit, all_found, crate_bound)
+    check("covered in src/platform/metrics*:", metrics_hit, metrics_found, metrics_bound)
+    check("covered in the crate:", all_hit, all_found, crate_bound)
     exit failed
   }
 ' target/coverage/lcov.info || die "too few lines are covered" \
-  "the tests of what is new belong to the same change; lines without a hit: DA:LINE,0 in target/coverage/lcov.info"
+  "add tests for the new code in the same change; lines without a hit: DA:LINE,0 in target/coverage/lcov.info"

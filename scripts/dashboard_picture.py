@@ -27,7 +27,7 @@ ROWS = [
     (210, [("Admission reviews", 4), ("Violations", 4), ("Use of the bounds", 4)]),
 ]
 WIDTH, GAP = 1200, 8
-# Own background, so that it reads the same on a light and on a dark page.
+# Its own background, so that it looks the same on a light and on a dark page.
 PAGE, PANEL, EDGE, GRID, TEXT, FAINT = "#111217", "#181b1f", "#2c3037", "#2a2e35", "#d8d9da", "#9fa3a9"
 PALETTE = ["#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#b877d9", "#f2495c", "#37a2eb", "#ffa6b0",
            "#96d98d", "#8ab8ff", "#c0d8ff", "#e0b400"]
@@ -73,7 +73,7 @@ def series_of(panel, found):
     # The zero of "or vector(0)", which has no labels, is there only until there is something to count.
     if any(c.name for c in curves):
         curves = [c for c in curves if c.name]
-    # A namespace that all of them share tells nothing.
+    # A namespace that all of them share is left out.
     heads = {c.name.split("/")[0] for c in curves if "/" in c.name}
     if len(heads) == 1 and all("/" in c.name for c in curves):
         for curve in curves:

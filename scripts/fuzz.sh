@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Fuzzes the targets of fuzz/, each for FUZZ_SECONDS (default 20):
 #
-#   scripts/fuzz.sh [TARGET...]           all of them where none is named
-#   scripts/fuzz.sh --keep [TARGET...]    also adds to fuzz/corpus what reached new code, minimised
+#   scripts/fuzz.sh [TARGET...]           all of them if none is given
+#   scripts/fuzz.sh --keep [TARGET...]    also adds inputs that reached new code to fuzz/corpus, minimised
 #
-# FUZZ_RUNS=n: until each has had so many inputs, instead. FUZZ_PROFILE=release compiles everything anew and
-# runs quicker, for long runs. Plain cargo with the pinned stable toolchain; cargo-fuzz works too
+# FUZZ_RUNS=n: n inputs for each target instead. FUZZ_PROFILE=release compiles everything anew and runs
+# faster, for long runs. Plain cargo with the pinned stable toolchain; cargo-fuzz works too
 # (fuzz/README.md).
 set -euo pipefail
 # shellcheck source=scripts/common.sh
@@ -35,7 +35,7 @@ esac
 RUSTC_WRAPPER=$ROOT/fuzz/instrument.sh cargo build --locked --profile "$profile" \
   --manifest-path fuzz/Cargo.toml --target-dir target
 
-# What is found goes to target/; the kept corpus and the recorded reviews are only read.
+# New inputs go to target/; the kept corpus and the recorded reviews are only read.
 work=target/fuzz
 for target in "${TARGETS[@]}"; do
   program=target/$dir/$target
@@ -56,7 +56,7 @@ for target in "${TARGETS[@]}"; do
   if [[ -n $keep ]]; then
     rm -rf "$work/$target.kept" && mkdir "$work/$target.kept"
     "$program" -merge=1 -max_len=1024 "$work/$target.kept" "${seeds[@]}" "$work/$target" 2>>"$work/$target.log"
-    # Only those up to 1 KiB: the corpus lives in the repository.
+    # Only inputs up to 1 KiB: the corpus is in the repository.
     find "$work/$target.kept" -type f -size -2k -exec cp {} "fuzz/corpus/$target/" \;
     say "$(find "fuzz/corpus/$target" -type f | wc -l) inputs in fuzz/corpus/$target"
   fi

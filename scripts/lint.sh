@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that can be said of the sources without running them. First failure ends it.
+# Checks the sources without running them. The first failure ends it.
 #
 #   scripts/lint.sh
 set -euo pipefail

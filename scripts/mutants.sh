@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Changes the core in small ways, one at a time, and tells which changes no test notices:
+# Changes the core in small ways, one at a time, and prints the changes that no test notices:
 #
 #   scripts/mutants.sh [--continue] [--sample N | --shard K/N] [cargo mutants' own options]
 #
-# First every mutant of the crate core/ meets its unit tests; what they miss meets a few walks of the model,
-# and then all unit tests of zen-lead. --sample takes one mutant in N, others with each commit. What stays
-# unnoticed is in target/mutants/missed.txt, and explained in docs/reliability.md. Fails when fewer than
-# 80 % of the mutants that build are caught (in a sample, too small to judge by that: 50 %).
-# MUTANTS_SECONDS=n ends it early and judges what was done until then; --continue goes on from there, for
-# the same sources.
+# Every mutant of the crate core/ is tested with its unit tests; those they miss with a few walks of the
+# model, then with all unit tests of zen-lead. --sample takes one mutant in N, other ones with each commit.
+# Mutants that stay unnoticed are in target/mutants/missed.txt; docs/reliability.md explains them. It fails
+# if fewer than 80 % of the mutants that build are caught (50 % in a sample, which is less exact).
+# MUTANTS_SECONDS=n ends it early and counts the mutants so far; --continue goes on from there, for the
+# same sources.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -22,11 +22,11 @@ FILES=(core/src/decide.rs 'core/src/decide/**' core/src/settings.rs 'core/src/se
   'core/src/index/**' core/src/version.rs core/src/ranking.rs core/src/admission/verdict.rs)
 
 mutants=$(scripts/tool.sh cargo-mutants)
-# In place: a copy would begin with an empty target directory. The sources are put back after each; a run
-# that was killed leaves a mutant behind, so it must be seen.
+# In place: a copy would begin with an empty target directory. The sources are restored after each mutant;
+# a killed run leaves a mutant in the sources, so changes there must be visible.
 git diff --quiet HEAD -- core/src || die "core/src/ has changes that are not committed" \
   "mutants are made in place; commit or stash first"
-# What property tests keep of a mutant is about the mutant.
+# Failures that property tests keep are caused by the mutant.
 kept=
 if [[ -e core/proptest-regressions ]]; then kept=1; fi
 finish() {
@@ -42,7 +42,7 @@ if [[ ${1:-} == --continue ]]; then
 fi
 args=("$@")
 if [[ ${1:-} == --sample ]]; then
-  [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--sample wants a number" "--sample 100: one mutant in a hundred"
+  [[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--sample needs a number" "--sample 100: one mutant in a hundred"
   commit=$(git rev-parse --short=7 HEAD)
   args=(--shard "$((16#${commit:0:7} % $2))/$2" --sharding round-robin "${@:3}")
 fi
@@ -56,13 +56,13 @@ core() { timeout 400 nice cargo test --quiet --locked --package zen-lead-core "$
 
 mutate() {
   local code=0
-  # Fewer cases than otherwise, and not the slowest test: what they miss meets all of that below. What
-  # fails is not shortened, which takes up to a minute.
+  # Fewer cases, and not the slowest test: mutants that they miss get all tests below. Failures are not
+  # shortened, which takes up to a minute.
   PROPTEST_CASES=32 PROPTEST_MAX_SHRINK_ITERS=0 nice timeout --signal=INT --kill-after=60 "$seconds" \
     "$mutants" mutants --in-place --package zen-lead-core --output "$out" --colors never --no-times \
     --baseline skip --cargo-arg=--lib --timeout 60 --build-timeout 300 "$@" -- \
     -- --skip nothing_is_left_of_services_that_went || code=$?
-  # 2 says that some were missed, 3 that some ran into their time limit.
+  # 2 means that some were missed, 3 that some reached their time limit.
   [[ $code -eq 0 || $code -eq 2 || $code -eq 3 || $code -eq 124 ]] || die "cargo mutants ended with $code" "see above"
 }
 # "DIFF NAME" of each mutant that was missed.
@@ -72,21 +72,21 @@ for outcome in json.load(open(sys.argv[1]))["outcomes"]:
     if outcome["summary"] == "MissedMutant":
         print(outcome["diff_path"], outcome["scenario"]["Mutant"]["name"])' "$out/mutants.out/outcomes.json"
 }
-# Adds what a run found to what earlier ones did.
+# Adds the results of a run to those of earlier ones.
 keep() {
   local outcome
   for outcome in caught timeout unviable; do
     sort -u -o "$out/$outcome.txt" -- <(cat "$out/$outcome.txt" "$out/mutants.out/$outcome.txt" 2>/dev/null)
   done
 }
-# count OUTCOME...: a mutant that once ran into its time limit may have been caught since.
+# count OUTCOME...: a mutant that once reached its time limit may have been caught since.
 count() { (cd "$out" && sort -u -- "${@/%/.txt}" | wc -l); }
 
 files=(--exclude '**/tests.rs' --exclude '**/tests/**')
 for file in "${FILES[@]}"; do files+=(--file "$file"); done
-# What the model is asked, and the baseline: without any mutant the tests pass, or nothing could be said.
+# The tests of the model, and the baseline: without a mutant they must pass.
 export ZEN_LEAD_MODEL_WALKS=${ZEN_LEAD_MODEL_WALKS:-40} ZEN_LEAD_MODEL_STATES=${ZEN_LEAD_MODEL_STATES:-1500}
-# Not the tests that switch a rule off: they compare traces, which every change of behaviour changes.
+# Without the tests that switch a rule off: they compare traces, which every change of behaviour changes.
 walks=(--test model -- --skip is_caught --skip are_caught --skip without_a_rule_fail)
 { core --lib && core "${walks[@]}"; } >"$out/baseline.txt" 2>&1 ||
   die "the tests of the core fail without any mutant" "see $out/baseline.txt"
@@ -94,12 +94,12 @@ keep
 mutate "${files[@]}" "${again[@]}" "${args[@]}"
 keep
 
-# One by one, by its diff: cargo mutants takes more than the ones it is told by name.
+# One by one, by its diff: by name cargo mutants would take other mutants too.
 : >"$out/missed.txt"
 late=0
 while read -r diff mutant; do
   file=${mutant%%:*}
-  # Its header names the change where git wants a file.
+  # Its header has the change in the place where git expects a file.
   sed "0,/^+++ /s|^+++ .*|+++ $file|" "$out/mutants.out/$diff" | git apply -p0
   if { core "${walks[@]}" && timeout 400 nice cargo test --quiet --locked --package zen-lead --lib; } >"$out/again.txt" 2>&1 </dev/null; then
     say "$mutant" | tee -a "$out/missed.txt"

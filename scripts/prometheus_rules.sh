@@ -6,5 +6,5 @@ set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
-# The groups are the last thing in the resource, two blanks in.
+# The groups are the last part of the resource, indented by two blanks.
 sed -n '/^  groups:$/,$ s/^  //p' "$ROOT/deploy/monitoring/prometheusrule.yaml"

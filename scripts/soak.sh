@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# What takes too long for every change, within SOAK_MINUTES (default 300), and what it found:
+# Runs the checks that take too long for every change, within SOAK_MINUTES (default 300), and prints the
+# results:
 #
-#   scripts/soak.sh [STEP...]      without one: all of them
+#   scripts/soak.sh [STEP...]      all steps if none is given
 #
-# Each step is a function. Those of the model take their share of the time, fuzzing and those on a real API
-# server as long as they need (about 160 minutes together), and the mutants what is left. Walks go on
-# from seed SOAK_SEED (default: from the time of day, so that every run is new). A look at all of it in half
-# an hour: SOAK_MINUTES=30 SOAK_SHORT=1; it also does without a second build of everything, by which walks
-# are several times slower.
+# Each step is a function. The steps of the model take their share of the time. Fuzzing and the steps on a
+# real API server take the time they need (about 160 minutes together), and the mutants take the rest.
+# Walks start from seed SOAK_SEED (default: from the time of day, so that every run is new). For all steps in
+# half an hour: SOAK_MINUTES=30 SOAK_SHORT=1. This also skips the separate release build; without it
+# walks are several times slower.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -28,7 +29,7 @@ minutes=${SOAK_MINUTES:-300}
 end=$((SECONDS + 60 * minutes))
 seed=${SOAK_SEED:-$(($(date +%s) * 100))}
 
-# limited SECONDS COMMAND...: running out of time is no failure.
+# limited SECONDS COMMAND...: the end of the time is not a failure.
 limited() {
   local code=0
   timeout --kill-after=30 "$@" || code=$?
@@ -36,7 +37,7 @@ limited() {
   [[ $code -eq 0 || $code -eq 124 || $code -eq 137 ]] || exit "$code"
 }
 
-# A tenth of the time; every state is let come to rest.
+# A tenth of the time; the check at rest is done for every state.
 small_worlds() {
   cargo test --locked --profile "$profile" --package zen-lead-core --test model --no-run
   ZEN_LEAD_MODEL_SOAK=1 ZEN_LEAD_MODEL_REST_OF=1 ZEN_LEAD_MODEL_STATES=5000000 \
@@ -71,7 +72,7 @@ abuse() {
   ZEN_LEAD_ABUSE_ROUNDS=${ZEN_LEAD_ABUSE_ROUNDS:-10} scripts/test.sh test --locked --test cluster -- abuse::
 }
 
-# 20,000 calls while certificates rotate, ten CAs that grow old, and 50 starts from nothing.
+# 20,000 calls while certificates rotate, ten CAs that are replaced by age, and 50 starts from nothing.
 certificates() {
   ZEN_LEAD_ROTATION_CALLS=${ZEN_LEAD_ROTATION_CALLS:-20000} ZEN_LEAD_ROTATIONS=${ZEN_LEAD_ROTATIONS:-20} \
     ZEN_LEAD_CA_GENERATIONS=${ZEN_LEAD_CA_GENERATIONS:-10} ZEN_LEAD_COLD_STARTS=${ZEN_LEAD_COLD_STARTS:-50} \
@@ -88,13 +89,13 @@ rest() {
   ZEN_LEAD_REST_SECONDS=${ZEN_LEAD_REST_SECONDS:-600} scripts/test.sh test --locked --test cluster -- --nocapture rest::
 }
 
-# An hour of clumsy hands from new seeds; the seed and the shortest walk of what breaks a rule are printed.
+# An hour of clumsy hands from new seeds; for a broken rule the seed and the shortest walk are printed.
 clumsy() {
   ZEN_LEAD_CLUMSY_MINUTES=${ZEN_LEAD_CLUMSY_MINUTES:-60} ZEN_LEAD_CLUMSY_FIRST=$seed \
     scripts/test.sh test --locked --test cluster -- --nocapture clumsy::
 }
 
-# What is left.
+# The rest of the time.
 mutants() {
   local left=$((end - SECONDS))
   [[ $left -gt 60 ]] || left=60

@@ -2,9 +2,9 @@
 # The long versions of the tests with faults on a real API server (tests/cluster), a part of
 # `make soak`:
 #
-#   scripts/soak_faults.sh [MODULE...]      crash, replicas, partitions, restarts; all if none is named
+#   scripts/soak_faults.sh [MODULE...]      crash, replicas, partitions, restarts; all if none is given
 #
-# About 40 minutes for all on two cores. Each number is the variable the module's head explains.
+# About 40 minutes for all on two cores. The head of each module explains its variables.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

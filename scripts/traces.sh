@@ -3,7 +3,8 @@
 #
 #   scripts/traces.sh
 #
-# core/tests/model compares the two; run this where a change of the decisions or of the model changed them.
+# core/tests/model compares the two; run this if a change of the decisions or of the model changed the
+# traces.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"

@@ -1,10 +1,10 @@
-//! A million strings, read by us and by Go's own time.ParseDuration (e2e/tools/go-duration): the same
-//! verdict, value and words. The bounds of zen-lead's settings come after and are not of this.
+//! A million strings, read by zen-lead and by Go's own time.ParseDuration (e2e/tools/go-duration): the
+//! same result, value and text. The bounds of zen-lead's settings are not part of this.
 //!
-//! `ZEN_LEAD_DURATIONS` says how many strings, `ZEN_LEAD_DURATIONS_SEED` which.
+//! `ZEN_LEAD_DURATIONS` sets the number of strings, `ZEN_LEAD_DURATIONS_SEED` the seed.
 
-// Everything here is test code, which clippy.toml allows more; clippy does not see it in a test
-// binary without the standard harness.
+// clippy.toml allows more in test code, but clippy does not recognize tests in a binary without the
+// standard harness.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -122,7 +122,7 @@ impl Dice {
         text
     }
 
-    /// A string near the grammar, or beside it.
+    /// A string that follows the grammar, or nearly does.
     fn text(&mut self) -> String {
         if self.one_in(20) {
             let length = self.below(12);
@@ -158,7 +158,7 @@ fn ask_go(program: &str, texts: &[String]) -> Result<Vec<String>, Failed> {
                 to.write_all(b"\n").unwrap();
             }
         });
-        // By hand, because a line may hold bytes that are no UTF-8.
+        // By hand, because a line may have bytes that are not UTF-8.
         from.split(b'\n')
             .map(|line| Ok(String::from_utf8(line?)?))
             .collect::<Result<Vec<_>, Failed>>()
@@ -172,7 +172,7 @@ fn ask_go(program: &str, texts: &[String]) -> Result<Vec<String>, Failed> {
     Ok(answers)
 }
 
-/// Compares all of them; says how many are durations.
+/// Compares all of them; returns how many are durations.
 fn compare(program: &str, texts: &[String]) -> Result<usize, Failed> {
     let mut good = 0;
     let mut differ = Vec::new();
@@ -213,17 +213,17 @@ fn generated(program: &str) -> Result<(), Failed> {
     println!(
         "durations: {all} strings from seed {seed}, {good} of them durations, all as Go reads them"
     );
-    // Otherwise this would tell little about values.
+    // Otherwise this would prove little about values.
     if good * 4 < all { Err("too few of the strings are durations".into()) } else { Ok(()) }
 }
 
-/// What the fuzz target found worth keeping: fuzz/corpus/duration, and target/fuzz/duration where it ran.
+/// The kept inputs of the fuzz target: fuzz/corpus/duration, and target/fuzz/duration if it ran here.
 fn fuzzed(program: &str) -> Result<(), Failed> {
     let (mut texts, mut bytes) = (Vec::new(), 0);
     for directory in ["fuzz/corpus/duration", "target/fuzz/duration"] {
         let Ok(files) = std::fs::read_dir(directory) else { continue };
         for file in files {
-            // What is no UTF-8 cannot be in an annotation.
+            // An annotation is always UTF-8.
             match String::from_utf8(std::fs::read(file?.path())?) {
                 Ok(text) => texts.push(text),
                 Err(_) => bytes += 1,
@@ -233,7 +233,7 @@ fn fuzzed(program: &str) -> Result<(), Failed> {
     let good = compare(program, &texts)?;
     println!(
         "durations: {} inputs of the fuzz target, {good} of them durations, all as Go reads them; \
-         {bytes} more are no UTF-8",
+         {bytes} more are not UTF-8",
         texts.len()
     );
     if texts.len() < 100 { Err("the corpus is missing".into()) } else { Ok(()) }

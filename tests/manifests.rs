@@ -1,5 +1,5 @@
-//! What stands in deploy/ and what stands in the code have to agree: names and lists that are written
-//! down twice. No cluster: how the manifests behave is e2e/test_manifests.sh.
+//! Names and lists that are both in deploy/ and in the code have to agree. No cluster here: the behaviour
+//! of the manifests is tested by e2e/test_manifests.sh.
 
 #![allow(clippy::unwrap_used, reason = "a test: what fails here fails the test")]
 
@@ -68,7 +68,7 @@ fn object(manifest: &str, kind: &str) -> Value {
     all.into_iter().find(|o| o["kind"] == kind).expect(kind)
 }
 
-/// As tests/cluster/abuse.rs promises it for bodies of 3 MiB, 200 at once.
+/// The limit that tests/cluster/abuse.rs checks with 200 bodies of 3 MiB at once.
 #[test]
 fn the_limit_of_memory_leaves_room_for_large_bodies() {
     let pod = &object(DEPLOYMENT, "Deployment")["spec"]["template"]["spec"];
@@ -77,7 +77,7 @@ fn the_limit_of_memory_leaves_room_for_large_bodies() {
     assert!(mebibytes >= 300, "{limit}");
 }
 
-/// The least powerful test that can show it: the network of the test cluster enforces no policies.
+/// Only a comparison of texts: the network of the test cluster enforces no policies.
 #[test]
 fn the_network_policy_opens_two_ports_of_zen_leads_pods() {
     let policy =
@@ -92,7 +92,7 @@ fn the_network_policy_opens_two_ports_of_zen_leads_pods() {
     for (key, value) in wanted {
         assert_eq!(pods["metadata"]["labels"][key], *value, "{key}");
     }
-    // Nothing about what goes out: the API server's address and port differ by cluster.
+    // Egress is not limited: the API server's address and port differ by cluster.
     assert_eq!(spec["policyTypes"], json!(["Ingress"]));
     assert_eq!(spec["egress"], Value::Null);
     let containers = pods["spec"]["containers"].as_array().unwrap();
@@ -111,7 +111,7 @@ fn the_network_policy_opens_two_ports_of_zen_leads_pods() {
         })
         .collect();
     assert_eq!(opened, [9443, 8080]);
-    assert_eq!(ports.len(), opened.len(), "a port that nobody can reach: {ports:?}");
+    assert_eq!(ports.len(), opened.len(), "a port that no client can reach: {ports:?}");
 }
 
 #[test]

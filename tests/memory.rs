@@ -1,5 +1,5 @@
-//! Ten thousand Services come and go: every byte that the index and the queue took for them is given
-//! back. Counted by the allocator, so exactly; what the whole process holds is tests/cluster/churn.rs.
+//! Ten thousand Services are created and deleted: the index and the queue free every byte that they used
+//! for them. The allocator counts exactly; tests/cluster/churn.rs measures the whole process.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test binary")]
 
 use std::sync::Arc;
@@ -42,7 +42,7 @@ fn come(index: &mut Index, round: u64) {
     }
 }
 
-/// What the allocator gives back to the machine is its own affair; told, not judged (in KiB).
+/// The resident memory in KiB. It is printed and not checked: the allocator decides what it returns.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,6 +1,6 @@
-//! Sending traces, without a cluster: both protocols, TLS, and a collector that is not there.
+//! Sends traces, without a cluster: both protocols, TLS, and a missing collector.
 //!
-//! What zen-lead's spans say is proved against a real API server, in tests/cluster/tracing.rs.
+//! tests/cluster/tracing.rs checks the content of zen-lead's spans with a real API server.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ use zen_lead::platform::telemetry::otlp::{self, Tracing};
 use zen_lead::platform::telemetry::settings;
 use zen_lead_core::names::ServiceKey;
 
-/// Far more than the flush may take, far less than a collector that never answers would.
+/// Far longer than a flush may take, far shorter than the wait for a collector that never answers.
 const BOUND: Duration = Duration::from_secs(8);
 
 fn start(variables: &[(&str, &str)]) -> (Tracing, Arc<Metrics>) {
@@ -138,7 +138,7 @@ async fn tls_is_checked_against_the_named_certificate() {
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", certificate.to_str().unwrap()),
         ];
         arrives(&collector, &variables).await;
-        // Against another one, nothing goes through.
+        // With another CA nothing gets through.
         variables[3].1 = other.to_str().unwrap();
         is_refused(&collector, &variables).await;
     }
@@ -158,7 +158,7 @@ async fn the_named_certificate_is_shown_to_a_collector_that_asks_for_one() {
             ENVIRONMENT,
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", server.to_str().unwrap()),
         ];
-        // Without one, and with one the collector does not know.
+        // Without a client certificate, and with one that the collector does not know.
         is_refused(&collector, &variables).await;
         variables.extend([
             ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", stranger.to_str().unwrap()),
@@ -184,14 +184,14 @@ fn files_that_are_no_certificates_are_named() {
         let metrics = Arc::new(Metrics::new().unwrap());
         otlp::start(&settings, "", "", metrics).err().unwrap().to_string()
     };
-    let told = of("/no/such/file");
-    assert!(told.starts_with("/no/such/file: ") && told.contains("No such file"), "{told}");
+    let error = of("/no/such/file");
+    assert!(error.starts_with("/no/such/file: ") && error.contains("No such file"), "{error}");
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-    let told = of(manifest);
-    assert!(told.starts_with(manifest) && told.contains("no certificate in it"), "{told}");
+    let error = of(manifest);
+    assert!(error.starts_with(manifest) && error.contains("no certificate in it"), "{error}");
 }
 
-/// A listener that takes connections and never answers, and a port where nobody listens.
+/// A listener that accepts connections and never answers, and a port without a listener.
 fn silent() -> (TcpListener, [SocketAddr; 2]) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -200,7 +200,7 @@ fn silent() -> (TcpListener, [SocketAddr; 2]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_not_there_holds_nobody_up() {
+async fn a_collector_that_is_not_there_delays_nothing() {
     let (_open, addresses) = silent();
     for protocol in ["grpc", "http/protobuf"] {
         for address in addresses {
@@ -215,7 +215,7 @@ async fn a_collector_that_is_not_there_holds_nobody_up() {
             let begun = Instant::now();
             spans(&tracing, 10_000);
             assert!(begun.elapsed() < BOUND, "spans wait for {address} by {protocol}");
-            // At most the queue, and a batch that was under way when it was full, still wait.
+            // Only the queue, and a batch that was under way when it was full, may still wait.
             let lost = counted(&metrics, "dropped") + counted(&metrics, "failed");
             assert!(lost >= 10_000 - 110, "{lost} counted");
             tracing.flush(Duration::from_secs(1)).await;

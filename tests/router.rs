@@ -98,7 +98,7 @@ async fn all_violations_come_at_once_and_each_says_what_to_write() {
 }
 
 #[tokio::test]
-async fn a_changed_key_is_judged_also_when_the_rest_was_there_before() {
+async fn a_changed_key_is_reviewed_although_the_rest_was_there_before() {
     let causes = causes(&review("/validate", &recorded("update-change-key"), &[]).await);
     assert_eq!(causes.len(), 1, "{causes:?}");
     assert_eq!(causes[0].0, "metadata.annotations[zen-lead.io/sticky]");
@@ -126,7 +126,7 @@ async fn status_keys_are_protected_on_the_object_and_on_its_status() {
 }
 
 #[tokio::test]
-async fn the_name_of_somebody_elses_service_is_refused() {
+async fn the_name_of_another_owners_service_is_refused() {
     let stranger = json!({
         "metadata": {"name": "web-leader", "namespace": "zen-lead-record", "uid": "u1", "resourceVersion": "5"},
         "spec": {"selector": {"app": "mine"}, "ports": [{"port": 80}]},

@@ -1,5 +1,5 @@
-//! Tracing that is off costs no memory: what a reconcile, its calls and a review do for their spans
-//! allocates not one byte. Counted by the allocator, so exactly; a time would prove nothing.
+//! Disabled tracing costs no memory: the spans of a reconcile, its calls and a review allocate no byte. The
+//! allocator counts exactly; a measured time would prove nothing.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test binary")]
 
 use std::future::ready;
@@ -24,10 +24,10 @@ use zen_lead_core::version::Rv;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// The harness has a thread of its own; in one round of so many it keeps still.
+/// The number of rounds. The harness has its own thread; in at least one round it is idle.
 const ROUNDS: usize = 200;
 
-/// What the spans are about; made beforehand, as it is there without tracing too.
+/// The subjects of the spans. They are made before, because they exist without tracing too.
 struct Work {
     key: ServiceKey,
     decision: Decision,
@@ -79,7 +79,7 @@ impl Work {
         review.rejected(StatusCode::BAD_REQUEST, "malformed");
     }
 
-    /// The most bytes that were held for the spans at any moment, in the quietest of all rounds.
+    /// The most bytes that the spans held at any moment, in the quietest of all rounds.
     fn held(&mut self, tracer: &Tracer) -> usize {
         let round = || {
             let before = ALLOCATOR.current_usage();
@@ -91,7 +91,7 @@ impl Work {
     }
 }
 
-/// A decision that switches, because those have the most to say.
+/// A decision with a switch, because it has the most attributes.
 fn decision(key: &ServiceKey) -> Decision {
     let mut index = Index::new(NameRule::default(), Limits::default());
     index.apply_service(service("web").enabled().selecting("app", "web").version(1));
@@ -122,7 +122,7 @@ fn poll(future: impl Future<Output = ()>) {
 fn spans_of_tracing_that_is_off_allocate_nothing() {
     let mut work = Work::new();
     let off = work.held(&Tracer::off());
-    // The same with a tracer that keeps nothing: so the allocator is asked, and would tell.
+    // The same with a tracer that keeps nothing. It allocates: this proves that the count works.
     let provider = SdkTracerProvider::builder().build();
     let on = work.held(&Tracer::on(provider.tracer("test")));
     println!("bytes held for the spans of one reconcile and two reviews: off {off}, on {on}");

@@ -1,4 +1,4 @@
-//! What admission adds to a write: through the real API server, and straight to the webhook.
+//! The time that admission adds to a write: through the real API server, and by direct calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::support::case::Case;
 use crate::support::names;
 use crate::support::objects::{source, source_json};
 
-/// Between two rounds, so that what a write sets off elsewhere is over.
+/// The pause between two rounds, so that the consequences of a write are over.
 const PAUSE: Duration = Duration::from_millis(40);
 
 /// One kind of write.
@@ -51,14 +51,14 @@ pub async fn admission(t: Arc<Case>) {
         let before = reviews(&t).await;
         write(&t, rounds, &mut arms).await;
         let asked = reviews(&t).await - before;
-        tell(how, rounds, asked, arms);
+        print_table(how, rounds, asked, arms);
     }
-    // Nobody is there, and whoever does not set our keys must not notice.
+    // No replica runs: writes without our keys must not be slower.
     t.world.product.scale(0).await;
     let mut arms = arms("");
     arms.pop();
     write(&t, rounds, &mut arms).await;
-    tell(" (every process of zen-lead is dead)", rounds, 0.0, arms);
+    print_table(" (every process of zen-lead is dead)", rounds, 0.0, arms);
     t.world.product.scale(2).await;
     t.world.product.until_running().await;
     raw::delete(&t.admin(), &format!("{system}/{exempt}"), &serde_json::Value::Null).await.unwrap();
@@ -67,7 +67,7 @@ pub async fn admission(t: Arc<Case>) {
 async fn write(t: &Case, rounds: usize, arms: &mut [Arm]) {
     for round in 0..rounds + 5 {
         let places = arms.len();
-        // In turn another one first: none is always the one after a pause.
+        // Another kind begins each time: no kind always follows the pause.
         for place in 0..places {
             let arm = &mut arms[(place + round) % places];
             let value = format!("{}s", 1 + round % 2);
@@ -82,7 +82,7 @@ async fn write(t: &Case, rounds: usize, arms: &mut [Arm]) {
     }
 }
 
-fn tell(how: &str, rounds: usize, asked: f64, arms: Vec<Arm>) {
+fn print_table(how: &str, rounds: usize, asked: f64, arms: Vec<Arm>) {
     let samples: Vec<_> = arms.into_iter().map(|arm| (arm.what, Sample::of(arm.times))).collect();
     let plain = &samples[1].1;
     let rows = samples.iter().map(|(what, s)| {
@@ -104,7 +104,7 @@ fn tell(how: &str, rounds: usize, asked: f64, arms: Vec<Arm>) {
     );
 }
 
-/// Reviews judged by all replicas so far.
+/// The reviews that all replicas have answered so far.
 async fn reviews(t: &Case) -> f64 {
     let mut sum = 0.0;
     for replica in replicas(&t.world).await {
@@ -115,7 +115,7 @@ async fn reviews(t: &Case) -> f64 {
     sum
 }
 
-/// Straight to one replica's webhook over TLS, at ZEN_LEAD_BENCH_RATES reviews a second.
+/// Directly to one replica's webhook over TLS, at ZEN_LEAD_BENCH_RATES reviews a second.
 pub async fn reviews_at_rates(t: Arc<Case>) {
     let seconds: u32 = setting("REVIEW_SECONDS", 10);
     let program = std::env::var("REVIEW_LOAD").unwrap();
@@ -124,7 +124,7 @@ pub async fn reviews_at_rates(t: Arc<Case>) {
     for rate in settings("RATES", &[500_u32, 1000, 2000, 5000]) {
         let replica = replicas(&t.world).await.remove(0);
         let used = replica.processor_ms();
-        let before = Judged::read(&replica.metrics().await);
+        let before = Reviews::read(&replica.metrics().await);
         let mut command = std::process::Command::new(&program);
         command.args(["-url", &format!("https://{}:9443/validate?timeout=1s", replica.address)]);
         command.args(["-body", body, "-rate", &rate.to_string()]);
@@ -133,7 +133,7 @@ pub async fn reviews_at_rates(t: Arc<Case>) {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let used = replica.processor_ms() - used;
-        let after = Judged::read(&replica.metrics().await);
+        let after = Reviews::read(&replica.metrics().await);
         let number = |key: &str| said[key].as_f64().unwrap();
         let counted = after.count - before.count;
         assert!(counted >= number("sent"), "the webhook counted {counted} reviews: {said}");
@@ -167,13 +167,13 @@ pub async fn reviews_at_rates(t: Arc<Case>) {
 }
 
 /// The histogram of the webhook's own durations for /validate.
-struct Judged {
+struct Reviews {
     count: f64,
     seconds: f64,
     buckets: Vec<(String, f64)>,
 }
 
-impl Judged {
+impl Reviews {
     fn read(text: &str) -> Self {
         let name = "zen_lead_webhook_duration_seconds";
         let of = |kind: &str| format!("{name}_{kind}{{path=\"validate\"");

@@ -13,9 +13,9 @@ use super::measure::{Sample, ms, n, row, setting, settings, table};
 use super::raw::{self, BUILT_IN, OURS, SliceWatch, write_ready};
 use crate::support::case::Case;
 
-/// For zen-lead to have moved all.
+/// The longest time until zen-lead has moved all.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// For the built-in controller, whose calls are limited to 20 a second.
+/// The same for the built-in controller, whose calls are limited to 20 a second.
 const PATIENCE_BUILT_IN: Duration = Duration::from_mins(3);
 
 /// ZEN_LEAD_BENCH_BURST leaders, for each of ZEN_LEAD_BENCH_WORKERS, ZEN_LEAD_BENCH_BURST_ROUNDS
@@ -136,7 +136,7 @@ fn between(from: Instant, to: Instant) -> f64 {
     if to >= from { ms(to - from) } else { -ms(from - to) }
 }
 
-/// Slice writes of all replicas that met a newer version.
+/// Slice writes of all replicas that were refused because of a newer version.
 async fn conflicts(replicas: &[Replica]) -> f64 {
     let mut sum = 0.0;
     for replica in replicas {

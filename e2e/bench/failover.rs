@@ -12,10 +12,10 @@ use crate::installed::replicas;
 use crate::support::case::Case;
 use crate::support::objects::{hollow, source};
 
-/// Between two changes: both controllers are at rest again, and below the built-in one's limit of
-/// 20 calls a second.
+/// The pause between two changes: both controllers are at rest again, and the built-in one stays below its
+/// limit of 20 calls a second.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Longer than idle connections are kept, by zen-lead (60 s) and by the API server (90 s).
+/// Longer than zen-lead (60 s) and the API server (90 s) keep idle connections.
 const QUIET: Duration = Duration::from_secs(95);
 
 /// Leaders lost one after the other (ZEN_LEAD_BENCH_ROUNDS).
@@ -58,7 +58,7 @@ async fn rounds_of(t: &Case, rounds: usize, pause: Duration) -> Times {
     let mut ours = SliceWatch::start(&client, OURS).await;
     let mut theirs = SliceWatch::start(&client, BUILT_IN).await;
     let mut times = Times::default();
-    // One round more: the first ones make connections.
+    // One extra round: the first writes open connections.
     for round in 0..=rounds {
         sleep(pause).await;
         ours.drain();
@@ -96,7 +96,7 @@ async fn rounds_of(t: &Case, rounds: usize, pause: Duration) -> Times {
     times
 }
 
-/// Negative where the slice was there before the write's own answer.
+/// Negative if the slice arrived before the answer to the write.
 fn since(written: Instant, at: Instant) -> f64 {
     if at >= written { ms(at - written) } else { -ms(written - at) }
 }
@@ -118,7 +118,7 @@ fn report(title: &str, times: &Times) {
     };
     table(
         &format!("{title}; ms from the answer to the status write until the slice was seen"),
-        &["who", "median", "p95", "p99", "max", "median / built-in", "p95 / built-in"],
+        &["controller", "median", "p95", "p99", "max", "median / built-in", "p95 / built-in"],
         &[
             line("zen-lead", &own),
             line("built-in EndpointSlice controller", &built_in),

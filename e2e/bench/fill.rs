@@ -1,4 +1,4 @@
-//! Many Services and hollow pods, made quickly, and their removal.
+//! Creates many Services and hollow pods quickly, and removes them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::support::world::{RUN_LABEL, World};
 
 /// Writes under way at the same time.
 pub const WRITERS: usize = 32;
-/// For all Services to have a leader. Thousands take long: a kube-apiserver that has 9,000 Services
+/// The longest time until all Services have a leader. Thousands take long: a kube-apiserver that has 9,000 Services
 /// already makes about five more in a second on two cores.
 const PATIENCE: Duration = Duration::from_mins(30);
 
 /// A leader Service: namespace and name.
 pub type Led = (String, String);
 
-/// What has been made.
+/// The created objects.
 pub struct Fill {
     world: Arc<World>,
     prefix: String,
@@ -50,8 +50,8 @@ impl Fill {
         self.namespaces.len()
     }
 
-    /// Adds what is missing to this many Services with so many pods each, the new ones spread over
-    /// this many namespaces. Returns how many writes a second the API server took.
+    /// Adds what is missing to this many Services with this many pods each, the new ones spread over this
+    /// many namespaces. Returns how many writes a second the API server accepted.
     pub async fn grow(&mut self, services: usize, pods: usize, namespaces: usize) -> f64 {
         let client = &self.world.admin;
         while self.namespaces.len() < namespaces {
@@ -88,7 +88,7 @@ impl Fill {
         rate
     }
 
-    /// Waits until every source has a leader; who leads.
+    /// Waits until every source has a leader; returns the leaders.
     pub async fn until_led(&self) -> HashMap<Led, String> {
         let began = Instant::now();
         loop {
@@ -151,13 +151,13 @@ async fn make_namespace(client: &Client, name: &str, run: &str) {
     let labels = BTreeMap::from([(RUN_LABEL, run)]);
     let namespace = json!({"metadata": {"name": name, "labels": labels}});
     raw::post(client, "/api/v1/namespaces", &namespace).await.unwrap();
-    // Pods are refused until it is there; the controller makes it too, a moment later.
+    // Pods are refused until it exists; the controller creates it too, a moment later.
     let account = json!({"metadata": {"name": "default"}});
     let path = format!("/api/v1/namespaces/{name}/serviceaccounts");
     let _ = raw::post(client, &path, &account).await;
 }
 
-/// Removes every namespace of the run with all in it, pods first: nobody else ends hollow ones.
+/// Removes every namespace of the run with its objects, pods first: no kubelet ends hollow pods.
 pub async fn clear(world: &World) {
     let client = &world.admin;
     let path = format!("/api/v1/namespaces?labelSelector={RUN_LABEL}%3D{}", world.run);

@@ -1,4 +1,4 @@
-//! The installed zen-lead seen from outside: its flags, and what its processes use.
+//! The installed zen-lead from outside: its flags, and the resources that its processes use.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub async fn restart_with(world: &World, flags: &[String]) -> Vec<Replica> {
     args.extend_from_slice(flags);
     let now = jiff::Timestamp::now().to_string();
     let patch = json!({"spec": {"template": {
-        // A rollout also where no flag changes.
+        // A rollout even if no flag changes.
         "metadata": {"annotations": {"zen-lead-bench/restarted": now}},
         "spec": {"containers": [{"name": "zen-lead", "args": args}]},
     }}});

@@ -1,4 +1,4 @@
-//! What zen-lead's own settings buy and cost: those of a Service, the number of replicas, the drain.
+//! Benefits and costs of zen-lead's settings: those of a Service, the number of replicas, the drain.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -147,7 +147,7 @@ pub async fn replicas(t: Arc<Case>) {
     );
 }
 
-/// Lets a frozen replica go on, whatever happens.
+/// Lets a frozen replica go on, also after a panic.
 struct Thaw(Replica);
 
 impl Drop for Thaw {
@@ -185,7 +185,7 @@ async fn lose_all(t: &Case, fill: &Fill) -> Vec<f64> {
     moved.into_values().collect()
 }
 
-/// Writes that are judged by the webhook, all through a rolling restart, for each of
+/// Writes that the webhook reviews, during a rolling restart, for each of
 /// ZEN_LEAD_BENCH_DRAINS.
 pub async fn drain(t: Arc<Case>) {
     t.create(&source("web", &json!({}))).await;

@@ -61,13 +61,13 @@ pub fn settings<T: FromStr + Clone>(name: &str, default: &[T]) -> Vec<T> {
     }
 }
 
-/// How busy the machine is, as uptime says it.
+/// The load average of the machine.
 pub fn load() -> String {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
-/// Prints a table at once, so that what was measured is not lost with a run that is ended.
+/// Prints a table at once, so that an interrupted run does not lose its measurements.
 pub fn table(title: &str, head: &[&str], rows: &[Vec<String>]) {
     let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
     println!("\n## {title}\n   {now}, load average {}\n", load());

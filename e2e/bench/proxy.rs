@@ -1,5 +1,5 @@
 //! kube-proxy's share: from the slice that names the next leader to its first answer, in a quiet and
-//! in a busy cluster. Which mode and minSyncPeriod is the cluster's: ZEN_LEAD_PROXY_MODE and
+//! in a busy cluster. The cluster sets mode and minSyncPeriod: ZEN_LEAD_PROXY_MODE and
 //! ZEN_LEAD_PROXY_MIN_SYNC of e2e/cluster.sh.
 
 use std::env;
@@ -32,10 +32,10 @@ pub async fn proxy(t: Arc<Case>) {
         let noise = busy.then(|| tokio::spawn(disturb(t.clone(), stop.clone())));
         let (mut decided, mut served) = (Vec::new(), Vec::new());
         for round in 0..rounds {
-            // Not in step with the noise nor with kube-proxy's pause.
+            // Not in step with the noise or with kube-proxy's pause.
             sleep(Duration::from_millis(2500 + 137 * (round % 7))).await;
-            let (told, slice, answer) = switch(&t).await;
-            decided.push(ms(slice - told));
+            let (begun, slice, answer) = switch(&t).await;
+            decided.push(ms(slice - begun));
             served.push(ms(answer.saturating_duration_since(slice)));
         }
         stop.store(true, Ordering::Relaxed);
@@ -73,14 +73,14 @@ pub async fn proxy(t: Arc<Case>) {
     );
 }
 
-/// One switch: told not to be ready, slice seen, first answer of the next.
+/// The times of one switch: leader made not ready, slice seen, first answer of the next leader.
 async fn switch(t: &Case) -> (Instant, Instant, Instant) {
     let old = t.until_leader("web-leader", "").await;
     t.until_ready_pods("web", 2).await;
     let to = t.address("web-leader", false).await;
     let mut watch = SliceWatch::start(&t.admin(), OURS).await;
-    let told = Instant::now();
-    t.tell_ready(&old, false).await;
+    let begun = Instant::now();
+    t.set_ready_in_pod(&old, false).await;
     let asking = async {
         loop {
             if let Ok(pod) = ask(to, "GET", "/").await
@@ -102,8 +102,8 @@ async fn switch(t: &Case) -> (Instant, Instant, Instant) {
     };
     let both = async { futures::join!(writing, asking) };
     let (slice, answer) = timeout(Duration::from_secs(30), both).await.expect("a switch");
-    t.tell_ready(&old, true).await;
-    (told, slice, answer)
+    t.set_ready_in_pod(&old, true).await;
+    (begun, slice, answer)
 }
 
 /// Turns a pod of another Service ready and not, five times a second.

@@ -1,5 +1,5 @@
-//! Calls whose answers are not parsed before the clock is read: what is measured should be the
-//! server, not this program. And a watch of slices that does the same.
+//! Calls that read the clock before they parse the answer, so that they measure the server and not this
+//! program. A watch of slices does the same.
 
 use futures::{AsyncBufReadExt, StreamExt, pin_mut};
 use http::Request;
@@ -43,7 +43,7 @@ pub async fn delete(client: &Client, path: &str, body: &Value) -> Result<String,
     call(client, "DELETE", path, JSON, body).await
 }
 
-/// Writes a pod's readiness; when the write began and when its answer was there.
+/// Writes a pod's readiness; returns when the write began and when its answer arrived.
 pub async fn write_ready(
     client: &Client,
     namespace: &str,
@@ -60,7 +60,7 @@ pub async fn write_ready(
 /// A version of a slice.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// When its line had come, before it was parsed.
+    /// The time of arrival, before parsing.
     pub at: Instant,
     pub namespace: String,
     /// The Service it belongs to.
@@ -95,7 +95,7 @@ impl SliceWatch {
         let from = list["metadata"]["resourceVersion"].as_str().unwrap();
         let path =
             format!("{SLICES}?watch=true&timeoutSeconds=3600&resourceVersion={from}&{selector}");
-        let (tell, seen) = unbounded_channel();
+        let (send, seen) = unbounded_channel();
         let client = client.clone();
         let task = tokio::spawn(async move {
             let request = Request::get(path).body(Vec::new()).unwrap();
@@ -104,7 +104,7 @@ impl SliceWatch {
             while let Some(Ok(line)) = lines.next().await {
                 let at = Instant::now();
                 let event: Event = serde_json::from_str(&line).unwrap();
-                if event.kind != "DELETED" && tell.send(event.object.seen(at)).is_err() {
+                if event.kind != "DELETED" && send.send(event.object.seen(at)).is_err() {
                     return;
                 }
             }
@@ -117,7 +117,7 @@ impl SliceWatch {
         self.seen.recv().await.expect("the watch of slices does not end")
     }
 
-    /// What has come so far is forgotten.
+    /// Forgets all versions so far.
     pub fn drain(&mut self) {
         while self.seen.try_recv().is_ok() {}
     }

@@ -12,7 +12,7 @@ use super::raw;
 use super::standby::first_failovers;
 use crate::support::case::Case;
 
-/// After a start: first lists are folded in, and freed what was only needed for them.
+/// The pause after a start: the first lists are taken in, and their memory is freed.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// ZEN_LEAD_BENCH_SIZES: Services x pods of each x namespaces.
@@ -140,7 +140,7 @@ pub async fn start(t: Arc<Case>) {
     );
 }
 
-/// The lists zen-lead begins with, one after the other as bytes: what no client can be faster than.
+/// The lists at the start of zen-lead, one after the other, as bytes: no client can be faster.
 async fn plain_lists(t: &Case, namespaces: usize) -> f64 {
     let others =
         "labelSelector=endpointslice.kubernetes.io/managed-by!=endpointslice-controller.k8s.io";

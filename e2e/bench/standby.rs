@@ -1,5 +1,5 @@
-//! The failovers right after a replica died: what the other one, which has been watching all along, takes
-//! for its first ones.
+//! Failovers right after a replica died: how long the other one, which has watched all the time, needs for
+//! the first of them.
 
 use std::time::Duration;
 

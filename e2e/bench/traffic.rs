@@ -1,5 +1,5 @@
-//! Real pods and requests: how long clients see nobody when a leader hangs, is deleted or evicted,
-//! and who takes that time.
+//! Real pods and requests: how long no pod answers when a leader hangs, is deleted or evicted, and which
+//! component needs that time.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Builds the cluster's programs from Go modules into a cache outside the
-# checkout, once per version. Knows versions and build flags; running what was
-# built belongs elsewhere.
+# checkout, once per version. Knows versions and build flags; other
+# files run the programs.
 
 # module  program  package; in the order in which they are needed.
 PROGRAMS=(
@@ -25,8 +25,8 @@ PROGRAMS=(
   ". go-duration zen-lead.io/e2e/tools/go-duration"
 )
 
-# What the local cluster is made of. The prometheus server is not: it is built by
-# `e2e/cluster.sh build prometheus` for the one test that scrapes with it.
+# The programs of the local cluster. The prometheus server is not one of them:
+# `e2e/cluster.sh build prometheus` builds it for the one test that needs it.
 # shellcheck disable=SC2034 # used by cluster.sh and kinds.sh
 LOCAL_PROGRAMS=(kube-apiserver etcd kubectl kube-controller-manager kube-scheduler
   kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive review-load
@@ -68,13 +68,13 @@ link_flags() {
 build_tags() {
   case $1 in
     containerd) echo no_btrfs,no_devmapper,no_zfs,no_aufs ;;
-    # They check rules and scrape fixed addresses here; clients of 25 clouds are not needed.
+    # Here they check rules and scrape fixed addresses; they need no clients of clouds.
     prometheus) echo remove_all_sd,enable_kubernetes_sd ;;
   esac
 }
 
-# What decides the content of a module's programs: exact requirements, flags,
-# the Go version, and for our own tools the sources.
+# Everything that the content of a module's programs depends on: exact
+# requirements, flags, the Go version, and for our own tools the sources.
 module_key() {
   local dir=$TOOLS_DIR/$1 name=$1 hash
   [[ $1 != . ]] || name=own
@@ -107,7 +107,7 @@ need_go() {
     "install the Go version that e2e/tools/*/go.mod name, or set KUBEBUILDER_ASSETS"
 }
 
-# build_programs NAME...: builds what is missing.
+# build_programs NAME...: builds the missing programs.
 build_programs() {
   local name missing=() count=0
   need_go
@@ -138,7 +138,7 @@ build_program() {
   done
   mkdir -p "$CACHE_DIR/lock" "$(dirname "$PROGRAM_PATH")"
 
-  # Two builders of one program would do the work twice and starve each other.
+  # Two builds of one program at once would do the work twice and slow each other down.
   exec {lock}>"$CACHE_DIR/lock/$(basename "$(dirname "$PROGRAM_PATH")")"
   until flock -w 15 "$lock"; do
     say "  $name: another process is building it, waiting since $((SECONDS - started)) s"
@@ -149,14 +149,14 @@ build_program() {
   exec {lock}>&-
 }
 
-# Into a temporary name first: a file under its own name is always complete.
+# Under a temporary name first: a file with its final name is always complete.
 compile() {
   local module=$1 name=$2 package=$3 position=$4 started=$5 pid next
   local partial=$PROGRAM_PATH.partial.$$ log
   log=$(mktemp)
   (
     cd "$TOOLS_DIR/$module" || exit
-    # Go's own flags from the environment (-mod, -race ...) are not for these modules.
+    # Go's flags from the environment (-mod, -race ...) must not apply to these modules.
     GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 exec nice go build -trimpath -buildvcs=false \
       -tags "$(build_tags "$module")" -ldflags "$(link_flags "$module")" -o "$partial" "$package"
   ) >"$log" 2>&1 </dev/null &

@@ -1,7 +1,6 @@
 # shellcheck shell=bash
-# What every part of the cluster scripts shares: where things are, what this
-# cluster is called, how to speak to the person. No action happens here, and
-# nothing that starts or stops anything belongs here.
+# What all cluster scripts share: paths, the name of this cluster, messages.
+# Nothing is started or stopped here.
 #
 # shellcheck disable=SC2034 # the variables are used by the files that source this one
 
@@ -28,8 +27,8 @@ NODE_DIR=/var/lib/zen-lead-$CLUSTER_ID
 NETNS_FILE=$NODE_DIR/netns
 CGROUP=zen-lead-$CLUSTER_ID
 
-# Everything below is inside the cluster's own network namespace; none of it is
-# visible on the machine, so it is the same for every cluster.
+# These are inside the cluster's own network namespace and not visible on the
+# machine, so they are the same for every cluster.
 NODE_NAME=node-1
 NODE_IP4=192.168.77.1
 NODE_IP6=fd00:77::1
@@ -43,7 +42,7 @@ DEMO_IMAGE=zen-lead.local/demo-app:1
 say() { printf '%s\n' "$*"; }
 warn() { printf '%s\n' "$*" >&2; }
 
-# die MESSAGE...: one line a message; the last ones say what to do.
+# die MESSAGE...: one line for each message; the last ones say what to do.
 die() {
   printf 'cluster: %s\n' "$1" >&2
   shift

@@ -14,7 +14,7 @@ start_control_plane() {
 
 start_etcd() {
   local url=http://127.0.0.1:$ETCD_PORT peer=http://127.0.0.1:$ETCD_PEER_PORT
-  # Nothing here has to survive a power cut, and syncing dominates write latency.
+  # The data need not survive a power cut, and syncing dominates write latency.
   start etcd "$WHERE" "$ETCD" --data-dir "$DATA_DIR/etcd" --unsafe-no-fsync \
     --listen-client-urls "$url" --advertise-client-urls "$url" \
     --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
@@ -48,7 +48,7 @@ start_apiserver() {
   # The plugin taints every new node as not ready, and only the node lifecycle
   # controller would take that taint away.
   [[ $NODE_LIFECYCLE == 1 ]] || args+=(--disable-admission-plugins TaintNodesByCondition)
-  # Nothing but loopback: no address for the Service "kubernetes", which nobody uses.
+  # Only loopback: the Service "kubernetes" gets no address, because it is not used.
   [[ $API_ADVERTISE != 127.* ]] || args+=(--endpoint-reconciler-type none)
   start kube-apiserver "$WHERE" "$KUBE_APISERVER" "${args[@]}"
   await etcd 30 "etcd to listen" tcp_open "$ETCD_PORT"
@@ -61,8 +61,8 @@ start_controllers() {
   # call them NotReady and evict them.
   local controllers='*,-node-lifecycle-controller'
   [[ $NODE_LIFECYCLE == 0 ]] || controllers='*'
-  # Every controller as its own service account, as in a real cluster; otherwise
-  # garbage collection would look like kubectl's admin to admission.
+  # Every controller has its own service account, as in a real cluster; otherwise
+  # admission would take garbage collection for the admin.
   start kube-controller-manager "$WHERE" "$KUBE_CONTROLLER_MANAGER" \
     --kubeconfig "$PKI_DIR/kube-controller-manager.kubeconfig" \
     --use-service-account-credentials --leader-elect=false --profiling=false \
@@ -87,7 +87,7 @@ make_first_objects() {
       admin_kubectl get serviceaccount default --namespace default
   else
     admin_kubectl create serviceaccount default --namespace default >/dev/null 2>&1 || true
-    # Nobody fills the aggregated role "edit" here; these are what it is made of.
+    # No controller fills the aggregated role "edit" here; these are its parts.
     local role
     for role in system:aggregate-to-edit system:aggregate-to-view; do
       admin_kubectl create clusterrolebinding "e2e-alice-${role#system:}" --clusterrole "$role" --user alice >/dev/null

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Writes target/cluster/env, which people and tests source, and the kubectl
-# wrapper. Only what others may rely on goes into that file; see README.md.
+# Writes target/cluster/env, which users and tests source, and the kubectl
+# wrapper. The file has only variables that others may rely on; see README.md.
 
 # write_env KEY=VALUE...: quoted, so that any value survives being sourced.
 write_env() {
@@ -27,7 +27,7 @@ write_kubectl_wrapper() {
   chmod 755 "$CLUSTER_DIR/bin/kubectl"
 }
 
-# What all kinds of cluster have.
+# The variables of all kinds of cluster.
 common_env() {
   local prometheus
   program_path prometheus

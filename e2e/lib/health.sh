@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Whether a cluster of this checkout runs and is well, and its removal, for
-# every kind of cluster and in every half-started state. Reads what `up`
-# recorded; it must not depend on how the cluster would be started today.
+# Checks and removes a cluster of this checkout, of every kind and in every
+# half-started state. It reads what `up` recorded, and must not depend on how the
+# cluster would be started today.
 
 # In the order in which they are started.
 COMPONENTS=(namespaces etcd kube-apiserver kube-controller-manager kube-scheduler
   containerd kubelet kube-proxy)
 
-# The wrapper was written by `up` and knows the way in.
+# `up` wrote the wrapper, which enters the cluster's network.
 recorded_kubectl() {
   [[ -x $CLUSTER_DIR/bin/kubectl ]] || return 1
   KUBECONFIG=$CLUSTER_DIR/kubeconfig timeout 15 "$CLUSTER_DIR/bin/kubectl" --request-timeout 10s "$@" 2>/dev/null 9>&-
@@ -33,7 +33,7 @@ healthy() {
   all_nodes_ready
 }
 
-# The node lifecycle controller, where it runs, rightly calls "hollow" NotReady.
+# The node lifecycle controller, if it runs, correctly reports "hollow" as NotReady.
 all_nodes_ready() {
   local nodes
   nodes=$(recorded_kubectl get nodes --no-headers) || return 1
@@ -66,7 +66,7 @@ status() {
   fi
 }
 
-# Works on any half-started cluster, and where there is none.
+# Works on any half-started cluster, and without a cluster.
 remove_all() {
   local name index
   if [[ -r $CLUSTER_DIR/kind-name ]]; then
@@ -78,7 +78,7 @@ remove_all() {
     become_root "removing the local cluster" down
     remove_namespaces
   fi
-  # In an assets cluster there is no namespace whose end would end these.
+  # An assets cluster has no namespace whose end would end these processes.
   for ((index = ${#COMPONENTS[@]} - 1; index >= 0; index--)); do
     name=${COMPONENTS[index]}
     stop "$name"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs as process 1 of the node's PID namespace, in its own mount namespace:
-# arranges the mounts and becomes the pause program. Nothing done here is seen
-# by the machine. Called by namespaces.sh only.
+# arranges the mounts and becomes the pause program. The machine does
+# not see these mounts. Called by namespaces.sh only.
 #
 #   inside_node.sh NODE_DIR PROGRAM...
 set -euo pipefail
@@ -24,8 +24,8 @@ mount --rbind "$node_dir/var-log" /var/log
 mount --rbind "$node_dir/run" /run
 mount --rbind "$node_dir/var-lib" /var/lib
 
-# The kubelet sets these for the whole machine unless they have the values it
-# wants; it reads them here.
+# The kubelet sets these for the whole machine unless they already have its
+# values; it reads them here.
 fake_sysctl() {
   local file=$node_dir/run/sysctl-${1//\//-}
   echo "$2" >"$file"

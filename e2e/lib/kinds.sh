@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # The three kinds of cluster, each as the same few functions: need_KIND (check
 # and build before anything starts), programs_KIND, start_KIND, env_KIND. Plus
-# what is asked of all of them: choose, health, status, removal. The steps
-# themselves belong in the other files.
+# the functions for all of them: choose, health, status, removal. The steps
+# themselves are in the other files.
 #
 # shellcheck disable=SC2034 # the variables set here are read by those files
 
@@ -30,7 +30,7 @@ docker_answers() { have docker && timeout 10 docker info >/dev/null 2>&1; }
 # ---- local: everything built from Go modules, with a real node
 
 need_local() {
-  # Building as the person who called, so that root leaves nothing in their caches.
+  # Builds run as the calling user, so that root leaves no files in the user's caches.
   build_programs "${LOCAL_PROGRAMS[@]}"
   become_root "the local cluster (namespaces, mounts, containers)" up
   need_node_packages
@@ -80,7 +80,7 @@ env_local() {
     "CONTAINERD_ADDRESS=$NODE_DIR/run/containerd/containerd.sock" "CONTAINERD_NAMESPACE=k8s.io" \
     "KUBE_APISERVER=$KUBE_APISERVER" "ETCD=$ETCD" "ETCD_PORT=$ETCD_PORT" \
     "KUBE_CONTROLLER_MANAGER=$KUBE_CONTROLLER_MANAGER" "KUBE_SCHEDULER=$KUBE_SCHEDULER"
-  # The person who called sudo reads the logs and the kubeconfigs.
+  # The user that called sudo reads the logs and the kubeconfigs.
   [[ -z ${SUDO_UID:-} ]] || chown -R "$SUDO_UID:${SUDO_GID:-0}" "$CLUSTER_DIR" "$CHECKOUT/target/.cluster.lock"
 }
 
@@ -99,7 +99,7 @@ need_assets() {
   KUBE_APISERVER=$KUBEBUILDER_ASSETS/kube-apiserver
   ETCD=$KUBEBUILDER_ASSETS/etcd
   KUBECTL_BIN=$KUBEBUILDER_ASSETS/kubectl
-  # Not part of the usual assets; used where somebody put them there.
+  # Not part of the usual assets; used if they are there.
   KUBE_CONTROLLER_MANAGER=$KUBEBUILDER_ASSETS/kube-controller-manager
   KUBE_SCHEDULER=$KUBEBUILDER_ASSETS/kube-scheduler
   CLUSTER_EXEC=

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# The walls around the local cluster: a network, a PID and a mount namespace,
-# and a cgroup of its own. One process ("namespaces") holds them; when it ends,
-# the kernel ends every other process of the cluster and drops its mounts, so
-# nothing can be left behind. What runs inside belongs elsewhere.
+# The isolation of the local cluster: its own network, PID and mount namespace
+# and cgroup. One process ("namespaces") holds them; when it ends, the kernel
+# ends every other process of the cluster and removes its mounts, so nothing
+# is left. Other files start the processes inside.
 
 make_namespaces() {
   mkdir -p "$NODE_DIR"/{run,var-lib,var-log,bin,images}
@@ -92,8 +92,8 @@ remove_namespaces() {
   if is_mounted "$NETNS_FILE"; then
     umount "$NETNS_FILE" || umount --lazy "$NETNS_FILE"
   fi
-  # Nothing else is mounted below it on the machine; should that ever change,
-  # deleting through a mount would be worse than leaving something.
+  # Nothing is mounted below it on the machine. If that changes, an error is
+  # better than deleting through a mount.
   if grep -qF " $NODE_DIR/" /proc/self/mounts; then
     die "there are still mounts below $NODE_DIR" "look at: grep $NODE_DIR /proc/self/mounts"
   fi

@@ -53,7 +53,7 @@ node_ready() {
     -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}') == True ]]
 }
 
-# The Service "kubernetes" answers: kube-proxy has written its first rules.
+# Waits until the Service "kubernetes" answers: kube-proxy has written its first rules.
 service_routed() {
   enter net
   "${ENTER[@]}" bash -c ': </dev/tcp/10.96.0.1/443' 9>&-
@@ -106,7 +106,7 @@ oom_score = 0
   [plugins."io.containerd.cri.v1.images".pinned_images]
     sandbox = "$PAUSE_IMAGE"
 [plugins."io.containerd.cri.v1.runtime"]
-  # Without CAP_SYS_RESOURCE, runc dies when it is told to lower the score.
+  # Without CAP_SYS_RESOURCE, runc fails when it has to lower the score.
   restrict_oom_score_adj = true
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = ["/run/cni-bin", "$(cni_dir)"]
@@ -119,7 +119,7 @@ oom_score = 0
 EOF
 }
 
-# overlayfs where the file system takes it; otherwise whole copies, slow but sure.
+# overlayfs if the file system supports it; otherwise whole copies, which are slower.
 snapshotter() {
   local dir=$NODE_DIR/overlay-test
   mkdir -p "$dir"/{lower,upper,work,merged}
@@ -186,7 +186,7 @@ rotateCertificates: false
 EOF
 }
 
-# Conntrack limits are the machine's; they are left alone.
+# Conntrack limits belong to the machine and are not changed.
 kube_proxy_config() {
   cat <<EOF
 apiVersion: kubeproxy.config.k8s.io/v1alpha1

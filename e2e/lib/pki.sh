@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Keys, certificates and kubeconfigs of one cluster, made anew by every `up`.
-# They live under target/ only; no key is ever part of the repository. What the
-# identities may do is said by manifests/, not here.
+# Keys, certificates and kubeconfigs of one cluster, created anew by every `up`.
+# They are only below target/; no key is in the repository. manifests/ has the
+# rights of the identities.
 
 make_pki() {
   have openssl || die "openssl is missing" "install the package openssl"
@@ -16,7 +16,7 @@ make_pki() {
   new_cert apiserver /CN=kube-apiserver serverAuth \
     "IP:127.0.0.1,IP:::1,IP:$NODE_IP4,IP:$NODE_IP6,IP:10.96.0.1,IP:fd00:96::1,DNS:localhost,DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local"
   new_cert admin /O=system:masters/CN=admin clientAuth
-  # A plain user: admission and authorization see somebody who is not the admin.
+  # A plain user: for admission and authorization it is not the admin.
   new_cert alice /CN=alice clientAuth
   new_cert kube-controller-manager /CN=system:kube-controller-manager clientAuth
   new_cert kube-scheduler /CN=system:kube-scheduler clientAuth

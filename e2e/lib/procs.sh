@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Starts, recognises and ends the cluster's processes, each by a recorded pid.
-# Nothing is ever looked up or ended by name: other clusters, and other people's
-# programs of the same name, run on the same machine. What the programs are and
-# how they are configured belongs elsewhere.
+# Processes are never found or ended by name: other clusters and other users'
+# programs of the same name may run on the same machine. Other files configure
+# the programs.
 
 # Where a process runs. "host" is the plain machine; "net" is the cluster's
 # network and PID namespace; "node" adds its mount namespace.
@@ -22,7 +22,7 @@ start() {
   local name=$1 where=$2 pid
   shift 2
   enter "$where"
-  # The lock of cluster.sh must not be inherited: it would be held for ever.
+  # The lock of cluster.sh must not be inherited: the component would hold it until it ends.
   setsid "${ENTER[@]}" "$@" </dev/null >>"$LOG_DIR/$name.log" 2>&1 9>&- &
   pid=$!
   disown "$pid"
@@ -44,8 +44,7 @@ wait_child() {
   return 1
 }
 
-# A pid may be given to another process after a while; with the start time it
-# stays unmistakable.
+# The kernel may reuse a pid; pid and start time together are unique.
 record() { printf '%s %s\n' "$2" "$(start_time "$2")" >"$PID_DIR/$1.pid"; }
 
 # Field 22 of /proc/PID/stat, counted after the name, which may hold blanks.
@@ -69,7 +68,7 @@ running() {
   RUNNING_PID=$pid
 }
 
-# stop NAME: asks, waits five seconds, then insists.
+# stop NAME: SIGTERM, five seconds, then SIGKILL.
 stop() {
   if running "$1"; then
     kill -TERM "$RUNNING_PID" 2>/dev/null || true
@@ -81,7 +80,7 @@ stop() {
 
 not_running() { ! running "$1"; }
 
-# component_failed NAME WHAT: shows the end of its log and gives up.
+# component_failed NAME WHAT: shows the end of its log and exits.
 component_failed() {
   local log=$LOG_DIR/$1.log
   warn "---- last lines of $log (without information and warnings)"

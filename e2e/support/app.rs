@@ -1,4 +1,4 @@
-//! An app of real pods, its Services, and how a test makes its pods ready or not.
+//! An app of real pods, its Services, and changes of the readiness of its pods.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::product::is_ready;
 use super::traffic;
 use super::waiting::{check, until, within};
 
-/// For containers to start.
+/// The longest time until containers have started.
 const START: Duration = Duration::from_mins(1);
 
 impl Case {
@@ -22,13 +22,13 @@ impl Case {
         self.api()
     }
 
-    /// Creates the app as alice and waits until its pods are ready. `args` tell the demo app how it
-    /// dies (e2e/tools/demo-app).
+    /// Creates the app as alice and waits until its pods are ready. `args` set how the
+    /// demo app ends (e2e/tools/demo-app).
     pub async fn app(&self, name: &str, replicas: usize, args: &[&str]) -> Vec<Pod> {
         let probe = json!({
             "httpGet": {"path": "/healthz", "port": "http"},
             "periodSeconds": 1, "failureThreshold": 1,
-            // "No" is said at once; a busy machine is not a "no".
+            // A refusal comes at once; an error of a busy machine is retried.
             "timeoutSeconds": 10,
         });
         self.app_probed(name, replicas, args, &probe).await
@@ -55,7 +55,7 @@ impl Case {
                         "containers": [{
                             "name": "web", "image": image, "imagePullPolicy": "Never", "args": args,
                             "ports": [{"name": "http", "containerPort": 8080}],
-                            // Without a request the kernel serves everybody else first.
+                            // Without a CPU request the kernel serves all other processes first.
                             "resources": {"requests": {"cpu": "100m"}},
                             "readinessProbe": probe,
                         }],
@@ -123,19 +123,19 @@ impl Case {
         .await
     }
 
-    /// Tells a pod of the demo app to be ready, or not.
-    pub async fn tell_ready(&self, pod: &str, ready: bool) {
+    /// Makes a pod of the demo app ready, or not.
+    pub async fn set_ready_in_pod(&self, pod: &str, ready: bool) {
         let found = self.pods().get(pod).await.unwrap();
         let ip = found.status.unwrap().pod_ip.unwrap().parse().unwrap();
         let path = format!("/ready?value={ready}");
-        until(format!("{pod} is told"), || async {
-            let told = traffic::ask(SocketAddr::new(ip, 8080), "POST", &path).await;
-            told.map_err(|failure| format!("{failure:?}"))
+        until(format!("{pod} gets its readiness"), || async {
+            let answer = traffic::ask(SocketAddr::new(ip, 8080), "POST", &path).await;
+            answer.map_err(|failure| format!("{failure:?}"))
         })
         .await;
     }
 
-    /// `kubectl delete pod`, with the grace the pod asks for or the given one.
+    /// `kubectl delete pod`, with the pod's own grace period or the given one.
     pub async fn delete_pod(&self, pod: &str, grace: Option<u32>) {
         let params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
         self.pods().delete(pod, &params).await.unwrap();

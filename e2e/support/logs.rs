@@ -1,4 +1,4 @@
-//! The logs of zen-lead's pods, followed into files, so that what a pod said outlives it.
+//! Follows the logs of zen-lead's pods into files, so that they outlive the pods.
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
@@ -13,7 +13,7 @@ use kube::{Api, ResourceExt};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// How often new pods and restarted containers are looked for.
+/// The time between two searches for new pods and restarted containers.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Follows until dropped; the files stay.
@@ -46,7 +46,7 @@ impl Logs {
         files
     }
 
-    /// Every line of every pod that contains one of `texts`, not regarding case.
+    /// Every line of every pod that contains one of `texts`, ignoring case.
     pub fn lines_with(&self, texts: &[&str]) -> Vec<String> {
         let mut found = Vec::new();
         for file in self.files() {

@@ -1,4 +1,4 @@
-//! zen-lead as users have it: installed by kubectl from deploy/, running as pods.
+//! zen-lead as users run it: installed by kubectl from deploy/, running as pods.
 
 use std::env;
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub const BREAK_GLASS: &str = "zen-lead:break-glass";
 
 const PODS: &str = "app.kubernetes.io/name=zen-lead,app.kubernetes.io/component=server";
 const REPLICAS: usize = 2;
-/// For pods to start or to drain.
+/// The longest time until pods start or drain.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The installed zen-lead.
@@ -48,21 +48,21 @@ impl Product {
         Api::namespaced(self.admin.clone(), SYSTEM)
     }
 
-    /// kubectl as the admin; its output, or what it complained of.
+    /// kubectl as the admin; its output, or its error.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String, String> {
         kubectl(&self.cluster, args).await
     }
 
     /// `kubectl apply -k deploy`, and until two replicas are ready and the API server can call them.
     pub async fn install(&self) {
-        // Left by an interrupted run: its pods may have another binary under the same tag.
+        // An interrupted run may have left it: its pods may have another binary with the same tag.
         let before = self.deployments().get_opt("zen-lead").await.unwrap();
         within(PATIENCE, "kubectl apply -k deploy", || async {
             self.kubectl(&["apply", "-k", "deploy"]).await
         })
         .await;
-        // The manifests say 1 s, in which a busy machine does not always answer; tests are about what
-        // is answered, not how fast.
+        // The manifests say 1 s, which is too short for a busy machine; tests check what is answered,
+        // not how fast.
         let patch = r#"[{"op":"replace","path":"/webhooks/0/timeoutSeconds","value":10}]"#;
         for kind in ["validatingwebhookconfiguration", "mutatingwebhookconfiguration"] {
             let args = ["patch", kind, "zen-lead", "--type=json", "-p", patch];
@@ -80,7 +80,7 @@ impl Product {
         }
     }
 
-    /// Installs it where a test has removed it, and waits until it runs.
+    /// Installs it if a test has removed it, and waits until it runs.
     pub async fn ensure_running(&self) {
         let found = self.deployments().get_opt("zen-lead").await.unwrap();
         if found.is_some_and(|d| d.spec.replicas == Some(2)) {
@@ -118,7 +118,7 @@ impl Product {
             check(configs.all(|c| c.ca_bundle.is_some()), "one has none")
         })
         .await;
-        // Ready pods are reached once kube-proxy has heard of them.
+        // Ready pods can be reached after kube-proxy has seen them.
         within(PATIENCE, "the API server reaches the webhooks", || async {
             let services: Api<Service> = Api::namespaced(self.admin.clone(), "default");
             let dry = PostParams { dry_run: true, ..PostParams::default() };
@@ -164,8 +164,8 @@ impl Product {
         self.kubectl(&["-n", SYSTEM, "rollout", "restart", "deployment/zen-lead"]).await.unwrap();
     }
 
-    /// kill -9 of the container's process by way of the node's containerd; where that cannot be
-    /// reached, the pod is deleted without grace. Says which.
+    /// kill -9 of the container's process through the node's containerd; if that cannot be reached, the
+    /// pod is deleted without grace. Returns which.
     pub async fn kill(&self, pod: &Pod) -> &'static str {
         let set = |name| env::var(name).ok().filter(|v| !v.is_empty());
         let (ctr, address, space) =
@@ -187,7 +187,7 @@ impl Product {
         }
     }
 
-    /// What an admin does who only knows the namespace.
+    /// The removal by an admin that only knows the namespace.
     pub async fn delete_namespace(&self) {
         let namespaces: Api<Namespace> = Api::all(self.admin.clone());
         namespaces.delete(SYSTEM, &DeleteParams::default()).await.unwrap();

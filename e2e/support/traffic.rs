@@ -1,7 +1,7 @@
-//! Requests to a Service, a new connection each, at a steady rate; and what the client saw.
+//! Requests to a Service, with a new connection each, at a steady rate; and their results.
 //!
-//! Runs in the cluster's network ($CLUSTER_EXEC), where cluster IPs work. The few lines of HTTP are
-//! written here so that nothing between (a pool, a retry) hides a failed connection.
+//! Runs in the cluster's network ($CLUSTER_EXEC), where cluster IPs work. It has its own few lines of
+//! HTTP, so that no pool and no retry hides a failed connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,15 +15,15 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-/// No request takes longer.
+/// The longest time of a request.
 const LIMIT: Duration = Duration::from_secs(10);
-/// No load runs longer, whatever happens to its test.
+/// The longest time of a load, even if its test hangs.
 const LONGEST: Duration = Duration::from_mins(2);
 
-/// What went wrong with a request.
+/// The failure of a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// No connection: the refusal in the words of the operating system.
+    /// No connection: the error of the operating system.
     Connect(String),
     /// Connected, but no answer.
     Broken(String),
@@ -66,7 +66,7 @@ pub async fn ask(to: SocketAddr, method: &str, path: &str) -> Result<String, Fai
     }
 }
 
-/// Requests that are being sent.
+/// A running load.
 pub struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<Mutex<Vec<Request>>>,
@@ -90,7 +90,7 @@ impl Load {
         }
     }
 
-    /// Stops and hands out all requests in the order they were begun.
+    /// Stops and returns all requests in the order of their start.
     pub async fn finish(self) -> Answers {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap();
@@ -118,12 +118,12 @@ async fn send(to: SocketAddr, rate: u32, stop: Arc<AtomicBool>, done: Arc<Mutex<
     requests.join_all().await;
 }
 
-/// What the client saw.
+/// The results that the client saw.
 #[derive(Debug)]
 pub struct Answers(pub Vec<Request>);
 
 impl Answers {
-    /// Who answered.
+    /// The pods that answered.
     pub fn pods(&self) -> BTreeSet<&str> {
         self.0.iter().filter_map(|r| r.answer.as_deref().ok()).collect()
     }
@@ -132,7 +132,7 @@ impl Answers {
         self.0.iter().filter_map(|r| r.answer.as_ref().err()).collect()
     }
 
-    /// When the first and the last answer of a pod had come.
+    /// The times of the first and the last answer of a pod.
     fn span(&self, pod: &str) -> Option<(Instant, Instant)> {
         let ends = self.0.iter().filter(|r| r.answer.as_deref() == Ok(pod)).map(|r| r.ended);
         Some((ends.clone().min()?, ends.max()?))
@@ -148,9 +148,8 @@ impl Answers {
         if first >= last { distance(last, first) } else { -distance(first, last) }
     }
 
-    /// The pods answered one after the other in this order: a request begun after an answer of a
-    /// later one had come was never answered by an earlier one, nor did it fail, and nobody else
-    /// answered at all.
+    /// The pods answered one after the other in this order. A request that began after an answer of a
+    /// later pod did not fail and was not answered by an earlier pod. No other pod answered.
     pub fn assert_order<S: AsRef<str>>(&self, pods: &[S]) {
         let place = |pod: &str| pods.iter().position(|p| p.as_ref() == pod);
         let mut reached = 0;

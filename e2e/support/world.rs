@@ -1,4 +1,4 @@
-//! Made once a run: zen-lead installed from deploy/, as a user installs it, and its removal.
+//! Set-up and removal of a run: zen-lead installed from deploy/, as a user installs it.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -15,12 +15,12 @@ use super::product::{self, Product};
 
 /// Label of every namespace of a run.
 pub const RUN_LABEL: &str = "zen-lead-tests/run";
-/// No test may take longer, whatever it waits for: containers start and drain in it.
+/// The longest time of a test: containers start and drain in it.
 pub const TEST_DEADLINE: Duration = Duration::from_mins(4);
-/// Tests at the same time, unless --test-threads says otherwise.
+/// The number of tests at the same time, unless --test-threads is given.
 pub const THREADS: usize = 2;
 
-/// Pods have to run somewhere.
+/// The end-to-end tests need a node for pods.
 pub fn suited(cluster: Cluster) -> Result<Cluster, String> {
     if env::var("CLUSTER_NODE").as_deref() == Ok("yes") {
         Ok(cluster)
@@ -36,12 +36,12 @@ pub fn fresh() -> String {
     format!("e{:05x}", Timestamp::now().as_millisecond() & 0xf_ffff)
 }
 
-/// Everything a run has in common.
+/// What all tests of a run share.
 pub struct World {
     pub cluster: Cluster,
     /// Name of the run, part of every namespace it makes.
     pub run: String,
-    /// Where logs and dumps go.
+    /// The directory of logs and dumps.
     pub dir: PathBuf,
     pub admin: Client,
     pub user: Client,
@@ -64,7 +64,7 @@ impl World {
         Self { cluster, run, dir, admin, user, product, began, figures, addresses }
     }
 
-    /// Before each test: two ready replicas, installed again where a test took them away.
+    /// Before each test: two ready replicas, installed again if a test removed them.
     pub async fn prepare(&self, _alone: bool) {
         self.product.ensure_running().await;
     }
@@ -75,12 +75,12 @@ impl World {
         (format!("10.200.{}.{}", n / 250, n % 250 + 1), format!("fd00:200::{:x}", n + 1))
     }
 
-    /// Keeps a measured value for the end of the report. No test passes or fails by it.
+    /// Keeps a measured value for the end of the report. It does not decide a test.
     pub fn figure(&self, what: impl Into<String>, value: impl Into<String>) {
         self.figures.lock().unwrap().insert(what.into(), value.into());
     }
 
-    /// Removes what a set-up that failed has made.
+    /// Removes what a failed set-up has made.
     pub async fn abandon(cluster: Cluster, _run: String) {
         if let Err(why) = product::uninstall(&cluster).await {
             eprintln!("tear-down: {why}");

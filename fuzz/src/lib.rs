@@ -1,6 +1,6 @@
-//! What must hold for any bytes: one function a target. They panic where it does not.
+//! What must hold for any bytes: one function for each target, which panics if it does not hold.
 //!
-//! Nothing of libFuzzer here, so that an input can be tried by any program.
+//! No libFuzzer here, so that any program can try an input.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ const SELF: &str = "system:serviceaccount:zen-lead-system:zen-lead";
 /// Longest refusal of a body, and longest sentence about one mistake, in bytes.
 const MOST_WORDS: usize = 2_000;
 
-/// Other Services: one that is somebody else's, and a crowded namespace.
+/// Other Services: one of another owner, and a crowded namespace.
 struct Town;
 
 impl Neighbours for Town {
@@ -43,24 +43,24 @@ impl Neighbours for Town {
 /// The body of a review: it is answered with its uid, or refused in a few words.
 pub fn review(body: &[u8]) {
     for path in [Path::Validate, Path::Mutate] {
-        let judged = match admission::judge(path, body, &Town, NameRule::Dns1123, SELF) {
-            Ok(judged) => judged,
+        let review = match admission::judge(path, body, &Town, NameRule::Dns1123, SELF) {
+            Ok(review) => review,
             Err(error) => {
                 let words = error.to_string();
                 assert!(!words.is_empty() && words.len() < MOST_WORDS, "{words}");
                 continue;
             }
         };
-        let answer: Value = serde_json::from_slice(&judged.body).expect("an answer is JSON");
+        let answer: Value = serde_json::from_slice(&review.body).expect("an answer is JSON");
         let response = &answer["response"];
-        assert!(!judged.uid.is_empty());
-        assert_eq!(response["uid"], judged.uid.as_str());
-        // Null where a field that nobody reads is no good JSON.
+        assert!(!review.uid.is_empty());
+        assert_eq!(response["uid"], review.uid.as_str());
+        // Null if a field that zen-lead does not read is invalid JSON.
         let sent: Value = serde_json::from_slice(body).unwrap_or_default();
         if sent.is_object() && sent["request"].is_object() {
-            assert_eq!(sent["request"]["uid"], judged.uid.as_str());
+            assert_eq!(sent["request"]["uid"], review.uid.as_str());
         }
-        let denied = judged.outcome == Outcome::Denied;
+        let denied = review.outcome == Outcome::Denied;
         assert_eq!(response["allowed"], !denied);
         check_warnings(response);
         let status = &response["status"];
@@ -68,7 +68,7 @@ pub fn review(body: &[u8]) {
         if denied {
             assert_eq!((&status["code"], &status["reason"]), (&json!(422), &json!("Invalid")));
             let causes = status["details"]["causes"].as_array().expect("causes");
-            assert_eq!(causes.len(), judged.rules.len());
+            assert_eq!(causes.len(), review.rules.len());
             for cause in causes {
                 let said = |field: &str| cause[field].as_str().is_some_and(|s| !s.is_empty());
                 assert!(said("field") && said("message") && said("reason"), "{cause}");
@@ -89,7 +89,7 @@ fn check_warnings(response: &Value) {
     assert!(lengths.iter().sum::<usize>() <= 4_096, "{lengths:?}");
 }
 
-/// It only adds keys of ours, and is never followed by another.
+/// The patch only adds keys of ours, and a second review adds no further patch.
 fn check_patch(patch: &str, sent: &Value) {
     let patch = STANDARD.decode(patch).expect("base64");
     let operations: Value = serde_json::from_slice(&patch).expect("a patch is JSON");
@@ -104,22 +104,22 @@ fn check_patch(patch: &str, sent: &Value) {
         return;
     };
     json_patch::patch(object, &patch).expect("it can be applied");
-    let judged = admission::judge(
+    let review = admission::judge(
         Path::Mutate,
         after.to_string().as_bytes(),
         &Town,
         NameRule::Dns1123,
         SELF,
     );
-    assert_eq!(judged.expect("still a review").outcome, Outcome::Allowed);
+    assert_eq!(review.expect("still a review").outcome, Outcome::Allowed);
 }
 
-/// Annotations, a line each (`key=value`), on a Service: what is read is read again from its own
-/// writing; what is refused is refused in a few words, and by admission too. The same bytes are a file
-/// for lint, which finds what it finds.
+/// Annotations, one in each line (`key=value`), on a Service: settings that are read can be written and read
+/// again; a refusal is short, and admission refuses too. The same bytes are also a file for lint, which
+/// must not panic.
 pub fn annotations(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
-    // Reading a file is slow beside the rest, and most inputs are none.
+    // Reading a file is slow compared with the rest, and most inputs are not a manifest.
     if text.contains(": ") {
         let findings = zen_lead::cli::lint::lint(text, NameRule::Dns1123);
         assert!(findings.iter().all(|finding| !finding.message.is_empty()));
@@ -129,7 +129,7 @@ pub fn annotations(text: &[u8]) {
         .filter_map(|line| line.split_once('='))
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
-    // The shape is chosen by lines that are no annotations.
+    // Lines that are not annotations choose the shape.
     let line = |wanted: &str| text.lines().any(|line| line == wanted);
     let kind = if line("mirrored") { "LoadBalancer" } else { "ClusterIP" };
     let name = if line("unnamed") { Value::Null } else { json!("web") };
@@ -171,7 +171,7 @@ pub fn annotations(text: &[u8]) {
     }
 }
 
-/// The settings, read from what is written of them on the leader Service.
+/// The settings, read from their copy on the leader Service.
 fn read_again(
     service: &Service,
     settings: &settings::LeaderSpec,
@@ -189,7 +189,7 @@ fn read_again(
                 labels.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(",")
             }
             Value::Array(_) => {
-                // What was left out on purpose is not among the settings.
+                // Annotations that were left out on purpose are not among the settings.
                 let left_out = |key: &&str| key.starts_with('-');
                 let list = annotations.get("zen-lead.io/copy-annotations");
                 let list = list.map(String::as_str).unwrap_or_default();
@@ -207,7 +207,7 @@ fn read_again(
     }
 }
 
-/// A duration: what is read is read again from its own writing. (Go itself is the oracle in
+/// A duration: a value that is read can be written and read again. (Go itself is the oracle in
 /// tests/durations.rs.)
 pub fn duration(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };

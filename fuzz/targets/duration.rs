@@ -1,4 +1,4 @@
-//! The target; what is asked of it is in ../src/lib.rs.
+//! The fuzz target; its checks are in ../src/lib.rs.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| zen_lead_fuzz::duration(data));

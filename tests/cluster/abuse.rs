@@ -1,6 +1,6 @@
-//! Abuse of the webhook port: bodies too large, too slow, of the wrong kind, and too many of them.
-//! Honest callers beside it are answered all the while, memory stays within the promised 300 MiB, what
-//! is refused is counted, and afterwards it serves as before.
+//! Abuse of the webhook port: bodies that are too large, too slow, of the wrong kind, or too many. During
+//! the abuse honest callers are answered, memory stays within the promised 300 MiB and refusals are
+//! counted. After it the webhook serves as before.
 //!
 //! `ZEN_LEAD_ABUSE_ROUNDS` repeats the heavy ones.
 
@@ -26,14 +26,14 @@ use crate::support::names;
 use crate::support::objects::{annotations, source, source_json};
 use crate::support::waiting::{check, until, within};
 
-/// What the process may hold at any time.
+/// The most memory that the process may use.
 const MOST_MIB: u64 = 300;
 /// Bodies of 3 MiB at once.
 const AT_ONCE: usize = 200;
-/// The cap of src/platform/server.rs.
+/// The limit of src/platform/server.rs.
 const CONNECTIONS: usize = 2_000;
 const MIB: usize = 1 << 20;
-/// The uid of reviews that differ in nothing else.
+/// The uid of reviews that do not differ otherwise.
 const UID: &str = "u";
 
 pub fn tests() -> Vec<Test> {
@@ -44,11 +44,11 @@ pub fn tests() -> Vec<Test> {
         };
     }
     heavy![
-        two_hundred_bodies_of_3_mib_are_judged_within_300_mib,
-        bodies_that_take_much_memory_are_judged_one_by_one_or_refused,
+        two_hundred_bodies_of_3_mib_are_reviewed_within_300_mib,
+        bodies_that_take_much_memory_are_reviewed_one_by_one_or_refused,
         bodies_beyond_the_limit_are_refused_unread,
         what_is_no_review_is_refused_and_what_is_one_is_answered_with_its_uid,
-        dawdlers_cost_nobody_else_anything,
+        slow_callers_cost_other_callers_nothing,
         heads_without_an_end_are_cut,
         a_flood_of_connections_leaves_open_ones_alone,
     ]
@@ -58,7 +58,7 @@ fn rounds() -> u32 {
     std::env::var("ZEN_LEAD_ABUSE_ROUNDS").map_or(1, |n| n.parse().unwrap())
 }
 
-/// A replica under abuse, and somebody honest who goes on calling it.
+/// A replica under abuse, and an honest client that goes on calling it.
 struct Abused {
     t: Arc<Case>,
     caller: Caller,
@@ -87,7 +87,7 @@ impl Abused {
                 took
             }
         });
-        // Memory from here on: the highest point of the process is reset.
+        // The peak of the process is reset: memory counts from here on.
         fs::write(format!("/proc/{}/clear_refs", t.world.product.pid(0)), "5").unwrap();
         let before = rejected(t).await;
         Self { t: Arc::clone(t), caller, over, honest, before }
@@ -103,7 +103,7 @@ impl Abused {
         now
     }
 
-    /// Everybody honest was answered, memory was bounded, and a Service is served as ever.
+    /// Every honest call was answered, memory was bounded, and a Service is served as before.
     async fn end(self, what: &str) {
         self.over.store(true, Ordering::Relaxed);
         let mut took = self.honest.await.expect("every honest call is answered");
@@ -178,27 +178,27 @@ fn padded(bytes: usize) -> Vec<u8> {
     note(&"x".repeat(room)).to_string().into_bytes()
 }
 
-/// Sends a body on so many connections, on each again until it is judged, as users would.
-async fn all_judged(caller: &Caller, at_once: usize, body: &[u8]) {
-    let judged = (0..at_once).map(|n| async move {
-        within(Duration::from_secs(100), format!("body {n} is judged"), || async {
+/// Sends a body on this many connections, on each one again until it is reviewed, as users would.
+async fn all_reviewed(caller: &Caller, at_once: usize, body: &[u8]) {
+    let reviewed = (0..at_once).map(|n| async move {
+        within(Duration::from_secs(100), format!("body {n} is reviewed"), || async {
             let answer = caller.review("/validate?timeout=10s", body).await?;
             check(answer.code == 200, format!("{:.300}", answer.body))?;
             check(response(&answer, UID)["allowed"] == true, answer.body)
         })
         .await;
     });
-    join_all(judged).await;
+    join_all(reviewed).await;
 }
 
-async fn two_hundred_bodies_of_3_mib_are_judged_within_300_mib(t: Arc<Case>) {
+async fn two_hundred_bodies_of_3_mib_are_reviewed_within_300_mib(t: Arc<Case>) {
     let abused = Abused::start(&t).await;
     let body = padded(3 * MIB);
     for _ in 0..rounds() {
-        all_judged(&abused.caller, AT_ONCE, &body).await;
+        all_reviewed(&abused.caller, AT_ONCE, &body).await;
     }
-    // The largest that is read at all.
-    all_judged(&abused.caller, 1, &padded(7 * MIB)).await;
+    // The largest body that is read.
+    all_reviewed(&abused.caller, 1, &padded(7 * MIB)).await;
     abused.end("200 bodies of 3 MiB at once").await;
 }
 
@@ -208,12 +208,12 @@ fn crowded(patch: &Value, text: &str) -> Vec<u8> {
     review.replace("\"FIELD\"", text).into_bytes()
 }
 
-async fn bodies_that_take_much_memory_are_judged_one_by_one_or_refused(t: Arc<Case>) {
+async fn bodies_that_take_much_memory_are_reviewed_one_by_one_or_refused(t: Arc<Case>) {
     let abused = Abused::start(&t).await;
     let managed = json!({"metadata": {"managedFields": "FIELD"}});
     let ports = json!({"spec": {"ports": "FIELD"}});
     let notes = json!({"metadata": {"annotations": "FIELD"}});
-    // Seven bytes a map, three a port, distinct keys: as many as are read, and far more than are.
+    // Seven bytes a map, three a port, distinct keys: the most that are read, and far more.
     let maps = |n: usize| format!("[{{\"fieldsV1\":[{}{{}}]}}]", "{\"\":0},".repeat(n));
     let empty = |n: usize| format!("[{}{{}}]", "{},".repeat(n));
     let keys = |n: usize| {
@@ -226,7 +226,7 @@ async fn bodies_that_take_much_memory_are_judged_one_by_one_or_refused(t: Arc<Ca
             crowded(&ports, &empty(249_900)),
             crowded(&notes, &keys(499_900)),
         ] {
-            all_judged(&abused.caller, 3, &most).await;
+            all_reviewed(&abused.caller, 3, &most).await;
         }
     }
     println!("abuse: the most values that are read: {} MiB", memory(&t, "VmHWM:"));
@@ -236,7 +236,7 @@ async fn bodies_that_take_much_memory_are_judged_one_by_one_or_refused(t: Arc<Ca
         async move { caller.review("/mutate?timeout=10s", body).await.unwrap() }
     }));
     for answer in refused.await {
-        // Or it had no place in memory for as long as its caller waits.
+        // Or there was no memory for it before its caller gave up.
         assert!([400, 504].contains(&answer.code), "{answer:?}");
     }
     assert!(abused.refused().await["too_many_values"] >= 2.0);
@@ -252,7 +252,7 @@ async fn bodies_beyond_the_limit_are_refused_unread(t: Arc<Case>) {
         assert_eq!(answer.code, 413);
         assert!(answer.body.contains(&words), "{}", answer.body);
     }
-    // Without a length: cut as soon as it is too much, however much more was to come.
+    // Without a length: the connection is cut as soon as the body is too large.
     let unannounced = (0..20).map(|_| async {
         let mut line = abused.caller.connect().await.unwrap();
         let head = head("/validate?timeout=10s", 0)
@@ -381,12 +381,16 @@ async fn what_is_no_review_is_refused_and_what_is_one_is_answered_with_its_uid(t
         let answer =
             abused.caller.ask(&head, &body).await.unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(answer.code, code, "{what}: {:.300}", answer.body);
-        let told: Value = serde_json::from_str(&answer.body).unwrap();
+        let reply: Value = serde_json::from_str(&answer.body).unwrap();
         if code == 200 {
-            let uid = told["response"]["uid"].as_str().unwrap();
+            let uid = reply["response"]["uid"].as_str().unwrap();
             assert!(uid == UID || uid == long, "{what}: {uid:.80}");
         } else {
-            assert_eq!((&told["kind"], &told["code"]), (&json!("Status"), &json!(code)), "{what}");
+            assert_eq!(
+                (&reply["kind"], &reply["code"]),
+                (&json!("Status"), &json!(code)),
+                "{what}"
+            );
             assert!(answer.body.len() < 1_000, "{what}: {} bytes", answer.body.len());
             *counted.entry(reason.to_owned()).or_default() += 1.0;
         }
@@ -395,7 +399,7 @@ async fn what_is_no_review_is_refused_and_what_is_one_is_answered_with_its_uid(t
     abused.end("what is no review").await;
 }
 
-async fn dawdlers_cost_nobody_else_anything(t: Arc<Case>) {
+async fn slow_callers_cost_other_callers_nothing(t: Arc<Case>) {
     let abused = Abused::start(&t).await;
     let caller = &abused.caller;
     let body = review("slow", &source_json("web", &json!({}))).to_string();
@@ -410,7 +414,7 @@ async fn dawdlers_cost_nobody_else_anything(t: Arc<Case>) {
         let mut line = caller.connect().await.unwrap();
         line.send(head("/validate?timeout=4s", body.len()).as_bytes()).await.unwrap();
         for byte in body.as_bytes().chunks(1).take(20) {
-            // On a busy machine the answer may be there before all of them are sent.
+            // On a busy machine the answer may arrive before all bytes are sent.
             if line.send(byte).await.is_err() {
                 break;
             }
@@ -427,8 +431,8 @@ async fn dawdlers_cost_nobody_else_anything(t: Arc<Case>) {
             line.send(byte).await.unwrap();
         }
     }
-    // Handshakes have 10 s, and the heads are let wait: their callers may be API servers.
-    within(Duration::from_secs(30), "the silent are cut and counted", || async {
+    // Handshakes have 10 s. Slow heads may wait longer: their callers may be API servers.
+    within(Duration::from_secs(30), "silent connections are cut and counted", || async {
         let name = "zen_lead_webhook_connection_errors_total";
         let cut = t.world.product.scrape(0).await?.value(name, &[("reason", "handshake_timeout")]);
         check(cut >= Some(100.0), format!("{cut:?}"))
@@ -446,7 +450,7 @@ async fn dawdlers_cost_nobody_else_anything(t: Arc<Case>) {
 async fn heads_without_an_end_are_cut(t: Arc<Case>) {
     let abused = Abused::start(&t).await;
     let caller = &abused.caller;
-    // Held open together: each would have hyper keep about 400 KiB.
+    // All open at once: hyper would keep about 400 KiB for each.
     let filled = futures::stream::iter(0..800).map(|_| async {
         let mut line = caller.connect().await.unwrap();
         let _ = line.send(b"POST /validate HTTP/1.1\r\nHost: zen-lead\r\nX-Long: ").await;
@@ -457,26 +461,26 @@ async fn heads_without_an_end_are_cut(t: Arc<Case>) {
     for line in &mut lines {
         let mut said = Vec::new();
         let ended = timeout(Duration::from_secs(20), line.0.read_to_end(&mut said)).await;
-        assert!(ended.is_ok(), "a head of 380 KiB is waited for");
+        assert!(ended.is_ok(), "the webhook waits for a head of 380 KiB");
         assert!(said.is_empty() || said.starts_with(b"HTTP/1.1 431"), "{said:?}");
     }
     abused.end("800 heads without an end").await;
 }
 
 async fn a_flood_of_connections_leaves_open_ones_alone(t: Arc<Case>) {
-    // For both ends of so many connections: the replica has the bounds of who starts it.
+    // Both ends need file descriptors: the replica has the limits of the process that starts it.
     let pid = std::process::id().to_string();
     let raised =
         Command::new("prlimit").args(["--pid", &pid, "--nofile=8192:8192"]).status().unwrap();
     assert!(raised.success(), "8192 open files are needed (ulimit -n)");
     let abused = Abused::start(&t).await;
     let mut open = abused.caller.connect().await.unwrap();
-    // Not faster than they are taken up: the kernel would have some of them try again later.
+    // Not faster than they are accepted: the kernel would delay some of them.
     let flood = futures::stream::iter(0..CONNECTIONS + 300).map(|_| abused.caller.tcp());
     let flood: Vec<_> = flood.buffer_unordered(64).collect().await;
-    assert!(flood.iter().all(Result::is_ok), "the kernel takes them all");
+    assert!(flood.iter().all(Result::is_ok), "the kernel accepts them all");
     let over = "zen_lead_webhook_connection_errors_total";
-    until("those above the cap are closed and counted", || async {
+    until("connections above the limit are closed and counted", || async {
         let cut = t.world.product.scrape(0).await?.value(over, &[("reason", "connection_limit")]);
         check(cut >= Some(300.0), format!("{cut:?}"))
     })

@@ -1,4 +1,4 @@
-//! What `kubectl apply` is told before anything is stored.
+//! What admission answers to `kubectl apply` before anything is stored.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ tests![
     unrelated_change_of_a_bad_service_passes,
     opting_out_of_a_bad_service_passes,
     warnings_reach_the_user,
-    services_without_keys_are_not_judged,
+    services_without_keys_are_not_reviewed,
 ];
 
 async fn try_create(t: &Case, service: &Service) -> kube::Result<Service> {
@@ -105,7 +105,7 @@ async fn kubectl_apply_prints_field_and_advice(t: Arc<Case>) {
     let good = source_json("web", &annotations(&[(names::MIN_READY, "30s")]));
     let said = t.kubectl(As::Alice, &["apply", "-f", "-"], Some(&good)).await;
     assert_eq!((said.code, said.out.as_str()), (0, "service/web created\n"), "{said:?}");
-    // What the webhook wrote down does not fight with the next apply.
+    // The value that the webhook wrote does not conflict with the next apply.
     let said = t.kubectl(As::Alice, &["apply", "-f", "-"], Some(&good)).await;
     assert_eq!((said.code, said.out.as_str()), (0, "service/web unchanged\n"), "{said:?}");
     let server = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
@@ -169,7 +169,7 @@ async fn status_keys_are_refused_on_the_status_subresource(t: Arc<Case>) {
     t.web(&[]).await;
     let patch = Patch::Merge(annotations(&[(names::EPOCH, "5")]));
     t.create(&source("lb", &json!({"spec": {"type": "LoadBalancer"}}))).await;
-    // Only an admin may write to it at all; being one is not enough.
+    // Only an admin may write to it, and even an admin is refused.
     let changed = t.services().patch_status("web", &PatchParams::default(), &patch).await;
     let status = refusal(changed);
     assert_eq!(status.code, 422);
@@ -190,7 +190,7 @@ async fn dry_run_creates_nothing(t: Arc<Case>) {
     assert_eq!(said.code, 0, "{said:?}");
     let shown: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(shown["metadata"]["annotations"][names::LEADER_NAME], "web-leader");
-    // Proof that zen-lead is past it: a later Service is served.
+    // A later Service is served: this proves that zen-lead has handled the earlier one.
     t.create(&source("later", &json!({}))).await;
     t.until_condition("later-leader", "False", "NoPodsFound").await;
     let all = t.services().list(&ListParams::default()).await.unwrap();
@@ -219,7 +219,7 @@ async fn bad_change_of_a_good_service_is_refused(t: Arc<Case>) {
     t.until_led_by("web-leader", "a").await;
 }
 
-/// A Service that is wrong already: made before the webhooks saw the namespace.
+/// A Service that is already invalid: created before the webhooks saw the namespace.
 async fn wrong_already(t: &Case) -> Case {
     let other = t.outside().await;
     other.create(&source("web", &annotations(&[(names::STICKY, "yes")]))).await;
@@ -273,8 +273,8 @@ async fn warnings_reach_the_user(t: Arc<Case>) {
     );
 }
 
-async fn services_without_keys_are_not_judged(t: Arc<Case>) {
-    // Everything that would be wrong on an enabled Service.
+async fn services_without_keys_are_not_reviewed(t: Arc<Case>) {
+    // Everything that would be invalid on an enabled Service.
     let plain = source(
         "plain",
         &json!({

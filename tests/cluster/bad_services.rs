@@ -1,5 +1,5 @@
-//! Every way to be wrong, told twice: refused by admission, and, where admission is off, said on the
-//! Service itself. The same words in both places.
+//! Every invalid Service is refused by admission, and reported on the Service itself where admission is
+//! off, with the same words.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ tests![
     every_bad_service_is_reported_where_admission_is_off,
 ];
 
-/// A Service that is wrong in one way.
+/// A Service with one fault.
 struct Bad {
     name: String,
     patch: Value,
@@ -165,8 +165,8 @@ async fn kubectl_shows_the_same_words(t: Arc<Case>) {
         let lines: Vec<&str> = said.err.lines().filter(|l| l.contains(&bad.name)).collect();
         assert!(!lines.is_empty(), "nothing about {}: {}", bad.name, said.err);
         let whole = format!("{}: ", bad.field);
-        let told = said.err.lines().any(|l| l.contains(&whole) && l.contains(&bad.message));
-        assert!(told, "{} / {}: {}", bad.field, bad.message, said.err);
+        let printed = said.err.lines().any(|l| l.contains(&whole) && l.contains(&bad.message));
+        assert!(printed, "{} / {}: {}", bad.field, bad.message, said.err);
     }
 }
 
@@ -189,7 +189,7 @@ async fn every_bad_service_is_reported_where_admission_is_off(t: Arc<Case>) {
     }
     let services = t.services().list(&ListParams::default()).await.unwrap();
     let names: Vec<String> = services.iter().map(ResourceExt::name_any).collect();
-    // What is not published is served inside the cluster.
+    // A Service that is not published is served inside the cluster.
     let served = all.iter().filter(|bad| bad.is_unpublished()).count();
     assert_eq!(names.len(), all.len() + served, "a leader Service was made: {names:?}");
 }

@@ -1,8 +1,9 @@
-//! Certificates on a real API server: rotations under calls, starts from nothing, and what is put
-//! right by itself.
+//! Certificates on a real API server: rotations during calls, starts from nothing, and repairs without a
+//! user.
 //!
-//! `ZEN_LEAD_ROTATION_CALLS` and `ZEN_LEAD_ROTATIONS` say how many at least; `ZEN_LEAD_COLD_STARTS`
-//! how many starts from nothing, `ZEN_LEAD_CA_GENERATIONS` how many CAs grow old.
+//! `ZEN_LEAD_ROTATION_CALLS` and `ZEN_LEAD_ROTATIONS` set the least number of calls and rotations,
+//! `ZEN_LEAD_COLD_STARTS` the number of starts from nothing, `ZEN_LEAD_CA_GENERATIONS` the number of CAs
+//! that are replaced by age.
 
 mod age;
 mod calls;
@@ -47,12 +48,12 @@ async fn until_published(t: &Case) -> String {
     .await
 }
 
-/// A write that both webhooks judge, as a dry run; it says what is wrong where one was not asked.
+/// A write that both webhooks review, as a dry run; the error says which webhook was not called.
 async fn try_write(t: &Case) -> Result<(), String> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let written = t.user_services().create(&dry, &source("dry", &json!({}))).await;
     let written = written.map_err(|e| e.to_string())?;
-    // The mutating webhook may be missed silently (Ignore): what it adds shows.
+    // The mutating webhook may be skipped silently (Ignore): the annotation that it adds shows it.
     let added = annotation(&written, names::LEADER_NAME);
-    check(!added.is_empty(), "the mutating webhook was missed")
+    check(!added.is_empty(), "the mutating webhook was not called")
 }

@@ -1,4 +1,4 @@
-//! Thousands of Services come and go: memory and series are back where they were.
+//! Thousands of Services are created and deleted: memory and series return to their earlier numbers.
 //!
 //! `ZEN_LEAD_CHURN_SERVICES` says how many (in each of two rounds).
 
@@ -20,10 +20,10 @@ use crate::support::objects::source;
 use crate::support::waiting::{check, within};
 use crate::support::world::RUN_LABEL;
 
-/// How many Services a round has where nothing else is said.
+/// The default number of Services in a round.
 const SERVICES: usize = 500;
-/// What is made rests on a read of its namespace, so many small ones are quicker; but not so many that
-/// all pods are watched together.
+/// Each leader Service needs a read of its namespace, so many small namespaces are quicker, but not so
+/// many that all pods of the cluster are watched together.
 const NAMESPACES: usize = 40;
 const IN_A_NAMESPACE: usize = 50;
 const AT_ONCE: usize = 8;
@@ -40,12 +40,12 @@ fn services() -> usize {
     std::env::var("ZEN_LEAD_CHURN_SERVICES").map_or(SERVICES, |n| n.parse().unwrap())
 }
 
-/// How long a step may take for so many Services, on a machine that is busy with other things.
+/// The longest time of a step for this many Services, on a busy machine.
 fn patience(all: usize) -> Duration {
     Duration::from_secs(60 + all as u64 / 2)
 }
 
-/// What the process holds.
+/// What the process holds in memory.
 #[derive(Clone, Debug)]
 struct Held {
     /// Resident memory, KiB.
@@ -59,8 +59,8 @@ struct Held {
 }
 
 impl Held {
-    /// What is held now, after a pause: with 10,000 Services a scrape has more than 100,000 series, and
-    /// the process shall have time for its work between two.
+    /// What it holds now, after a pause: with 10,000 Services a scrape has more than 100,000 series, and
+    /// the process needs time for its work between two scrapes.
     async fn later(t: &Case, all: usize) -> Result<Self, String> {
         tokio::time::sleep(Duration::from_millis(all as u64 / 4)).await;
         Self::read(t).await
@@ -81,11 +81,11 @@ impl Held {
         })
     }
 
-    fn told(&self) -> String {
+    fn line(&self) -> String {
         format!("{} KiB, {} series, {:?}", self.resident, self.series, self.sizes)
     }
 
-    /// Nothing is held that was not held before.
+    /// It holds nothing that it did not hold before.
     fn is_within(&self, before: &Self) -> Result<(), String> {
         let more: Vec<_> = self.of_services.difference(&before.of_services).collect();
         check(more.is_empty(), format!("{} series of Services, {:?}", more.len(), more.first()))?;
@@ -102,30 +102,30 @@ async fn memory_and_series_come_back(t: Arc<Case>) {
     let flags = ["--namespace-idle-ttl=1s", "--cleanup-interval=500ms"];
     t.world.product.spawn(0, &flags);
     t.world.product.until_ready(0).await;
-    // One Service stays, so that everything is in use that always is.
+    // One Service stays, so that everything is in use as usual.
     t.ready_pods("web", &["a"]).await;
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let before = Held::read(&t).await.unwrap();
-    println!("churn: before: {}", before.told());
+    println!("churn: before: {}", before.line());
     let mut after: Vec<Held> = Vec::new();
     for round in 1..=2 {
         let began = Instant::now();
         let peak = come(&t, round, all).await;
-        println!("churn: round {round}: {all} there after {:?}: {}", began.elapsed(), peak.told());
+        println!("churn: round {round}: {all} there after {:?}: {}", began.elapsed(), peak.line());
         go(&t, round, all).await;
-        let now = within(patience(all), "nothing is held of what went", || async {
+        let now = within(patience(all), "nothing of the deleted objects is held", || async {
             let now = Held::later(&t, all).await?;
             now.is_within(&before).map(|()| now)
         })
         .await;
-        println!("churn: round {round}: gone after {:?}: {}", began.elapsed(), now.told());
+        println!("churn: round {round}: gone after {:?}: {}", began.elapsed(), now.line());
         after.push(now);
     }
-    // Not compared with before: what is free in the process goes back to the system as the allocator
-    // likes (tests/memory.rs counts the bytes themselves). But it is used again, so nothing was lost.
+    // Not compared with the start: the allocator decides when free memory returns to the system
+    // (tests/memory.rs counts the bytes themselves). But it is used again, so nothing was lost.
     let (first, second) = (after[0].resident, after[1].resident);
     assert!(
         second <= first + first / 10 + 4096,
@@ -140,7 +140,7 @@ fn namespaces(t: &Case, round: usize, all: usize) -> Vec<String> {
     (0..spaces).map(|n| format!("{short}-{round}-{n}")).collect()
 }
 
-/// Makes the Services and waits until each has its leader Service.
+/// Creates the Services and waits until each has its leader Service.
 async fn come(t: &Case, round: usize, all: usize) -> Held {
     let spaces = namespaces(t, round, all);
     for name in &spaces {
@@ -152,7 +152,7 @@ async fn come(t: &Case, round: usize, all: usize) -> Held {
     let made = futures::stream::iter(0..all).map(|n| {
         let services = Api::namespaced(t.world.user.clone(), &spaces[n % spaces.len()]);
         async move {
-            // Without addresses, of which the cluster has only so many.
+            // Without addresses: the cluster has only a limited number.
             let shape =
                 json!({"metadata": {"labels": {LABEL: "yes"}}, "spec": {"clusterIP": "None"}});
             let service = source(&format!("s{n}"), &shape);
@@ -175,7 +175,7 @@ async fn come(t: &Case, round: usize, all: usize) -> Held {
     .await
 }
 
-/// Deletes them, and what garbage collection would take a long time for.
+/// Deletes them, and also the objects for which garbage collection would need a long time.
 async fn go(t: &Case, round: usize, all: usize) {
     let now = DeleteParams::default();
     for name in namespaces(t, round, all) {

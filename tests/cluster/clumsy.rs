@@ -1,18 +1,18 @@
-//! Clumsy hands: what people and controllers do to Services, slices and pods, drawn at random from a
-//! seed, and judged by the rules of docs/reliability.md.
+//! Clumsy hands: changes of people and controllers to Services, slices and pods, drawn at random from a
+//! seed, and checked by the rules of docs/reliability.md.
 //!
 //! `ZEN_LEAD_CLUMSY_SEED=n` replays one walk, `ZEN_LEAD_CLUMSY_KEEP=0,3` only these moves of it;
-//! `ZEN_LEAD_CLUMSY_MINUTES=n` goes on from new seeds for so long (`ZEN_LEAD_CLUMSY_FIRST`: from that one).
+//! `ZEN_LEAD_CLUMSY_MINUTES=n` runs new seeds for n minutes (`ZEN_LEAD_CLUMSY_FIRST`: from that seed).
 
 pub mod act;
 pub mod calls;
 
 pub mod draw;
 pub mod hooks;
-pub mod judge;
 pub mod moves;
 pub mod protection;
 pub mod raw;
+pub mod rules;
 pub mod seen;
 pub mod shorten;
 pub mod tape;
@@ -71,7 +71,7 @@ async fn walks(t: Arc<Case>) {
         .await;
     let Some((seed, outcome)) = broken.first() else { return };
     if number("ZEN_LEAD_CLUMSY_SHORTEN") != Some(0) {
-        shortest(&t, *seed, outcome.gravest().unwrap_or("judge")).await;
+        shortest(&t, *seed, outcome.worst().unwrap_or("check")).await;
     }
     panic!("{} walks broke a rule, the first is ZEN_LEAD_CLUMSY_SEED={seed}", broken.len());
 }
@@ -94,7 +94,7 @@ async fn replay(t: &Case, seed: u64) {
     let outcome =
         walk::run(&t.world, &plan, kept.as_ref().unwrap_or(&all), &format!("walk-{seed}")).await;
     println!("{}", outcome.words());
-    let Some(rule) = outcome.gravest() else { return };
+    let Some(rule) = outcome.worst() else { return };
     if kept.is_none() {
         shortest(t, seed, rule).await;
     }

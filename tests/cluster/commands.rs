@@ -1,5 +1,5 @@
-//! `status` and `explain` on a real API server: they show what the EndpointSlices route to, whatever
-//! annotations and conditions say.
+//! `status` and `explain` on a real API server: they show what the EndpointSlices route to, even if
+//! annotations and conditions say something else.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ async fn run(t: &Case, args: &[&str]) -> Said {
     zen_lead(args, &t.world.cluster.kubeconfig, &[]).await
 }
 
-/// The cells of the only row, but for namespace and time.
+/// The cells of the only row, without namespace and time.
 async fn row(t: &Case) -> Vec<String> {
     let said = run(t, &["status", "-n", &t.ns, "-o", "json"]).await;
     assert_eq!((said.code, &*said.err), (0, ""), "{said:?}");
@@ -50,7 +50,7 @@ async fn status_and_explain_show_what_is_routed(t: Arc<Case>) {
     assert_eq!(said.code, 0, "{said:?}");
     assert!(said.out.ends_with("Next: nothing, all is as it should be\n"), "{said:?}");
 
-    // From here on, what is written stays: no replica runs.
+    // No replica runs from here on: nothing is repaired.
     t.world.product.stop_all().await;
     t.vanish("a").await;
     assert_eq!(row(&t).await, ["web", "web-leader", "a", "false", "StaleEndpoint"]);

@@ -1,4 +1,4 @@
-//! Names that are taken and endpoints that are not ours: nothing of others is ever touched.
+//! Names that are taken and endpoints that are not ours: objects of other owners are never changed.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ tests![
     foreign_slice_does_not_stop_a_failover,
 ];
 
-/// The user's own Service of the name a leader Service would get.
+/// A user's Service with the name that a leader Service would get.
 fn own(name: &str) -> Service {
     source(
         name,
@@ -46,7 +46,7 @@ async fn versions(t: &Case, names: &[&str]) -> Vec<String> {
 
 async fn taken_name_is_refused_at_admission(t: Arc<Case>) {
     let own = t.create(&own("foo-leader")).await;
-    // The webhook knows it from its watch, a moment later.
+    // The webhook sees it through its watch, a moment later.
     let services = t.user_services();
     let status = until("foo is refused", || async {
         let dry = PostParams { dry_run: true, ..PostParams::default() };
@@ -113,7 +113,7 @@ async fn plain_service_beside_its_namesake_is_never_touched(t: Arc<Case>) {
     t.ready_pods("foo", &["a"]).await;
     t.ready_pods("mine", &["m"]).await;
     let before = versions(&t, &["foo", "foo-leader"]).await;
-    // Proof that zen-lead is past all of this.
+    // This proves that zen-lead has handled all of it.
     t.web(&[]).await;
     t.ready_pods("web", &["w"]).await;
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
@@ -152,7 +152,7 @@ async fn look_alike_of_a_leader_service_is_not_adopted(t: Arc<Case>) {
     let after = t.services().get("web-leader").await.unwrap();
     assert_eq!(after.resource_version(), before.resource_version());
     t.delete_service("web").await;
-    // Nor is it taken down with the source.
+    // It is not deleted with the source either.
     t.create(&source("other", &json!({}))).await;
     t.until_condition("other-leader", "False", "NoPodsFound").await;
     t.services().get("web-leader").await.unwrap();

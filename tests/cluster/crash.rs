@@ -1,10 +1,9 @@
-//! Killed anywhere: zen-lead dies after each write of each scenario, and what it leaves behind is
-//! brought to the same end by the process that is started next.
+//! Crashes at any point: zen-lead dies after each write of each scenario, and the next process brings
+//! the objects to the same end.
 //!
-//! A proxy before the real API server counts the writes. At the n-th the process is as good as dead:
-//! the API server has done what was asked, the answer is withheld, nothing else passes; then comes
-//! kill -9. For n = 0 the first write does not get out. It goes on with n + 1 until the scenario ends
-//! without a death.
+//! A proxy in front of the real API server counts the writes. The n-th write is executed, its answer is
+//! withheld, and nothing else passes; then the process gets kill -9. For n = 0 the first write does not
+//! reach the API server. The test goes on with n + 1 until the scenario ends without a death.
 //!
 //! With `ZEN_LEAD_CRASH_TWICE=1` (make soak) the second process dies as well, after each of its own
 //! writes; and a rotation, which takes many seconds, is walked through write by write.
@@ -26,14 +25,14 @@ use crate::support::recorder::History;
 use crate::support::waiting::{DEADLINE, check, until, within};
 use crate::support::webhook::Hook;
 
-/// Without a write for so long, zen-lead has come to rest: nothing here waits for a timer.
+/// After this time without a write zen-lead is at rest: nothing here waits for a timer.
 const QUIET: Duration = Duration::from_millis(250);
 /// A finalizer.
 const HOLD: &str = "zen-lead-tests/hold";
 const ROTATE_CA: &str = "zen-lead.io/rotate-ca";
-/// Where the Secret keeps the last request that was answered.
+/// The key of the last answered request in the Secret.
 const ANSWERED: &str = "rotate-ca-answered";
-/// More writes than any scenario has: something is written for ever.
+/// More writes than any scenario has: the writes do not end.
 const TOO_MANY: usize = 60;
 
 pub fn tests() -> Vec<Test> {
@@ -56,18 +55,18 @@ fn twice() -> bool {
     std::env::var_os("ZEN_LEAD_CRASH_TWICE").is_some_and(|v| v == "1")
 }
 
-/// What a user or a pod does, and what zen-lead makes of it in several writes.
+/// An action of a user or a pod, to which zen-lead answers with several writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scenario {
     /// A source of two families appears.
     Create,
     /// The leader is lost.
     Switch,
-    /// The selector leaves a leader that is well.
+    /// The selector no longer matches a healthy leader.
     PlannedSwitch,
     /// Another name for the leader Service.
     Rename,
-    /// No leader is asked for any longer.
+    /// The source opts out.
     OptOut,
     /// The source is deleted.
     Delete,
@@ -76,7 +75,7 @@ enum Scenario {
 }
 
 impl Scenario {
-    /// Fewer deaths mean that the proxy did not see what it should.
+    /// Fewer deaths mean that the proxy missed writes.
     fn writes_at_least(self) -> usize {
         match self {
             // The leader Service, two slices, the mirror, an event; to empty the follower, two
@@ -91,13 +90,14 @@ impl Scenario {
         }
     }
 
-    /// Writes between two deaths: one, but in `make test` where the parts of a scenario are others.
+    /// The number of writes between two deaths: one, or more in `make test` for scenarios with similar
+    /// parts.
     fn stride(self) -> usize {
         if self == Self::Rename && !twice() { 3 } else { 1 }
     }
 
-    /// How long it may take. Looks at the certificates are ever further apart while each of them
-    /// finds something to do.
+    /// The longest time of a scenario. The pauses between checks of the certificates grow while each
+    /// check finds something to do.
     fn patience(self) -> Duration {
         if self == Self::Rotate { Duration::from_mins(2) } else { DEADLINE }
     }
@@ -125,12 +125,12 @@ impl Scenario {
             led(t, "web-leader", "a").await;
         }
         if self == Self::Delete {
-            // Garbage collection takes the slices with it otherwise, sometimes before zen-lead.
+            // Otherwise garbage collection deletes the slices, sometimes before zen-lead.
             t.patch_service("web-leader", &json!({"metadata": {"finalizers": [HOLD]}})).await;
         }
     }
 
-    /// Lets go what is held for the scenario.
+    /// Releases what is held for the scenario.
     async fn release(self, t: &Case) {
         if self == Self::Delete {
             t.patch_service("web-leader", &json!({"metadata": {"finalizers": null}})).await;
@@ -154,7 +154,7 @@ impl Scenario {
         }
     }
 
-    /// Whether the last of it has happened.
+    /// Whether the last step has happened.
     async fn done(self, t: &Case) -> Result<(), String> {
         match self {
             Self::Create => is_switched(t, "web-leader", "a").await,
@@ -189,8 +189,8 @@ impl Scenario {
         }
     }
 
-    /// What every version of the slices must show, however often zen-lead died.
-    fn judge(self, history: &History) {
+    /// Checks every version of the slices; it must hold regardless of the number of deaths.
+    fn check_history(self, history: &History) {
         if self == Self::Rotate {
             return;
         }
@@ -216,8 +216,8 @@ impl Scenario {
         }
     }
 
-    /// The leader Services whose switches are told.
-    fn told(self) -> &'static [&'static str] {
+    /// The leader Services whose switches need Events.
+    fn reported(self) -> &'static [&'static str] {
         match self {
             Self::Create | Self::Switch | Self::PlannedSwitch => &["web-leader"],
             // The same leader under another name is no switch.
@@ -246,13 +246,13 @@ async fn is_led(t: &Case, leader: &str, pod: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Routed, and the event is there: with who led before, unless its writer died over it.
+/// Routed, and the Event exists. It names the old leader unless its writer died.
 async fn is_switched(t: &Case, leader: &str, pod: &str) -> Result<(), String> {
     is_led(t, leader, pod).await?;
     let notes = t.events(leader, "LeaderChanged").await;
     let (first, other) = (format!("{pod} leads ("), format!(" to {pod} ("));
-    let told = notes.iter().any(|n| n.starts_with(&first) || n.contains(&other));
-    check(told, format!("events: {notes:?}"))
+    let found = notes.iter().any(|n| n.starts_with(&first) || n.contains(&other));
+    check(found, format!("events: {notes:?}"))
 }
 
 async fn is_gone(t: &Case, leader: &str) -> Result<(), String> {
@@ -264,7 +264,7 @@ async fn is_gone(t: &Case, leader: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A process, and the proxy through which it sees the API server.
+/// A process, and the proxy between it and the API server.
 struct Life {
     proxy: Proxy,
 }
@@ -280,7 +280,7 @@ impl Life {
         Self { proxy }
     }
 
-    /// It will die after so many writes of the scenario from now on.
+    /// It dies after this many further writes of the scenario.
     fn doom(&self, t: &Case, scenario: Scenario, after: usize) {
         let (writes, seen) = (scenario.writes(&t.ns), AtomicUsize::new(0));
         let fault = if after == 0 { Fault::DieBefore } else { Fault::DieAfter };
@@ -300,8 +300,8 @@ impl Life {
         check(restless.is_none(), format!("just written: {restless:?}"))
     }
 
-    /// Until the scenario has ended and nothing more is written, or the process has died; whether
-    /// it has.
+    /// Waits until the scenario has ended and nothing more is written, or the process has died; returns
+    /// whether it has died.
     async fn ends(&self, t: &Case, scenario: Scenario) -> bool {
         let what = format!("{scenario:?} ends, or zen-lead dies");
         within(scenario.patience(), what, || async {
@@ -320,7 +320,7 @@ async fn walk(t: Arc<Case>, scenario: Scenario) {
     let mut life = Life::begin(&t).await;
     t.world.product.until_ready(0).await;
     if scenario == Scenario::Rotate && !twice() {
-        // A play takes many seconds: one, in the midst of it.
+        // One run takes many seconds: only one, in the middle.
         let (died, _) = play(&t, scenario, &mut life, &[3], None).await;
         assert_eq!(died, 1, "a rotation has more writes than that");
         println!("{scenario:?}: the end is right after a death");
@@ -330,7 +330,7 @@ async fn walk(t: Arc<Case>, scenario: Scenario) {
     assert_eq!(died, 0);
     let mut deaths = 0;
     for n in (0..).step_by(scenario.stride()) {
-        assert!(n < TOO_MANY, "{scenario:?} goes on writing for ever");
+        assert!(n < TOO_MANY, "the writes of {scenario:?} do not end");
         let (died, _) = play(&t, scenario, &mut life, &[n], Some(&expected)).await;
         deaths += died;
         if died == 0 {
@@ -360,11 +360,11 @@ async fn die_again(
             return deaths;
         }
     }
-    panic!("{scenario:?}: started again after {first} writes, zen-lead goes on writing for ever")
+    panic!("{scenario:?}: started again after {first} writes, the writes of zen-lead do not end")
 }
 
-/// Plays the scenario in a namespace of its own, with a death after each of these numbers of writes;
-/// how often zen-lead died, and the state at the end.
+/// Runs the scenario in its own namespace, with a death after each of these numbers of writes; returns
+/// the number of deaths and the state at the end.
 async fn play(
     t: &Case,
     scenario: Scenario,
@@ -391,26 +391,26 @@ async fn play(
             life.doom(&t, scenario, *n);
         }
     }
-    // What is written about the namespace when it goes is no part of it.
-    life.proxy.mend();
+    // Writes about the deletion of the namespace do not belong to the scenario.
+    life.proxy.clear();
     t.world.product.until_ready(0).await;
     let history = recorder.finish().await;
     let state = t.state().await;
     if scenario == Scenario::Rotate {
         t.show_to_webhooks().await;
-        // The API server believes the certificate that is shown.
-        let (services, judged) = (t.user_services(), source("judged", &json!({})));
-        let create = || async { services.create(&PostParams::default(), &judged).await };
-        until("a Service is judged", create).await;
+        // The API server trusts the certificate that is shown.
+        let (services, reviewed) = (t.user_services(), source("reviewed", &json!({})));
+        let create = || async { services.create(&PostParams::default(), &reviewed).await };
+        until("a Service is reviewed", create).await;
     }
     let after = format!("{scenario:?}, dead after {suffix:?} writes");
     if let Some(expected) = expected {
         assert_eq!(&state, expected, "{after}: another end");
     }
-    scenario.judge(&history);
-    for leader in scenario.told() {
+    scenario.check_history(&history);
+    for leader in scenario.reported() {
         let (notes, switches) = (t.events(leader, "LeaderChanged").await, history.switches(leader));
-        assert_eq!(notes.len(), switches.len(), "{after}: {switches:?} are told as {notes:?}");
+        assert_eq!(notes.len(), switches.len(), "{after}: {switches:?} have the Events {notes:?}");
     }
     scenario.release(&t).await;
     t.close().await;

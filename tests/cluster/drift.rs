@@ -1,4 +1,4 @@
-//! Leader Services and slices that somebody changed are put right again.
+//! Leader Services and slices that a user changed are repaired.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ tests![
     what_others_add_to_the_leader_service_stays,
 ];
 
-/// The leader Service with what zen-lead decides about it.
+/// The fields of the leader Service that zen-lead decides.
 async fn shape(t: &Case) -> Result<Value, String> {
     let leader = t.services().get("web-leader").await.map_err(|e| e.to_string())?;
     let spec = leader.spec.clone().unwrap();
@@ -70,7 +70,7 @@ async fn removed_label_is_repaired(t: Arc<Case>) {
     let uid = t.services().get("web-leader").await.unwrap().uid();
     t.patch_service("web-leader", &json!({"metadata": {"labels": {names::MANAGED_BY: null}}}))
         .await;
-    // Its owner and the other label still say whose it is.
+    // Its owner and the other label still prove that it is ours.
     until_shape(&t, &before).await;
     t.until_led_by("web-leader", "a").await;
     assert_eq!(t.services().get("web-leader").await.unwrap().uid(), uid);
@@ -78,7 +78,7 @@ async fn removed_label_is_repaired(t: Arc<Case>) {
 
 async fn removed_mirror_is_repaired(t: Arc<Case>) {
     led(&t).await;
-    t.until_told("web-leader", 1).await;
+    t.until_reported("web-leader", 1).await;
     let slice = t.slice("web-leader", "IPv4").await.unwrap();
     let patch = json!({"metadata": {"annotations": {
         names::EPOCH: null, names::POD_NAME: null, names::CURRENT: null,
@@ -91,7 +91,7 @@ async fn removed_mirror_is_repaired(t: Arc<Case>) {
         check(!annotation(&leader, names::CURRENT).is_empty(), "no current leader")
     })
     .await;
-    // It was no switch.
+    // It was not a switch.
     assert_eq!(t.events("web-leader", "LeaderChanged").await.len(), 1);
 }
 

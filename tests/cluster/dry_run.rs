@@ -1,4 +1,4 @@
-//! Dry runs and second applies change nothing: judged by etcd itself and by kubectl.
+//! Dry runs and second applies change nothing: etcd itself and kubectl are the evidence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::support::objects::{annotations, source, source_json};
 use crate::support::waiting::{check, until, within};
 use crate::support::{http, names};
 
-/// How many dry runs.
+/// The number of dry runs.
 const DRY_RUNS: usize = 1_000;
 
 pub fn tests() -> Vec<Test> {
@@ -53,7 +53,7 @@ async fn written_after(revision: i64) -> (i64, Vec<String>) {
     (answer["header"]["revision"].as_str().unwrap().parse().unwrap(), keys)
 }
 
-/// Whether a key is of those that the cluster's own parts renew all the time, or of another test.
+/// Whether a key is renewed by the cluster's own components all the time, or belongs to another test.
 fn is_noise(t: &Case, key: &str) -> bool {
     let renewed = [
         "/registry/leases/",
@@ -94,7 +94,7 @@ async fn a_thousand_dry_runs_leave_no_trace_in_etcd(t: Arc<Case>) {
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
-    // Until whoever still writes for the sake of what was made has done so.
+    // Waits until all writes that follow from the creations are done.
     let before = within(Duration::from_mins(1), "nothing is written for 3 s", || async {
         let (now, _) = written_after(0).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
@@ -120,7 +120,7 @@ async fn a_thousand_dry_runs_leave_no_trace_in_etcd(t: Arc<Case>) {
         })
     };
     futures::stream::iter((0..DRY_RUNS).map(run)).buffer_unordered(8).collect::<Vec<()>>().await;
-    // Whatever a replica might do about it, it would have done by the time a later Service is led.
+    // A replica that reacted to it would have done so before a later Service is led.
     let (after, keys) = written_after(before).await;
     let ours: Vec<_> = keys.iter().filter(|key| !is_noise(&t, key)).collect();
     println!("dry runs: {DRY_RUNS}, revision {before} -> {after}, written meanwhile: {keys:?}");
@@ -130,7 +130,7 @@ async fn a_thousand_dry_runs_leave_no_trace_in_etcd(t: Arc<Case>) {
     t.create(&source("later", &json!({}))).await;
     t.until_led_by("later-leader", "b").await;
     let (_, keys) = written_after(before).await;
-    // The namespace's own name has these words too.
+    // The name of the namespace contains these words too.
     let of = |key: &str, name: &str| {
         key.contains(&t.ns) && key.rsplit('/').next().is_some_and(|last| last.starts_with(name))
     };
@@ -144,7 +144,7 @@ async fn kubectl_diff_after_apply_is_empty(t: Arc<Case>) {
     let manifest = source_json("web", &annotations(&[(names::MIN_READY, "0s")]));
     for side in ["--server-side=false", "--server-side=true"] {
         let apply = ["apply", side, "--force-conflicts=true", "-f", "-"];
-        // Only the server side takes it.
+        // Only the server side accepts it.
         let apply = if side.ends_with("true") { &apply[..] } else { &["apply", side, "-f", "-"] };
         let said = t.kubectl(As::Alice, apply, Some(&manifest)).await;
         assert_eq!(said.code, 0, "{said:?}");

@@ -1,4 +1,4 @@
-//! A leader is lost in every way a pod can be lost: who follows, in how many writes.
+//! A leader is lost in every way in which a pod can be lost: which pod follows, and in how many writes.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ tests![
     terminating_leader_without_successor_keeps_serving,
     terminating_leader_that_stops_serving_says_so,
     vanished_leader_is_replaced,
-    vanished_only_leader_leaves_nobody,
+    vanished_only_pod_leaves_no_leader,
     finished_leader_is_replaced,
     finished_only_leader_is_not_published,
     relabelled_leader_is_replaced,
@@ -43,7 +43,7 @@ async fn not_ready_leader_is_replaced_in_one_write(t: Arc<Case>) {
     history.holds("web-leader");
     history.never_empty("web-leader");
     assert_eq!(history.leaders("web-leader"), ["a", "b"]);
-    // What was there, and one write.
+    // The earlier version, and one write.
     assert_eq!(history.versions("web-leader"), 2);
     assert!(epoch(&after) > epoch(&before));
     assert_eq!(annotation(&after, names::REASON), "pod_not_ready");
@@ -123,8 +123,7 @@ async fn vanished_leader_is_replaced(t: Arc<Case>) {
     let recorder = t.record().await;
     t.vanish("a").await;
     let slice = t.until_led_by("web-leader", "b").await;
-    // The API server marks a pod as deleted before it removes it; which of the two is seen first
-    // is a matter of luck.
+    // The API server marks a pod as deleted before it removes it; either may be seen first.
     let reason = annotation(&slice, names::REASON);
     assert!(["pod_gone", "pod_terminating"].contains(&reason.as_str()), "{reason}");
     let history = recorder.finish().await;
@@ -132,7 +131,7 @@ async fn vanished_leader_is_replaced(t: Arc<Case>) {
     assert_eq!(history.versions("web-leader"), 2);
 }
 
-async fn vanished_only_leader_leaves_nobody(t: Arc<Case>) {
+async fn vanished_only_pod_leaves_no_leader(t: Arc<Case>) {
     t.ready_pods("web", &["a"]).await;
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
@@ -145,7 +144,7 @@ async fn finished_leader_is_replaced(t: Arc<Case>) {
     t.ready_pods("web", &["a", "b", "c"]).await;
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
-    // The Ready condition still says True: the phase alone must do.
+    // The Ready condition still says True: only the phase shows the end.
     t.set_phase("a", "Succeeded").await;
     let slice = t.until_led_by("web-leader", "b").await;
     assert_eq!(annotation(&slice, names::REASON), "pod_finished");
@@ -173,7 +172,7 @@ async fn relabelled_leader_is_replaced(t: Arc<Case>) {
     t.until_message("web-leader", "b leads").await;
     let back = Patch::Merge(json!({"metadata": {"labels": {"app": "web"}}}));
     t.pods().patch("a", &PatchParams::default(), &back).await.unwrap();
-    // Sticky: the one that leads stays.
+    // Sticky: the present leader stays.
     t.until_message("web-leader", "b leads; a: standby").await;
     t.until_led_by("web-leader", "b").await;
 }

@@ -1,4 +1,4 @@
-//! IPv4 and IPv6: which slices there are, and that they name the same pod.
+//! IPv4 and IPv6: which slices exist, and that they name the same pod.
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ async fn lost_leader_switches_the_lock_first(t: Arc<Case>) {
     assert_eq!(epoch(&v4), epoch(&v6));
     let history = recorder.finish().await;
     history.holds("web-leader");
-    // From the first word of b on: the lock, then the follower, nothing in between.
+    // From the first version that names b: the lock, then the follower, nothing in between.
     let order: Vec<(&str, bool)> = history
         .0
         .iter()

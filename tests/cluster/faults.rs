@@ -43,10 +43,10 @@ async fn all_switched_once(t: &Case, services: &Together<'_>, recorder: Recorder
         })
         .await;
         let notes = switch_notes("a", "b", epoch(&lock));
-        until("the event is written, also when the winner died", || async {
+        until("the Event is written even if the writer died", || async {
             let found = t.events(&leader, "LeaderChanged").await;
-            let told = found.iter().filter(|n| notes.contains(n)).count();
-            check(told == 1, format!("{told} times one of {notes:?} in {found:?}"))
+            let times = found.iter().filter(|n| notes.contains(n)).count();
+            check(times == 1, format!("{times} times one of {notes:?} in {found:?}"))
         })
         .await;
     }
@@ -66,7 +66,7 @@ async fn killed_during_a_switch(t: &Case, victim: usize) {
         t.until_family(&leader, "IPv6", &[Routed::ready("b")]).await;
         t.until_message(&leader, "b leads; a: not Ready").await;
     }
-    // What the dead one had mirrored and not yet told is told by who begins next.
+    // The dead replica had mirrored the switch without an Event: the next replica sends the Event.
     t.world.product.ensure_started().await;
     all_switched_once(t, &services, recorder).await;
 }
@@ -82,7 +82,7 @@ async fn killed_replica_1_during_a_switch(t: Arc<Case>) {
 async fn both_killed_and_started_again_change_nothing(t: Arc<Case>) {
     let services = six_led_services(&t).await;
     let versions = async || {
-        // Those of the built-in controller come when it likes.
+        // Events of the built-in controller may come at any time.
         let ours = ListParams::default().labels(&format!("{}=zen-lead", names::SLICE_MANAGED_BY));
         let slices = t.slices().list(&ours).await.unwrap();
         let services = t.services().list(&Default::default()).await.unwrap();
@@ -94,14 +94,14 @@ async fn both_killed_and_started_again_change_nothing(t: Arc<Case>) {
         all.sort();
         all
     };
-    // Everything is told before they die.
+    // Every switch has its Event before they die.
     for leader in services.leaders() {
         t.until_event(&leader, "LeaderRoutingAvailable").await;
     }
     let before = versions().await;
     t.world.product.kill_all().await;
     t.world.product.ensure_started().await;
-    // Proof that they are at work again.
+    // This proves that they work again.
     t.pod(hollow("x", "probe")).await;
     t.create(&source("probe", &json!({}))).await;
     t.until_led_by("probe-leader", "x").await;
@@ -140,7 +140,7 @@ async fn paused_replica_does_not_bring_an_old_leader_back(t: Arc<Case>) {
 }
 
 async fn one_replica_alone_serves(t: Arc<Case>) {
-    // Listed as the second of two, it must do the work of the first.
+    // It is listed as the second of two and must do the work of the first.
     t.world.product.spawn(1, &[]);
     t.world.product.until_ready(1).await;
     let outside = t.outside().await;

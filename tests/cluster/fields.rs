@@ -1,4 +1,4 @@
-//! What the leader Service takes over from the source, and what it never does.
+//! The fields that the leader Service takes from the source, and those that it never takes.
 
 use std::sync::Arc;
 
@@ -143,7 +143,7 @@ async fn copied_annotations_follow_the_list(t: Arc<Case>) {
     let first = leader(&t).await;
     assert_eq!(annotation(&first, "example.com/one"), "1");
     assert_eq!(annotation(&first, "example.com/two"), "2");
-    // What others put on the leader Service stays.
+    // Additions of others to the leader Service stay.
     t.patch_service("web-leader", &json!({"metadata": {"annotations": {"example.com/own": "x"}}}))
         .await;
     let patch = json!({"metadata": {"annotations": {
@@ -292,7 +292,7 @@ async fn what_a_cloud_writes_on_the_source_keeps_no_pod_from_leading(t: Arc<Case
     t.ready_pods("web", &["b"]).await;
     t.vanish("a").await;
     t.until_led_by("web-leader", "b").await;
-    // Another setting has nothing to do with it.
+    // Another setting does not change it.
     t.patch_service("web", &json!({"metadata": {"annotations": {names::STICKY: "true"}}})).await;
     until_leader(&t, "it stays published", |spec| spec.type_.as_deref() == Some("LoadBalancer"))
         .await;

@@ -1,4 +1,4 @@
-//! From an annotation to a routed leader: everything that is written, in full.
+//! From an annotation to a routed leader: every write, in full.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ tests![
     admission_writes_the_default_name_down,
     oldest_ready_pod_leads,
     pods_may_come_before_or_after_the_service,
-    without_pods_nobody_is_routed,
-    without_ready_pods_nobody_is_routed,
+    without_pods_no_pod_is_routed,
+    without_ready_pods_no_pod_is_routed,
     pods_of_other_namespaces_never_lead,
     plain_services_get_nothing,
 ];
@@ -218,7 +218,7 @@ async fn pods_may_come_before_or_after_the_service(t: Arc<Case>) {
     t.until_led_by("after-leader", "a").await;
 }
 
-async fn without_pods_nobody_is_routed(t: Arc<Case>) {
+async fn without_pods_no_pod_is_routed(t: Arc<Case>) {
     t.web(&[]).await;
     let slice = t.until_routed("web-leader", &[]).await;
     assert_eq!(annotation(&slice, names::POD_UID), "");
@@ -227,7 +227,7 @@ async fn without_pods_nobody_is_routed(t: Arc<Case>) {
     assert_eq!(t.until_event("web-leader", "NoPodsFound").await, message);
 }
 
-async fn without_ready_pods_nobody_is_routed(t: Arc<Case>) {
+async fn without_ready_pods_no_pod_is_routed(t: Arc<Case>) {
     t.pod(hollow("a", "web").not_ready()).await;
     t.pod(hollow("b", "web")).await;
     t.set_phase("b", "Succeeded").await;
@@ -254,7 +254,7 @@ async fn plain_services_get_nothing(t: Arc<Case>) {
     t.ready_pods("plain", &["a"]).await;
     let off = json!({"metadata": {"annotations": {names::ENABLED: "false"}}});
     t.create(&source("off", &off)).await;
-    // Proof that zen-lead has seen all that came before.
+    // This proves that zen-lead has seen everything before.
     t.web(&[]).await;
     t.ready_pods("web", &["w"]).await;
     t.until_led_by("web-leader", "w").await;

@@ -1,6 +1,5 @@
-//! What real clusters did to zen-lead, one test an input: the objects and answers of public bug
-//! reports, and what has to come of them. Everything is judged before a test fails, so that its
-//! report shows all that is wrong.
+//! Inputs from real clusters, one test for each: the objects and answers of public bug reports, and the
+//! result that is expected. A test checks everything before it fails, so that its report shows all faults.
 
 mod annotations;
 mod conversions;
@@ -19,8 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::clumsy::act::Ground;
 use crate::clumsy::calls::{Call, Calls, most_within, summary};
-use crate::clumsy::judge::{self, MOST_CALLS};
 use crate::clumsy::raw::{self, Kind, LEADER, SLICE, WEB};
+use crate::clumsy::rules::{self, MOST_CALLS};
 use crate::clumsy::seen::{Seen, lies};
 use crate::clumsy::tape::Tape;
 use crate::support::case::Case;
@@ -28,7 +27,7 @@ use crate::support::harness::Test;
 use crate::support::names;
 use crate::support::objects::hollow;
 
-/// Lists tests, whatever file they are in.
+/// Lists tests of any file below `inputs`.
 macro_rules! listed {
     ($($name:ident),* $(,)?) => {
         vec![$($crate::support::harness::Test::new("inputs", stringify!($name), $name)),*]
@@ -36,7 +35,7 @@ macro_rules! listed {
 }
 pub(crate) use listed;
 
-/// Those that run beside others.
+/// Tests that run beside others.
 pub fn tests() -> Vec<Test> {
     let all = [
         ownership::tests(),
@@ -48,22 +47,22 @@ pub fn tests() -> Vec<Test> {
     all.into_iter().flatten().collect()
 }
 
-/// Those that restart replicas, or judge how fast others are served.
+/// Tests that restart replicas or measure how fast others are served.
 pub fn alone() -> Vec<Test> {
     let all = [ownership::alone(), conversions::alone(), crowds::tests()];
     all.into_iter().flatten().collect()
 }
 
-/// How soon a lost leader has to be followed by the other pod.
+/// The longest time until the other pod follows a lost leader.
 const FOLLOWED: Duration = Duration::from_secs(5);
-/// How soon the reports have to agree with what is routed.
+/// The longest time until the reports agree with what is routed.
 const REPORTED: Duration = Duration::from_secs(10);
-/// From when on a state counts as standing.
+/// The time after which a situation counts as standing.
 const SETTLED: Duration = Duration::from_secs(3);
 /// How long calls are counted.
 const COUNTED: Duration = Duration::from_secs(6);
 
-/// A namespace in which an input is given, and what was wrong about what came of it.
+/// A namespace with an input, and the faults found in the result.
 struct Input {
     ground: Ground,
     tape: Tape,
@@ -71,7 +70,7 @@ struct Input {
     /// The calls of the standing situation.
     counted: Vec<Call>,
     wrong: Vec<String>,
-    /// How things were while calls were counted.
+    /// The state while calls were counted.
     stood: String,
 }
 
@@ -86,13 +85,13 @@ impl Input {
         Self { ground, tape, calls, counted: Vec::new(), wrong: Vec::new(), stood: String::new() }
     }
 
-    /// The same, with web, which p1 leads, all reports written.
+    /// The same, with the source web, which p1 leads, and all reports written.
     async fn led(t: &Arc<Case>, source: &Value) -> Self {
         let input = Self::bare(t).await;
         input.ground.source(source).await.unwrap();
         t.until_led_by("web-leader", "p1").await;
         t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
-        // So that it is not young any more.
+        // Waits until it is not young any more.
         sleep(Duration::from_millis(2500)).await;
         input
     }
@@ -105,7 +104,7 @@ impl Input {
 
     /// The slice of p1 was never emptied by zen-lead.
     fn never_emptied(&mut self) {
-        let found = judge::never_emptied(&self.tape.all(), SLICE.1);
+        let found = rules::never_emptied(&self.tape.all(), SLICE.1);
         self.wrong.extend(found.into_iter().map(|f| f.what));
     }
 
@@ -130,7 +129,7 @@ impl Input {
         }
     }
 
-    /// What is reported is what is routed.
+    /// The reports agree with what is routed.
     async fn reports_agree(&mut self) {
         let began = Instant::now();
         loop {
@@ -143,10 +142,10 @@ impl Input {
         }
     }
 
-    /// What stands now makes few calls.
+    /// The standing situation makes few calls.
     async fn is_quiet(&mut self) {
         sleep(SETTLED).await;
-        self.counted = judge::standing(&self.calls, COUNTED).await;
+        self.counted = rules::standing(&self.calls, COUNTED).await;
         let most = most_within(&self.counted, SignedDuration::from_secs(5));
         self.unless(most < MOST_CALLS, format!("{most} calls in 5 s"));
         self.stood = self.state().await;
@@ -176,8 +175,8 @@ impl Input {
         let about = |e: &&Value| {
             raw::text(e, "/regarding/name") == service && raw::text(e, "/note").contains(words)
         };
-        let told = events.iter().filter(about).count();
-        self.unless(told == 1, format!("{told} Events about {service} say {words:?}"));
+        let count = events.iter().filter(about).count();
+        self.unless(count == 1, format!("{count} Events about {service} say {words:?}"));
     }
 
     /// No Event says this.
@@ -204,8 +203,8 @@ impl Input {
         text
     }
 
-    /// Fails with everything that was wrong, and how things are.
-    async fn judged(self) {
+    /// Fails with all faults and the present state.
+    async fn passes(self) {
         let at_the_end = self.state().await;
         let Self { ground, calls, counted, wrong, stood, .. } = self;
         for (hook, name) in &ground.hooks {

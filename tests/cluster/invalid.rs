@@ -1,5 +1,5 @@
-//! A Service that was right and turns wrong (where admission is off): the leader it has stays,
-//! nobody new is promoted.
+//! A valid Service becomes invalid (while admission is off): its leader stays, and no other pod is
+//! promoted.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::support::objects::{annotations, source};
 use crate::support::waiting::{check, until};
 
 tests![
-    invalid_source_keeps_its_leader_and_promotes_nobody,
+    invalid_source_keeps_its_leader_and_promotes_no_pod,
     repaired_source_is_served,
     source_without_selector_keeps_its_leader_service,
 ];
 
-async fn invalid_source_keeps_its_leader_and_promotes_nobody(t: Arc<Case>) {
+async fn invalid_source_keeps_its_leader_and_promotes_no_pod(t: Arc<Case>) {
     let t = t.outside().await;
     t.ready_pods("web", &["a", "b"]).await;
     t.web(&[]).await;
@@ -81,7 +81,7 @@ async fn source_without_selector_keeps_its_leader_service(t: Arc<Case>) {
     assert!(message.starts_with("spec.selector: Required value: "), "{message}");
     let after = t.services().get("web-leader").await.unwrap();
     assert_eq!(after.uid(), before.uid());
-    // No selector, no pods: nobody may be routed by a rule that nobody wrote.
+    // Without a selector there are no pods: no pod may be routed by a rule that does not exist.
     t.until_routed("web-leader", &[]).await;
     t.patch_service("web", &json!({"spec": {"selector": {"app": "web"}}})).await;
     t.until_led_by("web-leader", "a").await;

@@ -1,4 +1,4 @@
-//! Leader Services come and go with what their source asks for.
+//! Leader Services are created and deleted as their source asks.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ tests![
     terminating_namespace_is_left_alone,
 ];
 
-/// A user's Service and slice whose names could be taken for ours.
+/// A user's Service and slice with names that look like ours.
 async fn users_own(t: &Case) -> Vec<String> {
     let own = json!({
         "metadata": {"annotations": {names::ENABLED: null}, "labels": {"app": "web"}},
@@ -129,9 +129,9 @@ async fn rename_removes_the_old_one_after_the_new_one_serves(t: Arc<Case>) {
                 && serves == (routes && !s.deleted)
         })
     };
-    // The old slice is emptied first; its end is the garbage collector's and may come later.
+    // The old slice is emptied first; the garbage collector deletes it, perhaps later.
     let (serves, ceases) = (first("primary", true).unwrap(), first("web-leader", false).unwrap());
-    assert!(serves < ceases, "the old slice ceased at {ceases}, the new one served at {serves}");
+    assert!(serves < ceases, "the old slice ended at {ceases}, the new one served at {serves}");
 }
 
 /// docs/troubleshooting.md, "A leader name is to move from one Service to another".
@@ -158,7 +158,7 @@ async fn leader_name_moves_to_another_source_in_the_documented_order(t: Arc<Case
     t.until_condition("main", "True", "LeaderRoutingAvailable").await;
     t.until_gone("api-leader").await;
 
-    // And back, by opting out.
+    // And back, by opting out of it.
     t.patch_service("api", &json!({"metadata": {"annotations": {names::ENABLED: null}}})).await;
     t.until_gone("main").await;
     services.patch("web", &params, &Patch::Merge(&to_main)).await.unwrap();
@@ -298,8 +298,8 @@ async fn terminating_namespace_is_left_alone(t: Arc<Case>) {
     pods.patch("a", &Default::default(), &kube::api::Patch::Merge(held)).await.unwrap();
     let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(t.admin());
     namespaces.delete(&other.ns, &DeleteParams::default()).await.unwrap();
-    // Pods go first (sooner or later: the namespace controller may be busy); the rest waits for
-    // them. What is there is still kept right.
+    // Pods are deleted first (when depends on the namespace controller); the rest waits for them.
+    // The remaining objects are still kept right.
     other.terminate("a").await;
     let last = Routed { pod: "a".into(), ready: false, serving: true, terminating: true };
     let slice = other.until_routed("web-leader", &[last]).await;

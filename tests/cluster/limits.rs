@@ -1,5 +1,5 @@
-//! Bounds: refused at admission; condition, event and metric where it came in anyway; nothing that
-//! is served is lost; and it heals by itself.
+//! Bounds: admission refuses what exceeds them; if it is stored anyway, condition, Event and metric report
+//! it. Served Services keep their leaders, and the problem ends without a user.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use crate::support::objects::{annotations, source};
 use crate::support::waiting::{check, until, within};
 
 tests![
-    services_beyond_the_bound_are_refused_told_and_served_later,
-    pods_beyond_the_bound_are_refused_told_and_the_leader_stays,
+    services_beyond_the_bound_are_refused_reported_and_served_later,
+    pods_beyond_the_bound_are_refused_reported_and_the_leader_stays,
     lower_bounds_after_a_restart_take_no_leader,
     idle_namespaces_are_dropped_by_number_and_by_age,
 ];
 
-/// For the namespaces of other tests, which may still be going.
+/// The longest time until namespaces of other tests are deleted.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Starts the first replica, to which the webhooks go, with these bounds.
+/// Starts the first replica, which the webhooks call, with these bounds.
 async fn start(t: &Case, flags: &[&str]) {
     t.world.product.stop_all().await;
     t.world.product.spawn(0, &[&["--cleanup-interval=200ms"], flags].concat());
     t.world.product.until_ready(0).await;
 }
 
-/// A metric, and the label that says which of its series.
+/// A metric, and the label that selects one of its series.
 type Series<'a> = (&'a str, [(&'a str, &'a str); 1]);
 
 fn size(resource: &str) -> Series<'_> {
@@ -59,16 +59,16 @@ async fn until_metric(t: &Case, series: Series<'_>, wanted: f64) {
     .await;
 }
 
-/// Waits until nothing is told about a source any more.
+/// Waits until no problem of a source is reported any more.
 async fn until_untold(t: &Case, service: &str) {
-    until(format!("no problem of {service} is told"), || async {
+    until(format!("no problem of {service} is reported"), || async {
         let now = t.condition(service).await;
         check(now.is_err(), format!("{now:?}"))
     })
     .await;
 }
 
-async fn services_beyond_the_bound_are_refused_told_and_served_later(t: Arc<Case>) {
+async fn services_beyond_the_bound_are_refused_reported_and_served_later(t: Arc<Case>) {
     start(&t, &["--max-services-per-namespace=2"]).await;
     let limit = "services_per_namespace";
     until_metric(&t, ("zen_lead_cache_limit", [("limit", limit)]), 2.0).await;
@@ -88,7 +88,7 @@ async fn services_beyond_the_bound_are_refused_told_and_served_later(t: Arc<Case
     assert!(status.code == 422 && status.message.contains(&advice), "{}", status.message);
     until_refusals(&t, limit, 1.0).await;
 
-    // Where admission is off it comes in, and is told of.
+    // While admission is off it is stored, and reported.
     let t = t.outside().await;
     for name in ["s1", "s2", "s3"] {
         t.ready_pods(name, &[name]).await;
@@ -115,7 +115,7 @@ async fn services_beyond_the_bound_are_refused_told_and_served_later(t: Arc<Case
     until_untold(&t, "s3").await;
 }
 
-async fn pods_beyond_the_bound_are_refused_told_and_the_leader_stays(t: Arc<Case>) {
+async fn pods_beyond_the_bound_are_refused_reported_and_the_leader_stays(t: Arc<Case>) {
     start(&t, &["--max-pods-per-service=2"]).await;
     let limit = "pods_per_service";
     t.ready_pods("web", &["z"]).await;
@@ -148,7 +148,7 @@ async fn pods_beyond_the_bound_are_refused_told_and_the_leader_stays(t: Arc<Case
     t.patch_service("web", &annotations(&[(names::STICKY, "true")])).await;
     until_refusals(&t, limit, 2.0).await;
 
-    // It fails over among those that are looked at, and heals when there are fewer pods.
+    // It fails over among the pods within the bound, and recovers when there are fewer pods.
     t.ready_pods("web", &["c", "d"]).await;
     t.vanish("z").await;
     let leader = until("one of the first two leads", || async {
@@ -164,7 +164,7 @@ async fn pods_beyond_the_bound_are_refused_told_and_the_leader_stays(t: Arc<Case
     until_untold(&t, "web").await;
     t.until_led_by("web-leader", leader).await;
 
-    // What comes in while admission is off gets nothing before it fits.
+    // A Service that is stored while admission is off is not served before it fits.
     let t = t.outside().await;
     t.ready_pods("new", &["a", "b", "c"]).await;
     t.create(&source("new", &json!({}))).await;
@@ -211,7 +211,7 @@ async fn lower_bounds_after_a_restart_take_no_leader(t: Arc<Case>) {
 async fn idle_namespaces_are_dropped_by_number_and_by_age(t: Arc<Case>) {
     let [idle, watches, pods] = ["idle_namespaces", "pod_watches", "pods"].map(size);
     start(&t, &["--namespace-idle-ttl=0s"]).await;
-    // The other tests are over, but their namespaces may still be going.
+    // The other tests have ended, but the deletion of their namespaces may still run.
     within(PATIENCE, "no other namespace is watched", || async {
         let now = metric(&t, watches).await?;
         check(now < 0.5, now.to_string())
@@ -232,7 +232,7 @@ async fn idle_namespaces_are_dropped_by_number_and_by_age(t: Arc<Case>) {
     until_metric(&t, evictions("idle_limit"), 1.0).await;
     until_metric(&t, watches, 1.0).await;
     until_metric(&t, pods, 1.0).await;
-    // The one that was used last is the one that is kept, and of use again at once.
+    // The namespace that was used last is kept, and can be used again at once.
     assert!(other.services().get("web").await.is_err());
     other.web(&[]).await;
     other.until_led_by("web-leader", "a").await;

@@ -1,18 +1,21 @@
 //! Black-box tests: the real binary, two replicas of it, against a real kube-apiserver.
 //!
-//! Only what runs when is said here; set-up and helpers are in `support`, what is proved in one
-//! module a subject. Run them with `make test`, or by hand inside the cluster's network:
+//! This file only says which tests run and when. Set-up and helpers are in `support`; each other
+//! module has the tests of one subject. Run them with `make test`, or by hand inside the cluster's network:
 //! `source target/cluster/env; $CLUSTER_EXEC cargo test --test cluster [-- FILTER]`.
 
-// Everything here is test code, which clippy.toml allows more; clippy does not see it in a test
-// binary without the standard harness.
+// clippy.toml allows more in test code, but clippy does not recognize tests in a binary without the
+// standard harness.
 #![allow(
-    dead_code,
     clippy::unnecessary_wraps,
     clippy::unused_async,
-    reason = "the frame is shared with e2e/, whose world has other needs"
+    reason = "the harness is shared with e2e/, where these functions need a Result or an await"
 )]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::missing_errors_doc)]
+#![deny(
+    dead_code,
+    reason = "a test that no list names, or a module that no phase names, never runs"
+)]
 
 mod abuse;
 mod admission;
@@ -59,7 +62,7 @@ use support::harness::{self, Phase};
 
 fn main() -> ExitCode {
     let together = [
-        // These wait long, on a control plane of their own, and begin first.
+        // These wait long, on a control plane of their own, so they start first.
         partitions::tests(),
         restarts::tests(),
         first_leader::tests(),
@@ -78,7 +81,7 @@ fn main() -> ExitCode {
         observability::tests(),
         inputs::tests(),
     ];
-    // Each of these ends or stops replicas, so it has the cluster to itself.
+    // Each of these ends or stops replicas, so it runs alone.
     let alone = [
         offline::tests(),
         faults::tests(),
@@ -100,7 +103,7 @@ fn main() -> ExitCode {
         abuse::tests(),
         inputs::alone(),
         clumsy::tests(),
-        // Last: it judges the calls of the whole run.
+        // Last: it checks the calls of the whole run.
         rights::tests(),
     ];
     harness::main([

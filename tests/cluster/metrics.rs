@@ -1,5 +1,5 @@
-//! The documented metrics, all of them, as the running binary exports them: what makes each appear is
-//! done to it, and then the scrapes of both replicas are compared with docs/metrics.md.
+//! All documented metrics as the running binary exports them: the test causes each of them, then
+//! compares the scrapes of both replicas with docs/metrics.md.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -25,17 +25,17 @@ use crate::support::waiting::{check, until, within};
 
 tests![live_scrapes_are_as_documented];
 
-/// What no scrape here can have. The comparison of src/platform/metrics/tests/documented.rs has no exceptions.
+/// Metrics that no scrape here can have. The comparison of src/platform/metrics/tests/documented.rs has no exceptions.
 const ABSENT: [&str; 3] = [
-    // The API server keeps no object of which a field that is needed cannot be read.
+    // The API server stores no object with an unreadable field that zen-lead needs.
     "zen_lead_watch_malformed_objects_total",
-    // No collector is named; tests/otlp.rs has one.
+    // No collector is configured; tests/otlp.rs has one.
     "zen_lead_trace_spans_total",
     // The bounds of a replica are far above what these tests make.
     "zen_lead_limit_refusals_total",
 ];
 
-/// Nothing is waited for here but for a watch to reach its planned end, 25 to 30 s after it began.
+/// The only wait here is for the planned end of a watch, 25 to 30 s after its start.
 const ALL_THERE: Duration = Duration::from_secs(90);
 
 async fn scrapes(t: &Case) -> Result<[Exposition; 2], String> {
@@ -74,7 +74,7 @@ async fn live_scrapes_are_as_documented(t: Arc<Case>) {
     let (.., before_the_end) =
         tokio::join!(leaders(&t), conflicts(&t), admission(&t), strangers(&t), async {
             refused_writes(&outside, &proxy).await;
-            // What was counted for this Service ends with it.
+            // The series of this Service end with it.
             let found = scrapes(&t).await.unwrap();
             idle_namespace(&outside).await;
             found
@@ -133,7 +133,7 @@ async fn admission(t: &Case) {
     assert_eq!(refusal(refused).code, 422);
 }
 
-/// Who does not speak TLS, and who asks for what is not there.
+/// Clients that do not speak TLS, or request unknown paths.
 async fn strangers(t: &Case) {
     let port = t.world.product.webhook_port(0);
     let mut plain = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -149,7 +149,7 @@ async fn strangers(t: &Case) {
     assert_eq!(String::from_utf8_lossy(&said.stdout), "404", "{said:?}");
 }
 
-/// The caBundle is taken away, and put back by zen-lead.
+/// The caBundle is removed, and zen-lead restores it.
 async fn lost_ca_bundle(t: &Case) {
     let hooks: Api<ValidatingWebhookConfiguration> = Api::all(t.admin());
     let name = &t.world.system;
@@ -172,14 +172,14 @@ async fn lost_ca_bundle(t: &Case) {
     })
     .await;
     until_above(t, "zen_lead_ca_bundle_writes_total", &[("kind", "validating")], 0.0).await;
-    until("the API server has heard of it", || async {
+    until("the API server has noticed it", || async {
         let dry = PostParams { dry_run: true, ..PostParams::default() };
         t.user_services().create(&dry, &source("probe", &json!({}))).await
     })
     .await;
 }
 
-/// Slices cannot be written for longer than a call may take; then they can, in the middle of one.
+/// Writes of slices fail for longer than a call may take, then succeed in the middle of a call.
 async fn refused_writes(t: &Case, proxy: &Proxy) {
     refuse_slices(t, proxy);
     t.ready_pods("web", &["a"]).await;
@@ -188,13 +188,13 @@ async fn refused_writes(t: &Case, proxy: &Proxy) {
     until_above(t, "zen_lead_timeout_occurrences_total", &[("operation", "create_slice")], 0.0)
         .await;
     until_above(t, "zen_lead_endpoint_write_errors_total", &ns, 0.0).await;
-    // A call that has just begun to fail has ten seconds left to succeed in, if the other replica's,
-    // which may begin just then, is not sooner.
+    // A call that has just begun to fail has ten seconds left to succeed, unless a call of the other
+    // replica, which may begin at this moment, succeeds earlier.
     for _ in 0..10 {
         let first = [ns[0], ("operation", "create_slice"), ("attempt", "1")];
         let before = sum(t, "zen_lead_retry_attempts_total", &first).await;
         until_above(t, "zen_lead_retry_attempts_total", &first, before).await;
-        proxy.mend();
+        proxy.clear();
         let slice = t.until_led_by("web-leader", "a").await;
         let looked = Instant::now();
         while looked.elapsed() < Duration::from_secs(3) {
@@ -206,7 +206,7 @@ async fn refused_writes(t: &Case, proxy: &Proxy) {
         refuse_slices(t, proxy);
         t.slices().delete(&slice.name_any(), &DeleteParams::default()).await.unwrap();
     }
-    panic!("no call succeeded after a repetition");
+    panic!("no retried call succeeded");
 }
 
 /// The API server is not able to answer when a slice of this namespace is created.

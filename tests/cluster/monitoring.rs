@@ -1,9 +1,9 @@
-//! What operators look at, with a real Prometheus scraping both replicas at work: every query of the
-//! dashboard and every rule finds series, and alerts are seen for what happens here.
+//! The dashboard and rules with a real Prometheus that scrapes both replicas at work: every query and
+//! every rule finds series, and the alerts for the events of this test are seen.
 //!
 //! With `ZEN_LEAD_RECORDING=FILE` it works for minutes instead of seconds and writes what the
 //! dashboard's queries found, from which scripts/dashboard_picture.py draws (make
-//! monitoring-picture). Which cases an alert fires in is tests/monitoring.
+//! monitoring-picture). tests/monitoring checks when an alert fires.
 
 #[path = "../monitoring/dashboard.rs"]
 mod dashboard;
@@ -50,11 +50,11 @@ const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Sources with three pods each; all are led.
 const APPS: [&str; 6] = ["billing", "cart", "mail", "orders", "search", "stock"];
-/// This one changes its leader all the time.
+/// This source changes its leader all the time.
 const RESTLESS: &str = "cart";
-/// This one has no pod.
+/// This source has no pod.
 const EMPTY: &str = "backup";
-/// And this one's leader has no port of the name that is asked for.
+/// The leader of this source has no port of the requested name.
 const PORTLESS: &str = "legacy";
 
 async fn every_query(t: Arc<Case>) {
@@ -97,7 +97,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64().floor()
 }
 
-/// The rate interval that Grafana takes for a scrape every second, and no time shown is longer.
+/// The rate interval that Grafana uses for a scrape every second; no longer time is shown.
 fn filled(query: &dashboard::Query) -> String {
     dashboard::filled_in(&query.expr, "4s", "10m")
 }
@@ -133,13 +133,13 @@ async fn all_rules_are_sound(server: &Prometheus, seen: impl Fn() -> (f64, f64))
             check(state["health"] == "ok", format!("{}: {state}", state["name"]))?;
         }
         for rule in rules.iter().filter(|r| !r.alert) {
-            // What the rule recorded, and what its expression gives.
+            // The recorded series, and the result of the expression.
             for expr in [&rule.name, &rule.expr] {
                 let found = server.range(expr, seen(), 1.0).await?;
                 check(!found.is_empty(), format!("{} gives nothing: {expr}", rule.name))?;
             }
         }
-        // An expression that compares finds nothing in peace; what it compares must be there.
+        // A comparison finds nothing without a problem; its left side must find series.
         for rule in rules.iter().filter(|r| r.alert && !r.expr.starts_with("absent(")) {
             let watched = compared(&rule.expr);
             let rare = ["ForeignEndpoints", "limit_refusals", "rejected_bodies"];
@@ -170,7 +170,8 @@ fn compared(expr: &str) -> &str {
     panic!("an alert without a threshold: {expr}");
 }
 
-/// The restless Service's alert fires, the pod-less one's is pending, and neither is anybody else's.
+/// The alert of the restless Service fires, the one of the Service without pods is pending, and no other
+/// Service has either.
 async fn alerts_are_seen(server: &Prometheus, ns: &str) {
     let services = |alert: &'static str, state: &'static str| async move {
         let expr =
@@ -179,18 +180,22 @@ async fn alerts_are_seen(server: &Prometheus, ns: &str) {
         let names = found.iter().map(|s| s["metric"]["service"].as_str().unwrap().to_owned());
         Ok::<BTreeSet<String>, String>(names.collect())
     };
-    // Others may have stumbled as often, on a busy machine; never who has no leader to lose.
-    until("the restless Service is told of", || async {
+    // On a busy machine others may have switched as often, but not a Service without a leader.
+    until("the alert of the restless Service fires", || async {
         let flaps = services("ZenLeadLeaderFlaps", "firing").await?;
         let led = flaps.iter().all(|s| APPS.contains(&s.as_str()));
         check(led && flaps.contains(RESTLESS), format!("{flaps:?}"))
     })
     .await;
     let without = BTreeSet::from([EMPTY.to_owned(), PORTLESS.to_owned()]);
-    within(Duration::from_secs(90), "who has no leader for a minute is told of", || async {
-        let nobody = services("ZenLeadNobodyLeads", "firing").await?;
-        check(nobody == without, format!("{nobody:?}"))
-    })
+    within(
+        Duration::from_secs(90),
+        "the alert of a Service without a leader fires after a minute",
+        || async {
+            let leaderless = services("ZenLeadNobodyLeads", "firing").await?;
+            check(leaderless == without, format!("{leaderless:?}"))
+        },
+    )
     .await;
     let firing = server.now("ALERTS{alertstate=\"firing\"}").await.unwrap();
     let mut firing: BTreeSet<&str> =
@@ -202,7 +207,7 @@ async fn alerts_are_seen(server: &Prometheus, ns: &str) {
     println!("firing: {firing:?}");
 }
 
-/// A few apps and their leaders, and what befalls them.
+/// A few apps and their leaders, and what happens to them.
 struct Shop<'a> {
     t: &'a Case,
     product: &'a Product,
@@ -242,8 +247,8 @@ impl Shop<'_> {
         .await
     }
 
-    /// One leader is lost in one of the ways of losing one, and the restless app's, whose pod stops
-    /// being ready and recovers. Then mistakes and good changes are written.
+    /// One leader is lost in one of several ways. The leader of the restless app stops being ready and
+    /// recovers. Then invalid and valid changes are written.
     async fn round(&self, round: usize) {
         let t = self.t;
         let old = self.leader(RESTLESS, "").await;
@@ -286,8 +291,8 @@ impl Shop<'_> {
         let _ = socket.read_to_end(&mut answer).await;
     }
 
-    /// Connections to the API server break while leaders change: first for a moment, so that calls
-    /// are made again and come through, then for longer than any call is tried.
+    /// Connections to the API server break while leaders change: first for a moment, so that retried
+    /// calls succeed, then for longer than any call is retried.
     async fn stumble(&self) {
         let tolerable = "zen_lead_retry_success_after_retry_total{";
         self.change_leaders_until(tolerable, || async { self.proxy.cut() }).await;
@@ -300,8 +305,7 @@ impl Shop<'_> {
         self.change_leaders_until(hopeless, closed_for_a_while).await;
     }
 
-    /// All calm apps lose their leaders and `then` something happens, until a replica has a series of
-    /// this name.
+    /// All calm apps lose their leaders, then `then` runs, until a replica has a series of this name.
     async fn change_leaders_until<F: Future<Output = ()>>(
         &self,
         metric: &str,

@@ -1,4 +1,4 @@
-//! What is told: events, conditions, metrics, probes. And that a settled cluster is left in peace.
+//! Reports: Events, conditions, metrics, probes. Also that zen-lead writes nothing in a settled cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,16 +18,16 @@ use crate::support::promtool;
 use crate::support::waiting::{check, until};
 
 tests![
-    every_epoch_is_told_by_one_event,
-    leader_service_creation_is_told,
+    every_epoch_has_one_event,
+    leader_service_creation_has_an_event,
     settled_services_are_not_written,
     metrics_with_any_names_pass_promtool,
-    metrics_tell_of_leader_and_failovers,
+    metrics_report_leader_and_failovers,
     metrics_of_a_removed_service_are_gone,
     probes_answer_with_their_state,
 ];
 
-async fn every_epoch_is_told_by_one_event(t: Arc<Case>) {
+async fn every_epoch_has_one_event(t: Arc<Case>) {
     t.ready_pods("web", &["a", "b"]).await;
     t.web(&[]).await;
     let first = t.until_led_by("web-leader", "a").await;
@@ -46,15 +46,15 @@ async fn every_epoch_is_told_by_one_event(t: Arc<Case>) {
         assert_eq!(epoch(&leader), number, "mirror and slice agree");
     }
     // One each, not two of the same.
-    t.until_told("web-leader", expected.len()).await;
-    let told = t.events("web-leader", "LeaderChanged").await;
+    t.until_reported("web-leader", expected.len()).await;
+    let events = t.events("web-leader", "LeaderChanged").await;
     for notes in &expected {
-        let found = told.iter().filter(|note| notes.contains(note)).count();
-        assert_eq!(found, 1, "{notes:?} in {told:?}");
+        let found = events.iter().filter(|note| notes.contains(note)).count();
+        assert_eq!(found, 1, "{notes:?} in {events:?}");
     }
 }
 
-async fn leader_service_creation_is_told(t: Arc<Case>) {
+async fn leader_service_creation_has_an_event(t: Arc<Case>) {
     t.ready_pods("web", &["a"]).await;
     t.web(&[]).await;
     let note = t.until_event("web", "LeaderServiceCreated").await;
@@ -75,8 +75,8 @@ async fn settled_services_are_not_written(t: Arc<Case>) {
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
     t.until_condition("empty-leader", "False", "NoPodsFound").await;
     t.until_event("dual-leader", "LeaderRoutingAvailable").await;
-    // The last Events come when it suits them, and from both replicas: ten seconds without a write
-    // are waited for. Two that undo each other's work, or one that repeats its own, never let them come.
+    // The last Events may come late and from both replicas: the test waits for ten seconds without a
+    // write. Replicas that undo or repeat writes would never allow such a pause.
     until("nothing is written for ten seconds", || async {
         let before = t.world.writes(&t.ns);
         check(before.len() >= 9, format!("the audit log has {} writes", before.len()))?;
@@ -112,7 +112,7 @@ async fn metrics_with_any_names_pass_promtool(t: Arc<Case>) {
     promtool::passes(&tool.expect("PROMTOOL is set by e2e/cluster.sh up"), &text);
 }
 
-async fn metrics_tell_of_leader_and_failovers(t: Arc<Case>) {
+async fn metrics_report_leader_and_failovers(t: Arc<Case>) {
     t.ready_pods("web", &["a", "b", "c"]).await;
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;

@@ -1,4 +1,5 @@
-//! While zen-lead is stopped: what passes, what is refused, what stays, and what is caught up with.
+//! While zen-lead is stopped: which writes pass, which are refused, what stays routed, and what a new start
+//! catches up with.
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ tests![
     sigterm_ends_with_success_and_the_other_takes_over,
 ];
 
-/// A led Service, and then nobody who serves it.
+/// A led Service, then no replica that serves it.
 async fn led_then_stopped(t: &Case) {
     t.world.product.ensure_started().await;
     t.ready_pods("web", &["a", "b"]).await;
@@ -156,7 +157,7 @@ async fn last_leader_stays_routed_and_is_replaced_after_the_start(t: Arc<Case>) 
 async fn changes_made_while_stopped_are_caught_up_with(t: Arc<Case>) {
     led_then_stopped(&t).await;
     let leader = t.services().get("web-leader").await.unwrap();
-    // Somebody breaks the leader Service; nobody is there to repair it.
+    // A user breaks the leader Service while no replica can repair it.
     t.patch_service("web-leader", &json!({"spec": {"selector": {"app": "web"}}})).await;
     until("the built-in controller routes to all pods", || async {
         let all = t.slices().list(&Default::default()).await.map_err(|e| e.to_string())?;

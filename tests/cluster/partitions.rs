@@ -1,6 +1,6 @@
-//! Replicas that are out of reach in three ways at once: packets dropped by a firewall, a connection
-//! that swallows everything, a process that is stopped; each for longer than every timeout. The one
-//! that is left goes on; those that come back change nothing; a dead watch is noticed and told.
+//! Replicas that are cut off in three ways at once: packets dropped by a firewall, a connection that
+//! swallows everything, a stopped process; each for longer than every timeout. The remaining replica goes
+//! on, the returning ones change nothing, and a dead watch is noticed and reported.
 //!
 //! On a control plane of its own, because it mostly waits while other tests run.
 //! `ZEN_LEAD_PARTITION_SECONDS` (make soak) makes it last longer.
@@ -21,7 +21,7 @@ use crate::support::tcp_proxy::TcpProxy;
 use crate::support::together::{SIX, Together};
 use crate::support::waiting::DEADLINE;
 
-/// Nothing befalls it.
+/// This replica has no fault.
 const WELL: usize = 0;
 /// Its connections are acknowledged and never answered.
 const SWALLOWED: usize = 1;
@@ -30,22 +30,22 @@ const CUT_OFF: usize = 2;
 /// SIGSTOP.
 const STOPPED: usize = 3;
 
-/// What the second is promised to notice in 40 s, with room for a busy machine.
+/// The promised 40 s until the second notices, with room for a busy machine.
 const NOTICED: Duration = Duration::from_secs(80);
-/// How long after it is reached again a replica may stay unready: a call that is swallowed takes 10 s,
-/// and the certificates are looked at every 30.
+/// The longest time that a replica may stay unready after it is reachable again: a swallowed call takes
+/// 10 s, and certificates are checked every 30 s.
 const BACK: Duration = Duration::from_mins(1);
-/// The address at which the API server is seen through the firewall.
+/// The address of the API server through the firewall.
 const WALLED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 12);
 
 pub fn tests() -> Vec<Test> {
-    let name = "cut_off_silent_and_stopped_replicas_bring_nobody_back";
+    let name = "cut_off_silent_and_stopped_replicas_bring_no_leader_back";
     let test = Test::new(module_path!(), name, three_out_of_reach);
     let needs = control_plane::programs().and_then(|_| Firewall::usable());
     vec![test.needs(needs).within(Duration::from_mins(5) + at_least())]
 }
 
-/// How long the three are out of reach at least.
+/// The least time that the three are cut off.
 fn at_least() -> Duration {
     let text = std::env::var("ZEN_LEAD_PARTITION_SECONDS");
     Duration::from_secs(text.map_or(0, |seconds| seconds.parse().unwrap()))
@@ -93,8 +93,8 @@ async fn three_out_of_reach(t: Arc<Case>) {
         }
     };
     let rounds = order.len() - 1;
-    // What the three know now is wrong in every way: who leads is another, and whom they believe to
-    // come next is gone.
+    // Everything that the three know is wrong now: another pod leads, and the pod that they would choose
+    // next is gone.
     t.pod(hollow("d", "web").dual()).await;
     let leader = *order.last().unwrap();
     for gone in ["a", "b", "c"].into_iter().filter(|pod| *pod != leader) {
@@ -112,7 +112,7 @@ async fn three_out_of_reach(t: Arc<Case>) {
         product.until_ready_within(replica, BACK).await;
     }
     let back = healed.elapsed();
-    // They are at work again: without the one that was well they move the leader.
+    // They work again: without the replica that had no fault they move the leader.
     t.pod(hollow("e", "web").dual()).await;
     product.kill(WELL);
     fail_over(t, &services, "d", "e").await;
@@ -132,7 +132,7 @@ async fn three_out_of_reach(t: Arc<Case>) {
     elsewhere.close().await;
 }
 
-/// Takes the leader out of all Services; how long it took until the next led in all of them.
+/// Makes the leader of all Services NotReady; returns the time until the next pod led in all of them.
 async fn fail_over(t: &Case, services: &Together<'_>, leader: &str, next: &str) -> Duration {
     t.set_ready(leader, false).await;
     let began = Instant::now();
@@ -140,7 +140,7 @@ async fn fail_over(t: &Case, services: &Together<'_>, leader: &str, next: &str) 
     began.elapsed()
 }
 
-/// Until a replica says itself that it does not see; how long after `began`.
+/// Waits until a replica reports itself that its watches are lost; returns the time since `began`.
 async fn lost(product: &Product, replica: usize, began: Instant) -> Duration {
     product.until_lost(replica, &WATCHED, NOTICED).await;
     began.elapsed()

@@ -13,9 +13,9 @@ use crate::support::waiting::{check, until};
 
 tests![
     named_ports_are_those_of_the_leading_pod,
-    strict_publishes_nobody_when_a_port_is_missing,
+    strict_publishes_no_pod_when_a_port_is_missing,
     partial_leaves_the_missing_port_out,
-    partial_without_any_port_publishes_nobody,
+    partial_without_any_port_publishes_no_pod,
     names_are_looked_up_with_their_protocol,
     sidecar_ports_count_and_plain_init_containers_do_not,
     udp_ports_stay_udp,
@@ -57,7 +57,7 @@ fn two_ports() -> Value {
     ]))
 }
 
-async fn strict_publishes_nobody_when_a_port_is_missing(t: Arc<Case>) {
+async fn strict_publishes_no_pod_when_a_port_is_missing(t: Arc<Case>) {
     t.ready_pods("web", &["a"]).await;
     t.create(&source("web", &two_ports())).await;
     let message = t.until_condition("web-leader", "False", "PortResolutionFailed").await;
@@ -69,7 +69,7 @@ async fn strict_publishes_nobody_when_a_port_is_missing(t: Arc<Case>) {
     t.until_routed("web-leader", &[]).await;
     let note = t.until_event("web-leader", "PortResolutionFailed").await;
     assert_eq!(note, message);
-    // The pod is leader all the same: nobody else takes its place, and partial publishes it.
+    // The pod is still the leader: no other pod takes its place, and partial publishes it.
     t.patch_service("web", &annotations(&[(names::PORTS_MODE, "partial")])).await;
     let slice = t.until_led_by("web-leader", "a").await;
     assert_eq!(ports(&slice), ["http 8080/TCP"]);
@@ -94,7 +94,7 @@ async fn partial_leaves_the_missing_port_out(t: Arc<Case>) {
     assert_eq!(ports(&slice), ["http 8080/TCP", "grpc 9090/TCP"]);
 }
 
-async fn partial_without_any_port_publishes_nobody(t: Arc<Case>) {
+async fn partial_without_any_port_publishes_no_pod(t: Arc<Case>) {
     t.pod(hollow("a", "web").ports(&json!([]))).await;
     let mut patch = two_ports();
     json_patch::merge(&mut patch, &annotations(&[(names::PORTS_MODE, "partial")]));

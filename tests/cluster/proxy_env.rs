@@ -1,5 +1,5 @@
-//! The variables that name a proxy, and NO_PROXY, as the process finds them: `serve`, `status` and
-//! `explain` reach the API server, and by the way that kubectl would take.
+//! The proxy variables and NO_PROXY in the environment of the process: `serve`, `status` and `explain`
+//! reach the API server in the same way as kubectl.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,19 +23,19 @@ tests![
     a_proxy_that_cannot_be_used_is_named,
 ];
 
-/// Nothing listens there.
+/// An address without a listener.
 const DEAD: &str = "http://127.0.0.1:9";
-/// No name server knows it: only who asks the proxy gets there. The API server's certificate does not
-/// name it either.
+/// No name server knows this name: only the proxy reaches it. The API server's certificate does not name
+/// it either.
 const UNKNOWN: &str = "api.zen-lead.invalid";
 
-/// What is said of a proxy that speaks TLS itself.
+/// The message about a proxy that speaks TLS itself.
 const UNUSABLE: &str = "zen-lead: HTTPS_PROXY names a proxy that cannot be used: the scheme https:// is not \
                         supported; write for example http://proxy.example.com:3128 or \
                         socks5://proxy.example.com:1080; or add the API server to NO_PROXY";
 
-/// The address by which other machines reach the API server: no loopback address, to which no variable
-/// would apply.
+/// The address by which other machines reach the API server. The variables do not apply to loopback
+/// addresses.
 async fn advertised(t: &Case) -> SocketAddr {
     let slices: Api<EndpointSlice> = Api::namespaced(t.admin(), "default");
     let slice = slices.get("kubernetes").await.unwrap();
@@ -61,7 +61,7 @@ fn kubeconfig(t: &Case, name: &str, server: &str, proxy_url: Option<&str>) -> Pa
     path
 }
 
-/// A proxy that takes CONNECT and leads everything to the API server.
+/// A proxy that accepts CONNECT and sends everything to the API server.
 struct ConnectProxy {
     url: String,
     asked: Arc<Mutex<Vec<String>>>,
@@ -93,7 +93,7 @@ impl ConnectProxy {
         Self { url, asked, accepting }
     }
 
-    /// What it was asked for so far, and from now on nothing.
+    /// Returns the requests so far and clears the list.
     fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
@@ -105,8 +105,8 @@ impl Drop for ConnectProxy {
     }
 }
 
-/// A led Service, and what `status` and `explain` say of it by this way.
-async fn both_say_who_leads(t: &Case, kubeconfig: &Path, variables: &[(&str, &str)]) {
+/// `status` and `explain` both report the leader of a Service with these variables.
+async fn both_report_the_leader(t: &Case, kubeconfig: &Path, variables: &[(&str, &str)]) {
     let status = zen_lead(&["status", "-n", &t.ns], kubeconfig, variables).await;
     assert_eq!((status.code, &*status.err), (0, ""), "{status:?}");
     let row = status.out.lines().nth(1).unwrap_or_default().to_owned();
@@ -117,7 +117,7 @@ async fn both_say_who_leads(t: &Case, kubeconfig: &Path, variables: &[(&str, &st
     assert!(explained.out.contains("leader Service: web-leader"), "{explained:?}");
 }
 
-/// Whether a replica becomes ready by this way.
+/// Whether a replica becomes ready with these variables.
 async fn serves(t: &Case, kubeconfig: &Path, variables: &[(&str, &str)]) {
     let product = &t.world.product;
     product.spawn_with(0, kubeconfig, &[], variables);
@@ -142,11 +142,11 @@ async fn no_proxy_leads_past_a_dead_proxy(t: Arc<Case>) {
     let range = format!("{}/24", server.ip());
     for none in [&*exactly, "*", &range] {
         let variables = [("HTTPS_PROXY", DEAD), ("NO_PROXY", none)];
-        both_say_who_leads(&t, &path, &variables).await;
+        both_report_the_leader(&t, &path, &variables).await;
     }
-    both_say_who_leads(&t, &path, &[("https_proxy", DEAD), ("no_proxy", &exactly)]).await;
+    both_report_the_leader(&t, &path, &[("https_proxy", DEAD), ("no_proxy", &exactly)]).await;
     serves(&t, &path, &[("HTTPS_PROXY", DEAD), ("NO_PROXY", &exactly)]).await;
-    // And it is NO_PROXY that did it.
+    // This proves that NO_PROXY is the reason.
     let other = [("HTTPS_PROXY", DEAD), ("NO_PROXY", "example.com")];
     let Said { code, err, .. } = zen_lead(&["status", "-n", &t.ns], &path, &other).await;
     assert_eq!(code, 2, "{err}");
@@ -161,7 +161,7 @@ async fn a_proxy_is_used_where_no_proxy_does_not_match(t: Arc<Case>) {
     let proxy = ConnectProxy::start(advertised(&t).await).await;
     let path = kubeconfig(&t, "proxy", &format!("https://{UNKNOWN}:6443"), None);
     let variables = [("HTTPS_PROXY", &*proxy.url), ("NO_PROXY", "10.96.0.0/12,.svc,invalid:1")];
-    both_say_who_leads(&t, &path, &variables).await;
+    both_report_the_leader(&t, &path, &variables).await;
     let wanted = format!("CONNECT {UNKNOWN}:6443 HTTP/1.1");
     let asked = proxy.take();
     assert!(asked.len() >= 2 && asked.iter().all(|line| *line == wanted), "{asked:?}");
@@ -175,7 +175,7 @@ async fn the_proxy_of_a_kubeconfig_is_used_whatever_no_proxy_says(t: Arc<Case>) 
     let proxy = ConnectProxy::start(advertised(&t).await).await;
     let server = format!("https://{UNKNOWN}:6443");
     let path = kubeconfig(&t, "proxy-url", &server, Some(&proxy.url));
-    both_say_who_leads(&t, &path, &[("HTTPS_PROXY", DEAD), ("NO_PROXY", "*")]).await;
+    both_report_the_leader(&t, &path, &[("HTTPS_PROXY", DEAD), ("NO_PROXY", "*")]).await;
     assert!(proxy.take().len() >= 2);
 }
 
@@ -186,7 +186,7 @@ async fn a_proxy_that_cannot_be_used_is_named(t: Arc<Case>) {
     let serve = ["serve", "--admin-bind=127.0.0.1:0", "--webhook-bind=127.0.0.1:0"];
     for args in [&["status"][..], &["explain", &example], &serve] {
         let said = zen_lead(args, &path, &variables).await;
-        // `serve` has begun its log by then.
+        // `serve` has written to its log by then.
         let last = said.err.lines().last().unwrap_or_default();
         assert_eq!((said.code, last), (2, UNUSABLE), "{args:?}: {said:?}");
     }

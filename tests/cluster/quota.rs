@@ -1,4 +1,4 @@
-//! A leader Service the API server does not let through: said once, tried rarely, served later.
+//! A leader Service that the API server refuses: reported once, tried rarely, served later.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ async fn quota_is_reported_tried_rarely_and_served_when_raised(t: Arc<Case>) {
     assert!(message.contains("exceeded quota: few, requested: services=1"), "{message}");
     assert_eq!(t.until_event("web", "QuotaExceeded").await, message);
 
-    // Time passes on purpose: few calls is a statement about a time.
+    // The time passes on purpose: "few calls" needs a period.
     let creations = || {
         let all = t.world.writes(&t.ns);
         let services =

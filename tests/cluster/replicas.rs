@@ -1,8 +1,9 @@
 //! Three replicas that are killed and stopped in the middle of switches, one after the other, and
-//! replicas whose watches are far behind or lost: one leader all along, told once, nothing made twice.
+//! replicas whose watches are far behind or lost: always one leader, one Event for each switch, and no
+//! object is created twice.
 //!
-//! `ZEN_LEAD_KILLS` says how many rounds there are, `ZEN_LEAD_LAG_SECONDS` how far behind the
-//! watches are (make soak: many, and a minute).
+//! `ZEN_LEAD_KILLS` sets the number of rounds, `ZEN_LEAD_LAG_SECONDS` the delay of the watches (make soak:
+//! many, and a minute).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::support::waiting::{DEADLINE, check, until};
 
 const ROUNDS: usize = 9;
 const LAG: Duration = Duration::from_secs(5);
-/// A lost watch is promised to be noticed in 40 s; with room for a busy machine.
+/// The promised 40 s until a lost watch is noticed, with room for a busy machine.
 const LOST: Duration = Duration::from_secs(80);
 
 pub fn tests() -> Vec<Test> {
@@ -31,7 +32,7 @@ pub fn tests() -> Vec<Test> {
         Test::new(module, "three_killed_and_stopped_in_turn", killed_in_turn).within(kills),
         Test::new(module, "far_behind_nothing_is_doubled_and_nothing_flaps", far_behind)
             .within(Duration::from_mins(3) + 10 * lag()),
-        Test::new(module, "a_lost_watch_promotes_nobody", lost_watch)
+        Test::new(module, "a_lost_watch_promotes_no_pod", lost_watch)
             .within(Duration::from_mins(4)),
     ]
 }
@@ -95,7 +96,7 @@ async fn far_behind(t: Arc<Case>) {
         t.pod(hollow(pod, "web").dual()).await;
     }
 
-    // Alone: what it has written comes back to it long after, and it knows.
+    // Alone: its own writes come back much later, and it recognizes them.
     let recorder = t.record().await;
     let services = Together::create(&t, &SIX).await;
     services.until_led_by("a", limit).await;
@@ -104,7 +105,7 @@ async fn far_behind(t: Arc<Case>) {
     t.set_ready("a", true).await;
     made_once(&t, &proxy);
 
-    // Beside one that sees everything at once, which has moved on long before.
+    // Beside a replica without delay, which has moved on long before.
     product.spawn(1, &[]);
     product.until_ready(1).await;
     let mut order = vec!["a", "b"];
@@ -114,13 +115,13 @@ async fn far_behind(t: Arc<Case>) {
         services.until_led_by(next, DEADLINE).await;
         order.push(next);
     }
-    // All of it has reached the one that is behind, and it had time to do wrong.
+    // Everything has reached the delayed replica, and it had time for a wrong write.
     sleep(by + Duration::from_secs(2)).await;
     services.until_led_by("e", DEADLINE).await;
     made_once(&t, &proxy);
 
-    // The other one dies after a switch of which the one that is behind has heard nothing, and the
-    // leader is lost at once.
+    // The other replica dies after a switch that the delayed one has not seen yet, and the new leader is
+    // lost at once.
     t.vanish("e").await;
     services.until_led_by("f", DEADLINE).await;
     product.kill(1);
@@ -140,10 +141,10 @@ async fn far_behind(t: Arc<Case>) {
     let scrape = product.scrape(0).await.unwrap();
     let read = scrape.value("zen_lead_cache_misses_total", &[]).unwrap_or(0.0);
     assert!(read > 0.0, "decisions that read first are counted");
-    println!("watches {by:?} behind: nothing made twice, no flap, {read} decisions by reading");
+    println!("watches {by:?} behind: nothing created twice, no flap, {read} decisions by reading");
 }
 
-/// A failover by one that is behind: each kind is listed, and each slice is written once.
+/// A failover by a delayed replica: each kind is listed, and each slice is written once.
 fn read_and_wrote_once(t: &Case, requests: &[Seen]) {
     let path = format!("/namespaces/{}/", t.ns);
     let ours = || requests.iter().filter(|seen| seen.path.contains(&path));
@@ -159,7 +160,8 @@ fn read_and_wrote_once(t: &Case, requests: &[Seen]) {
     assert!(written.values().all(|writes| *writes == 1), "{written:?}");
 }
 
-/// The watch of pods is lost, all else works: what was seen last says that `a` should lead, and it is gone.
+/// The watch of pods is lost, everything else works: by the last known state `a` should lead, but it is
+/// gone.
 async fn lost_watch(t: Arc<Case>) {
     let product = &t.world.product;
     product.spawn(0, &[]);
@@ -172,12 +174,12 @@ async fn lost_watch(t: Arc<Case>) {
     t.set_ready("a", true).await;
     product.stop(0).await;
 
-    // Its list is answered, and then it hears nothing more of pods: no event, no other watch.
+    // Its list is answered, then it gets nothing more about pods: no event, no other watch.
     let proxy = Proxy::start(product.kubeconfig()).await;
     proxy.lag().set("pods", Duration::from_hours(1));
     let path = t.world.dir.join("kubeconfig-lost");
     proxy.write_kubeconfig(product.kubeconfig(), &path);
-    // One watch over all pods: consistent reads, of one namespace, can be told from it and pass.
+    // One watch over all pods: consistent reads are of one namespace, so the proxy lets them pass.
     product.spawn_with(0, &path, &["--max-namespace-watches=0"], &[]);
     product.until_ready(0).await;
     proxy.fail(usize::MAX, Fault::Stall, |seen| seen.path == "/api/v1/pods");
@@ -188,20 +190,20 @@ async fn lost_watch(t: Arc<Case>) {
     let read = || proxy.seen().iter().filter(|seen| seen.path == reads).count();
     let before = read();
     t.patch_service("s0", &json!({"metadata": {"annotations": {names::STICKY: "false"}}})).await;
-    until("it reads before it believes", || async { check(read() > before, "no read") }).await;
+    until("it reads before it decides", || async { check(read() > before, "no read") }).await;
     sleep(Duration::from_secs(2)).await;
     services.until_led_by("b", DEADLINE).await;
 
-    // It sees again, and works as before.
+    // The watch is back, and the replica works as before.
     proxy.lag().set("pods", Duration::ZERO);
-    proxy.mend();
+    proxy.clear();
     product.until_ready(0).await;
     t.set_ready("b", false).await;
     services.until_led_by("c", DEADLINE).await;
     services.were_led_by(&recorder.finish().await, &["a", "b", "c"]).await;
 }
 
-/// Nothing of ours was created twice: each name was asked for once, and got.
+/// No object of ours was created twice: each name was requested once, successfully.
 fn made_once(t: &Case, proxy: &Proxy) {
     let path = format!("/namespaces/{}/", t.ns);
     let mut made: BTreeMap<(String, String), Vec<Done>> = BTreeMap::new();

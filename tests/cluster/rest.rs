@@ -1,8 +1,8 @@
-//! Stability, counted in the audit log of the real API server: how many writes a switch costs, and
-//! that after the last disturbance the state is soon right and then nothing at all is written,
-//! whatever states the Services are in.
+//! Stability, counted in the audit log of the real API server: the number of writes of a switch; and that
+//! soon after the last disturbance the state is right and nothing is written, in every state that a
+//! Service can have.
 //!
-//! `ZEN_LEAD_REST_SECONDS` says how long the rest is watched.
+//! `ZEN_LEAD_REST_SECONDS` sets how long the rest is watched.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use crate::support::waiting::{check, until};
 
 /// How long nothing may be written.
 const REST: u64 = 20;
-/// After the last disturbance; everything that follows from it has been written by then.
+/// The time after the last disturbance until all its consequences are written.
 const CALM: Duration = Duration::from_secs(5);
-/// Longer than the other replica waits before it does what the first left undone.
+/// Longer than the other replica waits before it takes over unfinished work.
 const MOMENT: Duration = Duration::from_secs(2);
-/// Switches that are counted.
+/// The number of switches that are counted.
 const SWITCHES: usize = 4;
 
 pub fn tests() -> Vec<Test> {
@@ -47,7 +47,7 @@ fn rest() -> u64 {
 }
 
 /// A write for people: verb, resource, name and answer.
-fn told(write: &Value) -> String {
+fn line(write: &Value) -> String {
     let at = &write["objectRef"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let below = at["subresource"].as_str().map(|s| format!("/{s}")).unwrap_or_default();
@@ -57,7 +57,7 @@ fn told(write: &Value) -> String {
     format!("{verb} {resource}{below} {namespace}/{name}: {code}")
 }
 
-/// What was written since a number of writes, and took effect.
+/// The writes since this number of writes that took effect.
 fn since(t: &Case, before: usize) -> Vec<Value> {
     let mut writes = t.world.writes(&t.ns).split_off(before);
     writes.retain(|w| w["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300));
@@ -79,25 +79,25 @@ async fn settled(t: &Case) -> usize {
     .await
 }
 
-/// Lets the leader fail in turn, and returns the most writes that one switch cost.
+/// Makes the leaders fail in turn, and returns the most writes of one switch.
 async fn most_writes(t: &Case, leader: &str, families: &[&str]) -> (usize, Vec<String>) {
     let (mut most, mut shown) = (0, Vec::new());
     for n in 0..SWITCHES {
         let (down, up) = [("a", "b"), ("b", "a")][n % 2];
         let before = settled(t).await;
-        let told_before = t.events(leader, "LeaderChanged").await.len();
+        let events_before = t.events(leader, "LeaderChanged").await.len();
         t.set_ready(down, false).await;
         for family in families {
             t.until_family(leader, family, &[Routed::ready(up)]).await;
         }
         t.until_message(leader, &format!("{up} leads; {down}: not Ready")).await;
-        t.until_told(leader, told_before + 1).await;
+        t.until_reported(leader, events_before + 1).await;
         settled(t).await;
         let writes = since(t, before);
         let events = writes.iter().filter(|w| w["objectRef"]["resource"] == "events").count();
-        assert_eq!(events, 1, "each switch is told once: {writes:#?}");
+        assert_eq!(events, 1, "each switch has one Event: {writes:#?}");
         if writes.len() > most {
-            (most, shown) = (writes.len(), writes.iter().map(told).collect());
+            (most, shown) = (writes.len(), writes.iter().map(line).collect());
         }
         t.set_ready(down, true).await;
         t.until_message(leader, &format!("{up} leads; {down}: standby")).await;
@@ -113,7 +113,7 @@ async fn a_switch_costs_at_most_three_writes(t: Arc<Case>) {
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
     t.until_message("web-leader", "a leads; b: standby").await;
-    t.until_told("web-leader", 1).await;
+    t.until_reported("web-leader", 1).await;
     let (most, shown) = most_writes(&t, "web-leader", &["IPv4"]).await;
     println!("most writes of {SWITCHES} switches: {most} {shown:?}");
     assert!(most <= 3, "slice, mirror and Event, and nothing else: {shown:#?}");
@@ -127,8 +127,8 @@ async fn a_switch_costs_at_most_three_writes(t: Arc<Case>) {
     assert!(most <= 4, "two slices, mirror and Event, and nothing else: {shown:#?}");
 }
 
-/// Services in every state that lasts, in a namespace that admission sees.
-async fn judged(t: &Case) -> BTreeMap<&'static str, &'static str> {
+/// Services in every lasting state, in a namespace that admission sees.
+async fn reviewed(t: &Case) -> BTreeMap<&'static str, &'static str> {
     for name in ["a", "b"] {
         t.pod(hollow(name, "web").dual()).await;
     }
@@ -158,7 +158,7 @@ async fn judged(t: &Case) -> BTreeMap<&'static str, &'static str> {
         ("timed", "web", mixed(set(names::MIN_READY, "1s"), &set(names::FAILOVER_DELAY, "1s"))),
         ("young", "web", set(names::MIN_READY, "24h")),
         ("foreign", "web", json!({})),
-        ("none", "nobody", json!({})),
+        ("none", "absent", json!({})),
         ("idle", "idle", json!({})),
         ("held", "held", set(names::FAILOVER_DELAY, "1h")),
         ("ends", "ends", json!({})),
@@ -187,8 +187,8 @@ async fn judged(t: &Case) -> BTreeMap<&'static str, &'static str> {
     led.collect()
 }
 
-/// A Service that is wrong and one whose leader's name is taken, where admission does not see them.
-async fn unjudged(t: &Case) {
+/// An invalid Service, and one whose leader name is taken, in a namespace that admission does not see.
+async fn unreviewed(t: &Case) {
     t.create(&source_set("wrong", &[(names::MIN_READY, "soon")])).await;
     t.create(&source("taken-leader", &json!({"metadata": {"annotations": null}}))).await;
     t.create(&source("taken", &json!({}))).await;
@@ -211,8 +211,8 @@ async fn all_kinds_of_states_come_to_rest_and_then_nothing_is_written(t: Arc<Cas
     let product = &t.world.product;
     product.ensure_started().await;
     let outside = t.outside().await;
-    let wanted = judged(&t).await;
-    unjudged(&outside).await;
+    let wanted = reviewed(&t).await;
+    unreviewed(&outside).await;
     // The last disturbances: leaders are lost, and a replica dies and comes back.
     t.set_ready("h", false).await;
     t.terminate("x").await;
@@ -232,17 +232,17 @@ async fn all_kinds_of_states_come_to_rest_and_then_nothing_is_written(t: Arc<Cas
         t.until_led_by(&format!("{name}-leader"), "b").await;
     }
     println!("right {:.1} s after the last disturbance", disturbed.elapsed().as_secs_f64());
-    // Time passes on purpose: that nothing happens is a statement about a time.
+    // The time passes on purpose: "nothing happens" needs a period.
     sleep(CALM.saturating_sub(disturbed.elapsed())).await;
     settled(&t).await;
     let before = t.world.all_writes().len();
     assert!(before > 3 * all.len(), "the audit log is read: {before} writes");
     sleep(Duration::from_secs(rest())).await;
-    let written: Vec<String> = t.world.all_writes()[before..].iter().map(told).collect();
+    let written: Vec<String> = t.world.all_writes()[before..].iter().map(line).collect();
     println!("{} Services, {} writes in {} s at rest", all.len() + 2, written.len(), rest());
     assert_eq!(written, [""; 0], "written although everything was right");
     assert_eq!(conditions(&t, &wanted).await, all);
-    // It was rest and not death.
+    // This proves that zen-lead was at rest and not dead.
     t.set_ready("b", false).await;
     t.set_ready("a", true).await;
     t.until_led_by("web-leader", "a").await;

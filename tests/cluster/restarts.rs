@@ -1,10 +1,9 @@
-//! An API server that ends and comes back, a short and a long time after, with etcd compacted
-//! meanwhile: no change is lost, nothing is switched without need, and zen-lead says what it does not
-//! see.
+//! An API server that ends and returns, after a short or a long time, with etcd compacted meanwhile: no
+//! change is lost, there is no unnecessary switch, and zen-lead reports the watches that it lost.
 //!
-//! Both replicas see the cluster through one API server; the test, and whatever changes while that
-//! one is gone, goes through another before the same etcd. `ZEN_LEAD_RESTARTS` says how many short
-//! outages there are, `ZEN_LEAD_COMPACTIONS` how many with etcd compacted.
+//! Both replicas use one API server. The test, and changes while that one is down, use another one with
+//! the same etcd. `ZEN_LEAD_RESTARTS` sets the number of short outages, `ZEN_LEAD_COMPACTIONS` the number
+//! with etcd compacted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +24,7 @@ const SERVICES: [&str; 3] = ["s0", "s1", "s2"];
 const RESTARTS: usize = 3;
 /// The API server of the replicas.
 const THEIRS: usize = 0;
-/// For a watch to be called lost (15 s of refused connections), on a busy machine.
+/// The longest time until a watch counts as lost (15 s of refused connections), on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 pub fn tests() -> Vec<Test> {
@@ -40,7 +39,7 @@ fn rounds() -> usize {
     std::env::var("ZEN_LEAD_RESTARTS").map_or(RESTARTS, |n| n.parse().unwrap())
 }
 
-/// Each makes every watch of both replicas meet 410.
+/// In each of these outages every watch of both replicas gets 410.
 fn compactions() -> usize {
     std::env::var("ZEN_LEAD_COMPACTIONS").map_or(1, |n| n.parse().unwrap())
 }
@@ -58,7 +57,7 @@ async fn restarts(t: Arc<Case>) {
     for round in 0..rounds() {
         let (leader, next, new) =
             (format!("p{round}"), format!("p{}", round + 1), format!("p{}", round + 2));
-        // One change just before, which they may have seen or not, and two while it is away.
+        // One change just before, which they may or may not have seen, and two during the outage.
         if round % 2 == 0 {
             t.set_ready(&leader, false).await;
         }
@@ -71,7 +70,7 @@ async fn restarts(t: Arc<Case>) {
         order.push(next);
     }
 
-    // With what they know forgotten. The first one lasts until they call their watches lost.
+    // With compaction of what they know. The first outage lasts until they call their watches lost.
     for round in rounds()..rounds() + compactions() {
         let (leader, next, new) =
             (format!("p{round}"), format!("p{}", round + 1), format!("p{}", round + 2));
@@ -86,16 +85,16 @@ async fn restarts(t: Arc<Case>) {
         t.vanish(&leader).await;
         t.pod(hollow(&new, "web").dual()).await;
         control.compact().await;
-        // Without a memory of its own it asks etcd, which has forgotten.
+        // A new API server has no memory of its own and asks etcd, which is compacted.
         control.launch(THEIRS, &["--watch-cache=false"]);
         control.until_ready(THEIRS).await;
-        is_told_gone(t, control, &old).await;
+        gets_410(t, control, &old).await;
         services.until_led_by(&next, PATIENCE).await;
         order.push(next);
         for replica in product.replicas() {
             product.until_ready(replica).await;
             let now = self::gone(product, replica).await;
-            assert!(now > gone[replica], "replica {replica} was told 410 {now} times");
+            assert!(now > gone[replica], "replica {replica} got 410 {now} times");
         }
     }
 
@@ -110,7 +109,7 @@ async fn restarts(t: Arc<Case>) {
     elsewhere.close().await;
 }
 
-/// How often the watches of a replica were told that their version is gone.
+/// How often the watches of a replica got the answer that their version is gone.
 async fn gone(product: &Product, replica: usize) -> f64 {
     let labels = [("reason", "gone")];
     let scrape = product.scrape(replica).await.unwrap();
@@ -123,7 +122,7 @@ async fn version(t: &Case) -> String {
 }
 
 /// The API server really answers 410 to a watch from so old a version.
-async fn is_told_gone(t: &Case, control: &ControlPlane, version: &str) {
+async fn gets_410(t: &Case, control: &ControlPlane, version: &str) {
     let client = control.cluster(THEIRS).admin().await;
     let pods: Api<Pod> = Api::namespaced(client, &t.ns);
     let answer = match pods.watch(&WatchParams::default(), version).await {

@@ -1,5 +1,5 @@
-//! Calls that fail on their way to the real API server: what the metrics say is what the proxy between
-//! them did, attempt by attempt; `Retry-After` is honoured; what cannot succeed is tried once.
+//! Calls that fail on their way to the real API server: the metrics report what the proxy between them
+//! did, attempt by attempt; `Retry-After` is honoured; a call that cannot succeed is tried once.
 //!
 //! One replica runs, and it sees the API server only through the proxy.
 
@@ -19,18 +19,18 @@ tests![
     passing_faults_are_counted_attempt_by_attempt,
     start_through_faults_is_counted_and_comes_to_its_end,
     retry_after_is_waited_for,
-    absurd_pauses_hold_up_nobody,
+    absurd_pauses_hold_up_no_service,
     what_cannot_succeed_is_tried_once,
-    deadline_is_counted_told_and_settled,
+    deadline_is_counted_reported_and_settled,
     lost_answer_is_settled_by_reading,
-    lost_answer_to_a_mirror_leaves_no_switch_untold,
+    lost_answer_to_a_mirror_leaves_no_switch_unreported,
 ];
 
 async fn proxy(t: &Case) -> Proxy {
     Proxy::start(t.world.product.kubeconfig()).await
 }
 
-/// Starts the replica; faults that are to meet its start are set before.
+/// Starts the replica; set the faults of its start before.
 async fn start(t: &Case, proxy: &Proxy) {
     let path = t.world.dir.join("kubeconfig-proxy");
     let product = &t.world.product;
@@ -39,15 +39,15 @@ async fn start(t: &Case, proxy: &Proxy) {
     product.until_ready(0).await;
 }
 
-/// A source for each name, all with the pods of the app `web`.
+/// Creates a source for each name, all with the pods of the app `web`.
 async fn sources(t: &Case, names: &[&str]) {
     for name in names {
         t.create(&source(name, &json!({"spec": {"selector": {"app": "web"}}}))).await;
     }
 }
 
-/// Once it says so, zen-lead writes nothing more about it by itself.
-async fn until_told(t: &Case, name: &str, leader: &str) {
+/// Waits for the report of a leader. After that zen-lead writes nothing more about it.
+async fn until_reported(t: &Case, name: &str, leader: &str) {
     let leader_service = format!("{name}-leader");
     t.until_led_by(&leader_service, leader).await;
     until(format!("{leader_service} says that {leader} leads"), || async {
@@ -57,17 +57,17 @@ async fn until_told(t: &Case, name: &str, leader: &str) {
     .await;
 }
 
-/// One source, `web`, of two pods of which `a` leads, and the way its replica sees it.
+/// One source, `web`, with two pods, led by `a`, and the proxy of its replica.
 async fn led(t: &Case) -> Proxy {
     let proxy = proxy(t).await;
     start(t, &proxy).await;
     t.ready_pods("web", &["a", "b"]).await;
     sources(t, &["web"]).await;
-    until_told(t, "web", "a").await;
+    until_reported(t, "web", "a").await;
     proxy
 }
 
-/// The operation of zen-lead that a request is, by the words of docs/metrics.md.
+/// The operation of zen-lead behind a request, as docs/metrics.md names it.
 fn operation(seen: &Seen) -> String {
     let parts: Vec<&str> = seen.path.split('/').filter(|p| !p.is_empty()).collect();
     let mut rest = match parts.as_slice() {
@@ -106,7 +106,7 @@ fn operation(seen: &Seen) -> String {
     }
 }
 
-/// How the metrics name the failure of an attempt that may be repeated; `None` for all others.
+/// The name in the metrics for the failure of a retryable attempt; `None` for all others.
 fn passing(done: &Done) -> Option<&'static str> {
     let code = match done {
         Done::Passed(code) | Done::Failed(Fault::Answer(code, _)) => *code,
@@ -157,8 +157,8 @@ async fn timeouts(t: &Case, operation: &str) -> u64 {
     all.into_iter().filter(|(l, _)| l["operation"] == operation).map(|(_, n)| n).sum()
 }
 
-/// What the metrics count is what the proxy saw: calls by operation, failed attempts by operation,
-/// and by operation and kind of failure. In an instant in which nothing is under way.
+/// The metrics count what the proxy saw: calls by operation, failed attempts by operation, and by
+/// operation and kind of failure. Compared at a moment without a call under way.
 async fn books_agree(t: &Case, proxy: &Proxy) {
     until("the metrics say what the proxy saw", || async {
         let mut counted: BTreeMap<(String, &str), u64> = BTreeMap::new();
@@ -201,7 +201,7 @@ fn replaces(service: &str) -> impl Fn(&Seen) -> bool + use<> {
     move |s| s.verb == "PUT" && s.path.contains(&slice)
 }
 
-/// The writes of what the leader Service of a source says of its leader.
+/// The writes of the mirror on the leader Service of a source.
 fn mirrors(service: &str) -> impl Fn(&Seen) -> bool + use<> {
     let status = format!("/services/{service}-leader/status");
     move |s| s.verb == "PATCH" && s.path.ends_with(&status)
@@ -239,7 +239,7 @@ async fn passing_faults_are_counted_attempt_by_attempt(t: Arc<Case>) {
     }
     sources(&t, &names).await;
     for name in &names {
-        until_told(&t, name, "a").await;
+        until_reported(&t, name, "a").await;
     }
     for (name, fault) in &faults {
         proxy.fail(4, fault.clone(), replaces(name));
@@ -247,7 +247,7 @@ async fn passing_faults_are_counted_attempt_by_attempt(t: Arc<Case>) {
     let recorder = t.record().await;
     t.set_ready("a", false).await;
     for name in &names {
-        until_told(&t, name, "b").await;
+        until_reported(&t, name, "b").await;
     }
     let history = recorder.finish().await;
     books_agree(&t, &proxy).await;
@@ -286,19 +286,19 @@ async fn start_through_faults_is_counted_and_comes_to_its_end(t: Arc<Case>) {
     proxy.fail(1, Fault::answer(429), is("get_namespace"));
     proxy.fail(2, Fault::answer(500), is("get_secret"));
     proxy.fail(1, Fault::Reset, is("get_webhook"));
-    // Pods are watched where an enabled Service is.
+    // Pods are watched in namespaces with an enabled Service.
     t.ready_pods("web", &["a"]).await;
     let outside = t.outside().await;
     outside.ready_pods("web", &["a"]).await;
     sources(&outside, &["web"]).await;
     start(&t, &proxy).await;
-    until_told(&outside, "web", "a").await;
+    until_reported(&outside, "web", "a").await;
     until("every fault was met", || async {
         check(proxy.left() == 0, format!("{} are left", proxy.left()))
     })
     .await;
     books_agree(&t, &proxy).await;
-    // One watch alone of its kind: its attempts are numbered over its openings.
+    // The only watch of its kind: its attempts are numbered across its openings.
     for wanted in ["watch_services", "watch_secrets"] {
         assert_eq!(attempts(&t, "", "", wanted).await, numbered(2), "{wanted}");
     }
@@ -319,14 +319,14 @@ async fn retry_after_is_waited_for(t: Arc<Case>) {
     t.ready_pods("web", &["a", "b"]).await;
     sources(&t, &["number", "date"]).await;
     for name in ["number", "date"] {
-        until_told(&t, name, "a").await;
+        until_reported(&t, name, "a").await;
     }
     proxy.fail(2, Fault::retry_after(429, "2"), replaces("number"));
     // Whole seconds, so up to one is cut off.
     proxy.fail(1, Fault::RetryIn(Duration::from_secs(6)), replaces("date"));
     t.set_ready("a", false).await;
     for name in ["number", "date"] {
-        until_told(&t, name, "b").await;
+        until_reported(&t, name, "b").await;
     }
     books_agree(&t, &proxy).await;
     for (name, waits) in [("number", 2), ("date", 1)] {
@@ -340,7 +340,7 @@ async fn retry_after_is_waited_for(t: Arc<Case>) {
     }
 }
 
-async fn absurd_pauses_hold_up_nobody(t: Arc<Case>) {
+async fn absurd_pauses_hold_up_no_service(t: Arc<Case>) {
     let absurd = [("far", "1000000000"), ("farther", "99999999999999")];
     let proxy = proxy(&t).await;
     start(&t, &proxy).await;
@@ -348,13 +348,13 @@ async fn absurd_pauses_hold_up_nobody(t: Arc<Case>) {
     let all = ["far", "farther", "other"];
     sources(&t, &all).await;
     for name in all {
-        until_told(&t, name, "a").await;
+        until_reported(&t, name, "a").await;
     }
     for (name, text) in absurd {
         proxy.fail(1, Fault::retry_after(429, text), replaces(name));
     }
     t.set_ready("a", false).await;
-    until_told(&t, "other", "b").await;
+    until_reported(&t, "other", "b").await;
     for (name, text) in absurd {
         let leader = format!("{name}-leader");
         within(Duration::from_secs(50), format!("{leader} is led by b all the same"), || async {
@@ -364,12 +364,12 @@ async fn absurd_pauses_hold_up_nobody(t: Arc<Case>) {
         })
         .await;
         let asked = text.parse().unwrap_or(u32::MAX);
-        let told = format!(
+        let logged = format!(
             "replace_slice {}/{leader}-zen-lead-ipv4: the API server is overloaded and turned the \
              call away, gave up after 1 attempt (it asked for a pause of {asked}s): HTTP 429: ",
             t.ns
         );
-        let log = t.world.product.lines_about(0, &told, 1);
+        let log = t.world.product.lines_about(0, &logged, 1);
         assert!(log.contains("; the reconcile is tried again in "), "{log:?}");
         assert_eq!(attempts(&t, &t.ns, name, "replace_slice").await, numbered(1));
         assert_eq!(successes(&t, name, "replace_slice").await, 0, "the call was given up");
@@ -408,7 +408,7 @@ async fn what_cannot_succeed_is_tried_once(t: Arc<Case>) {
     books_agree(&t, &proxy).await;
 }
 
-async fn deadline_is_counted_told_and_settled(t: Arc<Case>) {
+async fn deadline_is_counted_reported_and_settled(t: Arc<Case>) {
     let proxy = led(&t).await;
     proxy.fail(2, Fault::Stall, replaces("web"));
     let recorder = t.record().await;
@@ -419,12 +419,12 @@ async fn deadline_is_counted_told_and_settled(t: Arc<Case>) {
         check(led.iter().any(|r| r.pod == "b" && r.ready), format!("{led:?}"))
     })
     .await;
-    until_told(&t, "web", "b").await;
+    until_reported(&t, "web", "b").await;
     books_agree(&t, &proxy).await;
     assert_eq!(attempts(&t, &t.ns, "web", "replace_slice").await, numbered(2));
     assert_eq!(successes(&t, "web", "replace_slice").await, 0);
     assert_eq!(timeouts(&t, "replace_slice").await, 1);
-    let told = format!(
+    let logged = format!(
         "replace_slice {}/web-leader-zen-lead-ipv4: no success within 10s and 2 attempts (the write \
          may have taken effect all the same); the last one: no answer within ",
         t.ns
@@ -433,7 +433,7 @@ async fn deadline_is_counted_told_and_settled(t: Arc<Case>) {
         "; settled by reading the slice: it did not take effect",
         "; the reconcile is tried again in ",
     ] {
-        let log = t.world.product.lines_about(0, &told, 9);
+        let log = t.world.product.lines_about(0, &logged, 9);
         assert!(log.contains(next), "{next} is not in {log:?}");
     }
     let history = recorder.finish().await;
@@ -446,7 +446,7 @@ async fn lost_answer_is_settled_by_reading(t: Arc<Case>) {
     let before = epoch(&t.slice("web-leader", "IPv4").await.unwrap());
     proxy.fail(1, Fault::ResetAfter, replaces("web"));
     t.set_ready("a", false).await;
-    until_told(&t, "web", "b").await;
+    until_reported(&t, "web", "b").await;
     let slice = t.slice("web-leader", "IPv4").await.unwrap();
     books_agree(&t, &proxy).await;
     assert_eq!(attempts(&t, &t.ns, "web", "replace_slice").await, numbered(1));
@@ -459,17 +459,17 @@ async fn lost_answer_is_settled_by_reading(t: Arc<Case>) {
         .sum();
     assert_eq!(switches, 1, "the switch is ours and counted");
     assert!(epoch(&slice) > before);
-    let told = "; settled by reading the slice: it took effect";
-    assert_ne!(t.world.product.lines_about(0, told, 1), "");
+    let logged = "; settled by reading the slice: it took effect";
+    assert_ne!(t.world.product.lines_about(0, logged, 1), "");
 }
 
-/// The leader Service says that somebody else leads, and nobody is left who would look again.
-async fn lost_answer_to_a_mirror_leaves_no_switch_untold(t: Arc<Case>) {
+/// The leader Service names another pod as leader, and no replica is left that would check it again.
+async fn lost_answer_to_a_mirror_leaves_no_switch_unreported(t: Arc<Case>) {
     let proxy = led(&t).await;
     proxy.fail(1, Fault::ResetAfter, mirrors("web"));
     t.set_ready("a", false).await;
-    until_told(&t, "web", "b").await;
+    until_reported(&t, "web", "b").await;
     assert_eq!(failed(&proxy, mirrors("web")), 1);
-    t.until_told("web-leader", 2).await;
+    t.until_reported("web-leader", 2).await;
     books_agree(&t, &proxy).await;
 }

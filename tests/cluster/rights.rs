@@ -1,6 +1,6 @@
 //! The rights of deploy/manifests/10-rbac.yaml are exactly the calls zen-lead makes, by the audit log
-//! of the real API server: nothing is refused, and no right lies idle. The last test of a run, because
-//! it judges the calls of all; alone, it makes zen-lead use every right by itself.
+//! of the real API server: nothing is refused, and every right is used. It is the last test of a run,
+//! because it checks the calls of all tests; alone, it makes zen-lead use every right itself.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ tests![granted_rights_are_exactly_those_that_are_used];
 
 async fn granted_rights_are_exactly_those_that_are_used(t: Arc<Case>) {
     let world = &t.world;
-    // Whether a lost answer of a slice write meant success is settled by reading the slice.
+    // After a lost answer to a slice write zen-lead reads the slice to see whether it succeeded.
     let proxy = Proxy::start(world.product.kubeconfig()).await;
     let through = world.dir.join("kubeconfig-rights");
     proxy.write_kubeconfig(world.product.kubeconfig(), &through);
@@ -42,5 +42,5 @@ async fn granted_rights_are_exactly_those_that_are_used(t: Arc<Case>) {
          their reason in support/rights.rs: {idle:#?}"
     );
     let used: Vec<_> = rare.difference(&unused).collect();
-    assert!(used.is_empty(), "support/rights.rs says that nobody uses these: {used:#?}");
+    assert!(used.is_empty(), "support/rights.rs says that these are not used: {used:#?}");
 }

@@ -1,4 +1,4 @@
-//! Settings that say when: sticky, min-ready-duration, failover-min-delay, and rollouts.
+//! Settings about time: sticky, min-ready-duration, failover-min-delay; and rollouts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,8 +59,8 @@ async fn without_sticky_the_first_in_order_returns(t: Arc<Case>) {
     assert_eq!(history.leaders("web-leader"), ["a", "b", "a"]);
 }
 
-/// Plays the kubelet of the node hollow for a namespace: pods become Ready 300 ms after they were
-/// first seen, and end 300 ms after they were told to.
+/// Acts as the kubelet of the node hollow for a namespace: pods become Ready 300 ms after they were
+/// first seen, and end 300 ms after their deletion.
 async fn kubelet(t: Arc<Case>) {
     let pods = t.pods();
     loop {
@@ -146,7 +146,7 @@ async fn min_ready_duration_promotes_by_itself(t: Arc<Case>) {
     let conditions = pod.status.unwrap().conditions.unwrap();
     let ready = conditions.iter().find(|c| c.type_ == "Ready").unwrap();
     let ready_at = ready.last_transition_time.clone().unwrap().0;
-    // Whether it is too early depends on the clock that is asked: the pod itself is on standby.
+    // Whether it is too early depends on the clock of the replica; the pod itself is on standby.
     let waiting = "waiting for failover-min-delay or min-ready-duration; a: standby";
     t.until_message("web-leader", waiting).await;
     t.until_routed("web-leader", &[]).await;

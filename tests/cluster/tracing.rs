@@ -1,5 +1,5 @@
-//! Traces of the real binary, as a collector gets them: their shape is the one in docs/tracing.md,
-//! and a collector that is not there changes nothing.
+//! Traces of the real binary, as a collector receives them: their shape is the one in docs/tracing.md,
+//! and a missing collector changes nothing.
 //!
 //! Each test has the replicas to itself and starts one, with variables of its own.
 
@@ -31,7 +31,7 @@ tests![
     wrong_settings_end_the_start_with_advice,
 ];
 
-/// The one replica of these tests; its webhook is the one the API server calls.
+/// The only replica of these tests; the API server calls its webhook.
 const REPLICA: usize = 0;
 const CALLER: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -63,7 +63,7 @@ async fn failover(t: &Case) {
     t.set_ready("a", false).await;
     t.until_led_by("web-leader", "b").await;
     t.until_message("web-leader", "b leads; a: not Ready").await;
-    t.until_told("web-leader", 2).await;
+    t.until_reported("web-leader", 2).await;
 }
 
 /// The trace in which the leader was switched for this reason, once it is complete.
@@ -86,8 +86,8 @@ async fn switch(collector: &Collector, ns: &str, reason: &str) -> Vec<Seen> {
     .await
 }
 
-/// A trace as docs/tracing.md draws one: names and kinds, children below their parents in the order
-/// they began.
+/// A trace as in docs/tracing.md: names and kinds, children below their parents in the order of their
+/// start.
 fn drawn(trace: &[Seen]) -> Vec<String> {
     fn below(trace: &[Seen], parent: &str, depth: usize, lines: &mut Vec<String>) {
         let mut children: Vec<&Seen> = trace.iter().filter(|s| s.parent == parent).collect();
@@ -132,7 +132,7 @@ fn documented_attributes() -> BTreeMap<String, BTreeMap<String, bool>> {
     table
 }
 
-/// Nothing undocumented is sent, and what is always there is there.
+/// Only documented attributes are sent, and those that are always sent are there.
 fn attributes_are_documented(spans: &[Seen]) {
     let table = documented_attributes();
     for span in spans {
@@ -187,7 +187,7 @@ async fn failover_is_traced_as_documented(t: &Case, protocol: &'static str) {
     let mut lines = line.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
     let line =
         lines.find(|l| l["key"] == format!("{}/web", t.ns) && l["reason"] == "pod_not_ready");
-    let line = line.expect("the log tells of the switch");
+    let line = line.expect("the log reports the switch");
     assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(root.trace), &json!(root.id)));
 }
 
@@ -266,7 +266,7 @@ async fn post(t: &Case, path: &str, headers: &str, body: &str) -> String {
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // Some peers close without saying so in TLS; what was read counts.
+    // Some peers close without a TLS close_notify; the bytes that were read count.
     let _ = stream.read_to_end(&mut answer).await;
     String::from_utf8(answer).unwrap()
 }
@@ -288,7 +288,7 @@ async fn review_continues_the_callers_trace(t: Arc<Case>) {
     let header = format!("traceparent: 00-{CALLER}-{parent}-01\r\n");
     let answer = post(&t, "/validate?timeout=5s", &header, &review.to_string()).await;
     assert!(answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // One that the caller does not keep, and one whose header is none.
+    // A trace that the caller does not sample, and an invalid header.
     let header = format!("traceparent: 00-{}-{parent}-00\r\n", CALLER.replace('4', "5"));
     post(&t, "/validate", &header, &review.to_string()).await;
     post(&t, "/mutate", "traceparent: 00-nonsense\r\n", "{}").await;
@@ -302,8 +302,8 @@ async fn review_continues_the_callers_trace(t: Arc<Case>) {
     .await;
     attributes_are_documented(&collector.seen());
     assert_eq!(seen.len(), 2, "{seen:?}");
-    let judged = seen.iter().find(|s| s.name == "POST /validate").unwrap();
-    assert_eq!((judged.trace.as_str(), judged.parent.as_str()), (CALLER, parent));
+    let review = seen.iter().find(|s| s.name == "POST /validate").unwrap();
+    assert_eq!((review.trace.as_str(), review.parent.as_str()), (CALLER, parent));
     for (attribute, value) in [
         ("http.request.method", "POST"),
         ("http.route", "/validate"),
@@ -316,17 +316,18 @@ async fn review_continues_the_callers_trace(t: Arc<Case>) {
         ("zen_lead.review.operation", "create"),
         ("zen_lead.review.verdict", "denied"),
     ] {
-        assert!(judged.is(attribute, value), "{attribute} of {judged:?}");
+        assert!(review.is(attribute, value), "{attribute} of {review:?}");
     }
-    assert!(!judged.attributes["zen_lead.review.rules"].is_empty() && !judged.failed);
+    assert!(!review.attributes["zen_lead.review.rules"].is_empty() && !review.failed);
     let refused = seen.iter().find(|s| s.name == "POST /mutate").unwrap();
     assert_eq!(refused.parent, "");
     assert!(refused.is("http.response.status_code", "400"), "{refused:?}");
     assert!(refused.attributes.contains_key("error.type") && !refused.failed, "{refused:?}");
     let lines = t.world.product.lines_about(REPLICA, &t.ns, 50);
-    let line = lines.lines().find(|l| l.contains("refused at admission")).expect("it is told");
+    let line =
+        lines.lines().find(|l| l.contains("refused at admission")).expect("the refusal is logged");
     let line: Value = serde_json::from_str(line).unwrap();
-    assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(CALLER), &json!(judged.id)));
+    assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(CALLER), &json!(review.id)));
 }
 
 async fn last_spans_are_sent_at_the_end(t: Arc<Case>) {
@@ -373,15 +374,18 @@ async fn silent_or_missing_collector_changes_nothing(t: Arc<Case>) {
             t.set_ready("b", false).await;
             t.until_led_by("web-leader", "a").await;
         }
-        // Admission answers: what is wrong is refused, by the webhook and not by its absence.
+        // Admission answers: the webhook itself refuses the invalid Service, not its absence.
         let wrong = source_set("wrong", &[("zen-lead.io/sticky", "maybe")]);
         let refused = t.user_services().create(&Default::default(), &wrong).await.unwrap_err();
         assert!(refused.to_string().contains("zen-lead.io/sticky"), "{refused}");
         // `stop` fails the test if it takes too long.
         let status = t.world.product.stop(REPLICA).await.expect("it ran");
         assert!(status.success(), "{status}");
-        let told = t.world.product.lines_about(REPLICA, "the last spans were not sent", 9);
-        assert!(!told.is_empty() || protocol != "grpc", "it says what it left behind");
+        let logged = t.world.product.lines_about(REPLICA, "the last spans were not sent", 9);
+        assert!(
+            !logged.is_empty() || protocol != "grpc",
+            "it reports the spans that were not sent"
+        );
     }
 }
 
@@ -391,7 +395,7 @@ async fn wrong_settings_end_the_start_with_advice(t: Arc<Case>) {
     let product = &t.world.product;
     product.spawn_with(REPLICA, product.kubeconfig(), &[], &[endpoint, wrong]);
     until("it ends", || async { check(!t.world.product.runs(REPLICA), "it runs") }).await;
-    let told = t.world.product.tail(REPLICA, 3);
+    let logged = t.world.product.tail(REPLICA, 3);
     let want = "zen-lead: OTEL_TRACES_SAMPLER is \"sometimes\": write one of always_on";
-    assert!(told.contains(want), "{told}");
+    assert!(logged.contains(want), "{logged}");
 }

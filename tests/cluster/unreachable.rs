@@ -1,5 +1,5 @@
-//! A webhook that swallows everything: nobody accepts, a replica hangs, packets are dropped. Writes are
-//! answered all the same, with the cause; Services without our keys notice nothing.
+//! A webhook that does not answer: connections are not accepted, a replica hangs, packets are dropped.
+//! Writes are still answered, with the cause; writes of Services without our keys are not affected.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -20,20 +20,20 @@ use crate::support::objects::{annotations, source};
 use crate::support::waiting::{check, until};
 use crate::support::webhook::Hook;
 
-/// Two webhooks are waited for, one second each. Far more would be another promise.
+/// The API server waits for two webhooks, one second each. A larger bound would be another promise.
 const BOUND: Duration = Duration::from_secs(20);
-/// A write that is not waited for at all would prove nothing.
+/// A write without any wait would prove nothing.
 const AT_LEAST: Duration = Duration::from_millis(900);
 
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("unreachable", "nobody_accepts", nobody_accepts),
+        Test::new("unreachable", "connections_are_not_accepted", connections_are_not_accepted),
         Test::new("unreachable", "replica_hangs", replica_hangs),
         Test::new("unreachable", "packets_are_dropped", packets_are_dropped).needs(own_network()),
     ]
 }
 
-/// The rules of the machine itself are nobody's to change: only in the network that the cluster's
+/// Tests must not change the firewall of the machine itself: only that of the network that the cluster's
 /// `CLUSTER_EXEC` enters.
 fn own_network() -> Result<(), String> {
     let exec = std::env::var("CLUSTER_EXEC").unwrap_or_default();
@@ -53,7 +53,7 @@ fn enabled(n: usize) -> Service {
     source(&format!("web{n}"), &json!({}))
 }
 
-/// Writes while nobody answers, and what they are told.
+/// Writes while the webhook does not answer, and the errors they get.
 async fn swallowed(t: &Case, how: &str) {
     let (admin, system) = (t.admin(), &t.world.system);
     let services = t.user_services();
@@ -68,8 +68,11 @@ async fn swallowed(t: &Case, how: &str) {
     assert!(status.message.contains(cause), "{}", status.message);
     assert!(status.message.contains("context deadline exceeded"), "{}", status.message);
     assert!((AT_LEAST..BOUND).contains(&refused), "{how}: answered after {refused:?}");
-    // The mutating one was asked first, and its silence passed over.
-    assert!(missed_calls(t).await > missed, "{how}: the mutating webhook was not missed");
+    // The mutating webhook was called first, and its failure was ignored.
+    assert!(
+        missed_calls(t).await > missed,
+        "{how}: no failure of the mutating webhook was ignored"
+    );
 
     let plain = source("plain", &json!({"metadata": {"annotations": {names::ENABLED: null}}}));
     let began = Instant::now();
@@ -79,9 +82,9 @@ async fn swallowed(t: &Case, how: &str) {
     t.patch_service("there", &json!({"metadata": {"annotations": {names::STICKY: null}}})).await;
     t.delete_service("plain").await;
     let five = began.elapsed();
-    assert!(five < BOUND, "{how}: five writes that are not judged took {five:?}");
+    assert!(five < BOUND, "{how}: five writes that are not reviewed took {five:?}");
 
-    // The other choice of a cluster's owner: nothing is refused while nobody answers.
+    // The other choice of a cluster's owner (Ignore): nothing is refused while the webhook is down.
     Hook::Validating.set(&admin, system, "failurePolicy", &json!("Ignore")).await;
     let mut began = Instant::now();
     let ignored = source("ignored", &json!({}));
@@ -92,25 +95,25 @@ async fn swallowed(t: &Case, how: &str) {
     .await;
     let passed = began.elapsed();
     Hook::Validating.set(&admin, system, "failurePolicy", &json!("Fail")).await;
-    assert_eq!(annotation(&written, names::LEADER_NAME), "", "nobody was there to add it");
+    assert_eq!(annotation(&written, names::LEADER_NAME), "", "no webhook was there to add it");
     assert!((AT_LEAST..BOUND).contains(&passed), "{how}: passed after {passed:?}");
     t.delete_service("ignored").await;
     println!(
         "unreachable: {how}: refused after {refused:?}, passed with Ignore after {passed:?}; five \
-         writes that are not judged took {five:?}"
+         writes that are not reviewed took {five:?}"
     );
 }
 
-/// And then somebody answers again.
+/// Then the webhook answers again.
 async fn answered_again(t: &Case) {
     let services = t.user_services();
     let began = Instant::now();
-    until("annotated writes are judged again", || async {
+    until("annotated writes are reviewed again", || async {
         let dry = PostParams { dry_run: true, ..PostParams::default() };
         let written = services.create(&dry, &enabled(1)).await.map_err(|e| e.to_string())?;
         check(
             !annotation(&written, names::LEADER_NAME).is_empty(),
-            "the mutating webhook is missed",
+            "the mutating webhook was not called",
         )
     })
     .await;
@@ -120,10 +123,10 @@ async fn answered_again(t: &Case) {
         check(changed.is_err(), "it was taken")
     })
     .await;
-    println!("unreachable: judged again after {:?}", began.elapsed());
+    println!("unreachable: reviewed again after {:?}", began.elapsed());
 }
 
-/// How often the API server has passed over the mutating webhook.
+/// How often the API server has ignored a failure of the mutating webhook.
 async fn missed_calls(t: &Case) -> f64 {
     let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
     let text = t.admin().request_text(request).await.unwrap();
@@ -134,8 +137,8 @@ async fn missed_calls(t: &Case) -> f64 {
         .sum()
 }
 
-/// One replica that judges, and a Service it knows; the API server has connections to it.
-async fn judged_so_far(t: &Case) {
+/// One replica that reviews, and a Service it knows; the API server has connections to it.
+async fn reviewed_so_far(t: &Case) {
     t.world.patience_of_webhooks(1).await;
     t.world.product.spawn(0, &[]);
     t.world.product.until_ready(0).await;
@@ -145,7 +148,7 @@ async fn judged_so_far(t: &Case) {
         made.map(|_| ()).map_err(|e| e.to_string())
     })
     .await;
-    until("and judges the next one", || async {
+    until("and reviews the next one", || async {
         let change = Patch::Merge(annotations(&[(names::STICKY, "false")]));
         services.patch("there", &PatchParams::default(), &change).await
     })
@@ -153,12 +156,12 @@ async fn judged_so_far(t: &Case) {
 }
 
 /// A socket that is bound and accepts nothing: once its queue is full, the kernel drops what comes.
-async fn nobody_accepts(t: Arc<Case>) {
-    judged_so_far(&t).await;
+async fn connections_are_not_accepted(t: Arc<Case>) {
+    reviewed_so_far(&t).await;
     t.world.product.stop(0).await;
     let address: SocketAddr = ([127, 0, 0, 1], t.world.product.webhook_port(0)).into();
     let full = Full::at(address).await;
-    swallowed(&t, "nobody accepts").await;
+    swallowed(&t, "connections are not accepted").await;
     drop(full);
     t.world.product.spawn(0, &[]);
     answered_again(&t).await;
@@ -187,9 +190,9 @@ impl Full {
     }
 }
 
-/// Connections are made, by the kernel, and nobody reads what comes.
+/// The kernel accepts connections, but no process reads from them.
 async fn replica_hangs(t: Arc<Case>) {
-    judged_so_far(&t).await;
+    reviewed_so_far(&t).await;
     t.world.product.signal(0, "STOP");
     swallowed(&t, "the replica hangs").await;
     t.world.product.signal(0, "CONT");
@@ -225,9 +228,9 @@ fn nft(command: &str) {
     assert!(output.status.success(), "nft {command}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Also in the midst of the connections that the API server has kept.
+/// Also on the connections that the API server has kept open.
 async fn packets_are_dropped(t: Arc<Case>) {
-    judged_so_far(&t).await;
+    reviewed_so_far(&t).await;
     let dropped = Dropped::to(t.world.product.webhook_port(0), &t.world.run);
     swallowed(&t, "packets are dropped").await;
     drop(dropped);

@@ -1,5 +1,5 @@
-//! What others write into the status of a Service or a pod and zen-lead has no use for, however odd
-//! it is, costs no leader: not at a restart, and not at the next loss.
+//! Odd values of other writers in the status of a Service or a pod, which zen-lead does not need, cost no
+//! leader: not at a restart, and not at the next loss.
 
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ async fn conditions_without_a_time_are_not_read(t: Arc<Case>) {
     odd_condition(&t, "web").await;
     odd_condition(&t, "web-leader").await;
     restart(&t).await;
-    // With a webhook on its way: admission reads it too.
+    // Through the webhook: admission reads it too.
     let patch = json!({"metadata": {"annotations": {(names::STICKY): "true"}}}).to_string();
     let said = t.kubectl(As::Admin, &["patch", "svc", "web", "-p", &patch], None).await;
     assert_eq!(said.code, 0, "{said:?}");
@@ -87,7 +87,7 @@ async fn times_that_cannot_be_read_do_not_matter(t: Arc<Case>) {
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
     let recorder = t.record().await;
-    // The last second that Kubernetes takes is beyond what this process can hold.
+    // The last second that Kubernetes accepts is later than this process can represent.
     for pod in ["a", "b"] {
         let condition = json!({
             "type": "Ready", "status": "True", "lastTransitionTime": "9999-12-31T23:59:59Z",

@@ -1,5 +1,7 @@
-//! Reads the dashboard of deploy/monitoring. Shared with tests/cluster, which runs its queries; no
-//! judgement here.
+//! Reads the dashboard of deploy/monitoring. Shared with tests/cluster, which runs its queries. No checks
+//! here.
+
+#![allow(dead_code, reason = "each of the two suites that share this file uses a part of it")]
 
 use serde_json::Value;
 
@@ -15,7 +17,7 @@ pub struct Query {
     pub letter: String,
     /// As it stands in the file, with Grafana's variables.
     pub expr: String,
-    /// True where the panel shows one moment and no course of time.
+    /// True if the panel shows one moment instead of a period.
     pub instant: bool,
 }
 

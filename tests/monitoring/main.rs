@@ -1,18 +1,18 @@
-//! What operators look at, judged without a cluster: the rules of deploy/monitoring by promtool, with
-//! a case for and against every alert, and that rules, dashboard, ServiceMonitor and documents agree.
+//! Checks what operators see, without a cluster: promtool checks the rules of deploy/monitoring, with a
+//! case for and against every alert; rules, dashboard, ServiceMonitor and documents have to agree.
 //!
-//! Whether the queries find anything in a real Prometheus is tests/cluster/monitoring.rs.
+//! tests/cluster/monitoring.rs checks that the queries find series in a real Prometheus.
 
-// Everything here is test code, which clippy.toml allows more; clippy does not see it in a test
-// binary without the standard harness.
+// clippy.toml allows more in test code, but clippy does not recognize tests in a binary without the
+// standard harness.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
     clippy::unnecessary_wraps,
     clippy::needless_pass_by_value,
-    dead_code,
-    reason = "the readers are shared with tests/cluster, and every test has one signature"
+    reason = "every test has one signature"
 )]
+#![deny(dead_code, reason = "a test that no list names never runs")]
 
 mod dashboard;
 mod rules;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let plain: [Named; 8] = [
         ("groups_are_evaluated_in_the_order_of_the_file", order_is_given),
         ("every_alert_has_a_case_for_and_one_against_it", both_cases),
-        ("every_alert_tells_what_to_do", alerts_are_complete),
+        ("every_alert_says_what_to_do", alerts_are_complete),
         ("queries_use_documented_metrics_and_labels", documented),
         ("recorded_series_are_used_or_documented", recorded),
         ("dashboard_can_be_loaded", dashboard_is_sound),
@@ -114,8 +114,8 @@ fn both_cases() -> Outcome {
     none(faults)
 }
 
-/// promtool takes groups in any order unless it is told one, so what an alert reads of a recorded
-/// series would be of this minute or of the last, as luck has it.
+/// Without a given order promtool evaluates groups in any order, so that an alert could read a recorded
+/// series of this minute or of the last one.
 fn order_is_given() -> Outcome {
     let groups = Value::from(rules::groups());
     let wrong = case_files().into_iter().filter(|file| {
@@ -236,7 +236,7 @@ fn documented() -> Outcome {
         }
         let unknown: Vec<&str> = labels_of(&expr).difference(&known).copied().collect();
         if !unknown.is_empty() {
-            faults.push(format!("{place}: {unknown:?} are no labels of what it asks for"));
+            faults.push(format!("{place}: its metrics do not have the labels {unknown:?}"));
         }
     }
     none(faults)
@@ -324,7 +324,7 @@ fn picture_is_shown() -> Outcome {
     assert!(read("README.md").contains(picture), "README.md does not show {picture}");
     let text = read(picture);
     assert!(text.len() < 200_000, "{} bytes are too many for a picture in a README", text.len());
-    // Every panel it shows is one of the dashboard: it was made from this dashboard.
+    // Every panel in the picture is in the dashboard, so it was made from this dashboard.
     let titles: BTreeSet<String> =
         dashboard::queries().into_iter().map(|q| q.title.replace('&', "&amp;")).collect();
     let shown: Vec<&str> = text
@@ -343,10 +343,10 @@ fn promtool() -> Option<PathBuf> {
 
 fn by_promtool(args: &[&str], files: &[PathBuf]) -> Outcome {
     let promtool = promtool().ok_or("PROMTOOL names no program: run e2e/cluster.sh up")?;
-    let output = Command::new(promtool).args(args).args(files).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(told.into()) }
+    let result = Command::new(promtool).args(args).args(files).output().unwrap();
+    let output = String::from_utf8_lossy(&result.stdout).into_owned()
+        + &String::from_utf8_lossy(&result.stderr);
+    if result.status.success() { Ok(()) } else { Err(output.into()) }
 }
 
 fn promtool_check() -> Outcome {

@@ -1,5 +1,7 @@
 //! Reads the rules of deploy/monitoring, and prints them for Prometheus as its users do. Shared with
-//! tests/cluster; no judgement here.
+//! tests/cluster. No checks here.
+
+#![allow(dead_code, reason = "each of the two suites that share this file uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,7 +50,7 @@ pub fn rules() -> Vec<Rule> {
         .collect()
 }
 
-/// Writes the plain rules file, by the script that users are told to use; returns its path.
+/// Writes the plain rules file with the script that the documentation names; returns its path.
 pub fn plain_file() -> PathBuf {
     // Tests of one program share a process, and so the name of the draft below.
     static FILE: OnceLock<PathBuf> = OnceLock::new();
@@ -58,8 +60,8 @@ pub fn plain_file() -> PathBuf {
 fn write_plain_file() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(root.join("scripts/prometheus_rules.sh")).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{told}");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
     let dir = root.join("target/monitoring");
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join("zen-lead.rules.yaml");

@@ -1,5 +1,5 @@
-//! What must hold once nothing moves any more: the right pod leads, everything says so, and nothing is left
-//! over.
+//! What must hold once nothing moves any more: the right pod leads, every report says so, and nothing
+//! is left over.
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
 use zen_lead_core::keys::{kubernetes, setting, status};
@@ -12,7 +12,7 @@ use crate::facts::{
 use crate::repaired::repaired;
 use zen_lead_core::fixtures::api::{Server, Stored};
 
-/// Judges the world at rest.
+/// Checks the world at rest.
 ///
 /// `version` is the highest decision version alive: from 2 on the youngest pod comes first.
 pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Bad> {
@@ -23,11 +23,11 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         let leads = |s: &Service| is_leader_of(s, &server.slices.now, name, &uid, &wanted);
         let own: Vec<&Service> = server.services.now.values().filter(|s| leads(s)).collect();
         let Some(source) = source.filter(|s| asks(s) != Asks::Nothing) else {
-            // What a deletion left behind has no owner to go with; it may stay, and serves no one.
+            // An object that a deletion left behind has no owner; it may stay, and serves no client.
             let left = |leader: &Service| source.is_none() && !routes(server, leader);
             let names: Vec<_> = own.iter().filter(|s| !left(s)).map(|s| s.name()).collect();
             if !names.is_empty() {
-                return bad("at rest: nobody asks for it", format!("{names:?} of {name}"));
+                return bad("at rest: no source asks for it", format!("{names:?} of {name}"));
             }
             continue;
         };
@@ -37,7 +37,7 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         if valid && holder.is_none() {
             return bad("at rest: the leader Service is missing", wanted);
         }
-        // Where somebody else has the name of its lock, the one of before serves on.
+        // Where another owner's object has the name of its lock, the earlier lock still serves.
         let theirs = |m: &Service| {
             let family = m.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first().cloned());
             let lock = format!("{wanted}-zen-lead-{}", family.unwrap_or_default().to_lowercase());
@@ -49,7 +49,7 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
             return bad("at rest: one leader Service", format!("{names:?} of {name}"));
         }
         let problem = !valid || mine.is_none();
-        // A name that is taken may be reported there too.
+        // The report may also be about a name that is taken.
         let may_differ = !problem && mine.is_some_and(theirs);
         if problem != (condition(source) == "False") && !may_differ {
             return bad(
@@ -69,7 +69,7 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         let name = slice.name();
         let service = led_by(&name).map_or(tied, str::to_owned);
         let ours = label(&slice.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
-        // What was orphaned has no owner to go with; it serves no one, and is taken back by its name.
+        // An orphaned slice has no owner; it serves no client, and is adopted again by its name.
         let owned = slice.metadata.owner_references.iter().flatten().any(|o| o.kind == "Service");
         if ours && owned && !server.services.now.contains_key(&service) {
             return bad("at rest: no slice without its Service", slice.name());
@@ -114,7 +114,7 @@ fn served(
         let follower = server.slices.now.get(&format!("{}-zen-lead-ipv6", leader.name()));
         return match follower.filter(|s| is_slice_of(s, leader)).and_then(routed) {
             None => Ok(()),
-            Some(uid) => bad("at rest: without a lock nobody leads", uid),
+            Some(uid) => bad("at rest: without a lock no pod leads", uid),
         };
     }
     let Some(lock) = server.slices.now.get(&lock_name) else {
@@ -125,7 +125,7 @@ fn served(
         |p: &Pod| ready_since(p) + seconds(source, setting::MIN_READY_DURATION) <= server.now;
     let last = text(&lock.metadata, status::LEADER_POD_UID);
     let is = routed(lock);
-    let told = || {
+    let detail = || {
         let pods: Vec<_> = server
             .pods
             .now
@@ -152,7 +152,7 @@ fn served(
         (None, true) => fit_pods.is_empty(),
     };
     if !right {
-        return bad("at rest: the right pod leads", told());
+        return bad("at rest: the right pod leads", detail());
     }
     let follower_name = format!("{}-zen-lead-ipv6", leader.name());
     let follower = server.slices.now.get(&follower_name).filter(|s| is_slice_of(s, leader));
@@ -174,7 +174,7 @@ fn served(
     for key in [status::LEADER_EPOCH, status::LEADER_POD_UID, status::LEADER_POD_NAME] {
         // A slice that never had a leader says epoch 0, its mirror nothing.
         let says = |meta| Some(text(meta, key)).filter(|v| v != "0").unwrap_or_default();
-        // Where none ever led there is nothing to mirror, and what others wrote stays.
+        // If no pod ever led there is nothing to mirror, and what others wrote stays.
         if !last.is_empty() && says(&leader.metadata) != says(&lock.metadata) {
             return bad("at rest: the mirror is true", format!("{key}: {:?}", leader.metadata));
         }

@@ -1,5 +1,5 @@
 //! What must hold after every write. Independent of the code under test: it reads the
-//! objects themselves and the history of the API server, and decides by rules of its own.
+//! objects themselves and the history of the API server, and applies rules of its own.
 
 #![allow(clippy::unused_self, reason = "the checks are methods of one family")]
 
@@ -17,12 +17,12 @@ use zen_lead_core::keys::{kubernetes, setting, status};
 use zen_lead_core::version::Marks;
 
 use crate::clumsy::unreadable;
+use crate::describe::describe;
 use crate::facts::{
     Asks, asks, has_address, healthy, is_leader_of, is_slice_of, label, leader_name, named, number,
     ready_since, routed, seconds, selected, siblings, sticky, text, was_made_for,
 };
 use crate::kept::{fully, kept, leader_of, readable};
-use crate::tell::describe;
 use zen_lead_core::fixtures::api::{Server, Stored};
 
 /// A property that does not hold: its name, and what was found.
@@ -55,22 +55,23 @@ pub struct Ledger {
     pub switches: usize,
     /// How far the last writer of a slice had really seen, by uid of the slice.
     pub reach: HashMap<String, Marks>,
-    /// Leader Services of which somebody removed a slice, or which were removed, by hand: what the
-    /// families say of each other is not certain until each of these was written again.
+    /// Leader Services that a user removed by hand, or whose slice a user removed: what the two
+    /// families say about each other is not certain until each of them was written again.
     by_hand: HashMap<String, BTreeSet<String>>,
-    /// The cluster was restored: a mark above everything there is says nothing.
+    /// The cluster was restored: a mark above the present version has no meaning.
     pub restored: bool,
     /// A user changed marks by hand.
     pub altered: bool,
     /// How far the fastest clock of a replica is ahead, in milliseconds.
     pub most_ahead: i64,
-    /// Older data is no failure as such, only what comes of it.
+    /// A decision from older data is not a failure by itself; only its effect on users is.
     pub harm_only: bool,
     /// How far the clocks of the replicas are apart, in milliseconds.
     pub clocks_apart: i64,
 }
 
-/// Judges on what the decision to write a slice rests: `unsure` is without a read while a watch is lost.
+/// Checks the data behind a decision to write a slice: `unsure` means that a watch was lost and no
+/// read replaced it.
 pub fn sure(step: &Step, unsure: bool) -> Result<(), Bad> {
     match step {
         Step::Slice(_) if unsure => bad("invariant 4", describe(step)),
@@ -85,19 +86,19 @@ impl Ledger {
         self.reach.clear();
     }
 
-    /// A user changed what a slice says of the write behind it: nothing can be compared with it.
+    /// A user changed what a slice says about its last write: nothing can be compared with it.
     pub fn edited(&mut self, service: &str, slice: &str) {
         self.altered = true;
         self.reach.remove(slice);
         self.by_hand(service);
     }
 
-    /// Somebody removed a slice of this leader Service, or all of it, by hand.
+    /// A user removed this leader Service, or a slice of it, by hand.
     pub fn by_hand(&mut self, service: &str) {
         self.by_hand.insert(service.to_owned(), BTreeSet::new());
     }
 
-    /// A slice of this leader Service was written: perhaps the last one that was waited for.
+    /// A slice of this leader Service was written. It may be the last one that was missing.
     fn written(&mut self, server: &Server, service: &str, family: &str) {
         let spec = server.services.now.get(service).and_then(|s| s.spec.as_ref());
         let families = spec.and_then(|s| s.ip_families.clone()).unwrap_or_default();
@@ -109,7 +110,7 @@ impl Ledger {
         }
     }
 
-    /// A write that rests on what was lost when the cluster was restored: nobody could know.
+    /// A write from data that the restore of the cluster removed: the replica could not know.
     pub fn wrote_from_other_history(&mut self, step: &Step) {
         self.writes += 1;
         // It may have moved one of two families, or the mirror, under a write that compares with another.
@@ -125,7 +126,7 @@ impl Ledger {
         }
     }
 
-    /// Judges a write that the server has just accepted.
+    /// Checks a write that the server has just accepted.
     pub fn wrote(
         &mut self,
         server: &Server,
@@ -208,7 +209,7 @@ impl Ledger {
         if right { Ok(()) } else { bad("invariant 3", format!("{} over {old:?}", describe(step))) }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "everything a write can be judged by")]
+    #[allow(clippy::too_many_arguments, reason = "everything that a check of a write needs")]
     fn slice(
         &mut self,
         server: &Server,
@@ -220,14 +221,14 @@ impl Ledger {
         now: Timestamp,
         step: &Step,
     ) -> Result<(), Bad> {
-        let told = || format!("{} (was {:?})", describe(step), old.map(named));
+        let detail = || format!("{} (was {:?})", describe(step), old.map(named));
         if named(new).len() > 1 {
-            return bad("invariant 1", told());
+            return bad("invariant 1", detail());
         }
-        // A pod that cannot be read is as it was when it could be, and is no successor.
+        // A pod that cannot be read keeps its last readable state, and is not a successor.
         let pods = readable(&server.pods, reach.pods.0);
         let by_uid = |uid: &str| pods.values().find(|p| p.id() == uid);
-        // Of a source that was never read no selector is known: who leads follows its readiness.
+        // The selector of a source that was never read is unknown: its leader depends on readiness only.
         let held = matches!(view.source, SourceState::Unreadable { selects: false, .. });
         let deselected = view.deselected.iter().filter(|_| held);
         let candidates: Vec<_> = view.pods.iter().chain(deselected).collect();
@@ -239,14 +240,14 @@ impl Ledger {
         if let Some(uid) = routed(new)
             && !eligible(&uid)
         {
-            return bad("invariant 1: nobody that its writer saw unfit is made ready", told());
+            return bad("invariant 1: no pod that its writer saw unfit is made ready", detail());
         }
         let id = new.id();
         let (lock, follower) = siblings(server, new);
         if let Some(last) = self.reach.get(&id)
             && reach.behind(last)
         {
-            let found = format!("{last} -> {reach}: {}", told());
+            let found = format!("{last} -> {reach}: {}", detail());
             self.harm(server, last, reach, old, new, &found)?;
             if !self.harm_only {
                 return bad("no decision from older data than the last", found);
@@ -262,9 +263,9 @@ impl Ledger {
         let epoch = |s: &EndpointSlice| number(&s.metadata, status::LEADER_EPOCH);
         if let Some(old) = old {
             if epoch(new) < epoch(old) {
-                return bad("epochs only grow", told());
+                return bad("epochs only grow", detail());
             }
-            // One that is emptied keeps its last leader, whatever its annotations were made to say.
+            // An emptied slice keeps its last leader, even if a user changed its annotations.
             let same = if named(new).is_empty() {
                 says(new) == says(old) || says(new) == leader(old)
             } else {
@@ -272,14 +273,14 @@ impl Ledger {
             };
             if is_lock && !same {
                 if epoch(new) <= epoch(old) {
-                    return bad("a switch has an epoch of its own", told());
+                    return bad("a switch has an epoch of its own", detail());
                 }
                 self.switches += 1;
             }
             let marks = |s: &EndpointSlice| Marks::parse(&text(&s.metadata, status::DECIDED_AT));
             let void = (self.restored || self.altered) && reach.behind(&marks(old));
             if marks(new).behind(&marks(old)) && !void && !self.harm_only {
-                return bad("marks never go back", told());
+                return bad("marks never go back", detail());
             }
         } else if is_lock && !by_hand {
             // A slice made after one was removed by hand cannot be compared and swapped with it; the
@@ -288,7 +289,7 @@ impl Ledger {
             let leader = before.services.get(&service).filter(|s| Some(&s.id()) == owner);
             let mirrored = leader.map(|s| number(&s.metadata, status::LEADER_EPOCH));
             if mirrored.is_some_and(|m| epoch(new) < m) {
-                return bad("epochs only grow", told());
+                return bad("epochs only grow", detail());
             }
         }
         if is_lock && let Some(old) = old {
@@ -304,7 +305,7 @@ impl Ledger {
             {
                 return bad(
                     "the lock is not switched beside a follower that names a healthy pod",
-                    told(),
+                    detail(),
                 );
             }
         }
@@ -314,19 +315,19 @@ impl Ledger {
             && !by_hand
         {
             let at = Marks::parse(&text(&lock.metadata, status::DECIDED_AT)).pods.0;
-            let judged = server.pods.at(at);
-            let fit = judged.values().any(|p| p.id() == uid && healthy(p));
+            let pods = server.pods.at(at);
+            let fit = pods.values().any(|p| p.id() == uid && healthy(p));
             let elsewhere = named(lock).first().is_some_and(|(l, _)| *l != uid);
             let before = old.is_some_and(|o| named(o).iter().any(|(u, _)| *u == uid));
             if elsewhere && fit && !before && epoch(lock) >= epoch(new) {
-                return bad("a follower names no healthy pod that the lock has left", told());
+                return bad("a follower names no healthy pod that the lock has left", detail());
             }
         }
         self.written(server, &service, family);
         Ok(())
     }
 
-    /// What older data than the last writer's does to users.
+    /// The effect on users of data that is older than the last writer's.
     fn harm(
         &self,
         server: &Server,
@@ -345,7 +346,7 @@ impl Ledger {
             && reach.pods < last.pods
             && !fit(uid)
         {
-            let property = "nobody is made ready whom an earlier writer has seen unfit";
+            let property = "no pod that an earlier writer saw unfit is made ready";
             return bad(property, found.to_owned());
         }
         let sources = server.services.at(last.services.0);
@@ -355,14 +356,14 @@ impl Ledger {
             })
         });
         if stays && is != was {
-            let property = "a leader that an earlier writer has seen fit and sticky stays";
+            let property = "a leader that an earlier writer saw fit and sticky stays";
             return bad(property, found.to_owned());
         }
         Ok(())
     }
 
-    /// A lock written over a lock: never through empty, and a sticky leader stays.
-    #[allow(clippy::too_many_arguments, reason = "everything a write can be judged by")]
+    /// A write of an existing lock: it is never empty in between, and a sticky leader stays.
+    #[allow(clippy::too_many_arguments, reason = "everything that a check of a write needs")]
     fn lock(
         &self,
         server: &Server,
@@ -397,7 +398,7 @@ impl Ledger {
         if view.older_rival.is_some() && free {
             return Ok(());
         }
-        // The old one of a renamed leader Service ends once the new one serves.
+        // After a rename the old leader Service ends once the new one serves.
         let mut renamed = view.slices.iter().filter(|s| *s.service == *wanted);
         if service != wanted && renamed.any(|s| s.routed_pods().next().is_some()) {
             return Ok(());
@@ -405,13 +406,13 @@ impl Ledger {
         let family = new.address_type.as_str();
         let find = |uid: &str| pods.values().find(|p| p.id() == uid);
         let fit = |p: &Pod| healthy(p) && selected(p, source) && has_address(p, family);
-        let told = || format!("{} (was {:?})", describe(step), named(old));
+        let detail = || format!("{} (was {:?})", describe(step), named(old));
         let was = routed(old).filter(|uid| !uid.is_empty());
         let long_enough = |p: &&Pod| {
             let since = seconds(source, setting::MIN_READY_DURATION);
             fit(p) && (since.is_zero() || ready_since(p) + since <= now)
         };
-        // Rule 7: over what a newer version wrote, an older one takes out and leaves the rest to it.
+        // Rule 7: an older version may only take out an endpoint that a newer version wrote.
         let author = format!("{}-", text(&new.metadata, status::WRITER));
         let version = |meta| number(meta, status::DECISION_VERSION);
         let newer = |meta| version(meta) > version(&new.metadata);
@@ -433,21 +434,24 @@ impl Ledger {
             let known = |p: &&Pod| unknown.get(&p.name()).is_none_or(|p| !unreadable(&p.metadata));
             let mut successors = pods.values().filter(long_enough).filter(known);
             if !delayed && let Some(successor) = successors.next() {
-                return bad("invariant 2", format!("{} was at hand: {}", successor.name(), told()));
+                return bad(
+                    "invariant 2",
+                    format!("{} was at hand: {}", successor.name(), detail()),
+                );
             }
         }
         let (last, next) = (leader_of(old), leader_of(new));
         if last != next && sticky(source) && find(&last).is_some_and(fit) {
-            return bad("a sticky leader stays while it is fit", told());
+            return bad("a sticky leader stays while it is fit", detail());
         }
-        // By the clock that is furthest ahead: replicas follow it.
+        // The clock that is furthest ahead counts: replicas follow it.
         let latest = now.max(server.now + SignedDuration::from_millis(self.most_ahead));
         let early = |p: &Pod| {
             let asked = seconds(source, setting::MIN_READY_DURATION);
             !asked.is_zero() && ready_since(p) + asked > latest
         };
         if last != next && find(&next).is_some_and(|p| !fit(p) || early(p)) {
-            return bad("nobody leads before min-ready-duration", told());
+            return bad("no pod leads before min-ready-duration", detail());
         }
         Ok(())
     }

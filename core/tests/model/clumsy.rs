@@ -17,7 +17,7 @@ mod chance;
 
 pub use chance::clumsy;
 
-/// An object that hands are laid on.
+/// An object that is changed by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {
     Source,
@@ -380,7 +380,7 @@ fn squatting(server: &mut Server, squat: Squat, family: &str, leader: &str) {
     }
 }
 
-/// Those who squat leave.
+/// The squatters leave.
 pub fn vacate(server: &mut Server) {
     let squats = |meta: &ObjectMeta| !text(meta, SQUATS).is_empty();
     let slices: Vec<_> =

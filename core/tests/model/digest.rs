@@ -1,7 +1,6 @@
-//! What a state of a small world says, as a number: two states with the same one go on alike.
+//! A state of a small world as a number: two states with the same number behave the same way.
 //!
-//! Versions and epochs are only ever compared, so their order is all that counts; uids only tell
-//! objects apart.
+//! Versions and epochs are only compared, so only their order counts; uids only distinguish objects.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap};
@@ -40,7 +39,7 @@ pub fn digest(server: &Server, replicas: &[Replica], ledger: &Ledger) -> u64 {
     for slice in server.slices.now.values() {
         tokens.slice(slice);
     }
-    // Judging a write looks up how pods were.
+    // The check of a write looks up earlier states of pods.
     for (version, event) in server.pods.log.iter() {
         tokens.0.push(Token::Version(*version));
         match event {
@@ -55,7 +54,7 @@ pub fn digest(server: &Server, replicas: &[Replica], ledger: &Ledger) -> u64 {
         tokens.marks(marks);
     }
     for replica in replicas {
-        replica.tell(server, &mut |part| tokens.part(&part));
+        replica.visit(server, &mut |part| tokens.part(&part));
     }
     tokens.finish()
 }
@@ -204,7 +203,7 @@ impl Tokens {
 
     fn finish(self) -> u64 {
         let order = |pick: &dyn Fn(&Token) -> Option<u64>| -> HashMap<u64, usize> {
-            // Nothing seen yet stays below everything.
+            // A replica that has seen nothing stays below every version.
             let all: BTreeSet<u64> = self.0.iter().filter_map(pick).chain([0]).collect();
             all.into_iter().enumerate().map(|(rank, value)| (value, rank)).collect()
         };

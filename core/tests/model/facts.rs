@@ -1,4 +1,4 @@
-//! What objects say, read by rules of the model's own.
+//! What objects say, read by the model's own rules.
 
 use std::collections::BTreeMap;
 
@@ -151,7 +151,7 @@ pub fn was_made_for(service: &Service, source: &str) -> bool {
     }
 }
 
-/// [`is_leader_of`] for a source as it is.
+/// [`is_leader_of`] for the present source.
 pub fn leads_for(service: &Service, slices: &Slices, source: &Service) -> bool {
     is_leader_of(service, slices, &source.name(), &source.id(), &leader_name(source))
 }

@@ -1,4 +1,4 @@
-//! Clumsy walks by hand: one for each mistake that was met on a real cluster.
+//! Clumsy walks written by hand: one for each mistake that was seen on a real cluster.
 
 use zen_lead_core::keys::{kubernetes, status};
 
@@ -13,7 +13,7 @@ fn walk(served: bool, one_by_one: bool, moves: &[Clumsy], without: Without) -> W
     let ready = |name| Move::World(World::Pod(name, PodMove::Ready(true)));
     let lost = |name| Move::World(World::Pod(name, PodMove::Ready(false)));
     let act = || [Move::Run(0, 12), Move::Run(1, 12)];
-    // The younger one leads where it was served: another choice would be seen.
+    // The younger pod leads where the source was served: another choice would show.
     let mut all = vec![lost("a"), lost("c"), ready("b")];
     all.extend(act().into_iter().filter(|_| served));
     all.extend([ready("a"), ready("c")]);
@@ -30,7 +30,7 @@ fn walk(served: bool, one_by_one: bool, moves: &[Clumsy], without: Without) -> W
         all.push(ready(name));
         all.extend(act());
     }
-    // One is gone for good, whatever refuses to move the traffic away.
+    // One pod is gone for good, and something refuses to move the traffic away.
     all.push(Move::World(World::Pod("a", PodMove::ComeOrGo)));
     all.extend(act());
     Walk {

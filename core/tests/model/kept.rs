@@ -1,5 +1,5 @@
-//! R-a and R-b, judged with every write of a slice: a healthy leader stays routed whatever became of
-//! labels, owners, annotations and conditions, or of objects that cannot be read.
+//! R-a and R-b, checked at every write of a slice: a healthy leader stays routed, even if labels,
+//! owners, annotations or conditions were changed or an object cannot be read.
 
 use std::collections::BTreeMap;
 
@@ -12,20 +12,20 @@ use zen_lead_core::version::Marks;
 
 use crate::checks::{Bad, bad};
 use crate::clumsy::unreadable;
+use crate::describe::describe;
 use crate::facts::{
     Asks, asks, has_address, healthy, is_slice_of, label, leader_name, leads_for, led_by, named,
     routed, selected, sticky, text,
 };
-use crate::tell::describe;
 use zen_lead_core::fixtures::api::{Event, Server, Store, Stored};
 
-/// The pod that a slice is about: the one it names; where it names none, the one it says led last.
+/// The pod that a slice is about: the one it names, or, if it names none, the last leader it records.
 pub fn leader_of(slice: &EndpointSlice) -> String {
     let named = named(slice).into_iter().next().map(|(uid, _)| uid).filter(|uid| !uid.is_empty());
     named.unwrap_or_else(|| text(&slice.metadata, status::LEADER_POD_UID))
 }
 
-/// The objects at a version, each as it could be read last.
+/// The objects at a version, each in its last readable state.
 pub fn readable<T: Stored>(store: &Store<T>, version: u64) -> BTreeMap<String, T> {
     let mut objects: BTreeMap<String, T> = BTreeMap::new();
     for (_, event) in store.log.iter().take_while(|(v, _)| *v <= version) {
@@ -88,7 +88,7 @@ pub fn kept(
     }
 }
 
-/// What is removed carries every sign: name, labels and owner.
+/// A removed object carries every sign: name, labels and owner.
 pub fn fully(old: &EndpointSlice, view: &Snapshot, step: &Step) -> Result<(), Bad> {
     let meta = &old.metadata;
     let service = label(meta, kubernetes::SERVICE_NAME);

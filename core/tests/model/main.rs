@@ -9,6 +9,7 @@
 mod at_rest;
 mod checks;
 mod clumsy;
+mod describe;
 mod digest;
 mod facts;
 mod inputs;
@@ -17,7 +18,6 @@ mod repaired;
 mod replica;
 mod small;
 mod standing;
-mod tell;
 mod traces;
 mod walk;
 mod world;
@@ -31,11 +31,11 @@ use world::{PodMove, World};
 const STEPS: usize = 300;
 
 fn setting(name: &str) -> Option<u64> {
-    #[allow(clippy::disallowed_methods, reason = "how a test is told what to replay")]
+    #[allow(clippy::disallowed_methods, reason = "the environment says what to replay")]
     std::env::var(name).ok().map(|v| v.parse().unwrap())
 }
 
-/// Runs so many walks; panics with the shortened one that fails.
+/// Runs this many walks; panics with the shortened one that fails.
 fn walks(profile: Profile, walks: u64) {
     let first = setting("ZEN_LEAD_MODEL_FIRST").unwrap_or(0);
     let number = setting("ZEN_LEAD_MODEL_WALKS").unwrap_or(walks);
@@ -106,11 +106,11 @@ fn clumsy_hands_hold() {
     walks(Profile::Clumsy, 300);
 }
 
-/// What so many clumsy walks find: for who looks for faults. `ZEN_LEAD_MODEL_SHORTER=n` shortens each
+/// What this many clumsy walks find, for a search for faults. `ZEN_LEAD_MODEL_SHORTER=n` shortens each
 /// with so many runs, `ZEN_LEAD_MODEL_AT_ONCE=1` tries again at once what is refused, and
 /// `ZEN_LEAD_MODEL_READABLE=1` leaves everything readable.
 #[test]
-#[ignore = "it finds faults, and judges nothing"]
+#[ignore = "it searches for faults and checks nothing"]
 fn survey_of_clumsy_hands() {
     let first = setting("ZEN_LEAD_MODEL_FIRST").unwrap_or(0);
     let at_once = setting("ZEN_LEAD_MODEL_AT_ONCE").is_some();
@@ -187,7 +187,7 @@ fn caught(without: Without, profile: Profile, within: u64) {
     caught_by(without, within, |seed| Walk::new(seed, STEPS, profile, without));
 }
 
-/// As [`caught`], where what the rule forbids is no failure as such, only what users feel of it.
+/// As [`caught`], where only the effect on users is a failure, not the broken rule itself.
 fn caught_by_harm(without: Without, profile: Profile, within: u64) {
     caught_by(without, within, |seed| Walk {
         harm_only: true,
@@ -240,7 +240,7 @@ fn reading_the_slices_last_is_caught() {
     caught_by_harm(Without::SlicesReadFirst, Profile::Protocol, 2000);
 }
 
-/// It takes many walks to find this one, and long to shorten it: each attempt goes on for 600 rounds.
+/// It takes many walks to find this one and a long time to shorten it: each attempt has 600 rounds.
 #[test]
 fn taking_a_switch_back_by_a_clock_behind_is_caught() {
     let run = |without| Walk::new(371, STEPS, Profile::Skewed, without).run();

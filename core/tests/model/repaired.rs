@@ -1,4 +1,4 @@
-//! R-b at rest: what is ours by the evidence carries all of its signs again.
+//! R-b at rest: objects that are ours by the evidence carry all of their signs again.
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -26,7 +26,7 @@ pub fn repaired(server: &Server, source: &Service, leader: &Service) -> Result<(
     if !lost.is_empty() && meta.deletion_timestamp.is_none() {
         return bad("R-b: the leader Service is repaired", format!("{lost:?} of {leader:?}"));
     }
-    // Without a lock of ours nothing is written but what takes endpoints out.
+    // Without a lock of ours the only writes are those that take endpoints out.
     let lock = server.slices.now.get(&format!("{}-zen-lead-ipv4", leader.name()));
     if lock.is_none_or(|lock| !is_slice_of(lock, leader)) {
         return Ok(());

@@ -12,7 +12,7 @@ use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::ranking;
 use zen_lead_core::version::{Marks, Rv};
 
-use crate::tell::describe;
+use crate::describe::describe;
 use zen_lead_core::fixtures::NAMESPACE;
 use zen_lead_core::fixtures::api::{Answer, Server};
 
@@ -30,7 +30,7 @@ pub enum Without {
     Nothing,
     /// The server takes writes on any version.
     CompareAndSwap,
-    /// Caches count as fresh.
+    /// Every cache is taken for fresh.
     FreshOrRead,
     /// Marks are compared for pods only.
     MarksOverServices,
@@ -42,13 +42,13 @@ pub enum Without {
     VersionsInOrder,
     /// A lower version never takes over from a higher one that is gone.
     Takeover,
-    /// An answer counts also where the watch has told what came after it.
+    /// An answer is used even if the watch has already delivered a later state.
     AnswersInOrder,
-    /// Nobody finishes a switch by the clock of who began it.
+    /// A replica does not finish a switch by the clock of the replica that began it.
     BegunSwitches,
     /// A lost watch is believed.
     Trust,
-    /// What is refused is tried again at once, or after a pause that is forgotten.
+    /// A refused call is tried again at once, or after a pause that is forgotten.
     Holding,
     /// An object that lost one of its signs is taken for a stranger's.
     Evidence,
@@ -65,9 +65,9 @@ pub enum Outcome {
     Failed,
     /// It is carried out and its answer is lost.
     AnswerLost,
-    /// It is given up and carried out later all the same.
+    /// The replica gives it up, and it is carried out later.
     Late,
-    /// It is carried out, and its answer is looked at after the watches have told what came next.
+    /// It is carried out, and its answer is handled after the watches have delivered later events.
     Slow,
 }
 
@@ -86,7 +86,7 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug, Default)]
 struct Watch {
     listed: bool,
-    /// Its position belongs to a history that was lost, or is kept no longer (410).
+    /// Its position belongs to a history that was lost or is not kept any longer (410).
     broken: bool,
     frozen: bool,
     next: usize,
@@ -106,7 +106,7 @@ struct Reading {
 pub struct Pending {
     pub step: Step,
     view: Snapshot,
-    /// How far the view really reached, whatever it says.
+    /// How far the view really reached, even if it says something else.
     pub reach: Marks,
     /// The time of day it was decided at.
     now: Timestamp,
@@ -132,13 +132,13 @@ pub struct Replica {
     /// Version of its decision rules. From 2 on the youngest pod comes first, so that the two
     /// versions disagree.
     pub version: u32,
-    /// The ready replicas as it sees them; nobody waits for a rank while the list is empty.
+    /// The ready replicas as it sees them; no replica waits for its rank while the list is empty.
     pub members: Vec<String>,
     /// It does nothing until it is started again.
     pub stopped: bool,
-    /// Never writes the mirror, and looks at this Service whenever it has nothing to do.
+    /// It never writes the mirror, and checks this Service whenever it has nothing to do.
     pub bare: Option<ServiceKey>,
-    /// It holds back what is refused or undone, and does not only read again.
+    /// It holds back steps that are refused or undone, instead of only reading again.
     pub patient: bool,
     without: Without,
     /// How far its clock is ahead, in milliseconds.
@@ -160,10 +160,10 @@ pub struct Replica {
     read: Option<Arc<Index>>,
     reading: Option<Reading>,
     pub pending: Option<Pending>,
-    /// A step of this turn was taken: nobody is waited for any more.
+    /// A step of this turn was taken: it does not wait for other replicas any more.
     acting: bool,
     settling: Option<Settling>,
-    /// An answer that has not been looked at yet.
+    /// An answer that has not been handled yet.
     answered: Option<Answer>,
     /// Writes that were given up and are still on their way.
     flying: Vec<Pending>,
@@ -205,7 +205,7 @@ impl Replica {
         }
     }
 
-    /// By these decision rules.
+    /// With these decision rules.
     pub fn following(self, version: u32) -> Self {
         Self { version, ..self }
     }
@@ -217,7 +217,7 @@ impl Replica {
             members: self.members.clone(),
             bare: self.bare.clone(),
             patient: self.patient,
-            // What is on its way arrives all the same.
+            // Calls on their way still arrive.
             flying: std::mem::take(&mut self.flying),
             ..Self::new(self.name.clone(), self.skew, self.without)
         };
@@ -249,7 +249,7 @@ impl Replica {
         &mut self.watches[kind as usize]
     }
 
-    /// A watch stops telling anything, or goes on.
+    /// A watch falls silent, or goes on.
     pub fn freeze(&mut self, kind: Kind, frozen: bool) {
         self.watch(kind).frozen = frozen;
     }
@@ -288,7 +288,7 @@ impl Replica {
         true
     }
 
-    /// An event comes once more: the last one, or an older one that shows the watch that it cannot
+    /// An event is repeated: the last one, or an older one that shows the watch that it cannot
     /// rely on its position (src/control/watch/follow.rs).
     pub fn repeat(&mut self, server: &Server, kind: Kind, back: usize) {
         let watch = *self.watch(kind);
@@ -309,8 +309,7 @@ impl Replica {
         }
     }
 
-    /// The server has forgotten how it came to the present state: a watch that has not heard of it
-    /// meets 410 and lists.
+    /// The server drops its history: a watch that is behind gets 410 and lists.
     pub fn compacted(&mut self, server: &Server) {
         for kind in KINDS {
             if self.lags(server, kind) {
@@ -319,7 +318,7 @@ impl Replica {
         }
     }
 
-    /// A bookmark: nothing happened up to now.
+    /// A bookmark: there was no event up to now.
     pub fn bookmark(&mut self, server: &Server, kind: Kind) {
         let watch = *self.watch(kind);
         let end = match kind {
@@ -361,17 +360,17 @@ impl Replica {
         let watch = self.watch(kind);
         *watch = Watch { listed: true, broken: false, next, version: version.0, ..*watch };
         if self.watches.iter().all(|w| w.listed) {
-            // What was put off until the watches are there.
+            // Work that waited for the watches.
             self.queue.extend(self.index.all_keys());
         }
     }
 
-    /// No call and no step is half done: what arrives is looked at next.
+    /// No call and no step is half done: the next arrival is handled at once.
     pub fn between(&self) -> bool {
         self.pending.is_none() && self.reading.is_none() && self.settling.is_none()
     }
 
-    /// Something has happened that it has not heard of.
+    /// Something has happened that it has not seen yet.
     pub fn lags(&self, server: &Server, kind: Kind) -> bool {
         let end = match kind {
             Kind::Services => server.services.log.len(),
@@ -400,14 +399,14 @@ impl Replica {
         self.members = names;
     }
 
-    /// What was refused is tried again.
+    /// Refused steps are tried again.
     pub fn unblock(&mut self) {
         let held = self.holds.iter().filter(|(_, holds)| !holds.is_empty());
         self.queue.extend(held.map(|(key, _)| key.clone()));
         (self.holds, self.retries) = (BTreeMap::new(), BTreeMap::new());
     }
 
-    /// Everything is looked at again.
+    /// Everything is checked again.
     pub fn resync(&mut self) {
         self.queue.extend(self.index.all_keys());
     }

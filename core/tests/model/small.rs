@@ -1,9 +1,9 @@
 //! Small worlds, exhaustively: every order of what one or two replicas, their watches and a few events can
-//! do, over the real index and the real decision, with every reached state visited once.
+//! do, with the real index and the real decision. Every state is visited once.
 //!
-//! States are compared by what they say (`digest`): versions and epochs by their order, uids by
-//! their first appearance. Left out, so that a world stays small: time and timers, ranks, bookmarks,
-//! the mirror (as if it were forbidden to write it; it is written for the check at rest).
+//! States are compared by their content (`digest`): versions and epochs by their order, uids by
+//! their first appearance. To keep a world small, these are left out: time and timers, ranks,
+//! bookmarks, and the mirror, which is only written for the check at rest.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -24,15 +24,15 @@ pub struct Small {
     pub dual: bool,
     pub replicas: usize,
     pub pods: &'static [&'static str],
-    /// What may happen, and how many of these may.
+    /// What may happen, and how many of it.
     pub happenings: &'static [World],
     pub events: u8,
-    /// How many calls may fail or lose their answer, and processes die.
+    /// How many calls may fail or lose their answer, and how many processes may die.
     pub faults: u8,
     pub without: Without,
-    /// One state in so many is also let come to rest.
+    /// The check at rest is done for one state in this many.
     pub rest_of: u64,
-    /// The search ends above so many states,
+    /// The search ends above this many states,
     pub most: usize,
     /// unfinished, if that is meant.
     pub partly: bool,
@@ -42,7 +42,7 @@ pub struct Small {
 #[derive(Clone, Copy, Debug)]
 pub enum Turn {
     World(World),
-    /// Everything of a kind arrives. A watch that lags is one that has not moved since.
+    /// Every event of a kind arrives. A watch lags if it has not moved since.
     Hear(usize, Kind),
     Act(usize, Outcome),
     Crash(usize),
@@ -101,7 +101,7 @@ impl Small {
                     turns.extend(faults.map(|o| Turn::Act(r, o)));
                 }
             }
-            // What arrives while a call is under way is looked at after it; only a slow answer is
+            // An event that arrives during a call is handled after it; only a slow answer is
             // overtaken.
             if replica.between() {
                 turns.extend(
@@ -115,7 +115,7 @@ impl Small {
         turns
     }
 
-    /// False when the move is none.
+    /// False when the move changes nothing.
     fn apply(&self, state: &mut State, turn: Turn) -> Result<bool, Bad> {
         let State { server, replicas, ledger, events, faults } = state;
         match turn {
@@ -138,7 +138,7 @@ impl Small {
         Ok(true)
     }
 
-    /// From here on nothing happens any more and both replicas work: the right state, then no writes.
+    /// Nothing happens any more and both replicas work: they reach the right state, then write nothing.
     fn rest(state: &State) -> Result<(), Bad> {
         let State { mut server, mut replicas, mut ledger, .. } = state.clone();
         for settled in [false, true] {
@@ -227,9 +227,12 @@ impl Small {
         best
     }
 
-    /// Searches and tells; panics with the shortened moves of a failure.
+    /// Searches and prints the result; panics with the shortened moves of a failure.
     pub fn holds(&self, name: &str) {
-        #[allow(clippy::disallowed_methods, reason = "how long a search takes is told, not judged")]
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the duration of a search is printed, not checked"
+        )]
         let began = Instant::now();
         match self.search() {
             Ok(seen) => {

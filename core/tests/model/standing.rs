@@ -1,5 +1,5 @@
-//! What stands: refusals, finalizers, a namespace that ends. Nothing else happens for ten minutes; what is
-//! routed is reported (R-c), calls come to pauses (R-d), and what is refused is said (R-e).
+//! Standing situations: refusals, finalizers, a namespace that is being deleted. Nothing else happens for
+//! ten minutes. Reports say what is routed (R-c), calls are paused (R-d), refusals are reported (R-e).
 
 use std::fmt::Write as _;
 
@@ -22,15 +22,15 @@ use zen_lead_core::fixtures::api::{Server, Stored};
 
 /// How long nothing happens.
 const STANDS: SignedDuration = SignedDuration::from_mins(10);
-/// From when on calls are counted.
+/// When the counting of calls begins.
 const SETTLED: SignedDuration = SignedDuration::from_secs(30);
-/// Moves of all replicas at one moment; more is a loop.
+/// Moves of all replicas at one moment; more than that is a loop.
 const AT_ONCE: usize = 300;
 /// Calls of one replica about one Service in five seconds, and in the last five minutes.
 const IN_FIVE_SECONDS: usize = 16;
 const IN_THE_END: usize = 40;
 
-/// Lets it stand, and judges.
+/// Lets it stand, and checks.
 pub fn stand(
     server: &mut Server,
     replicas: &mut [Replica],
@@ -70,11 +70,11 @@ pub fn stand(
             at_once = 0;
         } else if at_once > AT_ONCE {
             let doing: Vec<_> = replicas.iter().map(Replica::describe).collect();
-            return bad("R-d: calls come to pauses", format!("{doing:?}"));
+            return bad("R-d: calls are paused", format!("{doing:?}"));
         }
     }
     calls(replicas, began)?;
-    // Each says the refusal that it met, in its own words, and takes its time.
+    // Each replica reports the refusal that it got, in its own words and at its own time.
     let held = replicas.iter().any(|r| !r.held(server.now).is_empty());
     let fight = replicas.iter().find_map(|r| r.undone(began));
     if let Some(fight) = fight.filter(|_| !held) {
@@ -106,7 +106,7 @@ fn calls(replicas: &[Replica], began: Timestamp) -> Result<(), Bad> {
     Ok(())
 }
 
-/// Whom the lock of a leader Service routes to, as a proxy sees it: uid and name.
+/// The pod that the lock of a leader Service routes to, as a proxy sees it: uid and name.
 fn routes(server: &Server, leader: &Service) -> Option<(String, String)> {
     let first = leader.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first().cloned());
     let family = first.unwrap_or_else(|| "IPv4".into()).to_ascii_lowercase();
@@ -117,7 +117,7 @@ fn routes(server: &Server, leader: &Service) -> Option<(String, String)> {
     Some((uid, pod.name()))
 }
 
-/// Whose leader Service it is.
+/// The source of a leader Service.
 enum Of<'a> {
     Source(&'a Service),
     /// A source that is gone.
@@ -153,7 +153,7 @@ pub fn reported(server: &Server) -> Result<(), Bad> {
         let beside = |s: &EndpointSlice| named(s).iter().any(|(_, ready)| *ready);
         let strangers = || slices.iter().filter(|s| !is_slice_of(s, leader));
         let foreign = strangers().any(|s| s.metadata.deletion_timestamp.is_none());
-        // What hangs in its deletion routes on: either report is true of a part.
+        // A Service that hangs in its deletion still routes: either report is partly true.
         let hanging = strangers().any(|s| s.metadata.deletion_timestamp.is_some() && beside(s));
         let all: Vec<_> = server
             .slices
@@ -176,7 +176,7 @@ pub fn reported(server: &Server) -> Result<(), Bad> {
                 let pod = server.pods.now.values().find(|p| p.id() == *uid);
                 let fit = pod.is_some_and(|p| healthy(p) && source.is_some_and(|s| selected(p, s)));
                 let true_ = says == "True" && names == qualified(name);
-                // A pod that cannot lead any longer and is still routed, because its loss is refused.
+                // A pod that cannot lead any longer and is still routed, because the write is refused.
                 let false_ = says == "False" && names.is_empty();
                 true_ || ((!fit || hanging) && false_)
             }
@@ -188,7 +188,7 @@ pub fn reported(server: &Server) -> Result<(), Bad> {
     Ok(())
 }
 
-/// R-e: what is held back is said, in the server's words.
+/// R-e: a step that is held back is reported, in the server's words.
 fn said(server: &Server, replicas: &[Replica]) -> Result<(), Bad> {
     if server.disturbed.answer(Write::Status).is_some() {
         return Ok(());
@@ -199,7 +199,7 @@ fn said(server: &Server, replicas: &[Replica]) -> Result<(), Bad> {
             && !unreadable(&s.metadata)
     };
     let Some(source) = server.services.now.get("web").filter(asking) else { return Ok(()) };
-    // What cannot be read is said instead.
+    // The report says instead what cannot be read.
     if server.slices.now.values().any(|s| unreadable(&s.metadata)) {
         return Ok(());
     }
@@ -212,8 +212,8 @@ fn said(server: &Server, replicas: &[Replica]) -> Result<(), Bad> {
         .collect();
     for replica in replicas {
         for (kind, words) in replica.held(server.now) {
-            let told = matches!(kind, StepKind::Mirror | StepKind::SourceConditions);
-            if !told && !messages.iter().any(|m| m.contains(words)) {
+            let reports = matches!(kind, StepKind::Mirror | StepKind::SourceConditions);
+            if !reports && !messages.iter().any(|m| m.contains(words)) {
                 let found =
                     format!("{} holds {kind:?}: {words:?}; said {messages:?}", replica.name);
                 return bad("R-e: a lasting refusal is reported", found);

@@ -5,7 +5,7 @@ const DOCUMENT: &str = include_str!("../../../docs/reliability.md");
 /// The document has this text for this rule; `ZEN_LEAD_MODEL_TRACES=DIR` writes it there instead
 /// (scripts/traces.sh puts it into the document).
 pub fn documented(rule: &str, text: &str) {
-    #[allow(clippy::disallowed_methods, reason = "how a test is told to write")]
+    #[allow(clippy::disallowed_methods, reason = "the environment says whether the test writes")]
     let directory = std::env::var("ZEN_LEAD_MODEL_TRACES");
     if let Ok(directory) = directory {
         std::fs::write(format!("{directory}/{rule}.md"), text).unwrap();

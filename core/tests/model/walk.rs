@@ -40,15 +40,15 @@ pub enum Move {
     Members(usize, u8),
     /// A replica is stopped; it starts with [`Move::Crash`].
     Stop(usize),
-    /// A replica stands still in the middle of whatever it does, or goes on.
+    /// A replica stands still in the middle of its work, or goes on.
     Pause(usize, bool),
-    /// An event comes once more: the last, or one before it.
+    /// An event is repeated: the last one, or one before it.
     Repeat(usize, Kind, u8),
-    /// The server forgets its past: watches that lag behind meet 410.
+    /// The server drops its history: watches that are behind get 410.
     Compact,
-    /// The last so many versions are lost: the cluster is restored from a backup.
+    /// The last versions, this many, are lost: the cluster is restored from a backup.
     Restore(u8),
-    /// Everything arrives and so many calls go well.
+    /// Everything arrives and this many calls succeed.
     Run(usize, u8),
 }
 
@@ -57,7 +57,7 @@ pub enum Move {
 pub enum Profile {
     /// Pods, the source's settings, replicas: the protocol.
     Protocol,
-    /// All of that, and everything people can do to what is ours.
+    /// All of that, and everything that people can do to zen-lead's objects.
     Everything,
     /// The protocol with two decision versions that disagree, and the newer one gone in the end.
     Versions,
@@ -97,7 +97,7 @@ pub struct Walk {
     pub ranks: bool,
     /// In the end no replica of the newer version is left.
     pub downgrade: bool,
-    /// Only what users feel is a failure.
+    /// Only an effect on users is a failure.
     pub harm_only: bool,
 }
 
@@ -208,7 +208,7 @@ impl Walk {
         self.meet(&mut replicas, |r| r < alive);
         settle(&mut server, &mut replicas[..alive], ledger, trace)?;
         at_rest::at_rest(&server, &SOURCES, version(&replicas[..alive]))?;
-        // Whoever slept wakes up and finishes what it had begun.
+        // A replica that was paused goes on and finishes what it had begun.
         self.meet(&mut replicas, |_| true);
         settle(&mut server, &mut replicas, ledger, trace)?;
         at_rest::at_rest(&server, &SOURCES, version(&replicas))?;
@@ -224,7 +224,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Everybody sees these replicas as the ready ones, if they see each other at all.
+    /// All replicas take these for the ready ones, if they see each other at all.
     fn meet(&self, replicas: &mut [Replica], ready: impl Fn(usize) -> bool) {
         let names: Vec<String> = (0..replicas.len())
             .filter(|r| self.ranks && ready(*r))
@@ -263,7 +263,7 @@ impl Walk {
             Move::Stop(r) => replicas[r].stopped = true,
             Move::Pause(r, paused) => replicas[r].stopped = paused,
             Move::Restore(back) => {
-                // A restore takes long: until then every watch has told what it had to tell.
+                // A restore takes long: until then every watch has delivered its events.
                 for replica in replicas.iter_mut() {
                     replica.catch_up(server);
                 }
@@ -373,7 +373,7 @@ impl Walk {
 /// (2 and 3 s) one after the other, and as much again as they take.
 const LONGEST: SignedDuration = SignedDuration::from_secs(20);
 
-/// Lets everything arrive and everybody act until nothing moves, over all timers.
+/// Lets every event arrive and every replica act until nothing moves, past all timers.
 pub fn settle(
     server: &mut Server,
     replicas: &mut [Replica],

@@ -50,7 +50,7 @@ pub enum World {
     Clumsy(Clumsy),
 }
 
-/// Lets it happen.
+/// Applies it.
 pub fn happen(server: &mut Server, what: World, dual_allowed: bool, ledger: &mut Ledger) {
     let source = server.services.now.get("web").cloned();
     let change = |server: &mut Server, change: &dyn Fn(Service) -> Service| {
@@ -166,8 +166,8 @@ pub fn happen(server: &mut Server, what: World, dual_allowed: bool, ledger: &mut
             }
         }
         World::CollectGarbage => {
-            // A slice of an earlier leader Service may hold the name of a present one's follower: the
-            // lock does not wait for it, and once it is gone that is as if somebody had removed it.
+            // A slice of an earlier leader Service may have the name of the present one's follower: the
+            // lock does not wait for it, and its end is like a removal by a user.
             let before = server.slices.now.clone();
             server.collect_garbage();
             for (_, gone) in
@@ -235,7 +235,7 @@ fn pod_moves(server: &mut Server, name: &str, what: PodMove) {
 /// Something that may happen.
 pub fn happening(dice: &mut Dice, profile: Profile) -> World {
     let pod = dice.of(&PODS);
-    // Two in three of everything is the protocol all the same.
+    // Two thirds of all events still belong to the protocol.
     let wild = profile == Profile::Everything && dice.one_in(3);
     if profile == Profile::Clumsy && dice.one_in(3) {
         return World::Clumsy(clumsy::clumsy(dice));

@@ -53,7 +53,7 @@ func handler(name string, ready *atomic.Bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/healthz" && !ready.Load():
-			http.Error(w, name+" was told not to be ready", http.StatusServiceUnavailable)
+			http.Error(w, name+" was set not ready", http.StatusServiceUnavailable)
 			return
 		case r.URL.Path == "/ready" && r.Method == http.MethodPost:
 			value, err := strconv.ParseBool(r.URL.Query().Get("value"))

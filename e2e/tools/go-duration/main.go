@@ -1,4 +1,4 @@
-// Command go-duration tells how Go reads durations: for every line of standard
+// Command go-duration prints how Go reads durations: for every line of standard
 // input, which is a string in hexadecimal, a line with its nanoseconds, or with
 // the words of time.ParseDuration where it refuses (they hold no line breaks).
 package main

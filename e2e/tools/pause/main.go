@@ -1,4 +1,4 @@
-// Command pause does nothing until it is told to stop. It is the sandbox of
+// Command pause does nothing until it gets a signal to stop. It is the sandbox of
 // every pod on the local node and process 1 of the cluster's PID namespace, so
 // it also collects the children that other processes leave behind.
 //

@@ -1,6 +1,6 @@
 // Command review-load sends one AdmissionReview again and again over kept TLS
-// connections, at a steady rate whatever the answers take, and prints what it
-// saw as JSON. Every answer must allow what was asked; others count as failed.
+// connections, at a steady rate that does not depend on the answers, and prints
+// the results as JSON. Every answer must allow the request; others count as failed.
 //
 // A request is timed from the moment it was due, not from when it could be
 // sent: a webhook that falls behind must not look fast.
@@ -45,7 +45,7 @@ func main() {
 
 	all := make([]*client, *clients)
 	for i := range all {
-		// The certificate is made by zen-lead's own CA; who answers is not in question here.
+		// The certificate is from zen-lead's own CA; the identity of the server does not matter here.
 		connection, err := tls.Dial("tcp", to.Host, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
 		check(err)
 		all[i] = &client{connection, bufio.NewReader(connection)}

@@ -1,4 +1,4 @@
-//! What is renewed by age, and by request where it is not old: no call fails.
+//! Renewals by age, and by request before that: no call fails.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::support::harness::Test;
 use crate::support::waiting::{check, until};
 use crate::support::webhook::{Hook, recorded, review};
 
-/// When a third of it is left the next one comes.
+/// The next CA comes when a third of the life is left.
 const LIFE: Duration = Duration::from_mins(1);
 const WAIT: Duration = Duration::from_secs(3);
 const FLAGS: [&str; 4] =
@@ -31,7 +31,7 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-/// How many CAs grow old (ZEN_LEAD_CA_GENERATIONS).
+/// The number of CAs that are replaced by age (ZEN_LEAD_CA_GENERATIONS).
 fn generations() -> u32 {
     std::env::var("ZEN_LEAD_CA_GENERATIONS").map_or(1, |n| n.parse().unwrap())
 }
@@ -45,7 +45,7 @@ async fn an_old_ca_is_replaced(t: Arc<Case>) {
     for _ in 0..generations() {
         let young = Instant::now();
         while authorities.contains(&ca.value("ca.crt").await.unwrap()) {
-            assert!(young.elapsed() < LIFE, "the CA has come to its end");
+            assert!(young.elapsed() < LIFE, "the CA has expired");
             sleep(Duration::from_millis(50)).await;
         }
         ages.push(young.elapsed().as_secs());
@@ -69,7 +69,7 @@ async fn an_old_ca_is_replaced(t: Arc<Case>) {
     assert!(tally.leaves.len() > REPLICAS, "leaves of the new CA were shown");
 }
 
-/// With the usual lives nothing is due: whatever is new was asked for.
+/// With the default lifetimes nothing is due: every renewal was requested.
 async fn new_leaves_on_request(t: Arc<Case>) {
     let (ca, fleet, authority) = with_a_ca_of_its_own(&t, &[]).await;
     let before = shown(&fleet, &authority).await;
@@ -86,8 +86,8 @@ async fn new_leaves_on_request(t: Arc<Case>) {
     tally.none_failed();
 }
 
-/// Replicas with these flags, and the CA that they made: one that a test before has left may live for
-/// another time.
+/// Replicas with these flags, and the CA that they made: the CA of an earlier test may have another
+/// lifetime.
 async fn with_a_ca_of_its_own(t: &Case, flags: &[&str]) -> (Ca, Arc<Fleet>, String) {
     let ca = Ca::of(t);
     ca.empty().await;

@@ -1,7 +1,7 @@
-//! Calls to the webhooks that go on all the time: by writes through the API server, which keeps its
-//! connections, and straight to each ready replica, with a new connection for each call.
+//! Continuous calls to the webhooks: by writes through the API server, which keeps its connections, and
+//! directly to each ready replica, with a new connection for each call.
 //!
-//! The direct callers learn of the bundles as API servers do: late.
+//! The direct callers get the bundles late, as API servers do.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,19 +17,19 @@ use super::try_write;
 use crate::support::case::Case;
 use crate::support::webhook::{Hook, recorded, review};
 
-/// How often the bundles are read, and how old the last reading may be when a call is made.
+/// The time between two reads of the bundles, and the greatest age of the last read at a call.
 const READ_EVERY: Duration = Duration::from_millis(50);
 const READ_AGE: Duration = Duration::from_millis(500);
-/// The direct callers believe a bundle of up to so long ago.
+/// The greatest age of a bundle that a direct caller trusts.
 const LAG: Duration = Duration::from_secs(2);
-/// Callers of each kind, and what each of them makes in a second at most.
+/// The number of callers of each kind, and the most calls of each in a second.
 const CALLERS: usize = 4;
 const PACE: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(40)];
 
 /// A bundle of both configurations, and when it was read first.
 type Read = (Instant, [String; 2]);
 
-/// What came of the calls.
+/// The results of the calls.
 #[derive(Default)]
 pub struct Tally {
     /// Calls that were answered, over new connections.
@@ -37,7 +37,7 @@ pub struct Tally {
     /// Calls that were answered, made by the API server: two a write.
     pub kept: usize,
     pub failed: Vec<String>,
-    /// Calls with a bundle that was out of date for longer than is promised: no verdict.
+    /// Calls with a bundle that was out of date for longer than is promised: they prove nothing.
     pub void: usize,
     /// Calls that were answered, by replica.
     pub by_replica: BTreeMap<usize, usize>,
@@ -53,7 +53,7 @@ impl Tally {
         self.closing + self.kept
     }
 
-    /// No call failed, and there is a verdict on all but one in a hundred.
+    /// No call failed, and at most one in a hundred proves nothing.
     pub fn none_failed(&self) {
         let (failed, made) = (&self.failed, self.made());
         let first = &failed[..failed.len().min(20)];
@@ -66,7 +66,7 @@ impl Tally {
 pub struct Calls {
     case: Arc<Case>,
     fleet: Arc<Fleet>,
-    /// For so long a bundle that was replaced may still be believed.
+    /// How long a bundle that was replaced may still be trusted.
     promised: Duration,
     history: Mutex<Vec<Read>>,
     last_read: Mutex<Instant>,
@@ -76,7 +76,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Begins to call; ends by [`Self::finish`].
+    /// Begins to call; [`Self::finish`] ends it.
     pub async fn start(
         case: &Arc<Case>,
         fleet: &Arc<Fleet>,
@@ -108,7 +108,7 @@ impl Calls {
         [tally.closing, tally.kept]
     }
 
-    /// Stops, and tells.
+    /// Stops, and returns the results.
     pub async fn finish(self: Arc<Self>, tasks: JoinSet<()>) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         tasks.join_all().await;
@@ -141,7 +141,7 @@ impl Calls {
         }
     }
 
-    /// The bundle of `lag` ago, and the number of the reading that replaces it.
+    /// The bundle of `lag` ago, and the number of the read that replaces it.
     fn bundle(&self, hook: Hook, lag: Duration) -> (String, usize) {
         let history = self.history.lock().unwrap();
         let then = Instant::now().checked_sub(lag);
@@ -171,7 +171,7 @@ impl Calls {
             }
             let n = self.count.fetch_add(1, Ordering::Relaxed);
             let (replica, hook) = (n % REPLICAS, Hook::BOTH[n / REPLICAS % 2]);
-            // All lags there are, in no order that has to do with the replicas.
+            // All lags, in an order that does not depend on the replicas.
             let lag = LAG * u32::try_from(n * 37 % 100).unwrap() / 100;
             let port = self.fleet.port(replica);
             let call = async {
@@ -182,7 +182,7 @@ impl Calls {
             let Some((outcome, newer, took)) = self.fleet.call(replica, call).await else {
                 continue;
             };
-            // The machine stood still for seconds between reading and the end of the call.
+            // The machine stalled for seconds between the read and the end of the call.
             let void = outcome.is_err() && self.outdated(newer, Instant::now()).await;
             let mut tally = self.tally.lock().unwrap();
             match outcome {

@@ -35,7 +35,7 @@ async fn replicas_started_from_nothing_agree_on_one_ca(t: Arc<Case>) {
     let mut times: [Vec<Duration>; 2] = Default::default();
     let mut before = String::new();
     for run in 0..runs() {
-        // As the manifests make it, or not at all.
+        // As the manifests create it, or missing.
         let _ = secrets.delete("zen-lead-ca", &DeleteParams::default()).await;
         if run % 2 == 0 {
             let empty = serde_json::from_value(json!({"metadata": {"name": "zen-lead-ca"}}));
@@ -73,12 +73,12 @@ async fn replicas_started_from_nothing_agree_on_one_ca(t: Arc<Case>) {
     for times in &mut times {
         times.sort();
     }
-    let told = times.each_ref().map(|t| (t[t.len() / 2], t[t.len() - 1]));
+    let figures = times.each_ref().map(|t| (t[t.len() / 2], t[t.len() - 1]));
     println!(
         "certificates: {} starts of {REPLICAS} replicas from nothing, each with one CA; median and \
          slowest: first good review {:?}, all ready {:?}",
         runs(),
-        told[0],
-        told[1]
+        figures[0],
+        figures[1]
     );
 }

@@ -1,5 +1,5 @@
 //! Three replicas behind one address, as behind a Service: which are ready, which one the API server
-//! calls, and how they end.
+//! calls, and how each ends.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,9 +19,9 @@ struct Replica {
     product: Arc<Product>,
     /// Its number in `product`.
     number: usize,
-    /// Whether a Service would name it.
+    /// Whether a Service would route to it.
     ready: AtomicBool,
-    /// Held by every call on its way.
+    /// Every call under way holds it.
     calls: RwLock<()>,
 }
 
@@ -44,7 +44,7 @@ impl Fleet {
         fleet
     }
 
-    /// A fleet of which nothing runs yet.
+    /// A fleet without running replicas.
     pub async fn new(world: &World, flags: &[&str]) -> Arc<Self> {
         let pairs = [world.product.elsewhere("a"), world.product.elsewhere("b")].map(Arc::new);
         let replica = |n: usize| Replica {
@@ -60,7 +60,7 @@ impl Fleet {
         Arc::new(Self { replicas, flags, front, called: AtomicUsize::new(0) })
     }
 
-    /// Which one the API server calls.
+    /// The replica that the API server calls.
     pub fn called(&self) -> usize {
         self.called.load(Ordering::Relaxed)
     }
@@ -90,23 +90,23 @@ impl Fleet {
         replica.ready.store(true, Ordering::Relaxed);
     }
 
-    /// Makes a call to a replica, if it is ready; whoever kills it waits for the answer.
+    /// Calls a replica, if it is ready; a kill waits for the answer.
     pub async fn call<T>(&self, n: usize, call: impl Future<Output = T>) -> Option<T> {
         let replica = &self.replicas[n];
         let _on_its_way = replica.calls.read().await;
         if self.is_ready(n) { Some(call.await) } else { None }
     }
 
-    /// kill -9, of a replica that nobody is calling at the moment.
+    /// kill -9 of a replica without a call under way.
     pub async fn kill(&self, n: usize) {
         assert_ne!(n, self.called(), "the API server is calling it");
         let replica = &self.replicas[n];
         replica.ready.store(false, Ordering::Relaxed);
-        let _nobody_calls = replica.calls.write().await;
+        let _no_calls = replica.calls.write().await;
         replica.product.kill(replica.number);
     }
 
-    /// SIGTERM, in the midst of its calls: new ones go to `next` from now on.
+    /// SIGTERM during its calls: new calls go to `next` from now on.
     pub async fn hand_over(&self, next: usize) {
         let n = self.called.swap(next, Ordering::Relaxed);
         let replica = &self.replicas[n];

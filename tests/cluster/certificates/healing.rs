@@ -1,5 +1,5 @@
-//! What is put right by itself: a caBundle that others wipe or overwrite, once or all the time, and
-//! what a clock that jumps by months or years, ahead or back, makes due.
+//! Repairs without a user: a caBundle that others wipe or overwrite, once or all the time, and renewals
+//! after a clock jumps by months or years, ahead or back.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +39,8 @@ pub fn tests() -> Vec<Test> {
         ),
         Test::new(
             module,
-            "who_wipes_the_bundle_is_not_fought_all_the_time",
-            who_wipes_the_bundle_is_not_fought_all_the_time,
+            "a_bundle_wiped_again_and_again_is_restored_with_pauses",
+            a_bundle_wiped_again_and_again_is_restored_with_pauses,
         ),
         Test::new(module, "clock_that_jumps_costs_no_call", clock_that_jumps_costs_no_call),
         Test::new(
@@ -50,16 +50,16 @@ pub fn tests() -> Vec<Test> {
         ),
         Test::new(
             module,
-            "clock_set_back_by_a_year_costs_calls_only_to_who_starts_by_it",
-            clock_set_back_by_a_year_costs_calls_only_to_who_starts_by_it,
+            "clock_set_back_by_a_year_costs_calls_only_after_a_restart",
+            clock_set_back_by_a_year_costs_calls_only_after_a_restart,
         ),
     ]
 }
 
 const DAY: Duration = Duration::from_hours(24);
-/// The life of a CA, as it is set by default.
+/// The default lifetime of a CA.
 const YEAR: Duration = Duration::from_hours(365 * 24);
-/// How long somebody wipes the bundle as soon as it is there.
+/// How long the test wipes the bundle as soon as it is written.
 const FIGHT: Duration = Duration::from_secs(8);
 
 async fn wiped_or_foreign_bundle_is_put_right(t: Arc<Case>) {
@@ -70,7 +70,7 @@ async fn wiped_or_foreign_bundle_is_put_right(t: Arc<Case>) {
     let foreign = json!({"clientConfig": {"caBundle": k8s_openapi::ByteString(foreign.into())}});
     let mut times = Vec::new();
     for round in 0..4 {
-        // One accident, and not the next blow of a fight.
+        // One accident, not one of many.
         sleep(Duration::from_secs(1)).await;
         for hook in Hook::BOTH {
             let began = Instant::now();
@@ -83,7 +83,7 @@ async fn wiped_or_foreign_bundle_is_put_right(t: Arc<Case>) {
             times.push(began.elapsed());
         }
     }
-    until("and writes are judged again", || try_write(&t)).await;
+    until("and writes are reviewed again", || try_write(&t)).await;
     times.sort();
     println!(
         "certificates: a caBundle that was wiped or overwritten was right again after {:?} (median), \
@@ -94,7 +94,7 @@ async fn wiped_or_foreign_bundle_is_put_right(t: Arc<Case>) {
     );
 }
 
-async fn who_wipes_the_bundle_is_not_fought_all_the_time(t: Arc<Case>) {
+async fn a_bundle_wiped_again_and_again_is_restored_with_pauses(t: Arc<Case>) {
     let (admin, system) = (t.admin(), t.world.system.clone());
     t.world.product.ensure_started().await;
     until_published(&t).await;
@@ -113,8 +113,8 @@ async fn who_wipes_the_bundle_is_not_fought_all_the_time(t: Arc<Case>) {
          after that",
         ended.elapsed()
     );
-    // Two replicas, each with pauses of 0.4, 0.8, 1.6 ... seconds. Either may look just when it is
-    // right and begin with short pauses again. Without pauses it would be dozens.
+    // Two replicas, each with pauses of 0.4, 0.8, 1.6 ... seconds. Either may see the correct bundle and
+    // begin with short pauses again. Without pauses there would be dozens of writes.
     assert!((2..=25).contains(&wiped), "zen-lead wrote {wiped} times");
 }
 
@@ -157,7 +157,7 @@ impl InProcess {
         );
         let router = webhook::router(Arc::new(verdicts), metrics.clone(), Tracer::off());
         let at = ([127, 0, 0, 1], t.world.product.webhook_port(0)).into();
-        // One that ran before lets go of it a moment after its end.
+        // A replica that ran before releases the port a moment after its end.
         let bind = || async { server::Listener::bind(at) };
         let listener = until("the port of the webhook is free", bind).await;
         let config = tls::server_config(source).unwrap();
@@ -172,7 +172,7 @@ impl InProcess {
         Self { clock, wake, authority, server }
     }
 
-    /// Moves the clock; something happens in the cluster, so that nobody has to wait half a minute.
+    /// Moves the clock and wakes the certificates, so that the test does not wait for half a minute.
     fn jump(&self, to: Timestamp) {
         self.clock.set(to);
         self.wake.notify_one();
@@ -182,16 +182,16 @@ impl InProcess {
 impl Drop for InProcess {
     fn drop(&mut self) {
         self.authority.abort();
-        // Not aborted: connections are tasks of their own, and the API server would go on using them.
+        // Not aborted: connections are separate tasks, and the API server would go on using them.
         self.server.stop(Duration::ZERO);
     }
 }
 
-/// The API server's clock stays: it judges by the right time what the wrong one made.
+/// The API server's clock stays: it checks certificates of the wrong time by the right time.
 async fn clock_that_jumps_costs_no_call(t: Arc<Case>) {
     let zen_lead = InProcess::start(&t).await;
     let now = zen_lead.clock.now();
-    let first = until_judged(&t).await;
+    let first = until_reviewed(&t).await;
 
     let writes = Writes::start(&t);
     zen_lead.jump(now + 250 * DAY);
@@ -202,20 +202,20 @@ async fn clock_that_jumps_costs_no_call(t: Arc<Case>) {
     println!("certificates: {made} writes while a clock jumped by 250 days and back");
     assert!(failed.is_empty(), "{failed:#?}");
 
-    // Past the end of the CA there is nothing to be careful about: by that clock every call fails.
+    // After the end of the CA every call fails by that clock, so no caution is needed.
     zen_lead.jump(now + 700 * DAY);
     let third = until_another(&t, &second).await;
-    until("writes are judged again", || try_write(&t)).await;
+    until("writes are reviewed again", || try_write(&t)).await;
     lasts_when_put_right(&t, &zen_lead, now, &third).await;
 }
 
 /// The first good review; the CA by which it was made.
-async fn until_judged(t: &Case) -> String {
+async fn until_reviewed(t: &Case) -> String {
     until("the first good review", || try_write(t)).await;
     until_published(t).await
 }
 
-/// Back at the right time the CA that was made lasts, and nothing has to be done.
+/// Back at the right time the new CA stays, and nothing has to be done.
 async fn lasts_when_put_right(t: &Arc<Case>, zen_lead: &InProcess, now: Timestamp, ca: &str) {
     zen_lead.jump(now);
     let writes = Writes::start(t);
@@ -225,13 +225,13 @@ async fn lasts_when_put_right(t: &Arc<Case>, zen_lead: &InProcess, now: Timestam
     assert_eq!(until_published(t).await, ca);
 }
 
-/// By that clock every call fails already, so nothing is waited for: whoever calls by the right time may
-/// meet a certificate before its CA is in the bundle that is believed.
+/// By that clock every call fails already, so zen-lead does not wait: a caller with the right time may get
+/// a certificate before its CA is in the bundle that the caller trusts.
 async fn clock_that_jumps_over_the_life_of_the_ca_is_repaired(t: Arc<Case>) {
     SharedCa::of(&t).empty().await;
     let zen_lead = InProcess::start(&t).await;
     let now = zen_lead.clock.now();
-    let first = until_judged(&t).await;
+    let first = until_reviewed(&t).await;
 
     let began = Instant::now();
     zen_lead.jump(now + YEAR);
@@ -255,21 +255,21 @@ async fn clock_that_jumps_over_the_life_of_the_ca_is_repaired(t: Arc<Case>) {
          after {repaired:?}; another CA alone after {took:?}",
         failed.len(),
     );
-    until("writes are judged again", || try_write(&t)).await;
+    until("writes are reviewed again", || try_write(&t)).await;
     lasts_when_put_right(&t, &zen_lead, now, &second).await;
 }
 
-/// Whoever runs keeps what it shows: it ends when it always did. Whoever starts with such a clock signs
-/// a certificate that has ended by everybody else's, until the clock is right.
-async fn clock_set_back_by_a_year_costs_calls_only_to_who_starts_by_it(t: Arc<Case>) {
+/// A running replica keeps its certificate, which is still valid. A replica that starts with such a clock
+/// signs a certificate that has expired for all others, until the clock is right.
+async fn clock_set_back_by_a_year_costs_calls_only_after_a_restart(t: Arc<Case>) {
     SharedCa::of(&t).empty().await;
     let zen_lead = InProcess::start(&t).await;
     let now = zen_lead.clock.now();
-    let first = until_judged(&t).await;
+    let first = until_reviewed(&t).await;
 
     let writes = Writes::start(&t);
     zen_lead.jump(now - YEAR);
-    // It looks at everything by that clock: a bundle with another CA beside ours is made ours alone.
+    // It repairs with that clock too: another CA is removed from the bundle.
     let foreign = Ca::generate(now, DAY, None).unwrap().certificate.to_pem();
     let both = k8s_openapi::ByteString(format!("{first}{foreign}").into_bytes());
     let both = json!({"clientConfig": {"caBundle": both}});
@@ -287,19 +287,19 @@ async fn clock_set_back_by_a_year_costs_calls_only_to_who_starts_by_it(t: Arc<Ca
 
     drop(zen_lead);
     let zen_lead = InProcess::start_at(&t, now - YEAR).await;
-    until("what is shown has ended by the API server's clock", || async {
-        let told = try_write(&t).await.err().unwrap_or_default();
-        check(told.contains("certificate has expired"), told)
+    until("the certificate has expired by the API server's clock", || async {
+        let error = try_write(&t).await.err().unwrap_or_default();
+        check(error.contains("certificate has expired"), error)
     })
     .await;
     assert_eq!(until_published(&t).await, first, "the CA is as good as it was");
     let began = Instant::now();
     zen_lead.jump(now);
-    until("writes are judged again", || try_write(&t)).await;
+    until("writes are reviewed again", || try_write(&t)).await;
     let took = began.elapsed();
     println!(
-        "certificates: {made} writes while a clock was set back by a year, none failed; who started by \
-         it was right {took:?} after the clock was"
+        "certificates: {made} writes while a clock was set back by a year, none failed; a replica \
+         started with that clock was right {took:?} after the clock was"
     );
     assert_eq!(until_published(&t).await, first);
 }

@@ -1,6 +1,5 @@
-//! Certificates of somebody else's, in a directory that is laid out and changed as the kubelet does it
-//! with a mounted Secret: a new directory, then one rename of the link `..data` that all files go
-//! through.
+//! Certificates of another issuer, in a directory that changes as the kubelet changes a mounted Secret: a
+//! new directory, then one rename of the link `..data` through which all files are reached.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -24,7 +23,7 @@ pub fn tests() -> Vec<Test> {
     vec![Test::new("certificates", name, swapped)]
 }
 
-/// What an issuer as cert-manager gives out: not made by zen-lead's own code.
+/// Certificates as an issuer like cert-manager makes them, not made by zen-lead's own code.
 struct External {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -90,14 +89,14 @@ async fn swapped(t: Arc<Case>) {
     let first = old.pair();
     let mut volume = Volume::new(&t.world.dir.join("mounted"), &first.chain, &first.key);
     let bundle = format!("{}{}", old.pem, new.pem);
-    // Whoever issues them also says whom to believe.
+    // The issuer of the certificates also writes the bundle.
     for hook in Hook::BOTH {
         let ca = json!({"clientConfig": {"caBundle": ByteString(bundle.clone().into_bytes())}});
         hook.apply(&admin, system, &ca).await;
     }
     product.spawn(0, &["--cert-dir", &volume.dir.display().to_string()]);
     product.until_ready(0).await;
-    until("writes are judged", || try_write(&t)).await;
+    until("writes are reviewed", || try_write(&t)).await;
     shows(&t, &bundle, &first).await;
     let writes = Writes::start(&t);
 
@@ -107,7 +106,7 @@ async fn swapped(t: Arc<Case>) {
         volume.update(&pair.chain, &pair.key);
         shows(&t, &bundle, &pair).await;
     }
-    // A key of another certificate, and no key at all: what was shown stays, and it is told.
+    // A key of another certificate, then no key: the old certificate stays, and the fault is reported.
     let (good, other) = (new.pair(), new.pair());
     volume.update(&other.chain, &good.key);
     counted(&t, "refused").await;
@@ -135,7 +134,7 @@ async fn shows(t: &Case, bundle: &str, pair: &Pair) {
     let (port, body) = (t.world.product.webhook_port(0), recorded("create-enabled"));
     until("the certificate of the directory is shown", || async {
         let reviewed = review(port, Hook::Validating, bundle, &body).await?;
-        check(reviewed.shown == pair.certificate, "another one is")
+        check(reviewed.shown == pair.certificate, "another certificate is shown")
     })
     .await;
 }

@@ -1,5 +1,5 @@
-//! Rotations one after the other, on request and because the Secret is lost, with a replica killed in
-//! each phase and the called one replaced in between: no call fails.
+//! Rotations one after the other, on request and after a loss of the Secret, with a replica killed in each
+//! phase and the called replica replaced in between: no call fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::support::waiting::{check, until, within};
 use crate::support::webhook::Hook;
 use crate::support::world::START_AND_STOP;
 
-/// Waits of a rotation; an API server on the same machine needs milliseconds, a busy machine more.
+/// The waits of a rotation; an API server on the same machine needs milliseconds, a busy machine more.
 const WAIT: Duration = Duration::from_secs(3);
 const FLAGS: [&str; 4] = [
     "--ca-introduce-wait=3s",
     "--ca-retire-wait=3s",
     "--leaf-lifetime=40s",
-    // The default: handshakes that have begun come to their end.
+    // The default: handshakes that have begun can finish.
     "--drain-delay=3s",
 ];
 /// The phases of a rotation.
 const PHASES: [&str; 3] = ["introducing", "introduced", "retiring"];
-/// So many more rotations, if nobody was killed in one of them: it was over too soon each time.
+/// The number of extra rotations if no replica was killed in some phase because it was too short.
 const MISSED: usize = 8;
 
 pub fn tests() -> Vec<Test> {
@@ -47,7 +47,7 @@ fn rotations() -> usize {
     std::env::var("ZEN_LEAD_ROTATIONS").map_or(4, |n| n.parse().unwrap())
 }
 
-/// What makes a rotation begin, another thing each time.
+/// The cause of a rotation, another one each time.
 async fn disturb(ca: &Ca, round: usize) -> &'static str {
     let ask = |what: &str| json!({"metadata": {"annotations": {what: format!("{round}")}}});
     match round % 4 {
@@ -71,7 +71,7 @@ async fn disturb(ca: &Ca, round: usize) -> &'static str {
     }
 }
 
-/// Starts what was killed; it is called again when it is ready.
+/// Starts the killed replica; it is called again when it is ready.
 fn start_again(fleet: &Arc<Fleet>, n: usize) {
     fleet.spawn(n);
     let fleet = fleet.clone();
@@ -79,7 +79,7 @@ fn start_again(fleet: &Arc<Fleet>, n: usize) {
 }
 
 async fn until_ready(fleet: &Fleet, n: usize) {
-    let ready = || async { check(fleet.is_ready(n), format!("replica {n} is not")) };
+    let ready = || async { check(fleet.is_ready(n), format!("replica {n} is not ready")) };
     within(START_AND_STOP, "a replica that was killed is ready again", ready).await;
 }
 
@@ -102,7 +102,7 @@ async fn rotations_fail_no_call(t: Arc<Case>) {
         let what = disturb(&ca, round).await;
         for (n, victim) in [others[0], others[1], others[0]].into_iter().enumerate() {
             until_ready(&fleet, victim).await;
-            // Or a later one: it goes on while a replica starts.
+            // Or a later phase: the rotation goes on while a replica starts.
             let last: &[&str] = if n == 2 { &["steady"] } else { &[] };
             ca.reaches(&[&PHASES[n..], last].concat()).await;
             fleet.kill(victim).await;
@@ -114,7 +114,7 @@ async fn rotations_fail_no_call(t: Arc<Case>) {
         for n in &others {
             until_ready(&fleet, *n).await;
         }
-        // The one that is called goes too, as in a rollout.
+        // The called replica ends too, as in a rollout.
         let leaves = fleet.called();
         fleet.hand_over(others[round % others.len()]).await;
         start_again(&fleet, leaves);
@@ -127,7 +127,7 @@ async fn rotations_fail_no_call(t: Arc<Case>) {
         round += 1;
     }
     let took = began.elapsed();
-    expiry_is_told(&t, &fleet, &ca).await;
+    expiry_is_reported(&t, &fleet, &ca).await;
     let tally = calls.finish(tasks).await;
     fleet.end().await;
 
@@ -147,31 +147,31 @@ async fn rotations_fail_no_call(t: Arc<Case>) {
     );
     tally.none_failed();
     for phase in PHASES {
-        assert!(killed.contains_key(phase), "nobody was killed in phase {phase}: {killed:?}");
+        assert!(killed.contains_key(phase), "no replica was killed in phase {phase}: {killed:?}");
     }
     assert!(tally.leaves.len() > round, "leaves were not renewed");
     assert_eq!(tally.by_replica.len(), REPLICAS, "every replica was called");
 }
 
 /// The metrics of each replica say when the CA in the Secret and its own certificate end.
-async fn expiry_is_told(t: &Case, fleet: &Fleet, ca: &Ca) {
+async fn expiry_is_reported(t: &Case, fleet: &Fleet, ca: &Ca) {
     let bundle = Hook::Validating.bundle(&t.admin(), &t.world.system).await.unwrap();
     let authority = ca.value("ca.crt").await.unwrap();
     assert_eq!(bundle, authority, "the bundle is the one CA and nothing else");
     let body = crate::support::webhook::recorded("create-enabled");
     for n in 0..REPLICAS {
         let (product, number) = fleet.product(n);
-        until("the metrics tell when the certificates end", || async {
+        until("the metrics report when the certificates end", || async {
             let port = fleet.port(n);
             let shown = crate::support::webhook::review(port, Hook::Validating, &bundle, &body);
             let ends = [authority_end(&authority), end(&shown.await?.shown)];
             let scrape = product.scrape(number).await?;
-            let told = ["ca", "webhook"].map(|which| {
+            let shown = ["ca", "webhook"].map(|which| {
                 let name = "zen_lead_certificate_expiry_timestamp_seconds";
                 scrape.value(name, &[("certificate", which)])
             });
-            // A leaf of 15 s may be renewed between the two looks.
-            check(told == ends.map(Some), format!("{told:?}, and they end at {ends:?}"))
+            // A leaf of 15 s may be renewed between the two reads.
+            check(shown == ends.map(Some), format!("{shown:?}, and they end at {ends:?}"))
         })
         .await;
     }

@@ -12,7 +12,7 @@ use super::try_write;
 use crate::support::case::Case;
 use crate::support::waiting::{check, until};
 
-/// How many writes there were, and what failed.
+/// The number of writes, and the failures.
 type Made = Arc<Mutex<(usize, Vec<String>)>>;
 
 /// Annotated writes, one after the other.
@@ -40,7 +40,7 @@ impl Writes {
         Self { stop, made, task }
     }
 
-    /// Waits until so many more were made.
+    /// Waits for this many further writes.
     pub async fn more(&self, count: usize) {
         let goal = self.made.lock().0 + count;
         until("writes are made", || async {
@@ -50,7 +50,7 @@ impl Writes {
         .await;
     }
 
-    /// How many there were, and what failed.
+    /// The number of writes, and the failures.
     pub async fn finish(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap();

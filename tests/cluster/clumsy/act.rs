@@ -1,4 +1,4 @@
-//! Does the moves of a walk in its namespace. What is refused is part of the walk.
+//! Does the moves of a walk in its namespace. Refusals are part of the walk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::raw::{self, Answer, Cascade, Hand, How, Kind, LEADER, On, SLICE, WEB}
 use crate::support::case::Case;
 use crate::support::objects::{hollow, source_json};
 
-/// One restart at a time, whichever walk asks for it.
+/// One restart at a time, for all walks.
 static RESTARTS: Mutex<()> = Mutex::const_new(());
 
-/// A namespace with clumsy people in it.
+/// A namespace with clumsy users.
 pub struct Ground {
     pub t: Arc<Case>,
     pub admin: Hand,
@@ -24,7 +24,7 @@ pub struct Ground {
     glass: Hand,
     dump: Vec<(On, Value)>,
     pub hooks: Vec<(Hook, String)>,
-    /// There were webhooks of others once.
+    /// There have been webhooks of others.
     pub hooked: bool,
     quotas: Vec<String>,
     made: usize,
@@ -60,7 +60,7 @@ impl Ground {
         }
     }
 
-    /// Creates the source as alice, who tries again while the replica with the webhook is restarted.
+    /// Creates the source as alice. She tries again while the replica with the webhook is restarted.
     pub async fn source(&self, patch: &Value) -> Answer<Value> {
         let mut object = source_json("web", &json!({"spec": {"selector": {"app": "web"}}}));
         json_patch::merge(&mut object, patch);
@@ -83,7 +83,7 @@ impl Ground {
         call().await
     }
 
-    /// Does one move; the words of a refusal are returned.
+    /// Does one move; returns the text of a refusal.
     pub async fn act(&mut self, what: &Move) -> Answer<()> {
         match what {
             Move::Patch { who, on, sub, how, patch } => {
@@ -184,7 +184,7 @@ impl Ground {
         for (on, _) in dumped() {
             let _ = self.hand(who).delete(*on, Cascade::Background).await;
         }
-        // At most so long: a finalizer may hold one of them.
+        // With a limit: a finalizer may hold one of them.
         for _ in 0..40 {
             let mut left = 0;
             for (on, _) in dumped() {

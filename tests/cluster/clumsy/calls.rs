@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::case::Case;
 
-/// One call, as far as it matters here.
+/// The parts of a call that matter here.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub at: Timestamp,
@@ -21,7 +21,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// It is about this source, its leader Service or a slice of that.
+    /// Whether it is about this source, its leader Service or a slice of the leader Service.
     pub fn is_about(&self, source: &str) -> bool {
         self.name == source || self.name.starts_with(&format!("{source}-"))
     }
@@ -32,7 +32,7 @@ impl Call {
     }
 }
 
-/// Reads the log from where it ended when this was made.
+/// Reads the log from its end at the time of creation.
 pub struct Calls {
     path: PathBuf,
     from: u64,
@@ -79,7 +79,7 @@ impl Calls {
     }
 }
 
-/// The most calls within any so long time.
+/// The most calls within any period of this length.
 pub fn most_within(calls: &[Call], window: SignedDuration) -> usize {
     let within = |(n, first): (usize, &Call)| {
         calls[n..].iter().take_while(|c| c.at.duration_since(first.at) < window).count()
@@ -87,7 +87,7 @@ pub fn most_within(calls: &[Call], window: SignedDuration) -> usize {
     calls.iter().enumerate().map(within).max().unwrap_or(0)
 }
 
-/// What kinds of calls there were, and how many of each.
+/// The kinds of calls, and the number of each.
 pub fn summary(calls: &[Call]) -> String {
     let mut counts = std::collections::BTreeMap::new();
     for call in calls {

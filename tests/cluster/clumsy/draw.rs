@@ -10,7 +10,7 @@ use super::raw::{How, Kind, On, SLICE};
 use crate::support::names;
 use zen_lead_core::fixtures::dice::Dice;
 
-/// What the walk begins with, and its moves.
+/// The start of a walk, and its moves.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
@@ -18,7 +18,7 @@ pub struct Plan {
     pub source: Value,
     /// The protecting policies hold in the namespace.
     pub protected: bool,
-    /// So many moves come before the source is created.
+    /// The number of moves before the source is created.
     pub early: usize,
     pub moves: Vec<Move>,
 }
@@ -49,7 +49,7 @@ pub fn plan(seed: u64) -> Plan {
         early = 1 + hand.dice.below(2);
         (0..early).for_each(|_| moves.push(hand.early()));
     }
-    // Short ones show a cause at once, long ones what causes do to each other.
+    // Short walks show a cause at once, long ones show how causes interact.
     let count = if hand.dice.one_in(2) { 1 + hand.dice.below(4) } else { 10 + hand.dice.below(16) };
     while moves.len() < count {
         let next = hand.any();
@@ -68,11 +68,11 @@ fn mirror(_: &str, spec: &Value) -> Value {
 
 struct Drawing {
     dice: Dice,
-    /// Pieces of evidence that were taken away: one is repaired, more may be too many.
+    /// Pieces of evidence that were removed: one is repaired, more may be too many.
     evidence: usize,
 }
 
-/// What cloud controllers and tools write on Services.
+/// Annotations that cloud controllers and tools write on Services.
 const STRANGE_ANNOTATIONS: [(&str, &str); 9] = [
     ("kubernetes.digitalocean.com/load-balancer-id", "4de7ac8b"),
     ("loadbalancer.openstack.org/load-balancer-id", "a1b2"),
@@ -135,16 +135,16 @@ impl Drawing {
     }
 }
 
-/// A merge patch; plain users have no right on slices, and a controller does it for them.
+/// A merge patch; plain users have no right on slices, so a controller does it.
 fn merge(who: Who, on: On, patch: Value) -> Move {
     let who = if on.0 == Kind::Slice && who == Who::Alice { Who::Robot } else { who };
     Move::Patch { who, on, sub: "", how: How::Merge, patch }
 }
 
-/// On everything that strangers make, so that it is known again.
+/// A mark on objects of strangers, to recognize them.
 pub const STRANGER: &str = "example.com/stranger";
 
-/// An EndpointSlice of a stranger's under the name that ours would have.
+/// A stranger's EndpointSlice with the name that ours would have.
 pub fn squatted_slice(labels: &Value) -> Move {
     let object = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": SLICE.1, "labels": labels, "annotations": {STRANGER: "true"}}, "addressType": "IPv4", "endpoints": []});

@@ -1,5 +1,5 @@
-//! Admission webhooks of others, as real clusters have them: one server that gives whatever answer
-//! the path names, registered for one namespace.
+//! Admission webhooks of others, as in real clusters: one server that gives the answer named by the path,
+//! registered for one namespace.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use super::raw::Hand;
 use crate::support::names;
 
-/// What every refusal of these webhooks says.
+/// The text in every refusal of these webhooks.
 pub const WORDS: &str = "house rule 7 forbids it";
 
 /// What a webhook does.
@@ -43,12 +43,12 @@ pub enum Does {
     Strip(&'static str),
 }
 
-/// What it is asked about.
+/// The requests that it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
     pub resource: &'static str,
     pub operation: &'static str,
-    /// Only what carries our label.
+    /// Only objects with our label.
     pub ours: bool,
     pub does: Does,
 }
@@ -112,7 +112,7 @@ impl Hook {
     }
 }
 
-/// How long an API server may take to notice a configuration, with room.
+/// The longest time until an API server notices a configuration, with room.
 const NOTICED: Duration = Duration::from_millis(500);
 
 fn place(mutates: bool) -> (&'static str, &'static str) {

@@ -1,5 +1,5 @@
-//! What clumsy hands do: a move is a value, so that a walk can be printed, replayed and shortened.
-//! Which moves are drawn is in `draw`, how they are done in `act`.
+//! The moves of clumsy hands. A move is a value, so that a walk can be printed, replayed and shortened.
+//! `draw` chooses moves, `act` does them.
 
 use std::fmt;
 
@@ -8,14 +8,14 @@ use serde_json::Value;
 use super::hooks::Hook;
 use super::raw::{Cascade, How, Kind, On};
 
-/// Who does it.
+/// The user of a move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// A plain user with the role `edit`.
     Alice,
     /// A controller of the namespace.
     Robot,
-    /// An admin who has broken the glass.
+    /// An admin in the break-glass group.
     Glass,
 }
 
@@ -71,13 +71,13 @@ pub enum Move {
     Pod(&'static str, PodMove),
     /// Merge patches of the source in quick succession.
     Flips(Vec<Value>),
-    /// So many further enabled Services.
+    /// This many further enabled Services.
     Crowd(usize),
     /// A replica of zen-lead ends and is started again.
     Restart(usize),
     /// Another client writes the slice at the same time as its leader is lost.
     LoseWhileWritten,
-    /// Nothing for so many milliseconds.
+    /// A pause of this many milliseconds.
     Wait(u64),
 }
 

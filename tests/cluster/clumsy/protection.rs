@@ -18,7 +18,7 @@ const LABEL: &str = "zen-lead-tests/protected";
 
 static MADE: OnceCell<()> = OnceCell::const_new();
 
-/// From now on the policies hold in the namespace of a test.
+/// Puts the policies in force in the namespace of a test.
 pub async fn protect(t: &Case) {
     MADE.get_or_init(|| make(t.world.clone(), Hand::admin(t))).await;
     let namespaces: Api<Namespace> = Api::all(t.admin());
@@ -35,7 +35,7 @@ async fn make(world: Arc<World>, admin: Hand) {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         let name = format!("{}-{name}", world.system);
         object["metadata"]["name"] = json!(name);
-        // They go with zen-lead's namespace.
+        // They are deleted with zen-lead's namespace.
         object["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Namespace",
             "name": world.system, "uid": own.uid()}]);
         let group = "/apis/admissionregistration.k8s.io/v1";

@@ -1,4 +1,4 @@
-//! Objects as JSON, read and written without types: what is malformed is the point here.
+//! Objects as JSON, read and written without types, because malformed objects are the point here.
 
 use http::Request;
 use kube::Client;
@@ -62,7 +62,7 @@ pub enum How {
     Json,
 }
 
-/// What is done with dependents.
+/// What happens to dependents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cascade {
     Background,
@@ -77,7 +77,7 @@ pub struct Hand {
     pub ns: String,
 }
 
-/// An answer of the API server that is no success: its code and its words.
+/// An error of the API server: its code and text.
 pub type Answer<T> = Result<T, (u16, String)>;
 
 impl Hand {
@@ -89,7 +89,7 @@ impl Hand {
         Self { client: t.world.user.clone(), ns: t.ns.clone() }
     }
 
-    /// A controller of the namespace: the role `edit`, and what controllers write besides.
+    /// A controller of the namespace: the role `edit`, and the further rights of controllers.
     pub async fn robot(t: &Case) -> Self {
         let admin = Self::admin(t);
         let name = "robot";
@@ -109,7 +109,7 @@ impl Hand {
         Self { client: acting_as(&t.world.cluster, &user, &[]).await, ns: t.ns.clone() }
     }
 
-    /// An admin who has broken the glass: the policies let this one through.
+    /// An admin in the break-glass group: the policies let it through.
     pub async fn glass(t: &Case) -> Self {
         let groups = [BREAK_GLASS, "system:masters"];
         Self { client: acting_as(&t.world.cluster, "carol", &groups).await, ns: t.ns.clone() }

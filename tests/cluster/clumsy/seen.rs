@@ -1,4 +1,4 @@
-//! What is routed in a namespace, and what zen-lead says about it. Judged in `judge`.
+//! What is routed in a namespace, and what zen-lead says about it. `rules` checks it.
 
 use std::process::{Command, Stdio};
 
@@ -17,7 +17,7 @@ pub struct Seen {
     pub leader_name: String,
     /// Pods that the slices of the leader Service name as ready: name and uid.
     pub routed: Vec<(String, String)>,
-    /// Endpoints that zen-lead did not write are among them.
+    /// Whether some of the endpoints were not written by zen-lead.
     pub foreign: bool,
     pub pods: Vec<Value>,
 }
@@ -54,14 +54,14 @@ impl Seen {
         Ok(seen)
     }
 
-    /// The ready pod that is routed, where it is exactly one and lives.
+    /// The ready pod that is routed, if there is exactly one and it lives.
     pub fn truth(&self) -> Option<&str> {
         let [(name, uid)] = self.routed.as_slice() else { return None };
         let pod = self.pods.iter().find(|p| raw::text(p, "/metadata/uid") == uid)?;
         is_ready(pod).then_some(name.as_str())
     }
 
-    /// The leader Service is provably ours: most of what marks it is there.
+    /// Whether the leader Service is provably ours: most of its marks exist.
     pub fn is_ours(&self) -> bool {
         let (Some(leader), Some(source)) = (&self.leader, &self.source) else { return false };
         let uid = raw::text(source, "/metadata/uid");
@@ -82,11 +82,11 @@ impl Seen {
     }
 }
 
-/// What the leader Service and its slices should have from the source, and have not.
+/// What the leader Service and its slices should have from the source, but do not have.
 pub async fn not_as_asked(admin: &Hand) -> Result<Vec<String>, String> {
     let seen = Seen::look(admin).await?;
     let (Some(source), Some(leader)) = (&seen.source, &seen.leader) else { return Ok(Vec::new()) };
-    // Held back on purpose, and said so.
+    // Held back on purpose, and reported.
     let held =
         raw::condition(source).is_some_and(|c| c["message"].to_string().contains(names::COPY));
     if held || !seen.enabled() {
@@ -130,7 +130,7 @@ pub async fn not_as_asked(admin: &Hand) -> Result<Vec<String>, String> {
     Ok(wrong)
 }
 
-/// Hands a Service to another proxy than kube-proxy.
+/// The label that gives a Service to another proxy than kube-proxy.
 pub const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
 /// The pod lives and is Ready.
@@ -141,7 +141,7 @@ pub fn is_ready(pod: &Value) -> bool {
             .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
-/// Runs zen-lead as an admin does; its exit code and what it prints.
+/// Runs zen-lead as an admin does; returns its exit code and output.
 pub async fn zen_lead(t: &Case, args: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zen-lead"));
     command.args(args).env_clear().env("KUBECONFIG", &t.world.cluster.kubeconfig);
@@ -151,7 +151,7 @@ pub async fn zen_lead(t: &Case, args: &[&str]) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }
 
-/// What the reports say that is not so (rule c); nothing where all agree.
+/// The false statements in the reports (rule c); empty if all agree.
 pub async fn lies(t: &Case, admin: &Hand, status_is_refused: bool) -> Result<Vec<String>, String> {
     let seen = Seen::look(admin).await?;
     let mut lies = Vec::new();

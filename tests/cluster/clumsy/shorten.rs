@@ -11,14 +11,14 @@ use super::draw::Plan;
 use super::walk::{self, Outcome};
 use crate::support::world::World;
 
-/// The numbers of the moves that are left, and what they lead to.
+/// The numbers of the remaining moves, and their outcome.
 pub struct Shortest {
     pub kept: Vec<usize>,
     pub outcome: Option<Outcome>,
 }
 
-/// Drops halves first, then ever smaller parts, several at the same time, until nothing can be dropped or
-/// the time is over.
+/// Drops halves first, then smaller and smaller parts, several at the same time, until nothing can be
+/// dropped or the time is over.
 pub async fn shorten(
     world: &Arc<World>,
     plan: &Plan,
@@ -38,7 +38,7 @@ pub async fn shorten(
         let candidates: Vec<Vec<usize>> = starts.map(without).collect();
         let mut broken = try_all(world, plan, rule, candidates, &mut tries).await;
         if broken.len() > 1 {
-            // What can be dropped by itself can often be dropped together.
+            // Moves that can be dropped one by one can often be dropped together.
             let all = |n: &usize| broken.iter().all(|b| b.kept.contains(n));
             let together: Vec<usize> = now.kept.iter().filter(|n| all(n)).copied().collect();
             broken.extend(try_all(world, plan, rule, vec![together], &mut tries).await);

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::raw::{Hand, Kind};
 
-/// A version; a deletion keeps the last state.
+/// A version; for a deletion, the last state.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub at: Instant,

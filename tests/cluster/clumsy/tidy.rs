@@ -1,4 +1,4 @@
-//! Takes away what disturbs at the end of a walk.
+//! Removes disturbances at the end of a walk.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use crate::support::names;
 use crate::support::objects::hollow;
 
 impl Ground {
-    /// Takes away what disturbs, and gives the source back what makes it a good one. What is zen-lead's
-    /// is left as it is: to put that right is zen-lead's part.
+    /// Removes disturbances and makes the source valid again. Objects of zen-lead stay as they are:
+    /// zen-lead has to repair them.
     pub async fn tidy(&mut self) -> Result<(), String> {
         let words = |(code, text): (u16, String)| format!("{code} {text}");
         self.act(&Move::Unhook).await.map_err(words)?;
@@ -45,7 +45,7 @@ impl Ground {
         self.good_source().await
     }
 
-    /// Takes finalizers off, so that the namespace can go.
+    /// Removes finalizers, so that the namespace can be deleted.
     pub async fn release(&self) -> Answer<()> {
         for kind in [Kind::Service, Kind::Slice] {
             for object in self.admin.list(kind).await? {
@@ -81,20 +81,21 @@ impl Ground {
     }
 }
 
-/// True of what strangers made under names of ours, whatever was done to it since.
+/// True for objects that strangers created with names of ours, even if they were changed since.
 pub fn is_squatted(object: &Value) -> bool {
     !raw::annotation(object, STRANGER).is_empty()
 }
 
-/// True of what the built-in controller made for a Service that was deleted without it.
+/// True for objects that the built-in controller made for a Service that was deleted without them.
 fn is_left_over(slice: &Value) -> bool {
     raw::label(slice, names::SLICE_MANAGED_BY) == "endpointslice-controller.k8s.io"
         && raw::label(slice, names::SERVICE_NAME).ends_with("-leader")
         && slice["metadata"]["ownerReferences"].is_null()
 }
 
-/// True of what zen-lead made and cannot prove to be its own any more, because two signs of it were
-/// changed (docs/decisions/evidence.md): zen-lead leaves it alone and says that it has to be deleted.
+/// True for objects that zen-lead made and cannot prove to be its own any more, because two of their signs
+/// were changed (docs/decisions/evidence.md): zen-lead does not touch them and reports that they have to
+/// be deleted.
 fn is_unproved(kind: Kind, object: &Value) -> bool {
     let owners = object["metadata"]["ownerReferences"].as_array();
     let owned = owners.is_some_and(|all| all.iter().any(|o| o["controller"] == true));

@@ -1,4 +1,4 @@
-//! Runs a walk in a namespace of its own, judges it, and shortens one that breaks a rule.
+//! Runs a walk in its own namespace, checks it, and shortens one that breaks a rule.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -9,35 +9,35 @@ use tokio::time::sleep;
 use super::act::Ground;
 use super::calls::Calls;
 use super::draw::Plan;
-use super::judge::{self, Finding};
 use super::moves::{Move, PodMove};
 use super::protection;
 use super::raw::SLICE;
+use super::rules::{self, Finding};
 use super::tape::Tape;
 use crate::support::case::Case;
 use crate::support::objects::hollow;
 use crate::support::world::World;
 
-/// After the last move, before what stands is judged.
+/// The pause after the last move, before the standing situation is checked.
 const SETTLE: Duration = Duration::from_secs(4);
-/// How long it is watched.
+/// How long the situation is watched.
 const STANDING: Duration = Duration::from_secs(6);
-/// Until reports agree with what is routed.
+/// The longest time until reports agree with what is routed.
 const REPORTED: Duration = Duration::from_secs(10);
-/// Until a pod leads once nothing disturbs any more: pauses that grew meanwhile included.
+/// The longest time until a pod leads after all disturbances, including pauses that have grown meanwhile.
 const LED: Duration = Duration::from_secs(40);
 
-/// Rules, the gravest first.
-const GRAVEST: [&str; 8] = ["R-b", "R-a/b", "R-d", "R-f", "R-e", "R-c", "asked", "judge"];
+/// Rules, the worst first.
+const WORST: [&str; 8] = ["R-b", "R-a/b", "R-d", "R-f", "R-e", "R-c", "asked", "check"];
 
-/// What a walk found, and what was done in it.
+/// The findings of a walk, and its moves.
 pub struct Outcome {
     pub findings: Vec<Finding>,
     pub log: String,
 }
 
 impl Outcome {
-    /// What was found and what was done.
+    /// The findings and the moves, as text.
     pub fn words(&self) -> String {
         if self.findings.is_empty() {
             return "no rule is broken".to_owned();
@@ -49,10 +49,10 @@ impl Outcome {
         format!("breaks a rule:\n{words}")
     }
 
-    /// The gravest rule that is broken.
-    pub fn gravest(&self) -> Option<&'static str> {
+    /// The worst rule that is broken.
+    pub fn worst(&self) -> Option<&'static str> {
         let broken = |rule: &&&str| self.findings.iter().any(|f| f.rule == **rule);
-        GRAVEST.iter().find(broken).copied()
+        WORST.iter().find(broken).copied()
     }
 
     pub fn breaks(&self, rule: &str) -> bool {
@@ -89,7 +89,7 @@ async fn walk(ground: &mut Ground, plan: &Plan, kept: &[usize]) -> Outcome {
             create(ground, plan, kept, &mut log, &mut findings).await;
         }
         let refused = ground.act(&plan.moves[*n]).await.err();
-        findings.extend(refused.as_ref().and_then(judge::is_no_answer));
+        findings.extend(refused.as_ref().and_then(rules::is_no_answer));
         let refused = refused.map(|(code, words)| format!(" -> {code} {words}"));
         let _ = writeln!(log, "  {n}. {}{}", plan.moves[*n], refused.unwrap_or_default());
     }
@@ -97,37 +97,37 @@ async fn walk(ground: &mut Ground, plan: &Plan, kept: &[usize]) -> Outcome {
         create(ground, plan, kept, &mut log, &mut findings).await;
     }
 
-    // What stands now.
+    // The standing situation.
     sleep(SETTLE).await;
-    let standing = judge::standing(&calls, STANDING).await;
-    findings.extend(judge::no_storm(&standing, 1 + ground.crowd));
-    findings.extend(judge::no_lies(ground, REPORTED).await);
-    match judge::is_told(ground, &standing).await {
+    let standing = rules::standing(&calls, STANDING).await;
+    findings.extend(rules::no_storm(&standing, 1 + ground.crowd));
+    findings.extend(rules::no_lies(ground, REPORTED).await);
+    match rules::is_reported(ground, &standing).await {
         Ok(found) => findings.extend(found),
-        Err(error) => findings.push(Finding::new("judge", error)),
+        Err(error) => findings.push(Finding::new("check", error)),
     }
 
-    findings.extend(judge::neighbour(ground).await);
+    findings.extend(rules::neighbour(ground).await);
 
     // Nothing disturbs any more.
     if let Err(refused) = ground.tidy().await {
         findings.push(Finding::new("R-a/b", refused));
     }
-    match judge::is_led(ground, "", LED).await {
+    match rules::is_led(ground, "", LED).await {
         Err(what) => findings.push(Finding::new("R-a/b", format!("no pod leads: {what}"))),
         Ok(leader) => {
             let pod = if leader == "p1" { "p1" } else { "p2" };
             let _ = ground.act(&Move::Pod(pod, PodMove::Vanish)).await;
-            if let Err(what) = judge::is_led(ground, &leader, LED).await {
+            if let Err(what) = rules::is_led(ground, &leader, LED).await {
                 let what = format!("{leader} is lost and the other does not lead: {what}");
                 findings.push(Finding::new("R-a/b", what));
             }
-            findings.extend(judge::no_lies(ground, REPORTED).await);
-            findings.extend(judge::as_asked(ground, LED).await);
+            findings.extend(rules::no_lies(ground, REPORTED).await);
+            findings.extend(rules::as_asked(ground, LED).await);
         }
     }
-    findings.extend(judge::blames_nobody_wrongly(ground).await);
-    findings.extend(judge::never_emptied(&tape.all(), SLICE.1));
+    findings.extend(rules::blames_no_webhook_wrongly(ground).await);
+    findings.extend(rules::never_emptied(&tape.all(), SLICE.1));
     findings.dedup();
     Outcome { findings, log }
 }
@@ -147,10 +147,10 @@ async fn create(
         made.err().map(|(c, w)| format!(" -> {c} {w}")).unwrap_or_default()
     );
     if kept.iter().all(|n| *n >= plan.early) {
-        if let Err(what) = judge::is_led(ground, "", LED).await {
+        if let Err(what) = rules::is_led(ground, "", LED).await {
             findings.push(Finding::new("R-f", format!("no first leader: {what}")));
         }
-        // So that it is not young any more for the judges.
+        // Waits until it is not young any more for the checks.
         sleep(Duration::from_millis(2500)).await;
     }
 }

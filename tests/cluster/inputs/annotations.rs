@@ -1,4 +1,4 @@
-//! Inputs 8 and 12: annotations and labels that controllers write, and those that have to be passed on.
+//! Inputs 8 and 12: annotations and labels that controllers write, and those that have to be copied.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ async fn written(t: Arc<Case>, all: &[(&str, &str)]) {
     let changed = input.ground.hand(Who::Alice).merge(WEB, &setting).await;
     input.unless(changed.is_ok(), format!("a later change is refused: {changed:?}"));
     input.is_quiet().await;
-    input.judged().await;
+    input.passes().await;
 }
 
 /// Input 8.
@@ -77,7 +77,7 @@ async fn the_proxy_name_is_on_the_slice_as_well(t: Arc<Case>) {
         let value = raw::label(&object, PROXY_NAME).to_owned();
         input.unless(value == "other-proxy", format!("{on} has {PROXY_NAME}={value:?}"));
     }
-    input.judged().await;
+    input.passes().await;
 }
 
 /// Input 12.
@@ -92,10 +92,10 @@ async fn a_cluster_ip_leader_gets_the_copied_annotations(t: Arc<Case>) {
         let value = raw::annotation(&leader, key).to_owned();
         input.unless(value == wanted, format!("the leader Service has {key}={value:?}"));
     }
-    input.judged().await;
+    input.passes().await;
 }
 
-/// Input 12: labels that a policy demands.
+/// Input 12: labels that a policy requires.
 async fn a_cluster_ip_leader_gets_the_copied_labels(t: Arc<Case>) {
     let mut input = Input::bare(&t).await;
     let source = json!({"metadata": {
@@ -110,5 +110,5 @@ async fn a_cluster_ip_leader_gets_the_copied_labels(t: Arc<Case>) {
         let value = raw::label(&leader, "team").to_owned();
         input.unless(value == "blue", format!("the leader Service has team={value:?}"));
     }
-    input.judged().await;
+    input.passes().await;
 }

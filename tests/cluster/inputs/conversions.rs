@@ -53,19 +53,19 @@ async fn a_mirror_with_source_ranges_becomes_a_cluster_ip(t: Arc<Case>) {
     becomes(&mut input, &[("type", json!("ClusterIP")), ("loadBalancerSourceRanges", Value::Null)])
         .await;
     input.is_quiet().await;
-    // Other drift is put right too.
+    // Other drift is repaired too.
     let drift = json!({"spec": {"sessionAffinity": "ClientIP"}});
     input.ground.hand(Who::Alice).merge(LEADER, &drift).await.unwrap();
     becomes(&mut input, &[("sessionAffinity", json!("None"))]).await;
     input.follows_a_loss().await;
     input.reports_agree().await;
-    input.judged().await;
+    input.passes().await;
 }
 
 async fn a_class_changed_in_quick_succession_is_followed(t: Arc<Case>) {
     let class = |name: &str| json!({"type": "LoadBalancer", "loadBalancerClass": name});
     t.world.product.ensure_started().await;
-    // The webhooks do not see it: no replica answers while both changes are made.
+    // Outside of the webhooks: no replica answers during the two changes.
     let t = Arc::new(t.outside().await);
     let mut input = Input::led(&t, &mirror(&class("example.com/one"))).await;
     for replica in t.world.product.replicas() {
@@ -83,5 +83,5 @@ async fn a_class_changed_in_quick_succession_is_followed(t: Arc<Case>) {
     input.is_quiet().await;
     input.follows_a_loss().await;
     input.reports_agree().await;
-    input.judged().await;
+    input.passes().await;
 }

@@ -1,4 +1,4 @@
-//! Inputs 1 to 5: conditions, labels, owner references and names that others touched.
+//! Inputs 1 to 5: conditions, labels, owner references and names that others changed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub fn alone() -> Vec<Test> {
     listed![a_condition_without_time_survives_a_restart]
 }
 
-/// What some controllers write.
+/// A condition as some controllers write it.
 fn untimed() -> Value {
     let condition =
         json!({"type": "x.example/Ready", "status": "True", "reason": "", "message": ""});
@@ -59,10 +59,10 @@ async fn a_condition_without_time_and_a_conflict_empty_nothing(t: Arc<Case>) {
     input.is_led_by("p2", super::FOLLOWED).await;
     input.reports_agree().await;
     input.is_quiet().await;
-    input.judged().await;
+    input.passes().await;
 }
 
-/// What has to hold some time after bookkeeping was lost, or the process that knew of it.
+/// What must hold some time after bookkeeping, or the process that knew it, was lost.
 async fn goes_on(mut input: Input, after: Duration) {
     sleep(after).await;
     input.never_emptied();
@@ -71,7 +71,7 @@ async fn goes_on(mut input: Input, after: Duration) {
     input.follows_a_loss().await;
     input.reports_agree().await;
     input.is_quiet().await;
-    input.judged().await;
+    input.passes().await;
 }
 
 /// Input 2.
@@ -79,7 +79,7 @@ async fn a_changed_managed_by_label_empties_nothing(t: Arc<Case>) {
     let mut input = Input::led(&t, &json!({})).await;
     let all =
         Move::LabelAll { who: Who::Alice, key: "app.kubernetes.io/managed-by", value: "Helm" };
-    // A refusal is right as well.
+    // A refusal is also correct.
     let _ = input.ground.act(&all).await;
     goes_on(input, Duration::from_secs(2)).await;
 }
@@ -101,7 +101,7 @@ async fn an_orphaned_slice_goes_on_following_its_leader(t: Arc<Case>) {
     input.follows_a_loss().await;
     input.reports_agree().await;
     input.is_quiet().await;
-    input.judged().await;
+    input.passes().await;
 }
 
 /// Input 5.
@@ -115,5 +115,5 @@ async fn a_squatted_slice_is_reported_and_causes_no_storm(t: Arc<Case>) {
     input.ground.admin.delete(SLICE, Cascade::Background).await.unwrap();
     input.is_led_by("p1", Duration::from_secs(30)).await;
     input.reports_agree().await;
-    input.judged().await;
+    input.passes().await;
 }

@@ -1,4 +1,4 @@
-//! Inputs 6, 10 and 16: what is refused, or undone, for as long as it lasts.
+//! Inputs 6, 10 and 16: calls that are refused or undone for a long time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,11 +23,11 @@ pub fn tests() -> Vec<Test> {
     let ports = listed![used_up_node_ports_are_reported].remove(0).within(LONG);
     let mut all = listed![
         slice_updates_refused_by_409_are_no_storm,
-        slice_updates_refused_by_a_dead_webhook_are_told,
-        slice_updates_refused_by_413_are_told,
-        creations_refused_by_400_are_told,
-        creations_refused_by_413_are_told,
-        creations_refused_by_500_are_told,
+        slice_updates_refused_by_a_dead_webhook_are_reported,
+        slice_updates_refused_by_413_are_reported,
+        creations_refused_by_400_are_reported,
+        creations_refused_by_413_are_reported,
+        creations_refused_by_500_are_reported,
         a_type_that_is_flipped_blames_no_webhook,
         a_patch_of_an_empty_slice_is_refused_in_words,
     ];
@@ -53,18 +53,18 @@ async fn slice_is_refused(t: Arc<Case>, does: Does) {
     input.ground.act(&Move::Unhook).await.unwrap();
     input.is_led_by("p2", Duration::from_secs(30)).await;
     input.reports_agree().await;
-    input.judged().await;
+    input.passes().await;
 }
 
 async fn slice_updates_refused_by_409_are_no_storm(t: Arc<Case>) {
     slice_is_refused(t, Does::Refuse(409)).await;
 }
 
-async fn slice_updates_refused_by_a_dead_webhook_are_told(t: Arc<Case>) {
+async fn slice_updates_refused_by_a_dead_webhook_are_reported(t: Arc<Case>) {
     slice_is_refused(t, Does::Gone).await;
 }
 
-async fn slice_updates_refused_by_413_are_told(t: Arc<Case>) {
+async fn slice_updates_refused_by_413_are_reported(t: Arc<Case>) {
     slice_is_refused(t, Does::Refuse(413)).await;
 }
 
@@ -79,18 +79,18 @@ async fn creation_is_refused(t: Arc<Case>, code: u16) {
     input.says("web", WORDS).await;
     input.ground.act(&Move::Unhook).await.unwrap();
     input.is_led_by("p1", Duration::from_secs(30)).await;
-    input.judged().await;
+    input.passes().await;
 }
 
-async fn creations_refused_by_400_are_told(t: Arc<Case>) {
+async fn creations_refused_by_400_are_reported(t: Arc<Case>) {
     creation_is_refused(t, 400).await;
 }
 
-async fn creations_refused_by_413_are_told(t: Arc<Case>) {
+async fn creations_refused_by_413_are_reported(t: Arc<Case>) {
     creation_is_refused(t, 413).await;
 }
 
-async fn creations_refused_by_500_are_told(t: Arc<Case>) {
+async fn creations_refused_by_500_are_reported(t: Arc<Case>) {
     creation_is_refused(t, 500).await;
 }
 
@@ -102,7 +102,7 @@ async fn used_up_node_ports_are_reported(t: Arc<Case>) {
     elsewhere.control.until_ready(0).await;
     let world = elsewhere.case.world.clone();
     world.product.ensure_started().await;
-    // Admission is not what this is about, and alice has no rights here.
+    // This test is not about admission, and alice has no rights here.
     let case = Arc::new(elsewhere.case.outside().await);
     let mut input = Input::bare(&case).await;
     let mirror = json!({"metadata": {"annotations": {names::LEADER_TYPE: "mirror"}}});
@@ -117,10 +117,10 @@ async fn used_up_node_ports_are_reported(t: Arc<Case>) {
     input.follows_a_loss().await;
     input.reports_agree().await;
     elsewhere.close().await;
-    input.judged().await;
+    input.passes().await;
 }
 
-/// Input 16: as fast as a person with a script.
+/// Input 16: as fast as a user with a script.
 async fn a_type_that_is_flipped_blames_no_webhook(t: Arc<Case>) {
     let mirror = json!({"metadata": {"annotations": {names::LEADER_TYPE: "mirror"}}});
     let mut input = Input::led(&t, &mirror).await;
@@ -135,7 +135,7 @@ async fn a_type_that_is_flipped_blames_no_webhook(t: Arc<Case>) {
     input.no_event_says("webhook").await;
     input.never_emptied();
     input.reports_agree().await;
-    input.judged().await;
+    input.passes().await;
 }
 
 /// Input 16.
@@ -155,5 +155,5 @@ async fn a_patch_of_an_empty_slice_is_refused_in_words(t: Arc<Case>) {
         "endpoints of this EndpointSlice may not be changed: zen-lead keeps exactly the leader of web-leader in it",
     );
     input.unless(says && refused.0 == 403, format!("it is refused with {refused:?}"));
-    input.judged().await;
+    input.passes().await;
 }

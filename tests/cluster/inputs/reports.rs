@@ -1,4 +1,4 @@
-//! Inputs 11 and 15: what is said to those who ask, or should be warned.
+//! Inputs 11 and 15: answers to users, and warnings.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ async fn two_services_over_the_same_pods_are_warned_of(t: Arc<Case>) {
     input.unless(said.code == 0, format!("kubectl says {said:?}"));
     let warned = said.err.contains("Warning:") && said.err.contains("web");
     input.unless(warned, format!("no warning: kubectl says {:?}", said.err));
-    input.judged().await;
+    input.passes().await;
 }
 
 /// Input 15.
@@ -43,7 +43,7 @@ async fn explain_of_the_leader_service_explains_its_source(t: Arc<Case>) {
         text.lines().any(|line| line.trim_end().ends_with(&source)) || text.contains(" web ");
     input
         .unless(code == 0 && explains && text.contains("p1"), format!("it says ({code}) {text:?}"));
-    input.judged().await;
+    input.passes().await;
 }
 
 /// Input 15.
@@ -53,10 +53,10 @@ async fn explain_of_a_service_that_is_missing_is_an_error(t: Arc<Case>) {
     input.unless(code == 1, format!("the exit code is {code}"));
     let wrong = text.contains("all is as it should be") || !text.contains("does not exist");
     input.unless(!wrong, format!("it says {text:?}"));
-    input.judged().await;
+    input.passes().await;
 }
 
-/// Input 15: no pod is ready, so no pod is routed, which is right.
+/// Input 15: no pod is ready, so it is correct that no pod is routed.
 async fn explain_never_praises_an_empty_slice(t: Arc<Case>) {
     let mut input = Input::led(&t, &json!({})).await;
     for pod in ["p2", "p1"] {
@@ -66,5 +66,5 @@ async fn explain_never_praises_an_empty_slice(t: Arc<Case>) {
     let pods = input.ground.admin.list(Kind::Pod).await.unwrap();
     input.unless(pods.is_empty(), "there are pods");
     input.reports_agree().await;
-    input.judged().await;
+    input.passes().await;
 }

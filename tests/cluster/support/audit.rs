@@ -1,5 +1,5 @@
-//! The audit log of the API server, followed: what zen-lead wrote. Only what is new is read each
-//! time, because the log of a run has many megabytes. What the writes mean is for the tests to say.
+//! Follows the audit log of the API server: what zen-lead wrote. Each read takes only the new lines,
+//! because the log of a run has many megabytes. The tests decide what the writes mean.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -14,7 +14,7 @@ const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollect
 pub struct Audit {
     path: PathBuf,
     user: String,
-    /// How far the log has been read, and what was found.
+    /// The position in the log, and the writes found so far.
     read: Mutex<(u64, Vec<Value>)>,
 }
 
@@ -33,7 +33,7 @@ impl Audit {
         file.seek(SeekFrom::Start(*from)).unwrap();
         let mut new = Vec::new();
         file.read_to_end(&mut new).unwrap();
-        // The last line may be half written: it is read with the next ones.
+        // The last line may be incomplete: the next read takes it.
         let whole = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         *from += whole as u64;
         let text = std::str::from_utf8(&new[..whole]).unwrap();

@@ -1,4 +1,5 @@
-//! Plays the built-in controllers when they are late: what they make of a selector that is gone.
+//! Acts as the built-in controllers when they are late: it creates what they create for a selector that
+//! is already gone.
 
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;

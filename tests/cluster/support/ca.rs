@@ -1,4 +1,4 @@
-//! The Secret with the CA, as its rotations show in it.
+//! The Secret with the CA, and the phases of a rotation in it.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::case::Case;
 
 /// Its name.
 pub const NAME: &str = "zen-lead-ca";
-/// What a rotation takes at most, starts of killed replicas included.
+/// The longest time of a rotation, including the start of killed replicas.
 pub const ROTATION: Duration = Duration::from_mins(1);
 
 /// The Secret with the CA.
@@ -35,8 +35,8 @@ impl Ca {
         self.value("phase").await.unwrap_or_default()
     }
 
-    /// Waits for one of `phases`. Looks as often as it can, and yet it may miss one: the first is over
-    /// within a few writes.
+    /// Waits for one of `phases`. It polls without pauses and may still miss one: the first phase ends
+    /// after a few writes.
     pub async fn reaches(&self, phases: &[&str]) {
         let began = Instant::now();
         loop {
@@ -49,8 +49,8 @@ impl Ca {
         }
     }
 
-    /// Takes the CA away that a test before has left: it may live for another time than is said here.
-    /// Only while no replica knows it.
+    /// Removes the CA that an earlier test left: its lifetime may differ from the one given here.
+    /// Call it only while no replica knows the CA.
     pub async fn empty(&self) {
         self.patch(&json!({"data": null})).await;
     }

@@ -1,5 +1,5 @@
-//! Calls of a replica's webhook without an API server between: real TLS against the bundle in the
-//! webhook configuration, and as much of HTTP/1.1 as is needed to break it.
+//! Calls a replica's webhook without an API server: real TLS against the bundle in the webhook
+//! configuration, and as much of HTTP/1.1 as is needed to break it.
 
 use std::io;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use super::case::Case;
 use super::http::Answer;
 use super::waiting::until;
 
-/// How long an answer may take that must come.
+/// The longest time to wait for an answer that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Who calls one replica.
+/// A client of one replica.
 #[derive(Clone)]
 pub struct Caller {
     connector: TlsConnector,
@@ -58,7 +58,7 @@ impl Caller {
         Self { connector, port: t.world.product.webhook_port(replica) }
     }
 
-    /// A connection on which nothing was said.
+    /// A connection without any bytes sent.
     pub async fn tcp(&self) -> io::Result<TcpStream> {
         TcpStream::connect(("127.0.0.1", self.port)).await
     }
@@ -84,13 +84,13 @@ impl Caller {
 impl Line {
     /// Sends a head and a body, and reads the answer.
     pub async fn ask(&mut self, head: &str, body: &[u8]) -> Result<Answer, String> {
-        // Whoever refuses a body unread closes while it is sent; the answer is there all the same.
+        // A server that refuses a body unread closes the connection while it is sent; its answer still arrives.
         let _ = self.send(head.as_bytes()).await;
         let _ = self.send(body).await;
         self.answer().await
     }
 
-    /// Sends what may be less than a request, or none.
+    /// Sends bytes that need not be a whole request.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes).await?;
         self.0.flush().await
@@ -104,12 +104,12 @@ impl Line {
 
     async fn read_answer(&mut self) -> Result<Answer, String> {
         let mut bytes = Vec::new();
-        let told = |e: io::Error| format!("instead of an answer: {e}");
+        let why = |e: io::Error| format!("instead of an answer: {e}");
         let head = loop {
             if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
                 break String::from_utf8(bytes.drain(..end + 4).collect()).unwrap();
             }
-            if self.0.read_buf(&mut bytes).await.map_err(told)? == 0 {
+            if self.0.read_buf(&mut bytes).await.map_err(why)? == 0 {
                 return Err(format!("closed after {:?}", String::from_utf8_lossy(&bytes)));
             }
         };
@@ -119,7 +119,7 @@ impl Line {
         });
         let length: usize = length.map_or(0, |l| l.trim().parse().unwrap());
         while bytes.len() < length {
-            if self.0.read_buf(&mut bytes).await.map_err(told)? == 0 {
+            if self.0.read_buf(&mut bytes).await.map_err(why)? == 0 {
                 return Err(format!("{} of {length} bytes", bytes.len()));
             }
         }

@@ -1,4 +1,4 @@
-//! One test: its namespace, and what is done and asked there.
+//! One test: its namespace, and the actions and questions in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -70,8 +70,9 @@ pub fn epoch(object: &impl ResourceExt) -> u64 {
     annotation(object, names::EPOCH).parse().unwrap_or(0)
 }
 
-/// The notes that the Event of a switch may have, because a pod stopped being ready: whoever tells of it
-/// later than its writer may not know from whom (docs/decisions/event-of-a-switch.md).
+/// The notes that the Event of a switch may have after a pod stopped being ready: a replica that sends
+/// it later than the writer of the switch may not know the old leader
+/// (docs/decisions/event-of-a-switch.md).
 pub fn switch_notes(from: &str, to: &str, epoch: u64) -> [String; 2] {
     [format!("leader changed from {from} to {to}"), format!("{to} leads")]
         .map(|what| format!("{what} (pod_not_ready), epoch {epoch}"))
@@ -96,7 +97,7 @@ impl Case {
         case
     }
 
-    /// A namespace the webhooks do not see: what admission would refuse gets through there.
+    /// A namespace that the webhooks do not see: objects that admission would refuse are stored there.
     pub async fn outside(&self) -> Self {
         self.outside_as("out").await
     }
@@ -123,7 +124,7 @@ impl Case {
         let namespaces: Api<Namespace> = Api::all(self.admin());
         let made = serde_json::from_value(object).unwrap();
         namespaces.create(&PostParams::default(), &made).await.unwrap();
-        // Pods are refused until it is there; the controller makes it too, a moment later.
+        // Pods are refused until it exists; the controller creates it too, a moment later.
         let accounts: Api<ServiceAccount> = Api::namespaced(self.admin(), name);
         let default = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
         let _ = accounts.create(&PostParams::default(), &default).await;
@@ -133,8 +134,8 @@ impl Case {
     pub async fn close(&self) {
         let more = std::mem::take(&mut *self.more.lock().unwrap());
         for ns in more.iter().chain([&self.ns]) {
-            // First, so that no controller makes new pods for those that go; then every one at once,
-            // since no kubelet will confirm their end.
+            // These first, so that no controller creates new pods for the deleted ones; then all pods
+            // with grace period 0, because no kubelet confirms their end.
             let namespaces: Api<Namespace> = Api::all(self.admin());
             let _ = namespaces.delete(ns, &DeleteParams::default()).await;
             let pods: Api<Pod> = Api::namespaced(self.admin(), ns);
@@ -403,13 +404,13 @@ impl Case {
             .collect()
     }
 
-    /// Waits until so many switches of a leader Service have been told, each once.
+    /// Waits until this many switches of a leader Service have an Event, one each.
     #[track_caller]
-    pub fn until_told(&self, leader: &str, switches: usize) -> impl Future<Output = ()> {
-        until(format!("{switches} switches of {leader} are told"), move || async move {
+    pub fn until_reported(&self, leader: &str, switches: usize) -> impl Future<Output = ()> {
+        until(format!("{switches} switches of {leader} have Events"), move || async move {
             let notes = self.events(leader, "LeaderChanged").await;
             let different: BTreeSet<&String> = notes.iter().collect();
-            assert_eq!(different.len(), notes.len(), "told twice: {notes:?}");
+            assert_eq!(different.len(), notes.len(), "two Events for one switch: {notes:?}");
             check(notes.len() == switches, format!("{notes:?}"))
         })
     }

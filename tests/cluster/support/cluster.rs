@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// What e2e/cluster.sh tells about the cluster.
+/// What e2e/cluster.sh says about the cluster.
 #[derive(Clone, Debug)]
 pub struct Cluster {
     pub kubeconfig: PathBuf,
@@ -17,7 +17,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Reads the environment; says why the tests cannot run where they cannot.
+    /// Reads the environment; the error says why the tests cannot run.
     pub fn from_env() -> Result<Self, String> {
         let var = |name: &str| {
             env::var(name).ok().filter(|v| !v.is_empty()).ok_or_else(|| {
@@ -51,7 +51,7 @@ impl Cluster {
         client(&self.kubeconfig).await
     }
 
-    /// The client of alice, who may do what the built-in role `edit` allows.
+    /// The client of alice: she may do what the built-in role `edit` allows.
     pub async fn user(&self) -> Client {
         client(&self.kubeconfig_user).await
     }

@@ -1,6 +1,6 @@
 //! A collector of traces: OTLP over gRPC and over HTTP on one port of 127.0.0.1, spans as they came.
 //!
-//! What arrives is decoded from its protobuf and kept; nothing is judged here.
+//! Spans are decoded from protobuf and kept; the tests check them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -73,8 +73,8 @@ impl Collector {
         (collector, address)
     }
 
-    /// As [`Collector::start`], behind TLS with this certificate and key (PEM); where `clients` is
-    /// given, only for those who show a certificate that goes back to it.
+    /// As [`Collector::start`], with TLS and this certificate and key (PEM); if `clients` is given,
+    /// clients need a certificate that it signed.
     pub fn start_tls(certificate: &Path, key: &Path, clients: Option<&Path>) -> (Self, SocketAddr) {
         let collector = Self::default();
         let ring = Arc::new(rustls::crypto::ring::default_provider());

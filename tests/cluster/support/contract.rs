@@ -1,5 +1,5 @@
-//! docs/metrics.md as a contract: its tables, and where a scrape and they disagree. Used by the tests
-//! of src/platform/metrics and of tests/cluster.
+//! docs/metrics.md as a contract: its tables, and the differences between them and a scrape. Used by the
+//! tests of src/platform/metrics and of tests/cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +65,7 @@ impl Contract {
         found
     }
 
-    /// Where the document contradicts itself.
+    /// The contradictions in the document.
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for (name, row) in &self.metrics {
@@ -83,9 +83,9 @@ impl Contract {
         faults
     }
 
-    /// Where scrapes of one or more replicas and the document disagree; a metric is missing when no
-    /// scrape has it. `absent` are those that the scrapes cannot have: that one is there is a fault
-    /// too.
+    /// The differences between the scrapes of one or more replicas and the document. A metric is missing
+    /// if no scrape has it. `absent` are metrics that the scrapes cannot have: one of them in a scrape
+    /// is a fault too.
     pub fn differences(&self, scrapes: &[Exposition], absent: &[&str]) -> Vec<String> {
         let mut faults = self.faults();
         for (name, family) in scrapes.iter().flat_map(|s| &s.families) {
@@ -94,7 +94,7 @@ impl Contract {
                 continue;
             };
             if absent.contains(&name.as_str()) {
-                faults.push(format!("{name} is there, although it is listed as absent"));
+                faults.push(format!("{name} is exported, although it is listed as absent"));
             }
             if row.kind != family.kind {
                 faults.push(format!("{name} is a {}, documented as a {}", family.kind, row.kind));

@@ -1,7 +1,7 @@
-//! etcd and API servers of a test's own, which it may end, start again and compact.
+//! A test's own etcd and API servers, which it may end, restart and compact.
 //!
-//! Keys and identities are those of the running cluster (target/cluster), so its kubeconfigs hold
-//! with another address. No other component: nothing is collected, no built-in slices are made.
+//! Keys and identities are those of the running cluster (target/cluster), so its kubeconfigs work with
+//! another address. There are no other components: no garbage collection, no built-in slices.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use super::product::free_port;
 use super::waiting::within;
 use super::world::{self, World};
 
-/// For a component to be ready, on a busy machine.
+/// The longest time until a component is ready, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A running control plane; it ends with its owner, and its data with it.
@@ -63,8 +63,8 @@ pub fn programs() -> Result<Programs, String> {
 }
 
 impl ControlPlane {
-    /// etcd and so many API servers before it, ready. `of` is the cluster whose keys are used;
-    /// everything is below `dir`.
+    /// Starts etcd and this many API servers, and waits until they are ready. `of` is the cluster whose
+    /// keys are used; all files are below `dir`.
     pub async fn start(of: &Cluster, dir: &Path, servers: usize) -> Self {
         let dir = dir.join("control-plane");
         std::fs::create_dir_all(&dir).unwrap();
@@ -90,7 +90,7 @@ impl ControlPlane {
         made
     }
 
-    /// The cluster as it is seen through one of its API servers.
+    /// The cluster through one of its API servers.
     pub fn cluster(&self, server: usize) -> Cluster {
         let kubeconfig = |from: &Path, name: &str| {
             let text = std::fs::read_to_string(from).unwrap();
@@ -103,7 +103,7 @@ impl ControlPlane {
         };
         Cluster {
             kubeconfig: kubeconfig(&self.cluster.kubeconfig, "admin"),
-            // Nobody else has rights here.
+            // Other users have no rights here.
             kubeconfig_user: kubeconfig(&self.cluster.kubeconfig, "user"),
             audit_log: self.dir.join(format!("audit-{server}.log")),
             ..self.cluster.clone()
@@ -128,7 +128,7 @@ impl ControlPlane {
             .args(["--service-account-issuer", "https://kubernetes.default.svc.cluster.local"])
             .args(["--service-account-key-file", &pki("service-account.pub")])
             .args(["--service-account-signing-key-file", &pki("service-account.key")])
-            // Nobody takes the taint off a node here.
+            // No controller removes the taint of a node here.
             .args(["--disable-admission-plugins", "TaintNodesByCondition"])
             .args(["--audit-policy-file", &policy.display().to_string()])
             .args(["--audit-log-path", &self.cluster(server).audit_log.display().to_string()])
@@ -159,8 +159,8 @@ impl ControlPlane {
         end(&self.servers[server].running);
     }
 
-    /// Has etcd forget every version but the present one. Whoever watches from an older one, and
-    /// not through the memory of an API server, is told 410.
+    /// Compacts etcd to the present version. A watch from an older version that the API server does not
+    /// have in memory gets 410.
     pub async fn compact(&self) {
         let key = BASE64.encode("zen-lead-tests");
         let now = self.etcd_call("/v3/kv/range", &json!({"key": key})).await;
@@ -190,7 +190,7 @@ impl ControlPlane {
         *self.etcd.lock().unwrap() = Some(child);
     }
 
-    /// The kernel ends it with us, however we end.
+    /// The kernel ends it when this process ends, for whatever reason.
     fn command(&self, program: &Path, name: &str) -> Command {
         let path = self.dir.join(format!("{name}.log"));
         let log = || -> File { OpenOptions::new().create(true).append(true).open(&path).unwrap() };
@@ -207,7 +207,7 @@ impl Drop for ControlPlane {
             end(&server.running);
         }
         end(&self.etcd);
-        // Nobody looks at it again, and it is large.
+        // It is not needed any more, and it is large.
         let _ = std::fs::remove_dir_all(self.dir.join("etcd"));
     }
 }
@@ -219,16 +219,16 @@ fn end(process: &Mutex<Option<Child>>) {
     }
 }
 
-/// A world on a control plane of its own, for a test that ends API servers or needs other replicas
-/// than the tests beside it.
+/// A world on its own control plane, for a test that ends API servers or needs other replicas than the
+/// tests that run beside it.
 pub struct Elsewhere {
     pub case: Case,
     pub control: ControlPlane,
 }
 
 impl Elsewhere {
-    /// So many API servers, and so many replicas that are not started and see the cluster through
-    /// the first of them. The test sees it through the last.
+    /// This many API servers and this many replicas. The replicas are not started; they use the first
+    /// API server, the test uses the last one.
     pub async fn open(t: &Case, servers: usize, replicas: usize) -> Self {
         let control =
             ControlPlane::start(&t.world.cluster, &t.world.dir.join(&t.ns), servers).await;

@@ -1,5 +1,5 @@
-//! Reads the Prometheus text format, strictly: what a scraper would refuse, or only guess at, is an
-//! error here. Used by the tests of src/platform/metrics, of tests/cluster and of e2e.
+//! Reads the Prometheus text format strictly: a text that a scraper would refuse or guess at is an error
+//! here. Used by the tests of src/platform/metrics, of tests/cluster and of e2e.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,8 +29,8 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// The value of the samples of this name (`..._count` of a histogram included) that have these
-    /// labels, whatever others they have; the sum where there are several.
+    /// The value of the samples of this name (also `..._count` of a histogram) that have at least these
+    /// labels; the sum if there are several.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let samples = self.families.values().flat_map(|f| &f.samples);
         let fitting = samples.filter(|s| {

@@ -1,4 +1,4 @@
-//! Packets that are dropped: rules in the network of the cluster, never in that of the machine.
+//! Drops packets: rules in the network of the cluster, never in the network of the machine.
 
 use std::net::Ipv4Addr;
 use std::process::Command;

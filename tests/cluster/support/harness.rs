@@ -1,5 +1,5 @@
-//! Runs the tests: phases, deadlines, what is shown when one fails. Set-up happens with the first
-//! test that needs it, tear-down always.
+//! Runs the tests: phases, deadlines, the report of a failure. Set-up happens before the first test that
+//! needs it, tear-down always.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -47,7 +47,7 @@ impl Test {
         self
     }
 
-    /// Not run where something besides the cluster is missing; in CI that is a failure.
+    /// The test is skipped if this is missing; in CI that is a failure.
     pub fn needs<T>(mut self, thing: Result<T, String>) -> Self {
         self.missing = thing.err();
         self
@@ -123,7 +123,7 @@ pub fn main(phases: [Phase; 2]) -> ExitCode {
     if let Some(Ok(world)) = WORLD.get() {
         runtime().block_on(world.clone().tear_down());
     }
-    // Once more at the end, where whoever reads a long log looks first.
+    // Repeated at the end, where a reader of a long log looks first.
     for why in FAILED.lock().unwrap().iter() {
         println!("failed: {why}");
     }
@@ -173,10 +173,10 @@ fn run(test: &Test, alone: bool, cluster: &Cluster) -> Result<(), Failed> {
             Ok(()) => Ok(()),
             Err(why) => {
                 FAILED.lock().unwrap().push(format!("{name}: {why}"));
-                let told = format!("{why}\n{}", case.dump().await);
-                // At once: whoever ends a run early still learns why a test failed.
-                let _ = std::fs::write(case.world.dir.join(format!("{}.failed", case.ns)), &told);
-                Err(Failed::from(told))
+                let report = format!("{why}\n{}", case.dump().await);
+                // Written at once: a run that is ended early still shows why a test failed.
+                let _ = std::fs::write(case.world.dir.join(format!("{}.failed", case.ns)), &report);
+                Err(Failed::from(report))
             }
         };
         case.close().await;
@@ -190,7 +190,7 @@ tokio::task_local! {
 static FAILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static PANICS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
 
-/// Keeps where and why a test panicked for its report, instead of printing it among the others.
+/// Keeps the place and message of a panic for the report of its test, instead of printing it in between.
 fn remember_panics() {
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

@@ -1,5 +1,5 @@
-//! Plain HTTP to a port of loopback, as the admin port of a replica: a few lines, so that no HTTP
-//! client stands between.
+//! Plain HTTP to a loopback port, such as the admin port of a replica: a few lines without an HTTP
+//! client.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! kubectl as a user runs it: what it prints is part of what is proved.
+//! kubectl as a user runs it: the tests check its output.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::case::Case;
 
-/// What kubectl said.
+/// The result of kubectl.
 #[derive(Clone, Debug)]
 pub struct Said {
     pub code: i32,
@@ -15,7 +15,7 @@ pub struct Said {
     pub err: String,
 }
 
-/// Who calls.
+/// The user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum As {
     Alice,

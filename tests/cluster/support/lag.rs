@@ -1,6 +1,6 @@
-//! An API server that is behind: the events of watches come later than they happened, by kind.
+//! An API server with late watches: their events are delayed, by kind.
 //!
-//! Lists and single reads are not touched: what zen-lead reads so is read consistently.
+//! Lists and single reads are not delayed: they are consistent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ impl Lag {
         self.by.lock().unwrap().insert(resource.to_owned(), by);
     }
 
-    /// The body of a watch of `resource`, as late as was set.
+    /// The body of a watch of `resource`, delayed as set.
     pub fn delay(self: &Arc<Self>, resource: &str, body: Body) -> Body {
         let Some(by) = self.by.lock().unwrap().get(resource).copied() else { return body };
         let (events, waiting) = mpsc::unbounded_channel();
@@ -37,7 +37,7 @@ impl Lag {
         let (lag, resource) = (self.clone(), resource.to_owned());
         tokio::spawn(async move {
             lag.read(&resource, by, body, &events).await;
-            // An end is not late: what has not come by then, the next watch brings.
+            // The end of a watch is not delayed: the next watch brings the remaining events.
             drop(end);
         });
         Body::from_stream(unfold((waiting, ended), next))

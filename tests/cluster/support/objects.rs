@@ -38,7 +38,7 @@ pub fn annotations(all: &[(&str, &str)]) -> Value {
     json!({"metadata": {"annotations": map}})
 }
 
-/// The slice `by-hand`, with which somebody adds an endpoint to a leader Service.
+/// The slice `by-hand`, with which a user adds an endpoint to a leader Service.
 pub fn foreign_slice(leader: &str) -> EndpointSlice {
     serde_json::from_value(json!({
         "metadata": {

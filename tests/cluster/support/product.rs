@@ -24,15 +24,15 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Two ports that nobody uses now.
+    /// Two free ports.
     pub fn free() -> Self {
         Self { webhook: free_port(), admin: free_port() }
     }
 }
 
-/// A port that nobody uses now, and nobody else will be given: whoever ends and starts again wants the
-/// same one. Those above 32767 the kernel gives to outgoing connections
-/// (`net.ipv4.ip_local_port_range`), from 30000 on they belong to Services (`NodePort`).
+/// A free port that no other process will get: a replica that is restarted needs the same port again.
+/// The kernel gives ports above 32767 to outgoing connections (`net.ipv4.ip_local_port_range`), and
+/// ports from 30000 on belong to Services (`NodePort`).
 pub fn free_port() -> u16 {
     const FIRST: u16 = 12_000;
     const NUMBER: u32 = 18_000;
@@ -84,8 +84,8 @@ impl Product {
         Self::new(&self.dir, &self.system, kubeconfig, &self.ports())
     }
 
-    /// The same replicas and so many more that there are `n`. Not while the originals run. Who is
-    /// not listed (`World::list_replicas`) comes last in rank.
+    /// The same replicas and more, up to `n`. Not while the originals run. A replica that is not listed
+    /// (`World::list_replicas`) comes last in rank.
     pub fn of(&self, n: usize) -> Self {
         let mut ports = self.ports();
         ports.resize_with(n, Ports::free);
@@ -153,7 +153,8 @@ impl Product {
         // Another one, as the static binary of the image, where one is named.
         let binary = std::env::var_os("ZEN_LEAD_BINARY");
         let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_zen-lead").into());
-        // The kernel ends it with us, however we end. util-linux is on every Linux machine.
+        // The kernel ends it when this process ends, for whatever reason. util-linux is on every
+        // Linux machine.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
@@ -201,8 +202,8 @@ impl Product {
         .await;
     }
 
-    /// Waits until a replica says by name that it has lost its watches of these resources, and says so
-    /// in its metrics, which it goes on giving.
+    /// Waits until a replica reports by name that it has lost its watches of these resources. Its
+    /// metrics must report it too, and stay available.
     pub async fn until_lost(&self, replica: usize, resources: &[&str], limit: Duration) {
         within(limit, format!("replica {replica} says that its watches are lost"), || async {
             let answer = http::get(self.admin_port(replica), "/readyz").await?;
@@ -220,14 +221,14 @@ impl Product {
         .await;
     }
 
-    /// What a replica answers to a scrape, as it is.
+    /// The text that a replica answers to a scrape.
     pub async fn metrics(&self, replica: usize) -> Result<String, String> {
         let answer = http::get(self.admin_port(replica), "/metrics").await?;
         check(answer.code == 200, format!("{answer:?}"))?;
         Ok(answer.body)
     }
 
-    /// What a replica answers to a scrape.
+    /// A scrape of a replica.
     pub async fn scrape(&self, replica: usize) -> Result<Exposition, String> {
         parse(&self.metrics(replica).await?)
     }
@@ -286,7 +287,7 @@ impl Product {
         }
     }
 
-    /// SIGTERM to all, and what does not end by itself is killed; panics at nothing.
+    /// SIGTERM to all; a process that does not end is killed. Never panics.
     pub async fn end_all(&self) {
         let running = || self.replicas().filter(|replica| self.runs(*replica));
         running().for_each(|replica| self.signal(replica, "TERM"));

@@ -1,5 +1,4 @@
-//! A real Prometheus that scrapes the replicas, and questions to it. What is asked is the tests'
-//! business.
+//! A real Prometheus that scrapes the replicas, and queries to it. The tests choose the queries.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -75,14 +74,15 @@ impl Prometheus {
             .unwrap();
         let server = Self { child, port, log };
         within(Duration::from_secs(30), "Prometheus is ready", || async {
-            let answer = http::get(server.port, "/-/ready").await.map_err(|e| server.told(&e))?;
-            check(answer.code == 200, server.told(&answer.body))
+            let answer =
+                http::get(server.port, "/-/ready").await.map_err(|e| server.failure(&e))?;
+            check(answer.code == 200, server.failure(&answer.body))
         })
         .await;
         server
     }
 
-    fn told(&self, what: &str) -> String {
+    fn failure(&self, what: &str) -> String {
         format!("{what}; its log: {}", std::fs::read_to_string(&self.log).unwrap_or_default())
     }
 
@@ -106,9 +106,9 @@ impl Prometheus {
         let data = self.ask(&path).await?;
         let series = data["result"].as_array().unwrap().clone();
         let number = |sample: &Value| sample[1].as_str().is_some_and(|v| v != "NaN");
-        let tells =
+        let is_number =
             |series: &Value| series["values"].as_array().is_some_and(|v| v.iter().any(number));
-        Ok(series.into_iter().filter(tells).collect())
+        Ok(series.into_iter().filter(is_number).collect())
     }
 
     /// The series of an expression now, without those that are not a number.

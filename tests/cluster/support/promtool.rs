@@ -1,10 +1,10 @@
-//! promtool, Prometheus' own judge of a scrape.
+//! promtool, Prometheus' own check of a scrape.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Runs `promtool check metrics`, which must find nothing to say; panics with its words.
+/// Runs `promtool check metrics`; panics with its output if it has any.
 pub fn passes(promtool: &Path, text: &str) {
     let mut child = Command::new(promtool)
         .args(["check", "metrics"])

@@ -1,8 +1,8 @@
 //! A proxy between zen-lead and the real API server that fails on demand and keeps what it saw.
 //!
 //! Plain HTTP on loopback towards zen-lead; towards the API server it is kube's own client with
-//! zen-lead's credentials. Watches, and everything no rule is about, pass through as they are.
-//! What a request means is for the tests to say.
+//! zen-lead's credentials. Watches, and requests without a rule, pass unchanged. The tests decide what
+//! a request means.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::lag::Lag;
 
-/// What happens to a request instead of the usual.
+/// A fault of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// This HTTP status with a plain text, and with this `Retry-After`; the API server sees nothing.
@@ -36,14 +36,14 @@ pub enum Fault {
     Reset,
     /// The API server does what was asked, and the connection is reset instead of its answer.
     ResetAfter,
-    /// No answer, ever; the API server sees nothing.
+    /// No answer at all; the API server sees nothing.
     Stall,
     /// Passed on this much later.
     Delay(Duration),
-    /// As if the client had died before it sent this: from now on nothing passes, ever.
+    /// As if the client had died before it sent this: from now on nothing passes.
     DieBefore,
-    /// As if it had died before it had the answer: the API server does what was asked, and nothing
-    /// else passes, ever.
+    /// As if it had died before it got the answer: the API server executes the request, and then nothing
+    /// passes any more.
     DieAfter,
 }
 
@@ -68,7 +68,7 @@ pub enum Done {
     Passed(u16),
     /// A rule applied.
     Failed(Fault),
-    /// The API server could not be asked: the test is worth nothing.
+    /// The API server could not be reached: the test proves nothing.
     Broken(String),
 }
 
@@ -108,12 +108,12 @@ struct State {
     rules: Vec<Rule>,
     /// A rule of a death has been met.
     dying: bool,
-    /// And the API server has done what it was still to do.
+    /// And the API server has executed the last request.
     dead: bool,
 }
 
 impl State {
-    /// Keeps a request; its number and the fault it meets, or nothing where nothing passes any more.
+    /// Keeps a request. Returns its number and its fault, or `None` if nothing passes any more.
     fn meet(&mut self, seen: Seen) -> Option<(usize, Option<Fault>)> {
         if self.dying {
             return None;
@@ -159,7 +159,7 @@ impl Proxy {
         let read = Kubeconfig::read_from(kubeconfig).unwrap();
         let options = KubeConfigOptions::default();
         let mut config = Config::from_custom_kubeconfig(read, &options).await.unwrap();
-        // What is repeated here would not be what zen-lead repeats.
+        // A retry here would hide the retries of zen-lead.
         config.default_retry = false;
         let client = Client::try_from(config).unwrap();
         let upstream = Upstream { client, lag: Arc::default() };
@@ -170,7 +170,7 @@ impl Proxy {
         Self { address, upstream, state, task }
     }
 
-    /// How far behind the watches are that pass here.
+    /// The delay of the watches that pass here.
     pub fn lag(&self) -> &Lag {
         &self.upstream.lag
     }
@@ -185,8 +185,8 @@ impl Proxy {
         std::fs::write(to, config.to_string()).unwrap();
     }
 
-    /// The next `times` requests for which `applies` is true meet the fault. Of several rules the
-    /// oldest that is not used up applies.
+    /// The next `times` requests for which `applies` is true get the fault. If several rules apply, the
+    /// oldest that is not used up counts.
     pub fn fail(
         &self,
         times: usize,
@@ -197,17 +197,17 @@ impl Proxy {
         self.state.lock().unwrap().rules.push(rule);
     }
 
-    /// No request meets a fault any longer.
-    pub fn mend(&self) {
+    /// Removes all faults.
+    pub fn clear(&self) {
         self.state.lock().unwrap().rules.clear();
     }
 
-    /// Faults that nobody has met yet.
+    /// Faults that no request has got yet.
     pub fn left(&self) -> usize {
         self.state.lock().unwrap().rules.iter().map(|r| r.left).sum()
     }
 
-    /// Whether a rule of a death was met, and nothing is done any more.
+    /// Whether a rule of a death was used and no request is under way any more.
     pub fn dead(&self) -> bool {
         self.state.lock().unwrap().dead
     }
@@ -229,7 +229,7 @@ async fn accept(listener: TcpListener, upstream: Upstream, state: Arc<Mutex<Stat
 }
 
 async fn serve(stream: TcpStream, upstream: Upstream, state: Arc<Mutex<State>>) {
-    // Whatever ends it from this side is a reset, and not an orderly end.
+    // An end from this side is always a reset, not an orderly end.
     stream.set_zero_linger().unwrap();
     stream.set_nodelay(true).unwrap();
     let service = service_fn(move |request| {

@@ -1,4 +1,4 @@
-//! Every version of every slice of a namespace, as the API server kept them, and what must hold in
+//! Every version of every slice of a namespace, as the API server stored them, and the rules that hold in
 //! all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +40,7 @@ impl Recorder {
         Self { api, seen, task }
     }
 
-    /// Stops, once everything that exists now has been seen, and so has the end of what does not.
+    /// Stops after it has seen everything that exists now and the deletion of everything else.
     pub async fn finish(self) -> History {
         until("the recorder has caught up", || async {
             let list = self.api.list(&ListParams::default()).await.map_err(|e| e.to_string())?;
@@ -160,7 +160,7 @@ impl History {
         let states = self.states(leader, "IPv4");
         let led = states.iter().skip_while(|s| !s.iter().any(|r| r.ready));
         for state in led {
-            assert!(state.iter().any(|r| r.ready), "nobody was ready in between: {states:?}");
+            assert!(state.iter().any(|r| r.ready), "no pod was ready in between: {states:?}");
         }
     }
 

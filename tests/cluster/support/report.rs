@@ -1,4 +1,4 @@
-//! What is shown of a test that failed.
+//! The report of a test that failed.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::case::Case;
 
 impl Case {
-    /// Writes Services, slices, pods, events and logs to a file, and returns the short of it.
+    /// Writes Services, slices, pods, events and logs to a file, and returns a summary.
     pub async fn dump(&self) -> String {
         let all = ListParams::default();
         let services = self.services().list(&all).await.map(|l| l.items).unwrap_or_default();
@@ -32,7 +32,7 @@ impl Case {
         for slice in &slices {
             let _ = writeln!(short, "  {}: {}", slice.name_any(), endpoints(slice));
         }
-        // Of the pods of the end-to-end tests the kubelet tells at length: that is in the file.
+        // The kubelet writes many events about the pods of the end-to-end tests: they are in the file.
         let of_services =
             |e: &&Event| e.regarding.as_ref().is_some_and(|r| r.kind.as_deref() == Some("Service"));
         for event in events.iter().filter(of_services) {
@@ -66,7 +66,7 @@ impl Case {
     }
 }
 
-/// The endpoints of a slice, of anybody's: those of others may leave their conditions out.
+/// The endpoints of a slice of any owner: slices of others may have no conditions.
 fn endpoints(slice: &EndpointSlice) -> String {
     let all = slice.endpoints.iter().flatten().map(|e| {
         let name = e.target_ref.as_ref().and_then(|t| t.name.clone());
@@ -78,7 +78,7 @@ fn endpoints(slice: &EndpointSlice) -> String {
     all.collect::<Vec<_>>().join("; ")
 }
 
-/// Without managedFields, which nobody reads.
+/// Without managedFields, which are not needed.
 fn yaml<K: Serialize>(objects: &[K]) -> String {
     let mut value = serde_json::to_value(objects).unwrap();
     for object in value.as_array_mut().into_iter().flatten() {

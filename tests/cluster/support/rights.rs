@@ -1,6 +1,6 @@
 //! What zen-lead's service account may do, and what it did: the rules of RBAC on one side, its calls
-//! in the audit log on the other. Also what makes zen-lead use its rights. The judging of a run is
-//! the suites'.
+//! in the audit log on the other. Also what makes zen-lead use its rights. The suites check
+//! a run.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,7 +25,7 @@ use super::waiting::{check, until};
 const ACCOUNT: &str = "zen-lead";
 const CA: &str = "zen-lead-ca";
 
-/// Rights that nobody uses here, and why zen-lead has them all the same.
+/// Rights that are not used here, and why zen-lead has them.
 pub const RARE: [(&str, &str); 3] = [
     (
         "create endpointslices/restricted.discovery.k8s.io",
@@ -46,14 +46,14 @@ pub struct Right {
     resource: String,
     /// Empty for the core.
     group: String,
-    /// Where it is granted for one object.
+    /// Set if it is granted for one object.
     name: Option<String>,
-    /// Where it is granted in one namespace.
+    /// Set if it is granted in one namespace.
     namespace: Option<String>,
 }
 
 impl Right {
-    /// Without where and on which object, as [`RARE`] names it.
+    /// Without namespace and object, as [`RARE`] names it.
     pub fn short(&self) -> String {
         let dot = if self.group.is_empty() { "" } else { "." };
         format!("{} {}{dot}{}", self.verb, self.resource, self.group)
@@ -79,7 +79,7 @@ impl fmt::Display for Right {
     }
 }
 
-/// Everything the service account is given by bindings of its own, not by those of a group.
+/// All rights that the service account has by its own bindings, not by those of a group.
 pub async fn granted(admin: &Client, system: &str) -> BTreeSet<Right> {
     let ours = |subjects: &Option<Vec<Subject>>| {
         subjects.iter().flatten().any(|s| {
@@ -144,11 +144,11 @@ fn add(rights: &mut BTreeSet<Right>, rules: &[PolicyRule], namespace: Option<&st
     }
 }
 
-/// One call, as the audit log tells of it.
+/// One call, as the audit log records it.
 #[derive(Clone, Debug)]
 pub struct Call {
     verb: String,
-    /// Empty where it was about no object, as /version.
+    /// Empty if the call was about no object, such as /version.
     resource: String,
     group: String,
     name: String,
@@ -189,9 +189,9 @@ pub fn calls(cluster: &Cluster, system: &str, since: Timestamp) -> Vec<Call> {
     let log = std::fs::read_to_string(&cluster.audit_log).unwrap();
     log.lines()
         .filter(|line| line.contains(&user))
-        // The last line may be half written.
+        // The last line may be incomplete.
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        // Not who only plays it.
+        // Not a user that impersonates it.
         .filter(|e| e["user"]["username"] == user.as_str() && e["impersonatedUser"].is_null())
         .filter(|e| {
             let at = e["requestReceivedTimestamp"].as_str();
@@ -201,16 +201,16 @@ pub fn calls(cluster: &Cluster, system: &str, since: Timestamp) -> Vec<Call> {
         .collect()
 }
 
-/// What was refused for want of a right, and what was allowed by no right of zen-lead's own.
+/// Calls that were refused because a right was missing, and calls that no right of zen-lead allows.
 pub fn uncovered(rights: &BTreeSet<Right>, calls: &[Call]) -> BTreeSet<String> {
-    let told = |why: &str, call: &Call| format!("{why}: {} {}", call.verb, call.uri);
+    let line = |why: &str, call: &Call| format!("{why}: {} {}", call.verb, call.uri);
     let mut found = BTreeSet::new();
     for call in calls {
         if call.forbidden || call.code == 401 {
-            found.insert(told("refused", call));
-        // Everybody may ask for the version.
+            found.insert(line("refused", call));
+        // Every user may ask for the version.
         } else if call.uri != "/version" && !rights.iter().any(|right| right.covers(call)) {
-            found.insert(told("no rule names it", call));
+            found.insert(line("no rule names it", call));
         }
     }
     found
@@ -231,9 +231,9 @@ pub fn rarely(rights: &BTreeSet<Right>, more: &[(&str, &str)]) -> BTreeSet<Strin
     found
 }
 
-/// Makes zen-lead do, once each, nearly everything that it has rights for: a leader Service comes,
-/// switches, is put right and goes; the CA is deleted, then spoilt. `selector` puts a selector on the
-/// leader Service `web-leader`, as somebody may who is let through.
+/// Makes zen-lead use nearly all of its rights once: a leader Service is created, switched, repaired and
+/// deleted; the CA is deleted, then broken. `selector` sets a selector on the leader Service
+/// `web-leader`, as a user that the policies let through.
 pub async fn exercise<F: Future<Output = ()>>(
     t: &Case,
     system: &str,
@@ -248,7 +248,7 @@ pub async fn exercise<F: Future<Output = ()>>(
     t.until_event("web-leader", "LeaderChanged").await;
     selector().await;
     t.until_event("web-leader", "SelectorRemoved").await;
-    // The real controllers may have been too late to make anything of it, or are yet to.
+    // The real controllers may have missed it, or act on it later.
     built_in::until_gone(t).await;
     built_in::make_late(t).await;
     built_in::until_gone(t).await;
@@ -263,17 +263,17 @@ pub async fn exercise<F: Future<Output = ()>>(
     };
     until("there is a CA", content).await;
     secrets.delete(CA, &DeleteParams::default()).await.unwrap();
-    until("the CA is made anew", content).await;
-    let spoilt = Patch::Merge(json!({"data": {"ca.crt": "bm9uZQ=="}}));
-    secrets.patch(CA, &PatchParams::default(), &spoilt).await.unwrap();
-    let ca = until("the CA is put right", || async {
+    until("a new CA is created", content).await;
+    let broken = Patch::Merge(json!({"data": {"ca.crt": "bm9uZQ=="}}));
+    secrets.patch(CA, &PatchParams::default(), &broken).await.unwrap();
+    let ca = until("the CA is repaired", || async {
         let ca = content().await?.remove("ca.crt").unwrap_or_default().0;
-        check(ca != b"none", "it is still spoilt")?;
+        check(ca != b"none", "it is still broken")?;
         String::from_utf8(ca).map_err(|e| e.to_string())
     })
     .await;
     let hooks: Api<ValidatingWebhookConfiguration> = Api::all(t.admin());
-    until("the webhooks have the CA of now", || async {
+    until("the webhooks have the present CA", || async {
         let hooks = hooks.get(webhooks).await.map_err(|e| e.to_string())?.webhooks;
         let bundle = hooks.unwrap_or_default().remove(0).client_config.ca_bundle;
         let bundle = String::from_utf8(bundle.unwrap_or_default().0).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What zen-lead has made of a namespace, as a value that can be compared with another run's: without
-//! what differs from run to run (uids, versions, addresses of Services, times, epochs).
+//! The state of a namespace as a value that can be compared with the one of another run: without uids,
+//! versions, addresses of Services, times and epochs, which differ between runs.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::case::Case;
 use super::names;
 
-/// Annotations of which only their presence is compared.
+/// Annotations whose values are not compared, only their presence.
 const CHANGING: [&str; 7] = [
     names::EPOCH,
     names::POD_UID,
@@ -43,7 +43,7 @@ impl Case {
         let ours = ListParams::default().labels(&format!("{}=zen-lead", names::SLICE_MANAGED_BY));
         for mut slice in self.slices().list(&ours).await.unwrap() {
             for endpoint in slice.endpoints.iter_mut().flatten() {
-                // Those of pods differ; whose they are is in the reference.
+                // Addresses of pods differ; the reference names the pod.
                 endpoint.addresses.clear();
                 endpoint.target_ref.as_mut().expect("a pod").uid = None;
             }

@@ -1,5 +1,5 @@
-//! A TCP proxy before the API server or the replicas: its connections can be cut or fall silent, new
-//! ones led elsewhere. TLS goes through it unread.
+//! A TCP proxy in front of the API server or the replicas: it can cut connections, make them silent, or
+//! send new ones elsewhere. It does not read TLS.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -72,9 +72,8 @@ impl TcpProxy {
         self.cut();
     }
 
-    /// From now on nothing passes and nothing is closed: sent bytes are acknowledged, connections
-    /// are accepted, and no answer comes. What is held back passes, late, when this is called with
-    /// `false`.
+    /// From now on nothing passes and nothing is closed: sent bytes are acknowledged, connections are
+    /// accepted, and no answer comes. A call with `false` lets the held bytes pass, late.
     pub fn swallow(&self, silent: bool) {
         self.silent.send_replace(silent);
     }

@@ -1,5 +1,5 @@
-//! Several dual-stack sources of the same pods, whose leader moves in all of them at once: what tests
-//! with faults watch.
+//! Several dual-stack sources of the same pods, whose leaders all move at once. Tests with faults watch
+//! them.
 
 use std::time::Duration;
 
@@ -56,8 +56,8 @@ impl<'a> Together<'a> {
         }
     }
 
-    /// Each of them was led by these pods in this order and by nobody else, never by two at once, and
-    /// each switch is told once.
+    /// Each of them was led by these pods in this order and by no other, never by two at once, and each
+    /// switch has one Event.
     pub async fn were_led_by<P>(&self, history: &History, order: &[P])
     where
         String: PartialEq<P>,
@@ -67,11 +67,11 @@ impl<'a> Together<'a> {
             history.holds(&leader);
             history.families_agree(&leader);
             assert_eq!(history.leaders(&leader), order, "{leader}");
-            self.t.until_told(&leader, history.switches(&leader).len()).await;
+            self.t.until_reported(&leader, history.switches(&leader).len()).await;
         }
     }
 
-    /// From the first leader on, somebody was ready all the time.
+    /// From the first leader on, a pod was ready all the time.
     pub fn were_never_empty(&self, history: &History) {
         for leader in self.leaders() {
             history.never_empty(&leader);

@@ -1,13 +1,13 @@
-//! Waiting for a condition, never for a time: polling with a generous deadline, and the last answer
-//! in the message when it does not come.
+//! Waits for a condition, never for a time: it polls with a generous deadline, and the message of a
+//! failure has the last answer.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// How long a condition may take. Far more than it should: this proves "it happens", and a machine
-/// may be busy. How fast it happens is measured by the benchmarks.
+/// How long a condition may take. Far longer than it should: this proves "it happens", and a machine
+/// may be busy. The benchmarks measure how fast it happens.
 pub const DEADLINE: Duration = Duration::from_mins(1);
 
 const PAUSE: Duration = Duration::from_millis(40);

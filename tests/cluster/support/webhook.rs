@@ -1,5 +1,5 @@
-//! The webhook as an API server calls it, without one between: a review over a new TLS connection
-//! that believes a given bundle and nothing else. And what the configurations in the cluster say.
+//! Calls the webhook as an API server does: a review over a new TLS connection that trusts a given bundle
+//! and nothing else. Also reads and changes the webhook configurations in the cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Far longer than an API server waits: what is proved is that an answer comes.
+/// Far longer than an API server waits: tests prove that an answer comes, not how fast.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Which of the two webhooks.
@@ -62,7 +62,7 @@ impl Hook {
         String::from_utf8(bytes).map_err(|e| e.to_string())
     }
 
-    /// Takes the bundle out, as a `kubectl replace` of the manifest does.
+    /// Removes the bundle, as a `kubectl replace` of the manifest does.
     pub async fn wipe(self, client: &Client, name: &str) {
         let bundle = |item: &mut Value| {
             item["clientConfig"].as_object_mut().unwrap().remove("caBundle");
@@ -91,7 +91,7 @@ impl Hook {
         }
     }
 
-    /// Applies a few fields of its item, as a second field manager that insists.
+    /// Applies a few fields of its item, as a second field manager that forces conflicts.
     pub async fn apply(self, client: &Client, name: &str, item: &Value) {
         let (kind, item_name) = self.kind();
         let mut item = item.clone();
@@ -111,7 +111,7 @@ pub fn recorded(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// What a call brought: the certificate that was shown, and the response.
+/// The result of a call: the certificate that was shown, and the response.
 pub struct Reviewed {
     pub shown: CertificateDer<'static>,
     pub response: Value,
@@ -158,7 +158,7 @@ pub async fn review(
     timeout(PATIENCE, call).await.map_err(|_| format!("no answer within {PATIENCE:?}"))?
 }
 
-/// A client that believes the bundle, and resumes no session: each call is a whole handshake.
+/// A client that trusts the bundle and resumes no session: each call is a whole handshake.
 pub fn connector(bundle: &str) -> Result<tokio_rustls::TlsConnector, String> {
     let mut roots = rustls::RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(bundle.as_bytes()) {

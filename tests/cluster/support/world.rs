@@ -1,5 +1,5 @@
-//! Made once a run: a namespace for zen-lead itself, its rights, its webhook configurations (all
-//! from deploy/manifests, under names of this run), the replicas, and their removal.
+//! Set-up and removal of a run: a namespace for zen-lead itself, its rights, its webhook configurations
+//! (all from deploy/manifests, under names of this run), and the replicas.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -30,10 +30,10 @@ const REPLICAS: usize = 2;
 /// The slice that lists them.
 const OWN_SLICE: &str = "zen-lead-replicas";
 
-/// No test may take longer, whatever it waits for.
+/// The longest time of a test.
 pub const TEST_DEADLINE: Duration = Duration::from_mins(5);
-/// Tests at the same time, unless --test-threads says otherwise: two replicas and an API server
-/// share the machine with them.
+/// The number of tests that run at the same time, unless --test-threads is given: two replicas and an API
+/// server share the machine with them.
 pub const THREADS: usize = 4;
 
 /// These tests need an API server and nothing else.
@@ -41,14 +41,14 @@ pub fn suited(cluster: Cluster) -> Result<Cluster, String> {
     Ok(cluster)
 }
 
-/// Everything a run has in common.
+/// What all tests of a run share.
 pub struct World {
     pub cluster: Cluster,
     /// Name of the run, part of every name it makes: checkouts may share a cluster.
     pub run: String,
     /// Namespace of zen-lead itself; also the name of everything that has no namespace.
     pub system: String,
-    /// Where logs and dumps go.
+    /// The directory of logs and dumps.
     pub dir: PathBuf,
     pub admin: Client,
     pub user: Client,
@@ -61,8 +61,8 @@ pub struct World {
     patience: AtomicU32,
 }
 
-/// For how many seconds the API server waits for our webhooks. The manifests say 1, in which a busy
-/// machine does not always answer; tests are about what is answered, not how fast.
+/// How many seconds the API server waits for our webhooks. The manifests say 1, which is too short for a
+/// busy machine; tests check what is answered, not how fast.
 const PATIENCE_OF_WEBHOOKS: u32 = 10;
 
 impl World {
@@ -125,7 +125,7 @@ impl World {
         world
     }
 
-    /// Says which replicas there are: `zl-0`, `zl-1`, … as the ready endpoints of zen-lead's own
+    /// Lists the replicas: `zl-0`, `zl-1`, … as the ready endpoints of zen-lead's own
     /// Service, by which they rank themselves. They are processes here, not pods, so the addresses
     /// are of a network that does not exist.
     pub async fn list_replicas(&self, n: usize) {
@@ -163,7 +163,7 @@ impl World {
         format!("system:serviceaccount:{}:zen-lead", self.system)
     }
 
-    /// For how many seconds the API server waits for our webhooks, until the next test.
+    /// Sets how many seconds the API server waits for our webhooks, until the next test.
     pub async fn patience_of_webhooks(&self, seconds: u32) {
         if self.patience.swap(seconds, Ordering::Relaxed) == seconds {
             return;
@@ -179,7 +179,7 @@ impl World {
         (format!("10.200.{}.{}", n / 250, n % 250 + 1), format!("fd00:200::{:x}", n + 1))
     }
 
-    /// Removes what a set-up made that did not come to its end.
+    /// Removes what an incomplete set-up has made.
     pub async fn abandon(cluster: Cluster, run: String) {
         let admin = cluster.admin().await;
         remove(&admin, &cluster, &run, &format!("{run}-system")).await;
@@ -192,7 +192,7 @@ impl World {
         println!("logs of the replicas: {}", self.dir.display());
     }
 
-    /// An interrupted run leaves nothing behind either.
+    /// Cleans up when the run is interrupted.
     fn stop_on_interrupt(&self) {
         let (admin, cluster) = (self.admin.clone(), self.cluster.clone());
         let (run, system) = (self.run.clone(), self.system.clone());
@@ -301,7 +301,7 @@ impl Made<'_> {
             return object;
         }
         object["metadata"]["name"] = json!(self.system);
-        // What has no namespace goes with zen-lead's, should tear-down not happen.
+        // If tear-down does not happen, objects without a namespace are deleted with zen-lead's.
         object["metadata"]["ownerReferences"] = json!([{
             "apiVersion": "v1", "kind": "Namespace", "name": self.system, "uid": self.uid,
         }]);
@@ -347,7 +347,7 @@ impl Made<'_> {
     }
 }
 
-/// Time zen-lead gets to become ready, and to end.
+/// The longest time until zen-lead is ready, or has ended.
 pub const START_AND_STOP: Duration = Duration::from_mins(1);
 
 impl World {
@@ -358,7 +358,7 @@ impl World {
         writes
     }
 
-    /// The audit log's lines about writes of zen-lead, wherever.
+    /// The audit log's lines about writes of zen-lead in all namespaces.
     pub fn all_writes(&self) -> Vec<Value> {
         self.audit.writes()
     }

@@ -8,7 +8,7 @@ use zen_lead_core::reason::Reason;
 use zen_lead_core::fixtures::api::Refusal;
 
 const FIRST: SignedDuration = SignedDuration::from_secs(1);
-/// So often the same within so short a time is undone each time.
+/// The same content written this often in a short time means that it is undone each time.
 const UNDONE: usize = 8;
 const SHORT: SignedDuration = SignedDuration::from_secs(5);
 const LAST: SignedDuration = SignedDuration::from_mins(5);
@@ -28,7 +28,7 @@ pub struct Holds {
     all: Vec<Held>,
     /// How often each content was written, and since when.
     done: Vec<(String, usize, Timestamp)>,
-    /// The write that was refused last by its version, before it was read again.
+    /// The last write that was refused because of its version, before it was read again.
     doubtful: Option<String>,
 }
 
@@ -56,7 +56,7 @@ impl Holds {
         self.all.push(Held { blocked, words, until: now + wait, wait });
     }
 
-    /// The step was carried out; false where that was so too often lately: it is undone each time.
+    /// The step was carried out; false where that happened too often lately: it is undone each time.
     pub fn succeeded(&mut self, step: &Step, now: Timestamp) -> bool {
         let what = format!("{:?} {} {}", step.kind(), step.object(), step.content());
         self.doubtful = None;
@@ -75,13 +75,13 @@ impl Holds {
         !often
     }
 
-    /// What was undone since then.
+    /// Steps undone since then.
     pub fn undone(&self, since: Timestamp) -> Option<&str> {
         let mut often = self.done.iter().filter(|(_, times, at)| *times >= UNDONE && *at >= since);
         often.next().map(|(what, ..)| what.as_str())
     }
 
-    /// What is held now.
+    /// Steps held now.
     pub fn now(&self, now: Timestamp) -> Vec<Blocked> {
         let held = self.all.iter().filter(|h| h.until > now);
         held.map(|h| h.blocked.clone()).collect()
@@ -92,7 +92,7 @@ impl Holds {
         self.all.iter().map(|h| h.until).filter(|at| *at > now).min()
     }
 
-    /// Drops what is over: it is tried again, and held longer, if it is still wanted.
+    /// Drops holds that ended: a step that is still wanted is tried again, and then held longer.
     pub fn woken(&mut self, now: Timestamp) {
         // Pauses grow as long as the step comes back within one more of them.
         self.all.retain(|h| h.until + h.wait + FIRST > now);

@@ -25,7 +25,7 @@ fn uid(view: &Snapshot) -> Option<String> {
 }
 
 impl Replica {
-    /// Steps that are kept back whatever they write.
+    /// Steps that are kept back, regardless of what they write.
     pub(super) fn blocked(
         &self,
         key: &ServiceKey,
@@ -51,7 +51,7 @@ impl Replica {
         }
     }
 
-    /// Fights and races go on as long as they can where they are what is looked for.
+    /// Fights and races are not ended early where a test looks for them.
     fn holds_back(&self) -> bool {
         self.patient && self.without != Without::Holding
     }

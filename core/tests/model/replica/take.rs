@@ -1,4 +1,4 @@
-//! What a replica takes in of the objects that it is sent: those that it cannot decode are unknown.
+//! How a replica takes in the objects that it receives: those that it cannot decode are unknown.
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

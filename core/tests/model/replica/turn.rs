@@ -168,7 +168,7 @@ impl Replica {
         if let Some(read) = &mut self.read {
             dirty.append(&mut take::answer(Arc::make_mut(read), key, answer, self.without));
         }
-        // The watch will tell nothing new: others concerned are woken now.
+        // The watch will deliver nothing new: the other Services concerned are woken now.
         dirty.remove(key);
         self.queue.append(&mut dirty);
     }
@@ -181,7 +181,7 @@ impl Replica {
         let late = self.flying.remove(0);
         let before = checks::Before::of(server);
         if server.perform(&late.step).is_ok() {
-            late.judge(server, &before, ledger)?;
+            late.check(server, &before, ledger)?;
         }
         Ok(true)
     }
@@ -221,7 +221,7 @@ impl Replica {
                 let marks = view.slices.iter().map(|s| s.truth().marks.services);
                 view.marks.services = marks.max().unwrap_or_default().max(view.marks.services);
             }
-            Without::BegunSwitches => nobody_to_come(&mut view.slices),
+            Without::BegunSwitches => without_next_leader(&mut view.slices),
             _ => {}
         }
         let trust = match self.trust() {
@@ -332,7 +332,7 @@ impl Replica {
                 if server.version == version {
                     self.changed_nothing(&key, &pending, server);
                 } else {
-                    pending.judge(server, &before, ledger)?;
+                    pending.check(server, &before, ledger)?;
                     self.carried_out(&key, &pending.step, pending.now);
                 }
                 match (outcome, settling) {
@@ -351,52 +351,52 @@ impl Replica {
         Ok(())
     }
 
-    /// Tells everything that what it does next depends on (for `digest`).
-    pub fn tell(&self, server: &Server, tell: &mut dyn FnMut(Part<'_>)) {
+    /// Visits everything that its next step depends on (for `digest`).
+    pub fn visit(&self, server: &Server, part: &mut dyn FnMut(Part<'_>)) {
         let key = ServiceKey::new(NAMESPACE, "web");
         let mut flags = u64::from(self.current.is_some()) | u64::from(self.reading.is_some()) << 1;
         for (n, kind) in KINDS.into_iter().enumerate() {
             flags |= u64::from(self.watches[n].listed) << (2 + n);
             flags |= u64::from(self.lags(server, kind)) << (5 + n);
         }
-        tell(Part::Flags(flags));
-        tell(Part::View(&self.index.snapshot(&key)));
+        part(Part::Flags(flags));
+        part(Part::View(&self.index.snapshot(&key)));
         if let Some(read) = &self.read {
-            tell(Part::View(&read.snapshot(&key)));
+            part(Part::View(&read.snapshot(&key)));
         }
         if let Some(reading) = &self.reading {
             if let Some((slices, version)) = &reading.slices {
-                tell(Part::Slices(slices, *version));
+                part(Part::Slices(slices, *version));
             }
             if let Some(index) = &reading.index {
-                tell(Part::View(&index.snapshot(&key)));
+                part(Part::View(&index.snapshot(&key)));
             }
         }
         if let Some(pending) = &self.pending {
-            tell(Part::Pending(&pending.step, &pending.reach, &pending.view));
+            part(Part::Pending(&pending.step, &pending.reach, &pending.view));
         }
         if let Some(settling) = &self.settling {
-            tell(Part::Text(&settling.slice));
+            part(Part::Text(&settling.slice));
         }
         if let Some(answer) = &self.answered {
-            tell(Part::Answer(answer));
+            part(Part::Answer(answer));
         }
     }
 }
 
-/// The emptied follower, if that is what the step writes: an epoch ahead and nobody in it.
+/// The emptied follower, if that is what the step writes: an epoch ahead and without an endpoint.
 fn emptied_follower(next: &SliceStep) -> Option<EndpointSlice> {
     match &next.write {
         SliceWrite::Create(s) | SliceWrite::Replace(s) => {
-            let nobody = s.endpoints.as_ref().is_none_or(Vec::is_empty);
-            (s.address_type == "IPv6" && nobody && next.switch.is_none()).then(|| (**s).clone())
+            let empty = s.endpoints.as_ref().is_none_or(Vec::is_empty);
+            (s.address_type == "IPv6" && empty && next.switch.is_none()).then(|| (**s).clone())
         }
         SliceWrite::Delete { .. } => None,
     }
 }
 
-/// The slices as if one that was emptied for a switch did not say for whom.
-fn nobody_to_come(slices: &mut [Arc<Slice>]) {
+/// The slices without the name of the next leader in a slice that was emptied for a switch.
+fn without_next_leader(slices: &mut [Arc<Slice>]) {
     let lock = slices.iter().find(|s| s.family() == Some(Family::V4));
     let Some(epoch) = lock.map(|s| s.truth().epoch) else { return };
     for slice in slices.iter_mut().filter(|s| s.family() == Some(Family::V6)) {
@@ -409,15 +409,15 @@ fn nobody_to_come(slices: &mut [Arc<Slice>]) {
     }
 }
 
-/// Another version's taste: the youngest pod leads.
+/// The rule of another version: the youngest pod leads.
 fn youngest_first(pod: &mut Arc<Pod>) {
     let pod = Arc::make_mut(pod);
     pod.created = at(0) - pod.created.duration_since(at(0));
 }
 
 impl Pending {
-    /// Judges it after the server has accepted it.
-    fn judge(&self, server: &Server, before: &Before, ledger: &mut Ledger) -> Result<(), Bad> {
+    /// Checks it after the server has accepted it.
+    fn check(&self, server: &Server, before: &Before, ledger: &mut Ledger) -> Result<(), Bad> {
         if self.other_history {
             ledger.wrote_from_other_history(&self.step);
             return Ok(());

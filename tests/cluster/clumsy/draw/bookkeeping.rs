@@ -1,4 +1,4 @@
-//! Draws what is done to the marks and reports on Services and slices, and to these objects as a whole.
+//! Draws changes of the marks and reports on Services and slices, and of these objects as a whole.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::clumsy::raw::{Cascade, How, LEADER, On, SLICE, WEB};
 use crate::support::names;
 
 impl Drawing {
-    /// A label by which we know our own.
+    /// A label by which zen-lead recognizes its own objects.
     pub(super) fn evidence(&mut self) -> Move {
         if self.evidence > 0 {
             return self.label_or_annotation();
@@ -129,7 +129,7 @@ impl Drawing {
         Move::Restore { who, on, keep }
     }
 
-    /// What is ours is edited.
+    /// An edit of our objects.
     pub(super) fn by_hand(&mut self) -> Move {
         let who = self.who();
         match self.dice.below(6) {

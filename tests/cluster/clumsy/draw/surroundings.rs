@@ -1,4 +1,4 @@
-//! Draws what happens around our objects: webhooks, quotas, names that are taken, conversions, pods.
+//! Draws events around our objects: webhooks, quotas, names that are taken, conversions, pods.
 
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ impl Drawing {
         Move::Quota { resource, hard }
     }
 
-    /// A stranger's object under a name of ours.
+    /// A stranger's object with a name of ours.
     pub(super) fn squat(&mut self) -> Move {
         let labels = self.dice.of(&[
             json!({}),
@@ -114,7 +114,7 @@ impl Drawing {
         )
     }
 
-    /// What a load-balancer controller writes.
+    /// A status as a load-balancer controller writes it.
     pub(super) fn cloud(&mut self) -> Move {
         let on = self.dice.of(&[WEB, WEB, LEADER]);
         if self.dice.one_in(3) {

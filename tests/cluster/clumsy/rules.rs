@@ -27,9 +27,9 @@ impl Finding {
     }
 }
 
-/// So many calls in five seconds are too many.
+/// This many calls in five seconds are too many.
 pub const MOST_CALLS: usize = 20;
-/// How long a state must have been so before it counts.
+/// How long a state must last before it counts.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// Rule a and b: zen-lead never empties the slice of a leader that is healthy and wanted.
@@ -67,7 +67,7 @@ pub fn never_emptied(tape: &[tape::Seen], slice_name: &str) -> Vec<Finding> {
     findings
 }
 
-/// What is so, and since when.
+/// The present state, and since when.
 #[derive(Default)]
 struct State {
     /// Pods by uid that are Ready and selected.
@@ -113,16 +113,16 @@ impl State {
     }
 }
 
-/// Rule d: how often zen-lead called in a standing situation, for so many Services.
+/// Rule d: the calls of zen-lead in a standing situation, for this number of Services.
 pub fn no_storm(calls: &[Call], services: usize) -> Option<Finding> {
     let most = most_within(calls, SignedDuration::from_secs(5));
     (most >= MOST_CALLS * services)
         .then(|| Finding::new("R-d", format!("{most} calls in 5 s: {}", summary(calls))))
 }
 
-/// Rule e: what was refused more than once in a standing situation is said, in the server's words,
-/// on the source and in an Event.
-pub async fn is_told(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>, String> {
+/// Rule e: a call that was refused more than once in a standing situation is reported, in the server's
+/// words, on the source and in an Event.
+pub async fn is_reported(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
     let all_words =
         ground.hooks.iter().filter_map(|(hook, _)| hook.words()).chain(["exceeded quota"]);
@@ -151,7 +151,7 @@ pub async fn is_told(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>, St
                 })
             })
         });
-        // Without a source there is nothing to say it on; the leader Service goes as well.
+        // Without a source there is no object for a report; the leader Service is deleted as well.
         if seen.source.is_none() {
             continue;
         }
@@ -159,20 +159,20 @@ pub async fn is_told(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>, St
             let what = format!("{call} ({message}) is on no condition of the source");
             findings.push(Finding::new("R-e", what));
         }
-        let told = |name: &str| {
+        let events_about = |name: &str| {
             let about = |e: &&Value| {
                 raw::text(e, "/regarding/name") == name && raw::text(e, "/note").contains(word)
             };
             events.iter().filter(about).count()
         };
-        if told("web") == 0 {
+        if events_about("web") == 0 {
             findings.push(Finding::new("R-e", format!("{call} ({message}) is in no Event")));
         }
     }
     Ok(findings)
 }
 
-/// Rule e: who is refused is answered in words.
+/// Rule e: a refusal has a readable message.
 pub fn is_no_answer((code, words): &(u16, String)) -> Option<Finding> {
     let raw = ["resulted in error", "no such overload", "fails to evaluate"];
     raw.iter().any(|r| words.contains(r)).then(|| {
@@ -180,8 +180,8 @@ pub fn is_no_answer((code, words): &(u16, String)) -> Option<Finding> {
     })
 }
 
-/// Rule e: no Event blames a webhook where there never was one.
-pub async fn blames_nobody_wrongly(ground: &Ground) -> Option<Finding> {
+/// Rule e: no Event blames a webhook if there was none.
+pub async fn blames_no_webhook_wrongly(ground: &Ground) -> Option<Finding> {
     if ground.hooked {
         return None;
     }
@@ -191,11 +191,11 @@ pub async fn blames_nobody_wrongly(ground: &Ground) -> Option<Finding> {
     Some(Finding::new("R-e", format!("there is no webhook, and an Event says {blames:?}")))
 }
 
-/// How late a neighbour may get its first leader: 1 s more than usual (0.2 to 0.3 s), and what walks
-/// beside this one cost a busy machine.
+/// The longest time until a neighbour has its first leader: 1 s more than usual (0.2 to 0.3 s), with room
+/// for the walks that run beside this one.
 const NEIGHBOUR: Duration = Duration::from_secs(4);
 
-/// Rule f: a Service of another namespace gets its first leader as soon as ever.
+/// Rule f: a Service of another namespace gets its first leader without delay.
 pub async fn neighbour(ground: &Ground) -> Option<Finding> {
     let t = ground.t.outside().await;
     let other = Hand::admin(&t);
@@ -219,7 +219,7 @@ pub async fn no_lies(ground: &Ground, limit: Duration) -> Vec<Finding> {
     let started = Instant::now();
     loop {
         let found = lies(&ground.t, &ground.admin, ground.status_is_refused()).await;
-        let found = found.unwrap_or_else(|error| vec![format!("cannot be judged: {error}")]);
+        let found = found.unwrap_or_else(|error| vec![format!("cannot be checked: {error}")]);
         if found.is_empty() || started.elapsed() > limit {
             return found.into_iter().map(|what| Finding::new("R-c", what)).collect();
         }
@@ -227,12 +227,12 @@ pub async fn no_lies(ground: &Ground, limit: Duration) -> Vec<Finding> {
     }
 }
 
-/// Where nothing disturbs, the leader Service becomes what the source asks for.
+/// Without disturbance the leader Service becomes as the source asks.
 pub async fn as_asked(ground: &Ground, limit: Duration) -> Vec<Finding> {
     let started = Instant::now();
     loop {
         let found = not_as_asked(&ground.admin).await;
-        let found = found.unwrap_or_else(|error| vec![format!("cannot be judged: {error}")]);
+        let found = found.unwrap_or_else(|error| vec![format!("cannot be checked: {error}")]);
         if found.is_empty() || started.elapsed() > limit {
             return found.into_iter().map(|what| Finding::new("asked", what)).collect();
         }
@@ -240,7 +240,7 @@ pub async fn as_asked(ground: &Ground, limit: Duration) -> Vec<Finding> {
     }
 }
 
-/// A ready pod is routed, at the latest after `limit`; returns which.
+/// Waits until a ready pod is routed, at most for `limit`; returns the pod.
 pub async fn is_led(ground: &Ground, but: &str, limit: Duration) -> Result<String, String> {
     let started = Instant::now();
     loop {
@@ -256,7 +256,7 @@ pub async fn is_led(ground: &Ground, but: &str, limit: Duration) -> Result<Strin
     }
 }
 
-/// The calls from now on for so long.
+/// The calls during this time from now on.
 pub async fn standing(calls: &Calls, time: Duration) -> Vec<Call> {
     let since = Timestamp::now();
     sleep(time).await;
@@ -264,7 +264,7 @@ pub async fn standing(calls: &Calls, time: Duration) -> Vec<Call> {
 }
 
 impl Ground {
-    /// A webhook stands before what zen-lead writes into status.
+    /// Whether a webhook refuses status writes of zen-lead.
     pub fn status_is_refused(&self) -> bool {
         self.hooks.iter().any(|(hook, _)| hook.resource == "services/status")
     }
