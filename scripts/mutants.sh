@@ -5,7 +5,7 @@
 #
 # First every mutant of the crate core/ meets its unit tests; what they miss meets a few walks of the model,
 # and then all unit tests of zen-lead. --sample takes one mutant in N, others with each commit. What stays
-# unnoticed is in target/mutants/missed.txt, and explained in docs/reliability.md. Fails when fewer than
+# unnoticed is in target/mutants/missed.txt, and explained in docs/contributing/testing.md. Fails when fewer than
 # 80 % of the mutants that build are caught (in a sample, too small to judge by that: 50 %).
 # MUTANTS_SECONDS=n ends it early and judges what was done until then; --continue goes on from there, for
 # the same sources.

@@ -1,5 +1,5 @@
 //! Clumsy hands: what people and controllers do to Services, slices and pods, drawn at random from a
-//! seed, and judged by the rules of docs/reliability.md.
+//! seed, and judged by the rules of docs/contributing/reliability.md.
 //!
 //! `ZEN_LEAD_CLUMSY_SEED=n` replays one walk, `ZEN_LEAD_CLUMSY_KEEP=0,3` only these moves of it;
 //! `ZEN_LEAD_CLUMSY_MINUTES=n` goes on from new seeds for so long (`ZEN_LEAD_CLUMSY_FIRST`: from that one).
