@@ -31,6 +31,9 @@ fi
 mapfile -t scripts < <(git ls-files --stage -- "*.sh" .ci/run | awk '$1 == "100755" { print $4 }')
 shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR --source-path=. "${scripts[@]}"
 
+step "vale: words that our texts do not use"
+scripts/prose.sh
+
 step "gofmt and go vet of the small tools in e2e/tools"
 badly=$(gofmt -l e2e/tools/*/*.go)
 [[ -z $badly ]] || die "not formatted by gofmt:" "$badly"

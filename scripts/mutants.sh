@@ -5,7 +5,7 @@
 #
 # Every mutant of the crate core/ is tested with its unit tests; those they miss with a few walks of the
 # model, then with all unit tests of zen-lead. --sample takes one mutant in N, other ones with each commit.
-# Mutants that stay unnoticed are in target/mutants/missed.txt; docs/reliability.md explains them. It fails
+# Mutants that stay unnoticed are in target/mutants/missed.txt; docs/contributing/testing.md explains them. It fails
 # if fewer than 80 % of the mutants that build are caught (50 % in a sample, which is less exact).
 # MUTANTS_SECONDS=n ends it early and counts the mutants so far; --continue goes on from there, for the
 # same sources.

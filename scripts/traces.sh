@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the traces of the model without its rules into docs/reliability.md:
+# Writes the traces of the model without its rules into docs/contributing/testing.md:
 #
 #   scripts/traces.sh
 #
@@ -17,6 +17,6 @@ awk -v dir="$traces" '
   /^<!-- trace / { print; file = dir "/" $3 ".md"; while ((getline line < file) > 0) print line; skip = 1; next }
   /^<!-- end -->$/ { skip = 0 }
   !skip { print }
-' docs/reliability.md >"$traces/new" && cp "$traces/new" docs/reliability.md
+' docs/contributing/testing.md >"$traces/new" && cp "$traces/new" docs/contributing/testing.md
 found=("$traces"/*.md)
-say "docs/reliability.md holds the traces of ${#found[@]} rules"
+say "docs/contributing/testing.md holds the traces of ${#found[@]} rules"

@@ -129,7 +129,7 @@ fn every_test_that_the_documents_name_exists() {
             tests.push_str(&fs::read_to_string(path).unwrap());
         }
     }
-    let hazards = fs::read_to_string(root().join("docs/hazards.md")).unwrap();
+    let hazards = fs::read_to_string(root().join("docs/contributing/hazards.md")).unwrap();
     let named: BTreeSet<&str> = hazards
         .split('`')
         .skip(1)
@@ -147,7 +147,10 @@ fn every_test_that_the_documents_name_exists() {
         })
         .collect();
     assert!(named.len() > 40, "the table names only {} tests", named.len());
-    assert!(gone.is_empty(), "docs/hazards.md names tests that do not exist: {gone:?}");
+    assert!(
+        gone.is_empty(),
+        "docs/contributing/hazards.md names tests that do not exist: {gone:?}"
+    );
 }
 
 /// Methods of kube's `Api` and `Client` that talk to the API server.

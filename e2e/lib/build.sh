@@ -18,6 +18,7 @@ PROGRAMS=(
   "prometheus promtool github.com/prometheus/prometheus/cmd/promtool"
   "prometheus prometheus github.com/prometheus/prometheus/cmd/prometheus"
   "kind kind sigs.k8s.io/kind"
+  "vale vale github.com/vale-cli/vale/v3/cmd/vale"
   ". pause zen-lead.io/e2e/tools/pause"
   ". demo-app zen-lead.io/e2e/tools/demo-app"
   ". docker-archive zen-lead.io/e2e/tools/docker-archive"
@@ -27,6 +28,7 @@ PROGRAMS=(
 
 # The programs of the local cluster. The prometheus server is not one of them:
 # `e2e/cluster.sh build prometheus` builds it for the one test that needs it.
+# Neither is vale, which `make lint` needs.
 # shellcheck disable=SC2034 # used by cluster.sh and kinds.sh
 LOCAL_PROGRAMS=(kube-apiserver etcd kubectl kube-controller-manager kube-scheduler
   kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive review-load
@@ -41,6 +43,7 @@ module_version() {
     containerd) path=github.com/containerd/containerd/v2 ;;
     prometheus) path=github.com/prometheus/prometheus ;;
     kind) path=sigs.k8s.io/kind ;;
+    vale) path=github.com/vale-cli/vale/v3 ;;
     *) echo v0 && return ;;
   esac
   awk -v path="$path" '$1 == path { print $2 } $2 == path { print $3 }' \
@@ -61,6 +64,7 @@ link_flags() {
       done ;;
     containerd) flags+=" -X github.com/containerd/containerd/v2/version.Version=$version" ;;
     prometheus) flags+=" -X github.com/prometheus/common/version.Version=${version#v}" ;;
+    vale) flags+=" -X main.version=$version" ;;
   esac
   printf %s "$flags"
 }
@@ -72,6 +76,9 @@ build_tags() {
     prometheus) echo remove_all_sd,enable_kubernetes_sd ;;
   esac
 }
+
+# vale reads comments with parsers written in C.
+needs_cgo() { [[ $1 == vale ]]; }
 
 # Everything that the content of a module's programs depends on: exact
 # requirements, flags, the Go version, and for our own tools the sources.
@@ -116,8 +123,8 @@ build_programs() {
     [[ -x $PROGRAM_PATH ]] || missing+=("$name")
   done
   [[ ${#missing[@]} -gt 0 ]] || return 0
-  if [[ ${missing[*]} == prometheus ]]; then
-    say "building prometheus into $CACHE_DIR/bin (once per version)"
+  if [[ ${missing[*]} == prometheus || ${missing[*]} == vale ]]; then
+    say "building ${missing[*]} into $CACHE_DIR/bin (once per version)"
   else
     say "building ${#missing[@]} programs of the cluster into $CACHE_DIR/bin (once per version;" \
       "all of them take $COLD_BUILD_TIME from nothing on two cores)"
@@ -152,12 +159,16 @@ build_program() {
 # Under a temporary name first: a file with its final name is always complete.
 compile() {
   local module=$1 name=$2 package=$3 position=$4 started=$5 pid next
-  local partial=$PROGRAM_PATH.partial.$$ log
+  local partial=$PROGRAM_PATH.partial.$$ log cgo=0
   log=$(mktemp)
+  if needs_cgo "$module"; then
+    have cc || die "the command cc is missing; $name needs a C compiler" "install the package gcc"
+    cgo=1
+  fi
   (
     cd "$TOOLS_DIR/$module" || exit
     # Go's flags from the environment (-mod, -race ...) must not apply to these modules.
-    GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 exec nice go build -trimpath -buildvcs=false \
+    GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=$cgo exec nice go build -trimpath -buildvcs=false \
       -tags "$(build_tags "$module")" -ldflags "$(link_flags "$module")" -o "$partial" "$package"
   ) >"$log" 2>&1 </dev/null &
   pid=$!

@@ -1,5 +1,5 @@
 //! Clumsy hands: changes of people and controllers to Services, slices and pods, drawn at random from a
-//! seed, and checked by the rules of docs/reliability.md.
+//! seed, and checked by the rules of docs/contributing/reliability.md.
 //!
 //! `ZEN_LEAD_CLUMSY_SEED=n` replays one walk, `ZEN_LEAD_CLUMSY_KEEP=0,3` only these moves of it;
 //! `ZEN_LEAD_CLUMSY_MINUTES=n` runs new seeds for n minutes (`ZEN_LEAD_CLUMSY_FIRST`: from that seed).

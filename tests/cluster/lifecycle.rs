@@ -134,7 +134,7 @@ async fn rename_removes_the_old_one_after_the_new_one_serves(t: Arc<Case>) {
     assert!(serves < ceases, "the old slice ended at {ceases}, the new one served at {serves}");
 }
 
-/// docs/troubleshooting.md, "A leader name is to move from one Service to another".
+/// docs/troubleshooting.md, "Move a leader name from one Service to another".
 async fn leader_name_moves_to_another_source_in_the_documented_order(t: Arc<Case>) {
     t.world.product.ensure_started().await;
     let services = t.user_services();

@@ -182,7 +182,7 @@ fn small_worlds_hold_with_two_families() {
     }
 }
 
-/// Walks without a rule until one fails; the shortened walk is the one in docs/reliability.md.
+/// Walks without a rule until one fails; the shortened walk is the one in docs/contributing/testing.md.
 fn caught(without: Without, profile: Profile, within: u64) {
     caught_by(without, within, |seed| Walk::new(seed, STEPS, profile, without));
 }

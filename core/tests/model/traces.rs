@@ -1,6 +1,6 @@
-//! The traces of the model without a rule, as docs/reliability.md holds them.
+//! The traces of the model without a rule, as docs/contributing/testing.md holds them.
 
-const DOCUMENT: &str = include_str!("../../../docs/reliability.md");
+const DOCUMENT: &str = include_str!("../../../docs/contributing/testing.md");
 
 /// The document has this text for this rule; `ZEN_LEAD_MODEL_TRACES=DIR` writes it there instead
 /// (scripts/traces.sh puts it into the document).
@@ -17,6 +17,6 @@ pub fn documented(rule: &str, text: &str) {
     assert_eq!(
         documented.map(|(held, _)| held),
         Some(text),
-        "docs/reliability.md has another trace for {rule}; if the new one is right, run scripts/traces.sh"
+        "docs/contributing/testing.md has another trace for {rule}; if the new one is right, run scripts/traces.sh"
     );
 }

@@ -94,7 +94,7 @@ const GAUGES: [(&str, &str); 6] = [
     ("pods_available", "Ready pods that could lead."),
     ("leader_epoch", "Number of the last switch; it only grows."),
     ("leader_stable", "1 while a leader is routed and no timer is running."),
-    ("leader_service_without_endpoints", "1 while the leader Service routes to nobody."),
+    ("leader_service_without_endpoints", "1 while the leader Service routes to no pod."),
 ];
 /// Names and helps of the sums over all Services.
 const TOTALS: [(&str, &str); 2] = [

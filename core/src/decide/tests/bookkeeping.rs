@@ -1,5 +1,5 @@
 //! Signs of ours that others change, remove or restore: they are put back, and the leader keeps its
-//! traffic all the while (rules R-b and R-c of docs/reliability.md).
+//! traffic all the while (rules R-b and R-c of docs/contributing/reliability.md).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 

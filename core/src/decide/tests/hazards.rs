@@ -1,4 +1,4 @@
-//! The hazards of this trade that belong to the pure core, by name (docs/hazards.md lists them).
+//! The hazards of this trade that belong to the pure core, by name (docs/contributing/hazards.md lists them).
 
 use std::slice::from_ref;
 
