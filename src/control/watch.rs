@@ -54,11 +54,8 @@ pub trait Sink<K>: Send + Sync + 'static {
     /// Everything up to `version` has been delivered (a bookmark).
     fn heard(&self, version: Rv);
 
-    /// What was delivered is up to date: after the first list, and again after [`Sink::lost`].
+    /// What was delivered is up to date: after the first list, and again after the watch was lost.
     fn live(&self);
-
-    /// What was delivered may be out of date: the server was not heard from for too long.
-    fn lost(&self);
 }
 
 /// What is watched; a label of the metrics.
@@ -306,7 +303,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
         loop {
             let trim = |object| self.sink.trim(object);
             let list = list::all(&self.api, &self.caller, self.kind.list(), &self.selector, trim);
-            match self.pulse.or_lose(list, || self.sink.lost()).await {
+            match self.pulse.or_lose(list).await {
                 Ok(listed) => {
                     for error in listed.malformed {
                         self.malformed(&error);
@@ -337,7 +334,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
                     tracing::info!(kind, %version, reason, "watch cannot go on, listing again");
                     if let Some(delays) = &mut self.relists {
                         let wait = tokio::time::sleep(delays.next_delay());
-                        self.pulse.or_lose(wait, || self.sink.lost()).await;
+                        self.pulse.or_lose(wait).await;
                     } else {
                         self.relists = Some(Delays::new(times::FIRST_DELAY, times::MAX_DELAY));
                     }
@@ -383,7 +380,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
         } else {
             tracing::debug!(kind, reason, "{message}; tried again in {again:?}");
         }
-        self.pulse.or_lose(tokio::time::sleep(wait), || self.sink.lost()).await;
+        self.pulse.or_lose(tokio::time::sleep(wait)).await;
     }
 
     fn count(&self, reason: Restart) {

@@ -36,14 +36,10 @@ macro_rules! operations {
 }
 
 operations! {
-    /// Reads one Service.
-    GetService = "get_service", false;
     /// Reads the Services of a namespace.
     ListServices = "list_services", false;
     /// Creates a leader Service.
     CreateService = "create_service", true;
-    /// Replaces a leader Service.
-    ReplaceService = "replace_service", true;
     /// Applies fields of a Service.
     ApplyService = "apply_service", true;
     /// Applies annotations and conditions through services/status.
@@ -64,8 +60,6 @@ operations! {
     ListEndpoints = "list_endpoints", false;
     /// Deletes the leftover Endpoints of a Service.
     DeleteEndpoints = "delete_endpoints", true;
-    /// Reads one pod.
-    GetPod = "get_pod", false;
     /// Reads the pods of a namespace.
     ListPods = "list_pods", false;
     /// Reads one namespace.
@@ -125,7 +119,6 @@ impl Operation {
         matches!(
             self,
             Self::CreateService
-                | Self::ReplaceService
                 | Self::ApplyService
                 | Self::ApplyServiceStatus
                 | Self::DeleteService

@@ -241,7 +241,6 @@ impl Writer {
             note: Some(cut(&note.text, MAX_NOTE)),
             reason: Some(note.reason.as_str().to_owned()),
             regarding: Some(note.regarding.clone()),
-            related: note.related.clone(),
             reporting_controller: Some(CONTROLLER.to_owned()),
             reporting_instance: Some(cut(&self.instance, 128)),
             type_: Some(note.reason.kind().to_owned()),

@@ -46,11 +46,11 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
         ),
         (
             CallError::NotFound {
-                call: of(Operation::GetService, "team/web"),
+                call: of(Operation::GetSlice, "team/web"),
                 message: words("services \"web\" not found"),
                 after_lost_attempt: false,
             },
-            "get_service team/web: not found: services \"web\" not found",
+            "get_slice team/web: not found: services \"web\" not found",
         ),
         (
             CallError::AlreadyExists {

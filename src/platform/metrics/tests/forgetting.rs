@@ -113,7 +113,7 @@ fn scrapes_updates_and_forgetting_at_once_lose_no_count() {
                         m.track(&own);
                         m.reconciled(stays, "ok", round % 2 == 0, Duration::from_millis(3));
                         m.decided(&own, true, Some(true), true);
-                        m.retry_attempt("own", &own.name, "get_pod", 1);
+                        m.retry_attempt("own", &own.name, "list_pods", 1);
                         m.forget(&own);
                         m.services().set(&own, ServiceReport::default());
                         m.event("LeaderChanged", "written");

@@ -111,10 +111,10 @@ fn attempts_are_counted_by_number_up_to_nine() {
 #[test]
 fn what_is_about_calls_watches_index_and_queue() {
     moves(
-        |m, _| m.api_call("get_pod", "ok", TOOK),
-        &[("api_call_duration_seconds_count get_pod ok", 1.0)],
+        |m, _| m.api_call("list_pods", "ok", TOOK),
+        &[("api_call_duration_seconds_count list_pods ok", 1.0)],
     );
-    moves(|m, _| m.timeout("get_pod"), &[("timeout_occurrences_total get_pod", 1.0)]);
+    moves(|m, _| m.timeout("list_pods"), &[("timeout_occurrences_total list_pods", 1.0)]);
     moves(|m, _| m.set_cache_size("pods", 7), &[("cache_size pods", 7.0)]);
     moves(
         |m, _| m.set_cache_limit("namespace_watches", 50),
