@@ -71,7 +71,8 @@ pub enum Output {
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object a line: `ts`, `level`, `msg`, `target`, the ids of the trace and span where
+    /// one is kept, then the fields of the event and of the spans around it.
     Json,
     /// Text for people.
     Text,

@@ -32,31 +32,13 @@ use body::{Admission, Held};
 use reject::Rejection;
 
 pub use body::MAX_BODY;
+pub use zen_lead_core::admission::Path;
 
-/// Which of the two webhooks is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Path {
-    /// `/validate`: refuses.
-    Validate,
-    /// `/mutate`: fills in defaults.
-    Mutate,
-}
-
-impl Path {
-    /// The name used in metrics and spans.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Validate => "validate",
-            Self::Mutate => "mutate",
-        }
-    }
-
-    /// The name of its spans and its route, as OpenTelemetry names what an HTTP server does.
-    fn traced(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Validate => ("POST /validate", "/validate"),
-            Self::Mutate => ("POST /mutate", "/mutate"),
-        }
+/// The name of the spans of a webhook and its route, as OpenTelemetry names what an HTTP server does.
+fn traced(path: Path) -> (&'static str, &'static str) {
+    match path {
+        Path::Validate => ("POST /validate", "/validate"),
+        Path::Mutate => ("POST /mutate", "/mutate"),
     }
 }
 
@@ -146,7 +128,7 @@ impl Webhook {
             rules = Empty,
             rejected = Empty,
         );
-        let (name, route) = path.traced();
+        let (name, route) = traced(path);
         let trace = self.tracer.review(name, route, request.headers());
         let within = deadline::of(request.uri().query());
         let judged = {

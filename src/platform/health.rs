@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
@@ -56,13 +56,15 @@ impl Gate {
     }
 }
 
-/// The answer to a probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe {
-    /// HTTP status: 200 or 503.
-    pub status: u16,
-    /// JSON.
-    pub body: String,
+/// The body of `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// The process is about to end.
+    pub draining: bool,
+    /// The gates that are closed, in the order in which they were given.
+    pub missing: Vec<&'static str>,
+    /// Whether requests should be sent here.
+    pub ready: bool,
 }
 
 /// The gates of the process; clones share them.
@@ -105,7 +107,7 @@ impl Health {
         } else {
             tracing::warn!(gate = gate.as_str(), "gate of readiness closed");
         }
-        if !state.was_ready && state.missing().is_empty() {
+        if !state.was_ready && state.missing().next().is_none() {
             state.was_ready = true;
             let took = monotonic().duration_since(self.inner.started);
             self.inner.metrics.set_ready_after(took);
@@ -118,36 +120,23 @@ impl Health {
         self.inner.state.lock().draining = true;
     }
 
-    /// The gates that are closed, in the order in which they were given.
-    pub fn missing(&self) -> Vec<Gate> {
-        self.inner.state.lock().missing()
-    }
-
     /// Whether requests should be sent here.
     pub fn is_ready(&self) -> bool {
-        let state = self.inner.state.lock();
-        !state.draining && state.missing().is_empty()
+        self.readiness().ready
     }
 
-    /// The answer of `/readyz`.
-    pub fn readyz(&self) -> Probe {
+    /// Whether requests should be sent here, and if not, why.
+    pub fn readiness(&self) -> Readiness {
         let state = self.inner.state.lock();
-        let missing: Vec<_> = state.missing().into_iter().map(Gate::as_str).collect();
+        let missing: Vec<_> = state.missing().map(Gate::as_str).collect();
         let ready = missing.is_empty() && !state.draining;
-        let body = json!({"ready": ready, "missing": missing, "draining": state.draining});
-        Probe { status: if ready { 200 } else { 503 }, body: body.to_string() }
-    }
-
-    /// The answer of `/livez`: that it is given at all is what it says. Restarting the process
-    /// would mend nothing that a gate reports.
-    pub fn livez(&self) -> Probe {
-        Probe { status: 200, body: json!({"alive": true}).to_string() }
+        Readiness { draining: state.draining, missing, ready }
     }
 }
 
 impl State {
-    fn missing(&self) -> Vec<Gate> {
-        self.gates.iter().filter(|(_, open)| !open).map(|(gate, _)| *gate).collect()
+    fn missing(&self) -> impl Iterator<Item = Gate> {
+        self.gates.iter().filter(|(_, open)| !open).map(|(gate, _)| *gate)
     }
 }
 
@@ -161,29 +150,23 @@ mod tests {
     async fn missing_gates_are_named_until_all_are_open() {
         let metrics = Arc::new(Metrics::new().unwrap());
         let health = Health::new(&[Gate::ServicesWatch, Gate::Certificate], Arc::clone(&metrics));
+        let closed = vec!["services-watch", "certificate"];
         assert_eq!(
-            health.readyz(),
-            Probe {
-                status: 503,
-                body:
-                    r#"{"draining":false,"missing":["services-watch","certificate"],"ready":false}"#
-                        .into(),
-            }
+            health.readiness(),
+            Readiness { draining: false, missing: closed, ready: false }
         );
         health.set(Gate::Certificate, true);
         health.set(Gate::AdminSocket, false);
-        assert_eq!(health.missing(), [Gate::ServicesWatch]);
+        assert_eq!(health.readiness().missing, ["services-watch"]);
         assert!(!health.is_ready());
         tokio::time::sleep(Duration::from_secs(3)).await;
         health.set(Gate::ServicesWatch, true);
         assert!(health.is_ready());
-        let body = r#"{"draining":false,"missing":[],"ready":true}"#.to_owned();
-        assert_eq!(health.readyz(), Probe { status: 200, body });
         let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
         assert!(text.contains("zen_lead_process_ready_seconds 3\n"), "{text}");
 
         health.set(Gate::ServicesWatch, false);
-        assert_eq!(health.readyz().status, 503, "a lost watch makes unready again");
+        assert!(!health.is_ready(), "a lost watch makes unready again");
         tokio::time::sleep(Duration::from_secs(3)).await;
         health.set(Gate::ServicesWatch, true);
         let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
@@ -191,13 +174,12 @@ mod tests {
     }
 
     #[test]
-    fn draining_is_unready_with_all_gates_open_and_still_alive() {
+    fn draining_is_unready_with_all_gates_open() {
         let health = Health::new(&[], Arc::new(Metrics::new().unwrap()));
         assert!(health.is_ready());
         health.drain();
-        let body = r#"{"draining":true,"missing":[],"ready":false}"#.to_owned();
-        assert_eq!(health.readyz(), Probe { status: 503, body });
-        assert_eq!(health.livez(), Probe { status: 200, body: r#"{"alive":true}"#.into() });
+        let draining = Readiness { draining: true, missing: vec![], ready: false };
+        assert_eq!(health.readiness(), draining);
     }
 
     #[test]

@@ -44,10 +44,6 @@ impl Verdicts {
 
 impl Judge for Verdicts {
     fn judge(&self, path: Path, body: &[u8]) -> Result<Judged, Refused> {
-        let path = match path {
-            Path::Validate => review::Path::Validate,
-            Path::Mutate => review::Path::Mutate,
-        };
         let synced = (self.synced)();
         let view = Shared { index: &self.index, synced };
         let judged = review::judge(path, body, &view, self.names, &self.username);

@@ -416,14 +416,14 @@ impl Authority {
             let written = api::call(&self.caller, Operation::ApplyWebhook, about, apply).await;
             let result = match &written {
                 Ok(_) => "ok",
-                Err(error) if lost_race(error) => "conflict",
+                Err(error) if error.is_stale() => "conflict",
                 Err(_) => "error",
             };
             self.caller.metrics.ca_bundle_write(C::LABEL, result);
             races += 1;
             match written {
                 // Another replica, most likely, and with the very same bundle: look again.
-                Err(error) if lost_race(&error) && races < RACES => {}
+                Err(error) if error.is_stale() && races < RACES => {}
                 Err(error) => {
                     let what = format!("write the caBundle of the {} {name}", C::kind(&()));
                     return Err(cannot(what)(error));
@@ -481,7 +481,7 @@ impl Authority {
         };
         match written {
             Ok(_) => Ok(true),
-            Err(error) if lost_race(&error) => Ok(false),
+            Err(error) if error.is_stale() => Ok(false),
             Err(error) => Err(cannot(format!("{what} the Secret {name}"))(error)),
         }
     }
@@ -496,16 +496,6 @@ impl Shown {
     fn ends_with_ca(&self) -> bool {
         self.leaf.ends >= self.ca.certificate.ends
     }
-}
-
-/// Whether somebody else wrote first: a stale version, a name that exists by now, or an object that
-/// was deleted since it was read. An attempt of ours whose answer was lost may look the same; reading
-/// again settles both.
-fn lost_race(error: &CallError) -> bool {
-    matches!(
-        error,
-        CallError::Conflict { .. } | CallError::AlreadyExists { .. } | CallError::NotFound { .. }
-    )
 }
 
 fn cannot(what: String) -> impl FnOnce(CallError) -> AuthorityError {
