@@ -164,7 +164,7 @@ async fn name_rule(client: &Client, caller: &Caller) -> NameRule {
 async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let variables = config::traces::variables().map_err(anyhow::Error::msg)?;
     let wanted = telemetry::settings::read(&args.traces, &variables)?;
-    args.certificates.judge().map_err(anyhow::Error::msg)?;
+    args.certificates.validate().map_err(anyhow::Error::msg)?;
     telemetry::init(&telemetry::Settings {
         format: args.log_format,
         filter: args.log_level.clone(),
