@@ -1,4 +1,4 @@
-//! A Service's series end with it: completely, cheaply, and whoever comes late.
+//! The series of a Service end with it: completely, at low cost, and also if a record comes late.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -74,9 +74,9 @@ fn what_comes_after_a_service_was_forgotten_brings_nothing_back() {
         .filter(|(_, l)| l.get("service").is_some_and(|s| s == "web"))
         .collect();
     assert_eq!(left, []);
-    let nobodys = [("namespace", ""), ("service", "")];
-    let attempts = found.value("zen_lead_retry_attempts_total", &nobodys);
-    let successes = found.value("zen_lead_retry_success_after_retry_total", &nobodys);
+    let no_service = [("namespace", ""), ("service", "")];
+    let attempts = found.value("zen_lead_retry_attempts_total", &no_service);
+    let successes = found.value("zen_lead_retry_success_after_retry_total", &no_service);
     assert_eq!((attempts, successes), (Some(1.0), Some(1.0)), "calls are counted all the same");
     assert_eq!(found.value("zen_lead_reconciliations_total", &[]), None);
     // The next one of that name begins at nothing.

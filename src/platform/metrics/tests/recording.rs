@@ -206,8 +206,8 @@ fn gauges_are_computed_from_the_last_report_and_the_time_of_the_scrape() {
     };
     m.services().set(&led, ServiceReport { pods_available: 9, ..report.clone() });
     m.services().set(&led, report.clone());
-    let nobody = ServiceReport { endpoints: 0, slices: 1, leader_since: None, ..report };
-    m.services().set(&lost, ServiceReport { leader_pod_created: None, ..nobody });
+    let no_leader = ServiceReport { endpoints: 0, slices: 1, leader_since: None, ..report };
+    m.services().set(&lost, ServiceReport { leader_pod_created: None, ..no_leader });
     let about = |service: &str| {
         let scrape = scrape(&m);
         [
@@ -224,7 +224,7 @@ fn gauges_are_computed_from_the_last_report_and_the_time_of_the_scrape() {
     assert_eq!(about("led"), [10.0, 100.0, 3.0, 1_700_000_000_123.0, 1.0, 0.0]);
     assert_eq!(about("lost"), [0.0, 0.0, 3.0, 1_700_000_000_123.0, 0.0, 1.0]);
     clock.set(at(5));
-    assert_eq!(about("led")[..2], [15.0, 105.0], "nobody wrote, but time has passed");
+    assert_eq!(about("led")[..2], [15.0, 105.0], "nothing was written, but time has passed");
     // The clock of another replica that wrote the time may be ahead.
     clock.set(at(-50));
     assert_eq!(about("led")[..2], [0.0, 50.0]);
