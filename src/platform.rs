@@ -1,7 +1,7 @@
-//! What any controller stands on: calls of the API server, servers, certificates, metrics, traces,
-//! start and end of the process.
+//! The base of both flows: calls to the API server, HTTP servers, certificates, metrics, traces, start and
+//! end of the process.
 //!
-//! No leader, no watch and no review: nothing here uses `control` or `webhook`.
+//! Nothing here knows leaders, watches or reviews, or uses `control` or `webhook`.
 
 pub mod api;
 pub mod clock;

@@ -1,7 +1,7 @@
-//! Readiness by named gates, and liveness.
+//! Readiness by named gates.
 //!
-//! Others open and close the gates; nothing is polled here. No HTTP: the admin server sends what
-//! [`Health`] says.
+//! Other modules open and close the gates; nothing is polled here. No HTTP: the admin server sends the
+//! answers.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub enum Gate {
     ServicesWatch,
     /// The watch of EndpointSlices is synced and alive.
     SlicesWatch,
-    /// The watches of pods that were needed at the start have synced, and none is lost.
+    /// The pod watches needed at start-up have synced, and none is lost.
     PodsWatches,
     /// A certificate for the webhook is loaded.
     Certificate,
@@ -42,7 +42,7 @@ impl Gate {
         Self::AdminSocket,
     ];
 
-    /// The gate as it is named in the body of `/readyz` and in logs.
+    /// The name of the gate in the body of `/readyz` and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ServicesWatch => "services-watch",
@@ -80,21 +80,21 @@ struct Inner {
 }
 
 struct State {
-    /// Gates this process has, with whether each is open.
+    /// The gates of this process, and whether each is open.
     gates: Vec<(Gate, bool)>,
     draining: bool,
     was_ready: bool,
 }
 
 impl Health {
-    /// All `gates` closed; the time to the first readiness is counted from here.
+    /// Starts with all `gates` closed, and measures the time to the first readiness from here.
     pub fn new(gates: &[Gate], metrics: Arc<Metrics>) -> Self {
         let gates = gates.iter().map(|gate| (*gate, false)).collect();
         let state = State { gates, draining: false, was_ready: false };
         Self { inner: Arc::new(Inner { state: Mutex::new(state), started: monotonic(), metrics }) }
     }
 
-    /// Opens or closes a gate; a gate this process was not given is ignored.
+    /// Opens or closes a gate; ignores a gate that this process does not have.
     pub fn set(&self, gate: Gate, open: bool) {
         let mut state = self.inner.state.lock();
         let Some(entry) = state.gates.iter_mut().find(|(g, _)| *g == gate) else { return };
@@ -103,9 +103,9 @@ impl Health {
         }
         entry.1 = open;
         if open {
-            tracing::info!(gate = gate.as_str(), "gate of readiness opened");
+            tracing::info!(gate = gate.as_str(), "readiness gate opened");
         } else {
-            tracing::warn!(gate = gate.as_str(), "gate of readiness closed");
+            tracing::warn!(gate = gate.as_str(), "readiness gate closed");
         }
         if !state.was_ready && state.missing().next().is_none() {
             state.was_ready = true;
@@ -115,7 +115,7 @@ impl Health {
         }
     }
 
-    /// Makes the process unready for good: it is about to end.
+    /// Makes the process unready until its end.
     pub fn drain(&self) {
         self.inner.state.lock().draining = true;
     }
@@ -125,7 +125,7 @@ impl Health {
         self.readiness().ready
     }
 
-    /// Whether requests should be sent here, and if not, why.
+    /// Whether requests should be sent here, and if not, why not.
     pub fn readiness(&self) -> Readiness {
         let state = self.inner.state.lock();
         let missing: Vec<_> = state.missing().map(Gate::as_str).collect();

@@ -1,7 +1,7 @@
-//! Logging set-up: one line an event, JSON or text, filtered by level and target; and below it
-//! tracing: what is wanted (`settings`), what spans there are (`spans`, `http`), sending (`otlp`).
+//! Logging: one line per event, JSON or text, filtered by level and target. The submodules are tracing: its
+//! configuration (`settings`), the spans (`spans`, `http`), and their export (`otlp`).
 //!
-//! Settings come in as values; no environment is read here, and metrics are elsewhere.
+//! Settings are passed in as values; no environment is read here. Metrics are elsewhere.
 
 pub mod http;
 pub mod otlp;
@@ -30,7 +30,7 @@ use crate::platform::clock::Clock;
 /// What and how to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How a line looks.
+    /// Format of a line.
     pub format: LogFormat,
     /// A level (`debug`) or directives as in `RUST_LOG` (`info,zen_lead::control::watch=debug`).
     pub filter: String,
@@ -39,7 +39,7 @@ pub struct Settings {
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// Not a filter.
+    /// The filter is not valid.
     #[error(
         "{filter:?} is not a log filter (for example \"info\" or \"info,zen_lead::control::watch=debug\"): {source}"
     )]
@@ -49,7 +49,7 @@ pub enum TelemetryError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Something else has set up logging before.
+    /// Logging has been set up before.
     #[error("logging is already set up: {0}")]
     Already(#[from] tracing_subscriber::util::TryInitError),
 }
@@ -57,7 +57,7 @@ pub enum TelemetryError {
 /// Sets up logging to standard error for the whole process.
 ///
 /// # Errors
-/// Fails for a filter that cannot be read, or when called twice.
+/// If the filter is not valid, or on a second call.
 pub fn init(settings: &Settings) -> Result<(), TelemetryError> {
     Ok(subscriber(settings, std::io::stderr)?.try_init()?)
 }
@@ -85,7 +85,7 @@ where
     Ok(tracing_subscriber::registry().with(filter).with(lines))
 }
 
-/// The JSON line. tracing-subscriber's own nests the message and calls it differently.
+/// Formats a JSON line. The format of tracing-subscriber nests the message under another name.
 struct JsonLine {
     clock: Clock,
 }
@@ -150,7 +150,7 @@ where
     ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        // Fields of an inner span, and of the event, win over those of an outer one.
+        // Fields of an inner span, and of the event, take precedence over those of an outer span.
         let mut others = Map::new();
         for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
             let extensions = span.extensions();
@@ -168,7 +168,7 @@ where
             write!(writer, r#","trace_id":"{trace}","span_id":"{span}""#)?;
         }
         for (name, value) in &others {
-            // The names of the line itself cannot be taken.
+            // A field cannot replace the names of the line itself.
             let taken =
                 matches!(name.as_str(), "ts" | "level" | "msg" | "target" | "trace_id" | "span_id");
             let name = if taken { format!("field.{name}") } else { name.clone() };
@@ -178,7 +178,7 @@ where
     }
 }
 
-/// The ids of the span that is under way, if its trace is kept.
+/// The ids of the current span, if its trace is sampled.
 fn trace() -> Option<(opentelemetry::TraceId, opentelemetry::SpanId)> {
     Context::map_current(|current| {
         let span = current.span();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_what_to_write_instead() {
+    fn errors_say_what_to_write_instead() {
         let settings = Settings { format: LogFormat::Json, filter: "zen_lead=loud".into() };
         let error = subscriber(&settings, std::io::sink).err().unwrap().to_string();
         assert!(

@@ -1,4 +1,4 @@
-//! How long a review may take: the caller's `?timeout=`, less a margin for the way back.
+//! How long a review may take: the caller's `?timeout=`, minus a margin for the answer to arrive.
 //!
 //! kube-apiserver sends `timeoutSeconds` of the webhook as a Go duration, `?timeout=1s`.
 
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use zen_lead_core::settings::duration;
 
-/// The longest a review may take, and how long it may take when the caller says nothing.
+/// The longest time for a review, also used if the caller sends no timeout.
 pub(super) const CAP: Duration = Duration::from_secs(10);
-/// Kept back so that our answer, rather than silence, reaches the caller; at most a tenth.
+/// Subtracted so that the answer reaches the caller in time; at most a tenth of the timeout.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// The time for a request with this query string.
+/// The deadline for a request with this query string.
 pub(super) fn of(query: Option<&str>) -> Duration {
     let asked = query
         .into_iter()
@@ -22,7 +22,7 @@ pub(super) fn of(query: Option<&str>) -> Duration {
     asked.saturating_sub(MARGIN.min(asked / 10))
 }
 
-/// A positive duration; a webhook that is called with anything else has the full time.
+/// A positive duration in Go's notation; `None` for any other text.
 fn positive(text: &str) -> Option<Duration> {
     let nanos = u64::try_from(duration::parse(text).ok()?).ok()?;
     (nanos > 0).then(|| Duration::from_nanos(nanos))

@@ -243,8 +243,8 @@ fn the_exit_code_says_how_bad_it_is() {
         assert_eq!(
             none.to_string(),
             format!(
-                "no Service in {names}: nothing was judged; a Service has apiVersion: v1 and kind: \
-                 Service; --allow-no-service takes this as success"
+                "no Service in {names}: nothing was checked; a Service has apiVersion: v1 and kind: \
+                 Service; with --allow-no-service this is no error"
             )
         );
         let allowed = run(&paths, NameRule::Dns1035, true, &mut Vec::new()).unwrap();
@@ -328,9 +328,9 @@ fn a_key_without_value_is_reported() {
         GOOD.replace("  annotations:", "  labels: {team: }\n  annotations:\n    example.com/a:");
     let what = |field: &str| {
         format!(
-            "-: document 1: Service shop/web: warning: {field}: has no value: the API server writes \"\" \
-             for it, and kubectl apply takes the key away where it exists; write \"\", or leave the \
-             key out"
+            "-: document 1: Service shop/web: warning: {field}: has no value: the API server stores \"\" \
+             for it, and kubectl apply removes the key where it exists; write \"\", or leave the key \
+             out"
         )
     };
     assert_eq!(
@@ -357,7 +357,7 @@ fn what_was_meant_as_a_service_is_reported() {
             lines(&with(kind, version)),
             [format!(
                 "-: document 1: Service shop/web: error: {field}: Unsupported value: \"{found}\": this is \
-                 no Service for the API server; write {right}"
+                 not a Service for the API server; write {right}"
             )]
         );
     }

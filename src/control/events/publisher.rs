@@ -202,7 +202,7 @@ impl Writer {
     fn is_worth_another_try(&self, letter: &Letter, error: &CallError) -> bool {
         let refused = matches!(error, CallError::Forbidden { .. } | CallError::Unauthorized { .. });
         letter.note.name.is_some()
-            && (error.is_passing() || refused)
+            && (error.is_transient() || refused)
             && monotonic() < letter.until
             && self.late.len() < QUEUE
             && !self.notes.is_closed()

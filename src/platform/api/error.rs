@@ -1,16 +1,16 @@
 //! Why a call failed: the closed list of causes.
 //!
-//! How an answer of the server maps to them is in `judge`; consequences are the callers'.
+//! `judge` maps the answers of the server to them. Callers decide what follows.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::platform::operation::Operation;
 
-/// The call an error is about.
+/// The call of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What was asked.
+    /// The operation.
     pub operation: Operation,
     /// Name of the object.
     pub object: Box<str>,
@@ -22,7 +22,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// Why a call to the API server failed. `message` is always in the server's own words.
+/// Why a call to the API server failed. `message` is the message of the server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The object has changed since the version the write was made for (409).
@@ -30,7 +30,7 @@ pub enum CallError {
     Conflict {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
         /// An earlier attempt of this call may be what changed it.
         after_lost_attempt: bool,
@@ -40,7 +40,7 @@ pub enum CallError {
     NotFound {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
         /// An earlier attempt of this call may be what deleted it.
         after_lost_attempt: bool,
@@ -50,28 +50,28 @@ pub enum CallError {
     AlreadyExists {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
         /// An earlier attempt of this call may be what created it.
         after_lost_attempt: bool,
     },
     /// The request has no valid credentials (401).
-    #[error("{call}: the API server does not accept our credentials: {message}")]
+    #[error("{call}: the API server did not accept the credentials: {message}")]
     Unauthorized {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
-    /// RBAC or an admission plug-in refuses (403).
+    /// RBAC or an admission plug-in refuses the call (403).
     #[error(
-        "{call}: not allowed; check that the ClusterRole and Role of zen-lead are those of this \
-         version, and what other admission policies say: {message}"
+        "{call}: not allowed; check that the ClusterRole and Role of zen-lead match this version, \
+         and check other admission policies: {message}"
     )]
     Forbidden {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
     /// A ResourceQuota of the namespace is used up (403).
@@ -79,7 +79,7 @@ pub enum CallError {
     Quota {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
     /// The namespace is being deleted: nothing can be created in it (403).
@@ -87,26 +87,26 @@ pub enum CallError {
     Terminating {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
     /// The object is not valid (422).
-    #[error("{call}: the API server finds the object invalid: {message}")]
+    #[error("{call}: the API server rejected the object as invalid: {message}")]
     Invalid {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
     /// The version or continue token is too old (410).
-    #[error("{call}: the version asked for is no longer kept: {message}")]
+    #[error("{call}: the requested version is no longer available: {message}")]
     Gone {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
-    /// Another refusal that a repetition would meet again.
+    /// Another refusal that a retry would get again.
     #[error("{call}: {}: {message}", answered(*code, reason))]
     Rejected {
         /// The call.
@@ -115,39 +115,39 @@ pub enum CallError {
         code: u16,
         /// The server's reason.
         reason: String,
-        /// The server's words.
+        /// The message of the server.
         message: String,
     },
-    /// The server asks us to stay away for longer than the deadline allows, or did so to the end (429).
-    #[error("{call}: the API server is overloaded and turned the call away, gave up after {}{}: {message}", tries(*attempts), asked(*retry_after))]
+    /// The server asks for a pause beyond the deadline, or rejected every attempt (429).
+    #[error("{call}: the API server is overloaded and rejected the call; gave up after {}{}: {message}", tries(*attempts), asked(*retry_after))]
     TooManyRequests {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
         /// Attempts made.
         attempts: u32,
-        /// How long the server asked us to wait.
+        /// The pause that the server asked for.
         retry_after: Option<Duration>,
         /// An attempt may have taken effect.
         may_have_happened: bool,
     },
-    /// The server is not able to answer and asks us to wait for longer than the deadline (5xx).
-    #[error("{call}: the API server is not available, gave up after {}{}{}: {message}", tries(*attempts), asked(*retry_after), happened(*may_have_happened))]
+    /// The server is not available and asks for a pause beyond the deadline (5xx).
+    #[error("{call}: the API server is not available; gave up after {}{}{}: {message}", tries(*attempts), asked(*retry_after), happened(*may_have_happened))]
     Unavailable {
         /// The call.
         call: Call,
-        /// The server's words.
+        /// The message of the server.
         message: String,
         /// Attempts made.
         attempts: u32,
-        /// How long the server asked us to wait.
+        /// The pause that the server asked for.
         retry_after: Option<Duration>,
         /// An attempt may have taken effect.
         may_have_happened: bool,
     },
     /// No attempt succeeded before the deadline.
-    #[error("{call}: no success within {deadline:?} and {}{}; the last one: {message}", tries(*attempts), happened(*may_have_happened))]
+    #[error("{call}: no success within {deadline:?} and {}{}; last error: {message}", tries(*attempts), happened(*may_have_happened))]
     Timeout {
         /// The call.
         call: Call,
@@ -155,13 +155,13 @@ pub enum CallError {
         deadline: Duration,
         /// Attempts made.
         attempts: u32,
-        /// What the last attempt met.
+        /// The failure of the last attempt.
         message: String,
         /// An attempt may have taken effect.
         may_have_happened: bool,
     },
-    /// The server answered with success, but with something we cannot read.
-    #[error("{call}: the API server (or a proxy before it) answered something else than was asked for{}: {message}", happened(*may_have_happened))]
+    /// The server reported success, but the answer cannot be parsed.
+    #[error("{call}: the API server (or a proxy in front of it) sent an unexpected answer{}: {message}", happened(*may_have_happened))]
     Unreadable {
         /// The call.
         call: Call,
@@ -170,12 +170,12 @@ pub enum CallError {
         /// The call has probably taken effect.
         may_have_happened: bool,
     },
-    /// Several calls that belong together did not end before their common deadline.
+    /// A group of calls did not end before its common deadline.
     #[error("{call}: not finished within {deadline:?}")]
     Overdue {
-        /// What was collected.
+        /// The group of calls.
         call: Call,
-        /// The deadline of all of it.
+        /// The common deadline.
         deadline: Duration,
     },
 }
@@ -186,18 +186,18 @@ fn tries(attempts: u32) -> String {
 
 fn answered(code: u16, reason: &str) -> String {
     if code == 0 {
-        "could not be sent, which is a mistake of zen-lead or of its configuration".to_owned()
+        "could not be sent; this is an error in zen-lead or in its configuration".to_owned()
     } else {
         format!("refused with HTTP {code} {reason}").trim_end().to_owned()
     }
 }
 
 fn lost_note(after_lost_attempt: bool) -> &'static str {
-    if after_lost_attempt { " (perhaps by an attempt of ours whose answer was lost)" } else { "" }
+    if after_lost_attempt { " (possibly by an earlier attempt whose answer was lost)" } else { "" }
 }
 
 fn happened(may_have_happened: bool) -> &'static str {
-    if may_have_happened { " (the write may have taken effect all the same)" } else { "" }
+    if may_have_happened { " (the write may still have taken effect)" } else { "" }
 }
 
 fn asked(retry_after: Option<Duration>) -> String {
@@ -205,7 +205,7 @@ fn asked(retry_after: Option<Duration>) -> String {
 }
 
 impl CallError {
-    /// The cause as a metric label and Event word.
+    /// The cause as a metric label.
     pub fn category(&self) -> &'static str {
         match self {
             Self::Conflict { .. } => "conflict",
@@ -225,19 +225,19 @@ impl CallError {
         }
     }
 
-    /// True when the object was not as the caller took it to be: read it again and decide again.
+    /// Whether the object was not in the state that the caller assumed: read it and decide again.
     pub fn is_stale(&self) -> bool {
         matches!(self, Self::Conflict { .. } | Self::AlreadyExists { .. } | Self::NotFound { .. })
     }
 
-    /// Whether a write may have taken effect although it is reported as failed: settle by reading.
+    /// Whether a failed write may have taken effect: read the object to find out.
     pub fn may_have_happened(&self) -> bool {
         match self {
             Self::TooManyRequests { may_have_happened, .. }
             | Self::Unavailable { may_have_happened, .. }
             | Self::Timeout { may_have_happened, .. }
             | Self::Unreadable { may_have_happened, .. } => *may_have_happened,
-            // Admission and allocation come before the store; of another 500 nothing is known.
+            // Admission and allocation precede the store; any other 500 leaves the outcome open.
             Self::Rejected { call, code: 500, message, .. } => {
                 call.operation.is_write()
                     && !super::by_webhook(message)
@@ -247,8 +247,8 @@ impl CallError {
         }
     }
 
-    /// Whether this refusal may be the echo of an earlier attempt of the same call that succeeded
-    /// without our hearing of it.
+    /// Whether this refusal may be due to an earlier attempt of the same call that succeeded, but whose
+    /// answer was lost.
     pub fn after_lost_attempt(&self) -> bool {
         match self {
             Self::Conflict { after_lost_attempt, .. }
@@ -258,8 +258,8 @@ impl CallError {
         }
     }
 
-    /// Whether the same call may succeed later without anybody changing anything.
-    pub fn is_passing(&self) -> bool {
+    /// Whether the same call may succeed later without any change.
+    pub fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::TooManyRequests { .. }
@@ -269,7 +269,7 @@ impl CallError {
         )
     }
 
-    /// The call it is about.
+    /// The call.
     pub fn call(&self) -> &Call {
         match self {
             Self::Conflict { call, .. }
@@ -290,7 +290,7 @@ impl CallError {
         }
     }
 
-    /// The server's own words; of a call without an answer, what was met.
+    /// The message of the server; without an answer, the failure.
     pub fn words(&self) -> &str {
         match self {
             Self::Conflict { message, .. }
@@ -311,7 +311,7 @@ impl CallError {
         }
     }
 
-    /// How long the server asked us to stay away.
+    /// The pause that the server asked for.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::TooManyRequests { retry_after, .. } | Self::Unavailable { retry_after, .. } => {

@@ -1,6 +1,6 @@
-//! What the outcome of one attempt means: final or passing, and which cause.
+//! Classifies the outcome of one attempt: final or transient, and the cause.
 //!
-//! No waiting and no counting here: that is `retry`.
+//! No waiting and no counting here: that is `api`.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use kube::core::Status;
 
 use super::error::{Call, CallError};
 
-/// What one failed attempt means for the call.
+/// What a failed attempt means for the call.
 pub(super) enum Verdict {
-    /// A repetition would meet the same.
+    /// A retry would fail in the same way.
     Final(Refusal),
-    /// It may be different next time.
-    Passing(Passing),
+    /// A retry may succeed.
+    Transient(Transient),
 }
 
 /// An answer that ends the call.
@@ -36,13 +36,13 @@ enum RefusalKind {
     Unreadable,
 }
 
-/// A failure after which the call is tried again.
-pub(super) struct Passing {
+/// A failure after which the call is retried.
+pub(super) struct Transient {
     pub(super) category: &'static str,
     pub(super) message: String,
     pub(super) retry_after: Option<Duration>,
     /// The request may have taken effect.
-    pub(super) lost: bool,
+    pub(super) maybe_applied: bool,
 }
 
 impl Refusal {
@@ -88,19 +88,19 @@ impl Refusal {
     }
 }
 
-impl Passing {
+impl Transient {
     /// An attempt that got no answer within its limit.
     pub(super) fn no_answer(limit: Duration) -> Self {
         Self {
             category: "timeout",
             message: format!("no answer within {:?}", whole_ms(limit)),
             retry_after: None,
-            lost: true,
+            maybe_applied: true,
         }
     }
 
-    /// The error of a call that cannot be tried again before its deadline; `turned_away` when the
-    /// server asked for a pause beyond it.
+    /// The error of a call that cannot be retried before its deadline; `turned_away` if the server asked for
+    /// a pause beyond it.
     pub(super) fn give_up(
         &self,
         call: Call,
@@ -126,8 +126,7 @@ impl Passing {
     }
 }
 
-/// Sorts the outcome of one attempt; `routes` says that the call is a write of what routes
-/// ([`super::Operation::routes`]).
+/// Classifies the outcome of one attempt; `routes` is [`super::Operation::routes`] of the call.
 pub(super) fn judge(error: &kube::Error, routes: bool) -> Verdict {
     let refused = |kind, message| Verdict::Final(Refusal { kind, message });
     match error {
@@ -137,13 +136,13 @@ pub(super) fn judge(error: &kube::Error, routes: bool) -> Verdict {
         kube::Error::FromUtf8(e) => refused(RefusalKind::Unreadable, e.to_string()),
         error @ (kube::Error::HyperError(_)
         | kube::Error::Service(_)
-        | kube::Error::ReadEvents(_)) => Verdict::Passing(Passing {
+        | kube::Error::ReadEvents(_)) => Verdict::Transient(Transient {
             category: "connection",
-            lost: !never_sent(error),
+            maybe_applied: !never_sent(error),
             message: with_causes(error),
             retry_after: None,
         }),
-        // What is left is about building requests and configuration: nothing was sent.
+        // The other errors are about building requests and configuration: nothing was sent.
         other => {
             let reason = "not sent".to_owned();
             refused(RefusalKind::Rejected { code: 0, reason }, with_causes(other))
@@ -151,11 +150,11 @@ pub(super) fn judge(error: &kube::Error, routes: bool) -> Verdict {
     }
 }
 
-/// Such a write is judged by admission as well, and a webhook may choose any code for its denial
-/// (`ToStatusErr` in k8s.io/apiserver/pkg/admission/plugin/webhook/errors): a repetition at once would
-/// meet it again. So it would what the API server answers with 500 about one object (a webhook that
-/// cannot be called, a range that is used up); passing are those of its own store, "etcdserver: ...", and
-/// those that are no Status of its own: a proxy before it answers for it.
+/// Such a write goes through admission, and a webhook may choose any code for its denial (`ToStatusErr` in
+/// k8s.io/apiserver/pkg/admission/plugin/webhook/errors): an immediate retry would get the same answer. The
+/// same holds for a 500 of the API server about one object (a webhook that cannot be called, a range that is
+/// used up). A 500 is transient if it comes from the store ("etcdserver: ..."), or is not a Status of the API
+/// server but the answer of a proxy in front of it.
 fn judge_write(status: &Status) -> Verdict {
     let expected = matches!(status.code, 401 | 403 | 422);
     let of_one_object = status.code == 500
@@ -168,7 +167,7 @@ fn judge_write(status: &Status) -> Verdict {
     judge_status(status)
 }
 
-/// An admission webhook denied the write, or could not be asked
+/// Whether an admission webhook denied the write, or could not be called
 /// (k8s.io/apiserver/pkg/admission/plugin/webhook: errors/statuserror.go and error.go of 1.33 to 1.37).
 pub fn by_webhook(message: &str) -> bool {
     (message.contains("admission webhook \"") && message.contains(" denied the request"))
@@ -179,7 +178,7 @@ fn judge_status(status: &Status) -> Verdict {
     let kind = match status.code {
         401 => RefusalKind::Unauthorized,
         403 if has_cause(status, "NamespaceTerminating") => RefusalKind::Terminating,
-        // The quota plug-in gives no cause of its own, only this wording:
+        // The quota plug-in sets no cause, only this message:
         // k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go.
         403 if status.message.contains("exceeded quota") => RefusalKind::Quota,
         403 => RefusalKind::Forbidden,
@@ -188,31 +187,31 @@ fn judge_status(status: &Status) -> Verdict {
         409 => RefusalKind::Conflict,
         410 => RefusalKind::Gone,
         422 => RefusalKind::Invalid,
-        429 => return passing("too_many_requests", status, false),
+        429 => return transient("too_many_requests", status, false),
         // The write may have reached etcd: "etcdserver: request timed out" is a 500, a change of
         // etcd's leader a 503, and a proxy answers 502 when the API server's answer is lost.
-        500 | 502 | 503 | 504 => return passing("unavailable", status, true),
+        500 | 502 | 503 | 504 => return transient("unavailable", status, true),
         code => RefusalKind::Rejected { code, reason: status.reason.clone() },
     };
     Verdict::Final(Refusal { kind, message: status.message.clone() })
 }
 
-fn passing(category: &'static str, status: &Status, lost: bool) -> Verdict {
-    Verdict::Passing(Passing {
+fn transient(category: &'static str, status: &Status, maybe_applied: bool) -> Verdict {
+    Verdict::Transient(Transient {
         category,
         retry_after: retry_after(status),
         message: format!("HTTP {}: {}", status.code, status.message),
-        lost,
+        maybe_applied,
     })
 }
 
-/// How long a status asks us to wait; zero counts as no word.
+/// The pause that a status asks for; zero counts as none.
 pub fn retry_after(status: &Status) -> Option<Duration> {
     let seconds = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     (seconds > 0).then(|| Duration::from_secs(seconds.into()))
 }
 
-/// The time for people: what is left of a deadline has digits down to the nanosecond.
+/// The time in whole milliseconds, for messages: the rest of a deadline has nanoseconds.
 pub fn whole_ms(time: Duration) -> Duration {
     Duration::from_millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
@@ -221,7 +220,7 @@ fn has_cause(status: &Status, reason: &str) -> bool {
     status.details.as_ref().is_some_and(|d| d.causes.iter().any(|c| c.reason == reason))
 }
 
-/// Whether the connection could not even be made, so that the server has seen nothing.
+/// Whether the connection could not be made, so that the server has not seen the request.
 fn never_sent(error: &kube::Error) -> bool {
     chain(error).any(|e| {
         e.downcast_ref::<hyper_util::client::legacy::Error>()
@@ -229,7 +228,7 @@ fn never_sent(error: &kube::Error) -> bool {
     })
 }
 
-/// The messages of an error and its sources, outermost first, without repetitions.
+/// The messages of an error and its sources, outermost first, without duplicates.
 pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = String::new();
     for e in chain(error) {
@@ -245,6 +244,6 @@ pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 fn chain<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
-    // Bounded: a source that points at itself must not hang the caller.
+    // Bounded: a cyclic chain of sources must not hang the caller.
     std::iter::successors(Some(error), |e| e.source()).take(16)
 }

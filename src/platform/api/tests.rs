@@ -133,14 +133,14 @@ async fn refusals_are_not_tried_again_and_keep_the_servers_words() {
             "Unauthorized",
             "no",
             "unauthorized",
-            "create_slice team/x: the API server does not accept our credentials: no",
+            "create_slice team/x: the API server did not accept the credentials: no",
         ),
         (
             403,
             "Forbidden",
             "rbac",
             "forbidden",
-            "create_slice team/x: not allowed; check that the ClusterRole and Role of zen-lead are those of this version, and what other admission policies say: rbac",
+            "create_slice team/x: not allowed; check that the ClusterRole and Role of zen-lead match this version, and check other admission policies: rbac",
         ),
         (
             403,
@@ -169,21 +169,21 @@ async fn refusals_are_not_tried_again_and_keep_the_servers_words() {
             "Expired",
             "old",
             "gone",
-            "create_slice team/x: the version asked for is no longer kept: old",
+            "create_slice team/x: the requested version is no longer available: old",
         ),
         (
             422,
             "Invalid",
             "port 0",
             "invalid",
-            "create_slice team/x: the API server finds the object invalid: port 0",
+            "create_slice team/x: the API server rejected the object as invalid: port 0",
         ),
     ] {
         let (api, caller) = (FakeApi::new(), caller());
         api.fail("POST", MAPS, 1, Fault::Status(code, reason, message));
         let error = create(&caller, &api).await.unwrap_err();
         assert_eq!((error.category(), error.to_string().as_str()), (category, text));
-        assert!(!error.may_have_happened() && !error.is_passing());
+        assert!(!error.may_have_happened() && !error.is_transient());
         assert_eq!(api.count("POST"), 1, "{text}");
         assert!(close(counted(&caller, &["zen_lead_retry_attempts_total"]), 0.0));
         let timed = counted(&caller, &["api_call_duration_seconds_count", category]);
@@ -251,7 +251,7 @@ async fn a_storm_of_429_ends_at_the_deadline_with_every_attempt_counted() {
     let error = create(&caller, &api).await.unwrap_err();
     assert!(monotonic() - started <= Duration::from_secs(10));
     assert_eq!(error.category(), "too_many_requests");
-    assert!(!error.may_have_happened() && error.is_passing());
+    assert!(!error.may_have_happened() && error.is_transient());
     let attempts = counted(&caller, &["zen_lead_retry_attempts_total"]);
     #[allow(clippy::cast_precision_loss)]
     let seen = api.count("POST") as f64;
@@ -271,7 +271,7 @@ async fn a_stalled_server_meets_the_deadline_and_the_caller_learns_it_may_have_h
     let CallError::Timeout { attempts, deadline, .. } = &error else { panic!("{error}") };
     assert_eq!((*attempts, *deadline), (2, Duration::from_secs(10)));
     let text = error.to_string();
-    assert!(text.starts_with("create_slice team/x: no success within 10s and 2 attempts (the write may have taken effect all the same); the last one: no answer within "), "{text}");
+    assert!(text.starts_with("create_slice team/x: no success within 10s and 2 attempts (the write may still have taken effect); last error: no answer within "), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -294,7 +294,7 @@ async fn a_refusal_after_a_lost_attempt_says_so() {
         assert!(error.after_lost_attempt() && error.may_have_happened());
         assert!(
             error.to_string().starts_with(
-                "create_slice team/x: already exists (perhaps by an attempt of ours whose answer was lost): "
+                "create_slice team/x: already exists (possibly by an earlier attempt whose answer was lost): "
             ),
             "{error}"
         );
@@ -366,7 +366,7 @@ async fn a_connection_that_was_never_made_cannot_have_happened() {
     let lost = call(&caller, Operation::CreateSlice, target, make).await.unwrap_err();
     assert_eq!((lost.category(), lost.may_have_happened()), ("timeout", true), "{lost}");
 
-    // Now nobody listens any more.
+    // From here on, nothing listens.
     let refused = call(&caller, Operation::CreateSlice, target, make).await.unwrap_err();
     assert_eq!((refused.category(), refused.may_have_happened()), ("timeout", false), "{refused}");
     assert!(refused.to_string().contains("refused"), "{refused}");
@@ -477,7 +477,7 @@ async fn the_attempts_of_an_endless_caller_are_numbered_over_its_calls() {
         assert!(close(timed, times), "{result}: {timed}");
     }
 
-    // What cannot succeed is no attempt that failed for a passing reason.
+    // A final refusal does not count as a transient failure.
     api.fail("GET", MAPS, 1, Fault::Status(403, "Forbidden", "no"));
     failed = 2;
     let (operation, about) = (Operation::WatchPods, Target::own("/api/v1/pods"));
@@ -504,7 +504,7 @@ async fn a_collection_that_is_not_finished_is_cut_off_counted_and_named() {
     assert!(close(counted(&caller, &["zen_lead_timeout_occurrences_total"]), 0.0));
     let error = collect(21).await.unwrap_err();
     assert_eq!(error.to_string(), "read_namespace team: not finished within 20s");
-    assert_eq!((error.category(), error.is_passing()), ("timeout", true));
+    assert_eq!((error.category(), error.is_transient()), ("timeout", true));
     let line = r#"zen_lead_timeout_occurrences_total{operation="read_namespace"}"#;
     assert!(close(counted(&caller, &[line]), 1.0));
 }

@@ -170,7 +170,7 @@ async fn replicas_started_together_agree_on_one_ca() {
             for replica in &replicas {
                 assert_eq!(replica.accepted_by(&bundle), Ok(()));
             }
-            assert_eq!(fake.bundle(path, 1), "", "an item of somebody else was written");
+            assert_eq!(fake.bundle(path, 1), "", "an item of another owner was written");
         }
         assert_eq!(with_secret, fake.get(SECRET).unwrap()["metadata"]["labels"]["a"] == "b");
     }
@@ -439,20 +439,20 @@ fn looping(
     wake: &Arc<Notify>,
 ) -> (impl Future<Output = ()> + use<>, UnboundedReceiver<(tokio::time::Instant, Report)>) {
     let replica = Replica::new(fake, t0());
-    let (tell, told) = unbounded_channel();
+    let (sender, reports) = unbounded_channel();
     let run = replica.authority.run(Arc::clone(wake), move |r| {
-        let _closed = tell.send((tokio_now(), r.clone()));
+        let _closed = sender.send((tokio_now(), r.clone()));
     });
-    (run, told)
+    (run, reports)
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_loop_heals_on_a_wake_and_on_its_own() {
     let fake = Fake::installed();
     let wake = Arc::new(Notify::new());
-    let (run, mut told) = looping(&fake, &wake);
+    let (run, mut reports) = looping(&fake, &wake);
     let watch = async {
-        let started = told.recv().await.unwrap();
+        let started = reports.recv().await.unwrap();
         assert!(started.1.serving && started.1.published);
         tokio::time::sleep(Duration::from_secs(5)).await;
         let good = fake.bundle(VALIDATING, 0);
@@ -468,7 +468,7 @@ async fn the_loop_heals_on_a_wake_and_on_its_own() {
             assert!(tokio_now() - at <= within, "{:?}", tokio_now() - at);
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
-        // Somebody who wipes it at once every time does not make us write all the time.
+        // A client that wipes it immediately each time does not make us write all the time.
         let before = fake.writes().len();
         for _ in 0..6000 {
             fake.edit(VALIDATING, |c| c["webhooks"][0]["clientConfig"]["caBundle"] = json!(null));
@@ -508,16 +508,16 @@ async fn a_secret_that_others_change_all_the_time_is_given_up_for_this_pass() {
     fake.0.lock().failures.extend((0..9).map(|_| (Method::PUT, 409)));
     let report = Replica::new(&fake, t0()).authority.pass().await;
     assert_eq!(fake.writes().len(), 5, "{:?}", fake.writes());
-    assert!(report.problems[0].starts_with("the Secret zen-lead-ca was changed by others "));
+    assert!(report.problems[0].starts_with("the Secret zen-lead-ca was changed by another client "));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_back_is_noticed_by_the_watches_and_at_the_latest_within_a_minute() {
     let fake = Fake::installed();
     let wake = Arc::new(Notify::new());
-    let (run, mut told) = looping(&fake, &wake);
+    let (run, mut reports) = looping(&fake, &wake);
     let watch = async {
-        assert!(told.recv().await.unwrap().1.published);
+        assert!(reports.recv().await.unwrap().1.published);
         for (waken, within) in [(true, 12), (false, 42)] {
             fake.0.lock().silent = true;
             tokio::time::sleep(Duration::from_mins(5)).await;
@@ -527,7 +527,7 @@ async fn a_server_that_is_back_is_noticed_by_the_watches_and_at_the_latest_withi
                 wake.notify_one();
             }
             let at = loop {
-                let (at, report) = told.recv().await.unwrap();
+                let (at, report) = reports.recv().await.unwrap();
                 if at >= back && report.published {
                     break at;
                 }

@@ -1,6 +1,6 @@
-//! The admin router: metrics and probes, in the clear, for the kubelet and Prometheus.
+//! The admin router: metrics and probes, without TLS, for the kubelet and Prometheus.
 //!
-//! What is healthy is decided elsewhere (`health`); this file only turns it into answers.
+//! Turns the state of `health` into answers.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ struct Admin {
     health: Health,
 }
 
-/// `/metrics`, `/livez`, `/readyz`, and `/healthz` as another name of `/livez`.
+/// `/metrics`, `/livez`, `/readyz`, and `/healthz` as an alias of `/livez`.
 pub fn router(metrics: Arc<Metrics>, health: Health) -> Router {
     Router::new()
         .route("/metrics", get(scrape))
@@ -45,7 +45,7 @@ async fn scrape(State(admin): State<Admin>) -> Response {
     }
 }
 
-/// That it answers at all is what it says: a restart would repair nothing that a gate reports.
+/// Always 200: a restart would not repair anything that a gate reports.
 async fn livez() -> Response {
     answer(StatusCode::OK, json!({ "alive": true }))
 }

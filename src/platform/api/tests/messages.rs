@@ -42,7 +42,7 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
                 message: words("the object has been modified"),
                 after_lost_attempt: true,
             },
-            "replace_slice team/web-leader-zen-lead-ipv4: the object has changed since it was read (perhaps by an attempt of ours whose answer was lost): the object has been modified",
+            "replace_slice team/web-leader-zen-lead-ipv4: the object has changed since it was read (possibly by an earlier attempt whose answer was lost): the object has been modified",
         ),
         (
             CallError::NotFound {
@@ -62,11 +62,11 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
         ),
         (
             CallError::Unauthorized { call: create(), message: words("Unauthorized") },
-            "create_slice team/web-leader-zen-lead-ipv4: the API server does not accept our credentials: Unauthorized",
+            "create_slice team/web-leader-zen-lead-ipv4: the API server did not accept the credentials: Unauthorized",
         ),
         (
             CallError::Forbidden { call: create(), message: words("endpointslices is forbidden") },
-            "create_slice team/web-leader-zen-lead-ipv4: not allowed; check that the ClusterRole and Role of zen-lead are those of this version, and what other admission policies say: endpointslices is forbidden",
+            "create_slice team/web-leader-zen-lead-ipv4: not allowed; check that the ClusterRole and Role of zen-lead match this version, and check other admission policies: endpointslices is forbidden",
         ),
         (
             CallError::Quota { call: create(), message: words("exceeded quota: small") },
@@ -84,14 +84,14 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
                 call: create(),
                 message: words("ports[0].port: Invalid value: 0"),
             },
-            "create_slice team/web-leader-zen-lead-ipv4: the API server finds the object invalid: ports[0].port: Invalid value: 0",
+            "create_slice team/web-leader-zen-lead-ipv4: the API server rejected the object as invalid: ports[0].port: Invalid value: 0",
         ),
         (
             CallError::Gone {
                 call: of(Operation::ListPods, "/api/v1/pods"),
                 message: words("the continue token is too old"),
             },
-            "list_pods /api/v1/pods: the version asked for is no longer kept: the continue token is too old",
+            "list_pods /api/v1/pods: the requested version is no longer available: the continue token is too old",
         ),
         (
             CallError::Rejected {
@@ -109,7 +109,7 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
                 reason: words("not sent"),
                 message: words("no such header"),
             },
-            "create_slice team/web-leader-zen-lead-ipv4: could not be sent, which is a mistake of zen-lead or of its configuration: no such header",
+            "create_slice team/web-leader-zen-lead-ipv4: could not be sent; this is an error in zen-lead or in its configuration: no such header",
         ),
         (
             CallError::TooManyRequests {
@@ -119,7 +119,7 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
                 retry_after: Some(3600 * SECOND),
                 may_have_happened: false,
             },
-            "create_slice team/web-leader-zen-lead-ipv4: the API server is overloaded and turned the call away, gave up after 1 attempt (it asked for a pause of 3600s): HTTP 429: slow down",
+            "create_slice team/web-leader-zen-lead-ipv4: the API server is overloaded and rejected the call; gave up after 1 attempt (it asked for a pause of 3600s): HTTP 429: slow down",
         ),
         (
             CallError::Unavailable {
@@ -129,7 +129,7 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
                 retry_after: Some(60 * SECOND),
                 may_have_happened: true,
             },
-            "replace_slice team/web-leader-zen-lead-ipv4: the API server is not available, gave up after 2 attempts (it asked for a pause of 60s) (the write may have taken effect all the same): HTTP 503: no leader",
+            "replace_slice team/web-leader-zen-lead-ipv4: the API server is not available; gave up after 2 attempts (it asked for a pause of 60s) (the write may still have taken effect): HTTP 503: no leader",
         ),
         (
             CallError::Timeout {
@@ -139,7 +139,7 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
                 message: words("no answer within 4.9s"),
                 may_have_happened: true,
             },
-            "replace_slice team/web-leader-zen-lead-ipv4: no success within 10s and 2 attempts (the write may have taken effect all the same); the last one: no answer within 4.9s",
+            "replace_slice team/web-leader-zen-lead-ipv4: no success within 10s and 2 attempts (the write may still have taken effect); last error: no answer within 4.9s",
         ),
         (
             CallError::Timeout {
@@ -151,7 +151,7 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
                 ),
                 may_have_happened: false,
             },
-            "list_pods team: no success within 10s and 7 attempts; the last one: client error (Connect): tcp connect error: Connection refused (os error 111)",
+            "list_pods team: no success within 10s and 7 attempts; last error: client error (Connect): tcp connect error: Connection refused (os error 111)",
         ),
         (
             CallError::Unreadable {
@@ -159,7 +159,7 @@ fn every_failed_call_says_what_was_asked_and_what_came_of_it() {
                 message: words("expected value at line 1 column 1"),
                 may_have_happened: true,
             },
-            "create_slice team/web-leader-zen-lead-ipv4: the API server (or a proxy before it) answered something else than was asked for (the write may have taken effect all the same): expected value at line 1 column 1",
+            "create_slice team/web-leader-zen-lead-ipv4: the API server (or a proxy in front of it) sent an unexpected answer (the write may still have taken effect): expected value at line 1 column 1",
         ),
         (
             CallError::Overdue {
@@ -201,7 +201,7 @@ fn every_failed_certificate_pass_says_what_to_do() {
     for (error, text) in [
         (
             AuthorityError::Call { what: words("read the Secret zen-lead-ca"), source },
-            "cannot read the Secret zen-lead-ca: get_secret zen-lead-ca: not allowed; check that the ClusterRole and Role of zen-lead are those of this version, and what other admission policies say: secrets \"zen-lead-ca\" is forbidden",
+            "cannot read the Secret zen-lead-ca: get_secret zen-lead-ca: not allowed; check that the ClusterRole and Role of zen-lead match this version, and check other admission policies: secrets \"zen-lead-ca\" is forbidden",
         ),
         (
             AuthorityError::NoNamespace { secret: secret(), namespace: words("zen-lead-system") },
@@ -209,15 +209,15 @@ fn every_failed_certificate_pass_says_what_to_do() {
         ),
         (
             AuthorityError::from(overdue),
-            "the certificates could not be looked at to the end: certificate_pass zen-lead-system/zen-lead-ca: not finished within 45s",
+            "the certificate check did not complete: certificate_pass zen-lead-system/zen-lead-ca: not finished within 45s",
         ),
         (
             AuthorityError::Certificate(crate::platform::server::tls::CertificateError::Mismatch),
-            "the certificate zen-lead made for itself was refused: the private key does not belong to the certificate",
+            "the TLS server rejected the certificate that zen-lead made: the private key does not belong to the certificate",
         ),
         (
             AuthorityError::Contended(secret()),
-            "the Secret zen-lead-ca was changed by others between reading and writing it, 5 times in a row; if more than the replicas of zen-lead write it, stop that",
+            "the Secret zen-lead-ca was changed by another client between read and write, 5 times in a row; make sure that only zen-lead writes this Secret",
         ),
     ] {
         assert_eq!(error.to_string(), text);

@@ -46,14 +46,14 @@ async fn a_request_brings_one_new_ca_and_its_text_is_answered_once() {
     ask(&fake, ROTATE_CA, "two");
     until(&mut replicas, Introducing).await;
     until(&mut replicas, Retiring).await;
-    // A request in the middle of a rotation is answered after it, whoever took it up before.
+    // A request in the middle of a rotation is answered after it, whichever replica saw it first.
     ask(&fake, ROTATE_CA, "three");
     until(&mut replicas, Steady).await;
     let third = bundle_of(&fake);
     assert_ne!(third, first);
     assert_eq!(fake.0.lock().nexts.len(), 2, "one next CA a request");
 
-    // Answered for whoever comes later, too; and taking the request off asks for nothing.
+    // Also answered for replicas that start later; and removing the request asks for nothing.
     replicas.push(Replica::new(&fake, t0()));
     fake.edit(SECRET, |s| s["metadata"]["annotations"] = json!({}));
     let quiet = fake.writes().len();
