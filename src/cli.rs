@@ -2,10 +2,10 @@
 //!
 //! Each has a file of its own. The rules are those of the core.
 
-pub mod explain;
+pub(crate) mod explain;
 pub mod lint;
 mod routed;
-pub mod status;
+pub(crate) mod status;
 
 use std::io::{self, ErrorKind, Write};
 

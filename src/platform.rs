@@ -3,15 +3,15 @@
 //!
 //! Nothing here knows leaders, watches or reviews, or uses `control` or `webhook`.
 
-pub mod api;
+pub(crate) mod api;
 pub mod clock;
-pub mod health;
-pub mod lifecycle;
+pub(crate) mod health;
+pub(crate) mod lifecycle;
 pub mod metrics;
 pub mod operation;
 pub mod pki;
-pub mod runtime;
+pub(crate) mod runtime;
 pub mod server;
-pub mod shutdown;
-pub mod supervise;
+pub(crate) mod shutdown;
+pub(crate) mod supervise;
 pub mod telemetry;

@@ -4,7 +4,7 @@
 
 mod body;
 mod deadline;
-pub mod owner;
+pub(crate) mod owner;
 mod reject;
 pub mod verdicts;
 

@@ -8,7 +8,9 @@ mod publisher;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 
-pub use publisher::{Publisher, Writer};
+pub use publisher::Publisher;
+#[cfg(test)]
+pub(crate) use publisher::Writer;
 
 use crate::platform::telemetry::spans::Cause;
 use zen_lead_core::names::ServiceKey;

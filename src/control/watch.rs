@@ -81,6 +81,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
+    #[cfg(test)]
     pub const ALL: [Self; 8] = [
         Self::Services,
         Self::Pods,
@@ -156,6 +157,7 @@ pub enum Restart {
 
 impl Restart {
     /// All reasons.
+    #[cfg(test)]
     pub const ALL: [Self; 9] = [
         Self::End,
         Self::Gone,

@@ -120,11 +120,6 @@ impl Health {
         self.inner.state.lock().draining = true;
     }
 
-    /// Whether requests should be sent here.
-    pub fn is_ready(&self) -> bool {
-        self.readiness().ready
-    }
-
     /// Whether requests should be sent here, and if not, why not.
     pub fn readiness(&self) -> Readiness {
         let state = self.inner.state.lock();
@@ -158,15 +153,15 @@ mod tests {
         health.set(Gate::Certificate, true);
         health.set(Gate::AdminSocket, false);
         assert_eq!(health.readiness().missing, ["services-watch"]);
-        assert!(!health.is_ready());
+        assert!(!health.readiness().ready);
         tokio::time::sleep(Duration::from_secs(3)).await;
         health.set(Gate::ServicesWatch, true);
-        assert!(health.is_ready());
+        assert!(health.readiness().ready);
         let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
         assert!(text.contains("zen_lead_process_ready_seconds 3\n"), "{text}");
 
         health.set(Gate::ServicesWatch, false);
-        assert!(!health.is_ready(), "a lost watch makes unready again");
+        assert!(!health.readiness().ready, "a lost watch makes unready again");
         tokio::time::sleep(Duration::from_secs(3)).await;
         health.set(Gate::ServicesWatch, true);
         let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
@@ -176,7 +171,7 @@ mod tests {
     #[test]
     fn draining_is_unready_with_all_gates_open() {
         let health = Health::new(&[], Arc::new(Metrics::new().unwrap()));
-        assert!(health.is_ready());
+        assert!(health.readiness().ready);
         health.drain();
         let draining = Readiness { draining: true, missing: vec![], ready: false };
         assert_eq!(health.readiness(), draining);

@@ -8,7 +8,7 @@
 //! loses no request in the race between its write and our close (the API server does not retry a POST on a
 //! closed socket).
 
-pub mod admin;
+pub(crate) mod admin;
 mod cap;
 pub mod tls;
 

@@ -75,6 +75,7 @@ impl Shutdown {
     }
 
     /// Whether the shutdown has begun.
+    #[cfg(test)]
     pub fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
     }

@@ -145,11 +145,6 @@ impl Supervisor {
         abort
     }
 
-    /// Whether a task has failed so far.
-    pub fn has_failed(&self) -> bool {
-        !self.inner.failures.lock().is_empty()
-    }
-
     /// Ends the passing tasks and waits for the critical ones. Aborts those that have not ended after
     /// `deadline`.
     ///
@@ -240,7 +235,6 @@ mod tests {
         supervisor.spawn("worker", async move { stop.stopping().await });
         shutdown.advance_to_end();
         assert_eq!(supervisor.join(SOON).await, Ok(()));
-        assert!(!supervisor.has_failed());
     }
 
     #[tokio::test(start_paused = true)]

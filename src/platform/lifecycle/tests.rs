@@ -66,7 +66,7 @@ impl Process {
         self.supervisor.spawn("observer", async move {
             stop.draining().await;
             tokio::time::sleep(Duration::from_millis(1)).await;
-            record(if health.is_ready() { "ready" } else { "unready" });
+            record(if health.readiness().ready { "ready" } else { "unready" });
             stop.stopping().await;
         });
     }

@@ -502,13 +502,26 @@ async fn a_missing_namespace_is_told_as_that_and_not_as_a_race() {
     assert_eq!(fake.writes().len(), 1, "not tried five times: {:?}", fake.writes());
 }
 
+/// The bundles on the server are compared as text with what this writes.
+#[test]
+fn pem_has_lines_of_64_characters() {
+    let pem = super::material::to_pem(&vec![0; 50].into());
+    let wanted = format!(
+        "-----BEGIN CERTIFICATE-----\n{}\nAAA=\n-----END CERTIFICATE-----\n",
+        "A".repeat(64)
+    );
+    assert_eq!(pem, wanted);
+}
+
 #[tokio::test]
 async fn a_secret_that_others_change_all_the_time_is_given_up_for_this_pass() {
     let fake = Fake::installed();
     fake.0.lock().failures.extend((0..9).map(|_| (Method::PUT, 409)));
     let report = Replica::new(&fake, t0()).authority.pass().await;
     assert_eq!(fake.writes().len(), 5, "{:?}", fake.writes());
-    assert!(report.problems[0].starts_with("the Secret zen-lead-ca was changed by another client "));
+    assert!(
+        report.problems[0].starts_with("the Secret zen-lead-ca was changed by another client ")
+    );
 }
 
 #[tokio::test(start_paused = true)]
