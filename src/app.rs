@@ -299,7 +299,7 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
             Ok(Next::At(at)) => held.done(Some(at)),
             Ok(Next::Waits(at)) => held.put_aside(at),
             Err(error) => {
-                let asked = error.retry_after().map(|pause| pause.min(MAX_RETRY_AFTER));
+                let asked = error.retry_after.map(|pause| pause.min(MAX_RETRY_AFTER));
                 let wait = held.fail(asked.map(|pause| clock::monotonic() + pause));
                 tracing::warn!(%key, "{}", record::failure(&error, wait));
             }

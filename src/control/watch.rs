@@ -402,7 +402,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
 impl ListError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Call(error) => error.retry_after(),
+            Self::Call(error) => error.retry_after,
             _ => None,
         }
     }

@@ -4,10 +4,10 @@
 //! (a watch), [`collection`] several calls under a common deadline. The caller decides what follows from a
 //! failure.
 
+mod classify;
 mod client;
 mod delays;
 mod error;
-mod judge;
 pub mod proxy;
 #[cfg(test)]
 mod tests;
@@ -17,19 +17,19 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use classify::{by_webhook, retry_after, whole_ms, with_causes};
 pub use client::client;
 #[cfg(test)]
 pub(crate) use client::keep_retry_after;
 pub use delays::Delays;
-pub use error::{Call, CallError};
-pub use judge::{by_webhook, retry_after, whole_ms, with_causes};
+pub use error::{Call, CallError, ErrorKind};
 pub use tokio::time::error::Elapsed;
 
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
 use crate::platform::telemetry::spans::Tracer;
-use judge::{Transient, Verdict, judge};
+use classify::{Transient, Verdict, classify};
 
 /// Deadline and retries of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ struct Attempts<'a> {
 /// Calls the API server, and retries while the failure looks transient and the deadline allows it.
 ///
 /// `f` makes one attempt. It must be safe to repeat; writes are, by their preconditions on resourceVersion
-/// and uid (see [`CallError::after_lost_attempt`] for the answer that a retry may then get).
+/// and uid (see [`CallError::maybe_applied`] for the answer that a retry may then get).
 ///
 /// # Errors
 /// A refusal immediately, or the last failure when the deadline does not allow another attempt. A
@@ -123,7 +123,7 @@ where
                 attempts.succeeded(started);
                 return Ok(value);
             }
-            Ok(Err(error)) => judge(&error, operation.routes()),
+            Ok(Err(error)) => classify(&error, operation.routes()),
             Err(_) => Verdict::Transient(Transient::no_answer(limit)),
         };
         match verdict {
@@ -174,7 +174,7 @@ pub async fn attempt<T>(
             *failed = 0;
             return outcome;
         }
-        Ok(Err(error)) => judge(error, operation.routes()),
+        Ok(Err(error)) => classify(error, operation.routes()),
         Err(_) => {
             caller.metrics.timeout(operation.as_str());
             Verdict::Transient(Transient::no_answer(limit))
@@ -182,7 +182,7 @@ pub async fn attempt<T>(
     };
     match verdict {
         Verdict::Final(refusal) => {
-            attempts.timed(refusal.category(), started);
+            attempts.timed(refusal.kind.category(), started);
             *failed = 0;
         }
         Verdict::Transient(transient) => {
@@ -197,7 +197,7 @@ pub async fn attempt<T>(
 /// calls together must not delay the caller without bound.
 ///
 /// # Errors
-/// The error of `future`, or [`CallError::Overdue`].
+/// The error of `future`, or [`ErrorKind::Overdue`].
 pub async fn collection<T, E: From<CallError>>(
     metrics: &Metrics,
     operation: Operation,
@@ -210,7 +210,7 @@ pub async fn collection<T, E: From<CallError>>(
     }
     metrics.timeout(operation.as_str());
     let call = Call { operation, object: target.named() };
-    Err(CallError::Overdue { call, deadline }.into())
+    Err(CallError::new(call, ErrorKind::Overdue(deadline), "no answer").into())
 }
 
 impl Attempts<'_> {
@@ -260,12 +260,13 @@ impl Attempts<'_> {
             self.caller.metrics.timeout(self.operation.as_str());
         }
         let turned_away = asked >= left && !asked.is_zero();
-        Err(transient.give_up(
-            self.call(),
-            self.caller.policy.deadline,
-            self.made,
-            self.settles_nothing(),
-            turned_away,
-        ))
+        let kind = transient.kind(self.caller.policy.deadline, turned_away);
+        let timed_out = matches!(kind, ErrorKind::Timeout(_));
+        Err(CallError {
+            maybe_applied: self.settles_nothing(),
+            retry_after: transient.retry_after.filter(|_| !timed_out),
+            attempts: self.made,
+            ..CallError::new(self.call(), kind, transient.message.clone())
+        })
     }
 }

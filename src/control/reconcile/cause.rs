@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::platform::api::{CallError, by_webhook};
+use crate::platform::api::{CallError, ErrorKind, by_webhook};
 use zen_lead_core::reason::Reason;
 
 /// Why a write is refused for good, or at least until something changes.
@@ -45,27 +45,26 @@ pub(super) enum Cause {
 /// The cause of a refusal; of a failure that says nothing about the write (the API server is away,
 /// overloaded or does not know us) `None`.
 pub(super) fn of(error: &CallError) -> Option<Cause> {
-    let words = error.words();
-    let cause = match error {
-        CallError::Quota { .. } => Cause::Quota,
-        CallError::Forbidden { .. } | CallError::Invalid { .. } | CallError::Rejected { .. } => {
-            by_words(words).unwrap_or(match error {
-                CallError::Forbidden { .. } => Cause::Rights,
-                CallError::Invalid { .. } => Cause::Invalid,
-                CallError::Rejected { code: 413, .. } => Cause::TooLarge,
+    let words = &error.message;
+    let cause = match &error.kind {
+        ErrorKind::Quota => Cause::Quota,
+        ErrorKind::Forbidden | ErrorKind::Invalid | ErrorKind::Rejected { .. } => by_words(words)
+            .unwrap_or(match &error.kind {
+                ErrorKind::Forbidden => Cause::Rights,
+                ErrorKind::Invalid => Cause::Invalid,
+                ErrorKind::Rejected { code: 413, .. } => Cause::TooLarge,
                 _ => Cause::Other,
-            })
-        }
-        CallError::Conflict { .. } => Cause::Conflict,
-        CallError::AlreadyExists { .. } => Cause::Taken,
-        CallError::NotFound { .. } => Cause::NotFound,
-        CallError::Gone { .. } | CallError::Unreadable { .. } => Cause::Other,
-        CallError::Terminating { .. }
-        | CallError::Unauthorized { .. }
-        | CallError::TooManyRequests { .. }
-        | CallError::Unavailable { .. }
-        | CallError::Timeout { .. }
-        | CallError::Overdue { .. } => return None,
+            }),
+        ErrorKind::Conflict => Cause::Conflict,
+        ErrorKind::AlreadyExists => Cause::Taken,
+        ErrorKind::NotFound => Cause::NotFound,
+        ErrorKind::Gone | ErrorKind::Unreadable => Cause::Other,
+        ErrorKind::Terminating
+        | ErrorKind::Unauthorized
+        | ErrorKind::TooManyRequests
+        | ErrorKind::Unavailable
+        | ErrorKind::Timeout(_)
+        | ErrorKind::Overdue(_) => return None,
     };
     Some(cause)
 }

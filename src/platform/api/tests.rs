@@ -110,9 +110,9 @@ async fn what_admission_and_allocation_answer_is_final_whatever_the_code_and_cha
         api.fail("POST", MAPS, 9, Fault::Status(code, reason, message));
         let error = create(&caller, &api).await.unwrap_err();
         assert_eq!(error.category(), "rejected", "{code} {message}");
-        assert_eq!(error.words(), message);
-        assert_eq!(error.call().to_string(), "create_slice team/x");
-        assert_eq!(error.may_have_happened(), happened, "{message}");
+        assert_eq!(error.message, message);
+        assert_eq!(error.call.to_string(), "create_slice team/x");
+        assert_eq!(error.maybe_applied, happened, "{message}");
         assert_eq!(api.count("POST"), 1, "{code} {message}");
     }
 }
@@ -183,7 +183,7 @@ async fn refusals_are_not_tried_again_and_keep_the_servers_words() {
         api.fail("POST", MAPS, 1, Fault::Status(code, reason, message));
         let error = create(&caller, &api).await.unwrap_err();
         assert_eq!((error.category(), error.to_string().as_str()), (category, text));
-        assert!(!error.may_have_happened() && !error.is_transient());
+        assert!(!error.maybe_applied && !error.is_transient());
         assert_eq!(api.count("POST"), 1, "{text}");
         assert!(close(counted(&caller, &["zen_lead_retry_attempts_total"]), 0.0));
         let timed = counted(&caller, &["api_call_duration_seconds_count", category]);
@@ -197,7 +197,7 @@ fn a_terminating_namespace_is_told_from_missing_rights() {
         "code": 403, "reason": "Forbidden", "message": "it is being terminated",
         "details": {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]},
     }));
-    let Verdict::Final(refusal) = judge(&kube::Error::Api(status.unwrap()), true) else {
+    let Verdict::Final(refusal) = classify(&kube::Error::Api(status.unwrap()), true) else {
         panic!("not final")
     };
     let call = Call { operation: Operation::CreateSlice, object: "x".into() };
@@ -234,10 +234,10 @@ async fn a_pause_beyond_the_deadline_ends_the_call_at_once_with_the_servers_word
         assert!(monotonic() - started < Duration::from_secs(1), "did not wait");
         assert_eq!(error.category(), category);
         let asked = seconds.parse().unwrap_or(u32::MAX);
-        assert_eq!(error.retry_after(), Some(Duration::from_secs(asked.into())));
+        assert_eq!(error.retry_after, Some(Duration::from_secs(asked.into())));
         assert!(error.to_string().contains("please try again later"), "{error}");
         // A 503 may hide a write that reached etcd; a 429 is given before anything is done.
-        assert_eq!(error.may_have_happened(), code == 503, "{error}");
+        assert_eq!(error.maybe_applied, code == 503, "{error}");
         assert_eq!(api.count("POST"), 1);
         assert!(close(counted(&caller, &["zen_lead_timeout_occurrences_total"]), 0.0));
     }
@@ -251,7 +251,7 @@ async fn a_storm_of_429_ends_at_the_deadline_with_every_attempt_counted() {
     let error = create(&caller, &api).await.unwrap_err();
     assert!(monotonic() - started <= Duration::from_secs(10));
     assert_eq!(error.category(), "too_many_requests");
-    assert!(!error.may_have_happened() && error.is_transient());
+    assert!(!error.maybe_applied && error.is_transient());
     let attempts = counted(&caller, &["zen_lead_retry_attempts_total"]);
     #[allow(clippy::cast_precision_loss)]
     let seen = api.count("POST") as f64;
@@ -267,9 +267,9 @@ async fn a_stalled_server_meets_the_deadline_and_the_caller_learns_it_may_have_h
     let started = monotonic();
     let error = create(&caller, &api).await.unwrap_err();
     assert_eq!(monotonic() - started, Duration::from_secs(10));
-    assert!(error.may_have_happened(), "{error}");
-    let CallError::Timeout { attempts, deadline, .. } = &error else { panic!("{error}") };
-    assert_eq!((*attempts, *deadline), (2, Duration::from_secs(10)));
+    assert!(error.maybe_applied, "{error}");
+    assert_eq!(error.kind, ErrorKind::Timeout(Duration::from_secs(10)));
+    assert_eq!(error.attempts, 2);
     let text = error.to_string();
     assert!(text.starts_with("create_slice team/x: no success within 10s and 2 attempts (the write may still have taken effect); last error: no answer within "), "{text}");
 }
@@ -281,7 +281,7 @@ async fn a_read_never_may_have_happened() {
     let maps = maps(api.client());
     let get = || async { maps.get("x").await };
     let error = call(&caller, Operation::GetSlice, Target::from(&key()), get).await.unwrap_err();
-    assert_eq!((error.category(), error.may_have_happened()), ("timeout", false));
+    assert_eq!((error.category(), error.maybe_applied), ("timeout", false));
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,8 +290,7 @@ async fn a_refusal_after_a_lost_attempt_says_so() {
         let (api, caller) = (FakeApi::new(), caller());
         api.fail("POST", MAPS, 1, fault.clone());
         let error = create(&caller, &api).await.unwrap_err();
-        assert!(matches!(error, CallError::AlreadyExists { after_lost_attempt: true, .. }));
-        assert!(error.after_lost_attempt() && error.may_have_happened());
+        assert_eq!((&error.kind, error.maybe_applied), (&ErrorKind::AlreadyExists, true));
         assert!(
             error.to_string().starts_with(
                 "create_slice team/x: already exists (possibly by an earlier attempt whose answer was lost): "
@@ -307,7 +306,7 @@ async fn a_refusal_after_a_lost_attempt_says_so() {
         let error = call(&caller, Operation::ReplaceSlice, Target::of(&key(), "x"), replace)
             .await
             .unwrap_err();
-        assert!(matches!(error, CallError::Conflict { after_lost_attempt: true, .. }), "{error}");
+        assert_eq!((&error.kind, error.maybe_applied), (&ErrorKind::Conflict, true), "{error}");
         assert_eq!(api.get(&format!("{MAPS}/x")).unwrap()["data"]["k"], "v", "our write won");
 
         api.fail("DELETE", MAPS, 1, fault);
@@ -315,7 +314,7 @@ async fn a_refusal_after_a_lost_attempt_says_so() {
         let error = call(&caller, Operation::DeleteSlice, Target::of(&key(), "x"), delete)
             .await
             .unwrap_err();
-        assert!(matches!(error, CallError::NotFound { after_lost_attempt: true, .. }), "{error}");
+        assert_eq!((&error.kind, error.maybe_applied), (&ErrorKind::NotFound, true), "{error}");
     }
 }
 
@@ -324,7 +323,7 @@ async fn an_unreadable_answer_to_a_write_probably_happened() {
     let (api, caller) = (FakeApi::new(), caller());
     api.fail("POST", MAPS, 1, Fault::Garbage("<html>"));
     let error = create(&caller, &api).await.unwrap_err();
-    assert_eq!((error.category(), error.may_have_happened()), ("unreadable", true), "{error}");
+    assert_eq!((error.category(), error.maybe_applied), ("unreadable", true), "{error}");
     assert_eq!(api.count("POST"), 1);
 }
 
@@ -364,11 +363,11 @@ async fn a_connection_that_was_never_made_cannot_have_happened() {
     let key = key();
     let target = Target::of(&key, "x");
     let lost = call(&caller, Operation::CreateSlice, target, make).await.unwrap_err();
-    assert_eq!((lost.category(), lost.may_have_happened()), ("timeout", true), "{lost}");
+    assert_eq!((lost.category(), lost.maybe_applied), ("timeout", true), "{lost}");
 
     // From here on, nothing listens.
     let refused = call(&caller, Operation::CreateSlice, target, make).await.unwrap_err();
-    assert_eq!((refused.category(), refused.may_have_happened()), ("timeout", false), "{refused}");
+    assert_eq!((refused.category(), refused.maybe_applied), ("timeout", false), "{refused}");
     assert!(refused.to_string().contains("refused"), "{refused}");
 }
 
@@ -438,7 +437,7 @@ async fn no_retry_after_holds_a_call_beyond_its_deadline() {
         } else {
             let error = made.unwrap_err();
             assert_eq!((error.category(), api.count("POST")), ("unavailable", 1), "{text}");
-            assert!(error.retry_after() > Some(Duration::from_hours(24 * 365)), "{text}");
+            assert!(error.retry_after > Some(Duration::from_hours(24 * 365)), "{text}");
         }
     }
 }

@@ -23,7 +23,7 @@ use super::bundle::{self, Configuration};
 use super::material::{Ca, Leaf, MaterialError};
 use super::secret::{self, Found, Requests};
 use super::state::{self, Facts, State};
-use crate::platform::api::{self, CallError, Caller};
+use crate::platform::api::{self, CallError, Caller, ErrorKind};
 use crate::platform::clock::{Clock, monotonic};
 use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
@@ -47,7 +47,7 @@ pub enum AuthorityError {
     #[error("cannot {what}: {source}")]
     Call {
         /// The action, with the name of the object.
-        what: String,
+        what: Box<str>,
         /// The cause.
         source: CallError,
     },
@@ -81,7 +81,7 @@ pub enum AuthorityError {
 
 impl AuthorityError {
     fn is_silence(&self) -> bool {
-        matches!(self, Self::Call { source: CallError::Timeout { .. }, .. })
+        matches!(self, Self::Call { source: CallError { kind: ErrorKind::Timeout(_), .. }, .. })
     }
 }
 
@@ -472,7 +472,7 @@ impl Authority {
             };
             let create = || api.create(&params, &secret);
             let written = api::call(&self.caller, Operation::CreateSecret, about, create).await;
-            if let Err(CallError::NotFound { .. }) = written {
+            if let Err(CallError { kind: ErrorKind::NotFound, .. }) = written {
                 let (secret, namespace) = (name.clone(), self.settings.namespace.clone());
                 return Err(AuthorityError::NoNamespace { secret, namespace });
             }
@@ -498,5 +498,5 @@ impl ActiveLeaf {
 }
 
 fn cannot(what: String) -> impl FnOnce(CallError) -> AuthorityError {
-    move |source| AuthorityError::Call { what, source }
+    move |source| AuthorityError::Call { what: what.into(), source }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kube::core::Status;
 
-use super::error::{Call, CallError};
+use super::error::{Call, CallError, ErrorKind};
 
 /// What a failed attempt means for the call.
 pub(super) enum Verdict {
@@ -18,22 +18,8 @@ pub(super) enum Verdict {
 
 /// An answer that ends the call.
 pub(super) struct Refusal {
-    kind: RefusalKind,
+    pub(super) kind: ErrorKind,
     message: String,
-}
-
-enum RefusalKind {
-    Conflict,
-    NotFound,
-    AlreadyExists,
-    Unauthorized,
-    Forbidden,
-    Quota,
-    Terminating,
-    Invalid,
-    Gone,
-    Rejected { code: u16, reason: String },
-    Unreadable,
 }
 
 /// A failure after which the call is retried.
@@ -46,45 +32,20 @@ pub(super) struct Transient {
 }
 
 impl Refusal {
-    /// The cause as a metric label.
-    pub(super) fn category(&self) -> &'static str {
-        match self.kind {
-            RefusalKind::Conflict => "conflict",
-            RefusalKind::NotFound => "not_found",
-            RefusalKind::AlreadyExists => "already_exists",
-            RefusalKind::Unauthorized => "unauthorized",
-            RefusalKind::Forbidden => "forbidden",
-            RefusalKind::Quota => "quota",
-            RefusalKind::Terminating => "terminating",
-            RefusalKind::Invalid => "invalid",
-            RefusalKind::Gone => "gone",
-            RefusalKind::Rejected { .. } => "rejected",
-            RefusalKind::Unreadable => "unreadable",
-        }
-    }
-
-    pub(super) fn into_error(self, call: Call, after_lost_attempt: bool) -> CallError {
-        let message = self.message;
-        match self.kind {
-            RefusalKind::Conflict => CallError::Conflict { call, message, after_lost_attempt },
-            RefusalKind::NotFound => CallError::NotFound { call, message, after_lost_attempt },
-            RefusalKind::AlreadyExists => {
-                CallError::AlreadyExists { call, message, after_lost_attempt }
+    /// The error of the call; `maybe_applied` if an earlier attempt may have taken effect.
+    pub(super) fn into_error(self, call: Call, maybe_applied: bool) -> CallError {
+        let Self { kind, message } = self;
+        let error = CallError::new(call, kind, message);
+        let write = error.call.operation.is_write();
+        let maybe_applied = match error.kind {
+            ErrorKind::Unreadable => write,
+            // Admission and allocation precede the store; any other 500 leaves the outcome open.
+            ErrorKind::Rejected { code: 500, .. } => {
+                write && !by_webhook(&error.message) && !error.message.contains("range is full")
             }
-            RefusalKind::Unauthorized => CallError::Unauthorized { call, message },
-            RefusalKind::Forbidden => CallError::Forbidden { call, message },
-            RefusalKind::Quota => CallError::Quota { call, message },
-            RefusalKind::Terminating => CallError::Terminating { call, message },
-            RefusalKind::Invalid => CallError::Invalid { call, message },
-            RefusalKind::Gone => CallError::Gone { call, message },
-            RefusalKind::Rejected { code, reason } => {
-                CallError::Rejected { call, code, reason, message }
-            }
-            RefusalKind::Unreadable => {
-                let may_have_happened = call.operation.is_write();
-                CallError::Unreadable { call, message, may_have_happened }
-            }
-        }
+            _ => maybe_applied && error.is_stale(),
+        };
+        CallError { maybe_applied, ..error }
     }
 }
 
@@ -99,41 +60,25 @@ impl Transient {
         }
     }
 
-    /// The error of a call that cannot be retried before its deadline; `turned_away` if the server asked for
-    /// a pause beyond it.
-    pub(super) fn give_up(
-        &self,
-        call: Call,
-        deadline: Duration,
-        attempts: u32,
-        may_have_happened: bool,
-        turned_away: bool,
-    ) -> CallError {
-        let (message, retry_after) = (self.message.clone(), self.retry_after);
+    /// The cause to report for a call that cannot be retried before its deadline; `turned_away` if the
+    /// server asked for a pause beyond it.
+    pub(super) fn kind(&self, deadline: Duration, turned_away: bool) -> ErrorKind {
         match self.category {
-            "too_many_requests" => CallError::TooManyRequests {
-                call,
-                message,
-                attempts,
-                retry_after,
-                may_have_happened,
-            },
-            _ if turned_away => {
-                CallError::Unavailable { call, message, attempts, retry_after, may_have_happened }
-            }
-            _ => CallError::Timeout { call, deadline, attempts, message, may_have_happened },
+            "too_many_requests" => ErrorKind::TooManyRequests,
+            _ if turned_away => ErrorKind::Unavailable,
+            _ => ErrorKind::Timeout(deadline),
         }
     }
 }
 
 /// Classifies the outcome of one attempt; `routes` is [`super::Operation::routes`] of the call.
-pub(super) fn judge(error: &kube::Error, routes: bool) -> Verdict {
+pub(super) fn classify(error: &kube::Error, routes: bool) -> Verdict {
     let refused = |kind, message| Verdict::Final(Refusal { kind, message });
     match error {
-        kube::Error::Api(status) if routes => judge_write(status),
-        kube::Error::Api(status) => judge_status(status),
-        kube::Error::SerdeError(e) => refused(RefusalKind::Unreadable, e.to_string()),
-        kube::Error::FromUtf8(e) => refused(RefusalKind::Unreadable, e.to_string()),
+        kube::Error::Api(status) if routes => classify_write(status),
+        kube::Error::Api(status) => classify_status(status),
+        kube::Error::SerdeError(e) => refused(ErrorKind::Unreadable, e.to_string()),
+        kube::Error::FromUtf8(e) => refused(ErrorKind::Unreadable, e.to_string()),
         error @ (kube::Error::HyperError(_)
         | kube::Error::Service(_)
         | kube::Error::ReadEvents(_)) => Verdict::Transient(Transient {
@@ -145,7 +90,7 @@ pub(super) fn judge(error: &kube::Error, routes: bool) -> Verdict {
         // The other errors are about building requests and configuration: nothing was sent.
         other => {
             let reason = "not sent".to_owned();
-            refused(RefusalKind::Rejected { code: 0, reason }, with_causes(other))
+            refused(ErrorKind::Rejected { code: 0, reason }, with_causes(other))
         }
     }
 }
@@ -155,16 +100,16 @@ pub(super) fn judge(error: &kube::Error, routes: bool) -> Verdict {
 /// same holds for a 500 of the API server about one object (a webhook that cannot be called, a range that is
 /// used up). A 500 is transient if it comes from the store ("etcdserver: ..."), or is not a Status of the API
 /// server but the answer of a proxy in front of it.
-fn judge_write(status: &Status) -> Verdict {
+fn classify_write(status: &Status) -> Verdict {
     let expected = matches!(status.code, 401 | 403 | 422);
     let of_one_object = status.code == 500
         && status.reason == "InternalError"
         && !status.message.contains("etcdserver");
     if (by_webhook(&status.message) && !expected) || of_one_object {
-        let kind = RefusalKind::Rejected { code: status.code, reason: status.reason.clone() };
+        let kind = ErrorKind::Rejected { code: status.code, reason: status.reason.clone() };
         return Verdict::Final(Refusal { kind, message: status.message.clone() });
     }
-    judge_status(status)
+    classify_status(status)
 }
 
 /// Whether an admission webhook denied the write, or could not be called
@@ -174,24 +119,24 @@ pub fn by_webhook(message: &str) -> bool {
         || message.contains("failed calling webhook \"")
 }
 
-fn judge_status(status: &Status) -> Verdict {
+fn classify_status(status: &Status) -> Verdict {
     let kind = match status.code {
-        401 => RefusalKind::Unauthorized,
-        403 if has_cause(status, "NamespaceTerminating") => RefusalKind::Terminating,
+        401 => ErrorKind::Unauthorized,
+        403 if has_cause(status, "NamespaceTerminating") => ErrorKind::Terminating,
         // The quota plug-in sets no cause, only this message:
         // k8s.io/apiserver/pkg/admission/plugin/resourcequota/controller.go.
-        403 if status.message.contains("exceeded quota") => RefusalKind::Quota,
-        403 => RefusalKind::Forbidden,
-        404 => RefusalKind::NotFound,
-        409 if status.is_already_exists() => RefusalKind::AlreadyExists,
-        409 => RefusalKind::Conflict,
-        410 => RefusalKind::Gone,
-        422 => RefusalKind::Invalid,
+        403 if status.message.contains("exceeded quota") => ErrorKind::Quota,
+        403 => ErrorKind::Forbidden,
+        404 => ErrorKind::NotFound,
+        409 if status.is_already_exists() => ErrorKind::AlreadyExists,
+        409 => ErrorKind::Conflict,
+        410 => ErrorKind::Gone,
+        422 => ErrorKind::Invalid,
         429 => return transient("too_many_requests", status, false),
         // The write may have reached etcd: "etcdserver: request timed out" is a 500, a change of
         // etcd's leader a 503, and a proxy answers 502 when the API server's answer is lost.
         500 | 502 | 503 | 504 => return transient("unavailable", status, true),
-        code => RefusalKind::Rejected { code, reason: status.reason.clone() },
+        code => ErrorKind::Rejected { code, reason: status.reason.clone() },
     };
     Verdict::Final(Refusal { kind, message: status.message.clone() })
 }
