@@ -28,7 +28,7 @@ pub enum Explained {
     Missing(String),
 }
 
-/// Reads the namespace and explains the Service; of a leader Service, its source.
+/// Reads the namespace and explains the Service; for a leader Service, explains its source.
 ///
 /// # Errors
 /// If the argument is not NAMESPACE/SERVICE, or the API server cannot be read.
@@ -181,7 +181,7 @@ fn endpoints(snapshot: &Snapshot, leader: &Leader) -> Vec<Endpoint> {
     slices.filter_map(|s| s.object.as_deref()).flat_map(routed::endpoints).collect()
 }
 
-/// A line for each endpoint, and for each slice without one.
+/// One line for each endpoint, and one for each slice without endpoints.
 fn slices(snapshot: &Snapshot, leader: &Leader) -> Vec<String> {
     let mut lines = Vec::new();
     for slice in snapshot.slices.iter().filter(|s| *s.service == *leader.name()) {

@@ -245,7 +245,7 @@ impl Attempts<'_> {
         tracing::debug!(operation, %object, attempt = self.made, "{}", transient.message);
     }
 
-    /// How long to wait before the next attempt, or the error when none fits before the deadline.
+    /// How long to wait before the next attempt, or the error if none fits before the deadline.
     fn wait(&mut self, transient: &Transient) -> Result<Duration, CallError> {
         let left = self.deadline.saturating_duration_since(monotonic());
         let asked = transient.retry_after.unwrap_or_default();

@@ -25,7 +25,7 @@ use crate::platform::clock::monotonic;
 /// How a request fails.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Answers this HTTP status with a plain text, as priority and fairness does.
+    /// Answers this HTTP status with plain text, as priority and fairness does.
     Plain(u16, Option<&'static str>),
     /// Answers this HTTP status with a Status of this reason and message.
     Status(u16, &'static str, &'static str),

@@ -54,7 +54,7 @@ impl Admission {
     pub(super) async fn read(&self, request: Request) -> Result<Held, Rejection> {
         check_type(request.headers())?;
         let announced = announced(request.headers())?;
-        // Without a length anything up to the limit may come.
+        // Without a length, the body may have any size up to the limit.
         let most = announced.unwrap_or(MAX_BODY);
         let large = most > SMALL;
         let share = if large {

@@ -196,7 +196,7 @@ async fn seven_mebibytes_are_read_and_not_one_byte_more() {
         r.headers_mut().insert(header::CONTENT_LENGTH, huge.parse().unwrap());
         assert_eq!(bench.send(r).await.0, 413, "{huge}");
     }
-    // Not announced: refused as soon as it is too much, 112 chunks being exactly 7 MiB.
+    // Not announced: refused as soon as it is too large; 112 chunks are exactly 7 MiB.
     let text = "the body has more than 7340032 bytes";
     assert_eq!(bench.post("/validate", chunks(1000, 113)).await, failure(413, text));
     assert_eq!(*bench.puppet.seen.lock(), []);

@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(reason, Ok("malformed"));
     }
 
-    /// What the index knows of other sources reaches the verdict.
+    /// The verdict uses the other sources in the index.
     #[test]
     fn a_source_over_the_same_pods_is_warned_about() {
         let (index, verdicts) = verdicts();

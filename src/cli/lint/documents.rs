@@ -1,4 +1,4 @@
-//! From text to Services: YAML documents, JSON, and lists of objects.
+//! Reads Services from text: YAML documents, JSON, and lists of objects.
 //!
 //! Finds what the API server refuses before any admission webhook: values that YAML does not read as
 //! strings (`zen-lead.io/enabled: true`), and Services with a wrong kind or version. No rules of zen-lead.

@@ -192,7 +192,7 @@ async fn refusals_are_not_tried_again_and_keep_the_servers_words() {
 }
 
 #[test]
-fn a_terminating_namespace_is_told_from_missing_rights() {
+fn a_terminating_namespace_differs_from_missing_rights() {
     let status = serde_json::from_value(json!({
         "code": 403, "reason": "Forbidden", "message": "it is being terminated",
         "details": {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]},
@@ -353,7 +353,7 @@ async fn a_connection_that_was_never_made_cannot_have_happened() {
     let maps = maps(client(Config::new(uri), None).unwrap());
     let make = || async { maps.create(&PostParams::default(), &map("x")).await };
 
-    // The first connection is taken and broken once the request has been read.
+    // The first connection is accepted, and broken after the request was read.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let (mut connection, _) = listener.accept().await.unwrap();
@@ -371,7 +371,7 @@ async fn a_connection_that_was_never_made_cannot_have_happened() {
     assert!(refused.to_string().contains("refused"), "{refused}");
 }
 
-/// What is left of a `Retry-After` header beside a `Date` header, in seconds.
+/// The pause for a `Retry-After` header together with a `Date` header, in seconds.
 async fn pause(retry_after: &str, date: Option<&str>) -> Option<u64> {
     let mut answer = http::Response::builder().status(503).header("Retry-After", retry_after);
     if let Some(date) = date {
@@ -394,13 +394,13 @@ async fn retry_after_is_read_as_a_number_and_as_a_date() {
         ("0", None, Some(0)),
         ("4294967296", None, Some(u64::from(u32::MAX))),
         ("99999999999999999999", None, Some(u64::from(u32::MAX))),
-        // All three forms that RFC 9110 makes a receiver understand, by the sender's own clock.
+        // The three formats that RFC 9110 requires a receiver to accept, by the clock of the sender.
         ("Sun, 06 Nov 1994 08:49:40 GMT", now, Some(3)),
         ("Sunday, 06-Nov-94 08:50:37 GMT", now, Some(60)),
         ("Sun Nov  6 09:49:37 1994", now, Some(3600)),
         ("Sun, 06 Nov 1994 08:49:30 GMT", now, Some(0)),
         ("Fri, 31 Dec 9999 23:59:59 GMT", now, Some(u64::from(u32::MAX))),
-        // Without the sender's clock by ours, for which this is long past.
+        // Without the clock of the sender, our clock counts: for it, this is long past.
         ("Sun, 06 Nov 1994 08:49:40 GMT", None, Some(0)),
         ("Sun, 06 Nov 1994 08:49:40 GMT", Some("yesterday"), Some(0)),
         ("-5", None, None),

@@ -29,7 +29,7 @@ fn t0() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
 }
 
-/// What a TLS client that believes `bundle` says about `chain` under `name` at `now`.
+/// The result for a TLS client that trusts `bundle` and verifies `chain` under `name` at `now`.
 fn verify(
     bundle: &str,
     chain: &[CertificateDer<'_>],
@@ -73,7 +73,7 @@ impl Replica {
         report
     }
 
-    /// Whether a client with this bundle accepts the certificate that is being shown.
+    /// Whether a client with this bundle accepts the certificate in use.
     fn accepted_by(&self, bundle: &str) -> Result<(), Error> {
         let chain = self.source.chain();
         verify(bundle, &chain, "zen-lead.zen.svc", self.clock.now())
@@ -110,7 +110,7 @@ fn a_leaf_is_believed_for_its_names_and_for_no_other() {
     let other = Ca::generate(t0(), DAY * 365, None).unwrap().certificate.to_pem();
     let got = verify(&other, &leaf.chain(), "zen-lead.zen.svc", t0());
     assert_eq!(got, Err(Error::InvalidCertificate(Tls::UnknownIssuer)));
-    // In a rotation both are in the bundle, in whatever order.
+    // In a rotation both are in the bundle, in any order.
     for both in [format!("{bundle}{other}"), format!("{other}{bundle}")] {
         assert_eq!(verify(&both, &leaf.chain(), "zen-lead.zen.svc", t0()), Ok(()));
     }
@@ -296,7 +296,7 @@ async fn a_rotation_never_shows_a_certificate_that_a_known_bundle_does_not_cover
     }
 
     let mut seen = vec![(Steady, 1)];
-    // What an API server believes that is one minute behind.
+    // The bundle of an API server that is one minute behind.
     let mut history = vec![first.clone()];
     for _ in 0..120 {
         // Each pass is made by one replica alone; one of them dies half-way through.
@@ -433,7 +433,7 @@ async fn clock_jumps_renew_the_leaf_and_an_ended_ca() {
     assert_eq!(replica.accepted_by(&fake.bundle(VALIDATING, 0)), Ok(()));
 }
 
-/// The loop of a replica, and what it reports of each pass, with the time.
+/// The loop of a replica, and its report of each pass with the time.
 fn looping(
     fake: &Fake,
     wake: &Arc<Notify>,
@@ -489,7 +489,7 @@ fn tokio_now() -> tokio::time::Instant {
 }
 
 #[tokio::test]
-async fn a_missing_namespace_is_told_as_that_and_not_as_a_race() {
+async fn a_missing_namespace_is_reported_and_not_taken_for_a_race() {
     let fake = Fake::installed();
     fake.remove(SECRET);
     fake.0.lock().failures.push_back((Method::POST, 404));

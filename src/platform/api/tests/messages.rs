@@ -1,4 +1,4 @@
-//! Every message of a failed call, read as a stranger would: what was asked of which object, what
+//! Every message of a failed call, for a reader who does not know zen-lead: the operation and object, what
 //! happened, within which deadline, and what to look at. The places that log them add what happens
 //! next, and are read here too.
 

@@ -38,7 +38,7 @@ fn ten_thousand_services_come_and_go_without_a_trace_and_in_bounded_time() {
     let stays = key("shop", "web");
     m.track(&stays);
     record_everything(&m, &stays);
-    // What is not about single Services moves too, and stays.
+    // Metrics that are not about single Services change too, and stay.
     let others = |text: String| {
         let of_services = text.lines().filter(|l| l.contains("namespace=")).map(str::to_owned);
         of_services.collect::<Vec<_>>()
@@ -79,7 +79,7 @@ fn what_comes_after_a_service_was_forgotten_brings_nothing_back() {
     let successes = found.value("zen_lead_retry_success_after_retry_total", &no_service);
     assert_eq!((attempts, successes), (Some(1.0), Some(1.0)), "calls are counted all the same");
     assert_eq!(found.value("zen_lead_reconciliations_total", &[]), None);
-    // The next one of that name begins at nothing.
+    // The next Service of that name begins at zero.
     m.track(&web);
     m.reconciled(&web, "ok", false, Duration::ZERO);
     let counted = scrape(&m).value("zen_lead_reconciliations_total", &[("service", "web")]);

@@ -257,7 +257,7 @@ fn a_second_registration_is_an_error_that_names_the_metric() {
         let error = message(register());
         assert!(error.starts_with(&format!("the metric {name} cannot be registered: ")), "{error}");
     }
-    // The same name with another meaning is no better.
+    // The same name with another type fails as well.
     let error = message(counter(&r, "a_total", "A.", &["y"]).map(drop));
     assert!(error.starts_with("the metric a_total cannot be registered: "), "{error}");
     // Also against the metrics of Services, which are registered otherwise.

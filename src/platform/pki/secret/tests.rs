@@ -1,4 +1,4 @@
-//! The codec: round trips, and every kind of rubbish.
+//! Tests of the codec: round trips, and invalid data of every kind.
 
 use std::time::Duration;
 
@@ -133,7 +133,7 @@ proptest! {
             let at = at.index(value.0.len());
             if cut { value.0.truncate(at) } else { value.0[at] = byte }
         }
-        // A damaged certificate may still parse (its signature is not ours to check); what is
+        // A damaged certificate may still parse (its signature is not checked here); what is
         // claimed is that reading ends, and that a usable CA can be written again.
         if let Found::State { state, .. } = decode(&data, t0()) {
             let again = encode(&state, data);

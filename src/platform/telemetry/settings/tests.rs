@@ -24,7 +24,7 @@ fn it_is_off_until_an_endpoint_is_named_and_can_be_switched_off() {
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
     for variables in [
         vec![],
-        // Without an endpoint nothing else counts, right or wrong.
+        // Without an endpoint no other value counts, valid or not.
         vec![("OTEL_SERVICE_NAME", "x"), ("OTEL_TRACES_SAMPLER", "nonsense")],
         vec![endpoint, ("OTEL_TRACES_EXPORTER", "none")],
         vec![endpoint, ("OTEL_SDK_DISABLED", "True")],
@@ -32,7 +32,7 @@ fn it_is_off_until_an_endpoint_is_named_and_can_be_switched_off() {
         assert_eq!(with(&variables), Ok(None), "{variables:?}");
     }
     assert!(with(&[endpoint, ("OTEL_SDK_DISABLED", "false")]).unwrap().is_some());
-    // Asked for without saying where: the standard's default, a collector beside us.
+    // Requested without an endpoint: the default of the standard, a local collector.
     let settings = with(&[("OTEL_TRACES_EXPORTER", "otlp")]).unwrap().unwrap();
     assert_eq!(settings.endpoint, "http://localhost:4318/v1/traces");
 }
@@ -68,7 +68,7 @@ fn endpoints_and_their_paths() {
     ] {
         assert_eq!(with(&variables).unwrap().unwrap().endpoint, want, "{variables:?}");
     }
-    // The flag goes before both variables.
+    // The flag takes precedence over both variables.
     let both =
         [(GENERAL.to_owned(), "http://c:2".to_owned()), (SPECIAL.into(), "http://t:1".into())];
     let settings = read(&flags("http://f:3", ""), &both.into()).unwrap().unwrap();
