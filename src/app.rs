@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use crate::cli::explain::Explained;
-use crate::config::{Cli, Command, LogFormat, Serve};
+use crate::config::{Cli, Command, Serve};
 use crate::control::apply::Applier;
 use crate::control::events;
 use crate::control::feeds::Feeds;
@@ -162,14 +162,13 @@ async fn name_rule(client: &Client, caller: &Caller) -> NameRule {
 }
 
 async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
-    let format = match args.log_format {
-        LogFormat::Json => telemetry::Format::Json,
-        LogFormat::Text => telemetry::Format::Text,
-    };
     let variables = config::traces::variables().map_err(anyhow::Error::msg)?;
     let wanted = telemetry::settings::read(&args.traces, &variables)?;
-    args.certificates.judge().map_err(anyhow::Error::msg)?;
-    telemetry::init(&telemetry::Settings { format, filter: args.log_level.clone() })?;
+    args.certificates.validate().map_err(anyhow::Error::msg)?;
+    telemetry::init(&telemetry::Settings {
+        format: args.log_format,
+        filter: args.log_level.clone(),
+    })?;
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new()?);
     let shutdown = Shutdown::new();
@@ -300,28 +299,12 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
             Ok(Requeue::At(at)) => held.done(Some(at)),
             Ok(Requeue::Waits(at)) => held.put_aside(at),
             Err(error) => {
-                let asked = error.retry_after().map(|pause| pause.min(MAX_RETRY_AFTER));
+                let asked = error.retry_after.map(|pause| pause.min(MAX_RETRY_AFTER));
                 let wait = held.fail(asked.map(|pause| clock::monotonic() + pause));
                 tracing::warn!(%key, "{}", record::failure(&error, wait));
             }
         }
     }
-}
-
-struct Gates(Health);
-
-impl admin::Probe for Gates {
-    fn live(&self) -> (bool, serde_json::Value) {
-        parts(&self.0.livez())
-    }
-
-    fn ready(&self) -> (bool, serde_json::Value) {
-        parts(&self.0.readyz())
-    }
-}
-
-fn parts(probe: &crate::platform::health::Probe) -> (bool, serde_json::Value) {
-    (probe.status == 200, serde_json::from_str(&probe.body).unwrap_or_default())
 }
 
 fn start_admin(
@@ -332,7 +315,7 @@ fn start_admin(
     supervisor: &Supervisor,
 ) {
     let control = server::Control::new();
-    let router = admin::router(metrics.clone(), Arc::new(Gates(health.clone())));
+    let router = admin::router(metrics.clone(), health.clone());
     let running = control.clone();
     supervisor.spawn("admin server", async move {
         server::http(socket, router, running, &server::Limits::default()).await

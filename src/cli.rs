@@ -1,24 +1,24 @@
-//! The subcommands beside `serve`: they read and print, and never write to the cluster.
+//! The subcommands other than `serve`. They read and print, and never write to the cluster.
 //!
-//! Each is a file of its own and judges nothing itself.
+//! Each has a file of its own. The rules are those of the core.
 
-pub mod explain;
+pub(crate) mod explain;
 pub mod lint;
 mod routed;
-pub mod status;
+pub(crate) mod status;
 
 use std::io::{self, ErrorKind, Write};
 
-/// Writes to standard output. A reader that has seen enough and is gone (`| head -1`) is no failure.
+/// Writes to standard output. A reader that has closed the pipe (`| head -1`) is not an error.
 ///
 /// # Errors
-/// What else keeps the text from being written.
+/// If the text cannot be written for any other reason.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     unless_closed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
-/// The outcome of a write, where a closed pipe counts as success.
+/// The outcome of a write; a closed pipe counts as success.
 fn unless_closed(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -1,7 +1,7 @@
-//! Command line and environment: every flag is also a variable, and beside them only OpenTelemetry's
-//! own variables (`traces`) and those that name a proxy (`proxy`) are read.
+//! Command line and environment. Every flag is also an environment variable. Apart from these, only the
+//! variables of OpenTelemetry (`traces`) and those that name a proxy (`proxy`) are read.
 //!
-//! Values only; what they mean is in docs/configuration.md and at their users.
+//! Values only. docs/configuration.md and the modules that use a value say what it means.
 
 pub mod certificates;
 pub mod proxy;
@@ -30,21 +30,21 @@ pub struct Cli {
 pub enum Command {
     /// Run the admission webhook and the controller.
     Serve(Box<Serve>),
-    /// Judge manifests offline, by the rules of the webhook.
+    /// Check manifests offline, by the rules of the webhook.
     Lint {
         /// Files to read, `-` for standard input.
         #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
         files: Vec<String>,
-        /// Succeed where no file has a Service.
+        /// Succeed even if no file contains a Service.
         #[arg(long)]
         allow_no_service: bool,
     },
-    /// Say who leads for a Service, why, and what would happen next.
+    /// Explain which pod leads for a Service, why, and what would happen next.
     Explain {
         /// The source Service, as NAMESPACE/NAME.
         #[arg(value_name = "NAMESPACE/SERVICE")]
         service: String,
-        /// The bounds that zen-lead runs with in the cluster.
+        /// The bounds that zen-lead uses in the cluster.
         #[command(flatten)]
         bounds: Bounds,
     },
@@ -62,18 +62,19 @@ pub enum Command {
 /// How `status` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// A table for people.
+    /// A table.
     Table,
     /// JSON.
     Json,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line: `ts`, `level`, `msg`, `target`, the ids of the trace and span if the
+    /// trace is sampled, then the fields of the event and of the spans around it.
     Json,
-    /// Text for people.
+    /// Text.
     Text,
 }
 
@@ -107,13 +108,13 @@ pub struct Serve {
     /// Directory with tls.crt and tls.key, instead of self-made certificates.
     #[arg(long, env = "ZEN_LEAD_CERT_DIR")]
     pub cert_dir: Option<PathBuf>,
-    /// Further names or IP addresses in the self-made certificate.
+    /// Additional DNS names or IP addresses in the self-made certificate.
     #[arg(long, env = "ZEN_LEAD_EXTRA_SAN", value_delimiter = ',')]
     pub extra_san: Vec<String>,
-    /// Lives and waits of the self-made certificates.
+    /// Lifetimes and waits of the self-made certificates.
     #[command(flatten)]
     pub certificates: certificates::Certificates,
-    /// User name zen-lead acts as: its own writes are not judged.
+    /// User name zen-lead acts as; the webhook does not review its own writes.
     #[arg(
         long,
         env = "ZEN_LEAD_USERNAME",
@@ -123,28 +124,28 @@ pub struct Serve {
     /// Bounds on the work for one namespace and one Service.
     #[command(flatten)]
     pub bounds: Bounds,
-    /// Namespaces watched for pods one by one; above it, one cluster-wide watch. 0: that one from the start.
+    /// Namespaces whose pods are watched one by one; above this number, one cluster-wide watch is used. 0: always the cluster-wide watch.
     #[arg(long, env = "ZEN_LEAD_MAX_NAMESPACE_WATCHES", default_value_t = 50, value_parser = count)]
     pub max_namespace_watches: usize,
-    /// How long the pods of a namespace without an enabled Service are kept. 0s: not at all.
+    /// How long the pods of a namespace without an enabled Service are kept in memory. 0s: they are dropped at once.
     #[arg(long, env = "ZEN_LEAD_NAMESPACE_IDLE_TTL", default_value = "10m", value_parser = go)]
     pub namespace_idle_ttl: Duration,
-    /// Namespaces without an enabled Service whose pods are kept; above it, the least recently used go first. 0: no bound.
+    /// Namespaces without an enabled Service whose pods are kept in memory; above this number, the least recently used are dropped. 0: no bound.
     #[arg(long, env = "ZEN_LEAD_MAX_IDLE_NAMESPACES", default_value_t = 10, value_parser = count)]
     pub max_idle_namespaces: usize,
-    /// How often idle namespaces are cleaned up and the sizes in the metrics are renewed.
+    /// How often idle namespaces are cleaned up and the sizes in the metrics are updated.
     #[arg(long, env = "ZEN_LEAD_CLEANUP_INTERVAL", default_value = "15s", value_parser = interval)]
     pub cleanup_interval: Duration,
     /// Services reconciled at the same time.
     #[arg(long, env = "ZEN_LEAD_WORKERS", default_value_t = 16, value_parser = at_least_one)]
     pub workers: usize,
-    /// How long a stopping replica waits, unready, before it stops accepting calls.
+    /// How long a stopping replica reports unready before it stops accepting calls.
     #[arg(long, env = "ZEN_LEAD_DRAIN_DELAY", default_value = "3s", value_parser = go)]
     pub drain_delay: Duration,
     /// Format of the log.
     #[arg(long, env = "ZEN_LEAD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
-    /// Level of the log: a level or tracing directives, as `info,zen_lead::control::watch=debug`.
+    /// Level of the log: a level, or tracing directives such as `info,zen_lead::control::watch=debug`.
     #[arg(long, env = "ZEN_LEAD_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
     /// Where traces go, and how many.
@@ -155,10 +156,10 @@ pub struct Serve {
 /// Bounds on the work for one namespace and one Service.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Bounds {
-    /// Enabled Services in one namespace; more are refused. 0: no bound.
+    /// Maximum number of enabled Services in one namespace; more are refused. 0: no bound.
     #[arg(long, env = "ZEN_LEAD_MAX_SERVICES_PER_NAMESPACE", default_value_t = Limits::default().services_per_namespace, value_parser = count)]
     pub max_services_per_namespace: usize,
-    /// Pods that the selector of one Service matches; of more, so many are looked at, and the leader. 0: no bound.
+    /// Pods considered for one Service; if the selector matches more, only the first ones by name and the current leader are considered. 0: no bound.
     #[arg(long, env = "ZEN_LEAD_MAX_PODS_PER_SERVICE", default_value_t = Limits::default().pods_per_service, value_parser = count)]
     pub max_pods_per_service: usize,
 }
@@ -173,24 +174,24 @@ impl Bounds {
     }
 }
 
-/// A number of things.
+/// A number, zero included.
 fn count(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("must be a whole number from 0 to {}", usize::MAX))
 }
 
-/// A number of things of which there must be one.
+/// A number of at least one.
 fn at_least_one(text: &str) -> Result<usize, String> {
     count(text).ok().filter(|n| *n > 0).ok_or_else(|| "must be a whole number from 1".to_owned())
 }
 
-/// A duration between two turns of something.
+/// A duration between two runs of a periodic task.
 fn interval(text: &str) -> Result<Duration, String> {
     let shortest = Duration::from_millis(100);
     let every = go(text)?;
     if every < shortest { Err("must be at least 100ms".to_owned()) } else { Ok(every) }
 }
 
-/// A duration as Go writes it, not negative.
+/// A duration in Go's notation, not negative.
 fn go(text: &str) -> Result<Duration, String> {
     let nanos = duration::parse(text).map_err(|e| e.to_string())?;
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| "must not be negative".to_owned())

@@ -6,13 +6,13 @@
 //!
 //! Nothing is decided here: that is the core's. No webhook.
 
-pub mod apply;
-pub mod events;
-pub mod feeds;
-pub mod leftovers;
-pub mod pause;
+pub(crate) mod apply;
+pub(crate) mod events;
+pub(crate) mod feeds;
+pub(crate) mod leftovers;
+pub(crate) mod pause;
 pub mod queue;
-pub mod reader;
-pub mod reconcile;
-pub mod record;
-pub mod watch;
+pub(crate) mod reader;
+pub(crate) mod reconcile;
+pub(crate) mod record;
+pub(crate) mod watch;

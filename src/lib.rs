@@ -15,7 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod platform;
-pub mod shared;
+pub(crate) mod shared;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 pub mod webhook;

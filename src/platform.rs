@@ -1,17 +1,17 @@
-//! What any controller stands on: calls of the API server, servers, certificates, metrics, traces,
-//! start and end of the process.
+//! The base of both flows: calls to the API server, HTTP servers, certificates, metrics, traces, start and
+//! end of the process.
 //!
-//! No leader, no watch and no review: nothing here uses `control` or `webhook`.
+//! Nothing here knows leaders, watches or reviews, or uses `control` or `webhook`.
 
-pub mod api;
+pub(crate) mod api;
 pub mod clock;
-pub mod health;
-pub mod lifecycle;
+pub(crate) mod health;
+pub(crate) mod lifecycle;
 pub mod metrics;
 pub mod operation;
 pub mod pki;
-pub mod runtime;
+pub(crate) mod runtime;
 pub mod server;
-pub mod shutdown;
-pub mod supervise;
+pub(crate) mod shutdown;
+pub(crate) mod supervise;
 pub mod telemetry;

@@ -1,10 +1,10 @@
-//! The webhook router: limits, deadline, spans and metrics around a judge.
+//! The webhook router: limits, deadline, spans and metrics around a reviewer.
 //!
-//! No verdict logic: that is `admission`, reached through [`Judge`].
+//! No verdict logic: that is the core's `admission`, behind [`Reviewer`].
 
 mod body;
 mod deadline;
-pub mod owner;
+pub(crate) mod owner;
 mod reject;
 pub mod verdicts;
 
@@ -32,37 +32,19 @@ use body::{Admission, Held};
 use reject::Rejection;
 
 pub use body::MAX_BODY;
+pub use zen_lead_core::admission::Path;
 
-/// Which of the two webhooks is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Path {
-    /// `/validate`: refuses.
-    Validate,
-    /// `/mutate`: fills in defaults.
-    Mutate,
-}
-
-impl Path {
-    /// The name used in metrics and spans.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Validate => "validate",
-            Self::Mutate => "mutate",
-        }
-    }
-
-    /// The name of its spans and its route, as OpenTelemetry names what an HTTP server does.
-    fn traced(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Validate => ("POST /validate", "/validate"),
-            Self::Mutate => ("POST /mutate", "/mutate"),
-        }
+/// The name of the spans of a webhook and its route, as OpenTelemetry names what an HTTP server does.
+fn traced(path: Path) -> (&'static str, &'static str) {
+    match path {
+        Path::Validate => ("POST /validate", "/validate"),
+        Path::Mutate => ("POST /mutate", "/mutate"),
     }
 }
 
-/// A review that was judged.
+/// A completed review.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judged {
+pub struct Reviewed {
     /// The AdmissionReview to answer with, as JSON.
     pub body: Vec<u8>,
     /// `create`, `update`, ... (a closed set: it is a metric label).
@@ -71,46 +53,46 @@ pub struct Judged {
     pub verdict: &'static str,
     /// The rules that were violated (a closed set: it is a metric label).
     pub rules: Vec<&'static str>,
-    /// Who asked for what, for its trace.
+    /// The request, for its trace.
     pub about: About,
 }
 
-/// A body that could not be judged at all.
+/// A body that cannot be reviewed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// The HTTP status to answer with; anything but 4xx and 5xx becomes 400.
     pub status: u16,
-    /// What the caller is told.
+    /// The message for the caller.
     pub message: String,
-    /// Why (a closed set: it is a metric label).
+    /// The reason (a closed set: it is a metric label).
     pub reason: &'static str,
 }
 
-/// Whoever turns the body of an AdmissionReview into the body of its answer.
+/// Turns the body of an AdmissionReview into the body of its answer.
 ///
 /// Called inside the review's span.
-pub trait Judge: Send + Sync + 'static {
-    /// Judges one body. Must not block on input or output.
+pub trait Reviewer: Send + Sync + 'static {
+    /// Reviews one body. Must not block on input or output.
     ///
     /// # Errors
-    /// When the body is no AdmissionReview that can be answered.
-    fn judge(&self, path: Path, body: &[u8]) -> Result<Judged, Refused>;
+    /// If the body is not an AdmissionReview that can be answered.
+    fn review(&self, path: Path, body: &[u8]) -> Result<Reviewed, Refused>;
 }
 
 #[derive(Clone)]
 struct Webhook {
-    judge: Arc<dyn Judge>,
+    reviewer: Arc<dyn Reviewer>,
     metrics: Arc<Metrics>,
     admission: Admission,
-    /// Lets one large body at a time be judged: read as objects it takes many times its size.
+    /// Admits one large body at a time: parsed, it takes many times its size.
     large: Arc<Semaphore>,
     tracer: Tracer,
 }
 
 /// `POST /validate` and `POST /mutate`.
-pub fn router(judge: Arc<dyn Judge>, metrics: Arc<Metrics>, tracer: Tracer) -> Router {
+pub fn router(reviewer: Arc<dyn Reviewer>, metrics: Arc<Metrics>, tracer: Tracer) -> Router {
     let large = Arc::new(Semaphore::new(1));
-    let state = Webhook { judge, metrics, admission: Admission::new(), large, tracer };
+    let state = Webhook { reviewer, metrics, admission: Admission::new(), large, tracer };
     Router::new()
         .route("/validate", post(validate).fallback(wrong_method))
         .route("/mutate", post(mutate).fallback(wrong_method))
@@ -146,21 +128,22 @@ impl Webhook {
             rules = Empty,
             rejected = Empty,
         );
-        let (name, route) = path.traced();
+        let (name, route) = traced(path);
         let trace = self.tracer.review(name, route, request.headers());
         let within = deadline::of(request.uri().query());
-        let judged = {
+        let reviewed = {
             let _in_flight = InFlight::new(&self.metrics);
-            let work = self.judged(path, request).instrument(span.clone());
+            let work = self.reviewed(path, request).instrument(span.clone());
             let work = tokio::time::timeout(within, trace.run(work));
             work.await.unwrap_or(Err(Rejection::Deadline(within)))
         };
         let took = started.elapsed();
         let (_traced, _entered) = (trace.enter(), span.enter());
-        match judged {
-            Ok(judged) => {
-                trace.judged(&judged.about, judged.operation, judged.verdict, &judged.rules);
-                self.answer(path, judged, took)
+        match reviewed {
+            Ok(reviewed) => {
+                let Reviewed { about, operation, verdict, rules, .. } = &reviewed;
+                trace.reviewed(about, operation, verdict, rules);
+                self.answer(path, reviewed, took)
             }
             Err(rejection) => {
                 trace.rejected(rejection.status(), rejection.reason());
@@ -169,42 +152,43 @@ impl Webhook {
         }
     }
 
-    async fn judged(&self, path: Path, request: Request) -> Result<Judged, Rejection> {
+    async fn reviewed(&self, path: Path, request: Request) -> Result<Reviewed, Rejection> {
         let held = self.admission.read(request).await?;
         Span::current().record("bytes", held.bytes.len());
-        let judged = if held.is_large() {
-            // Milliseconds of parsing: away from the threads that serve everybody else.
-            let (judge, span) = (Arc::clone(&self.judge), Span::current());
+        let reviewed = if held.is_large() {
+            // Parsing takes milliseconds: keep it away from the threads that serve the other requests.
+            let (reviewer, span) = (Arc::clone(&self.reviewer), Span::current());
             let trace = opentelemetry::Context::current();
-            // Kept by the work itself, which goes on when the caller has left.
+            // Held by the work itself, which continues after the caller has left.
             let turn = Arc::clone(&self.large).acquire_owned().await;
             let work = move || {
                 let _turn = turn;
                 let _traced = trace.attach();
-                span.in_scope(|| judge_one(&*judge, path, &held))
+                span.in_scope(|| review_one(&*reviewer, path, &held))
             };
             tokio::task::spawn_blocking(work).await.unwrap_or(Err(Rejection::Panic))
         } else {
-            judge_one(&*self.judge, path, &held)
+            review_one(&*self.reviewer, path, &held)
         };
-        // Ran out of time while judging: only a turn of the runtime lets the deadline see it.
+        // If the review took too long, the deadline only fires after a yield to the runtime.
         tokio::task::yield_now().await;
-        judged
+        reviewed
     }
 
-    fn answer(&self, path: Path, judged: Judged, took: Duration) -> Response {
+    fn answer(&self, path: Path, reviewed: Reviewed, took: Duration) -> Response {
         let span = Span::current();
-        span.record("operation", judged.operation);
-        span.record("verdict", judged.verdict);
-        if !judged.rules.is_empty() {
-            span.record("rules", judged.rules.join(","));
+        span.record("operation", reviewed.operation);
+        span.record("verdict", reviewed.verdict);
+        if !reviewed.rules.is_empty() {
+            span.record("rules", reviewed.rules.join(","));
         }
-        self.metrics.webhook_request(path.as_str(), judged.operation, judged.verdict, took);
-        for rule in &judged.rules {
+        self.metrics.webhook_request(path.as_str(), reviewed.operation, reviewed.verdict, took);
+        for rule in &reviewed.rules {
             self.metrics.webhook_violation(rule);
         }
-        tracing::debug!(?took, "judged");
-        (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], judged.body).into_response()
+        tracing::debug!(?took, "review completed");
+        (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], reviewed.body)
+            .into_response()
     }
 
     fn reject(&self, rejection: Rejection) -> Response {
@@ -215,7 +199,7 @@ impl Webhook {
             self.metrics.timeout(Operation::AdmissionReview.as_str());
         }
         if rejection.status().is_server_error() {
-            tracing::warn!(reason, %rejection, "review not judged");
+            tracing::warn!(reason, %rejection, "review not completed");
         } else {
             tracing::debug!(reason, %rejection, "request refused");
         }
@@ -223,17 +207,17 @@ impl Webhook {
     }
 }
 
-/// Judges; a panic becomes an answer 500 instead of a lost connection.
+/// Reviews; a panic becomes an answer 500 instead of a lost connection.
 ///
-/// That needs a build that unwinds: with `panic = "abort"` the process ends, as it would anywhere.
-fn judge_one(judge: &dyn Judge, path: Path, held: &Held) -> Result<Judged, Rejection> {
-    // Unwind safe: the judge is shared and immutable, nothing half-changed is seen afterwards.
-    catch_unwind(AssertUnwindSafe(|| judge.judge(path, &held.bytes)))
+/// That needs a build that unwinds: with `panic = "abort"` the process ends.
+fn review_one(reviewer: &dyn Reviewer, path: Path, held: &Held) -> Result<Reviewed, Rejection> {
+    // Unwind safe: the reviewer is shared and immutable, so no half-changed state is visible afterwards.
+    catch_unwind(AssertUnwindSafe(|| reviewer.review(path, &held.bytes)))
         .map_err(|_| Rejection::Panic)?
         .map_err(Rejection::Refused)
 }
 
-/// Counts a review as in flight while it lives, however it ends (a vanished caller drops it).
+/// Counts a review as in flight while this exists (it is dropped when the caller disconnects).
 struct InFlight<'a>(&'a Metrics);
 
 impl<'a> InFlight<'a> {

@@ -86,15 +86,15 @@ fn values_that_cannot_be_are_refused_with_what_is_allowed() {
 
 #[test]
 fn waits_that_a_ca_would_not_outlive_are_refused_with_the_shortest_life() {
-    let check = |flags: &[&str]| {
+    let validated = |flags: &[&str]| {
         let all = ["zen-lead", "serve"].iter().chain(flags);
         match Cli::try_parse_from(all).unwrap().command {
-            Command::Serve(args) => args.certificates.judge(),
+            Command::Serve(args) => args.certificates.validate(),
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(check(&[]), Ok(()));
-    assert_eq!(check(&["--ca-lifetime=66m"]), Ok(()));
-    let refused = check(&["--ca-lifetime=65m"]).unwrap_err();
+    assert_eq!(validated(&[]), Ok(()));
+    assert_eq!(validated(&["--ca-lifetime=66m"]), Ok(()));
+    let refused = validated(&["--ca-lifetime=65m"]).unwrap_err();
     assert!(refused.contains("it must be at least 3960s, six times their sum"), "{refused}");
 }

@@ -74,7 +74,7 @@ impl Work {
         }
         reconcile.reconciled(Ok("idle"));
         let review = tracer.review("POST /validate", "/validate", &self.from);
-        review.judged(&self.about, "create", "denied", &["sticky"]);
+        review.reviewed(&self.about, "create", "denied", &["sticky"]);
         let review = tracer.review("POST /validate", "/validate", &self.from);
         review.rejected(StatusCode::BAD_REQUEST, "malformed");
     }

@@ -1,7 +1,7 @@
-//! `zen-lead explain NAMESPACE/SERVICE`: who leads, why the others do not, what is routed and reported
-//! now, and what would happen next.
+//! `zen-lead explain NAMESPACE/SERVICE`: which pod leads, why the others do not, what is routed and
+//! reported now, and what would happen next.
 //!
-//! Runs the controller's own decision over a consistent read; it never writes.
+//! Runs the controller's own decision over a consistent read. It never writes.
 
 use std::fmt::Write as _;
 
@@ -19,19 +19,19 @@ use zen_lead_core::names::ServiceKey;
 use zen_lead_core::ranking::DECISION_VERSION;
 use zen_lead_core::settings::Intent;
 
-/// What is said about a Service.
+/// The result for a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Explained {
-    /// It exists: the explanation, in lines.
+    /// It exists: the explanation, in lines of text.
     Found(String),
     /// It does not exist: one sentence.
     Missing(String),
 }
 
-/// Reads the namespace and explains the Service; of a leader Service, its source.
+/// Reads the namespace and explains the Service; for a leader Service, explains its source.
 ///
 /// # Errors
-/// When the argument is not NAMESPACE/SERVICE, or the API server cannot be read.
+/// If the argument is not NAMESPACE/SERVICE, or the API server cannot be read.
 pub async fn run(service: &str, reader: &Reader, now: Timestamp) -> anyhow::Result<Explained> {
     let Some((namespace, name)) = service.split_once('/') else {
         bail!("{service:?} is not NAMESPACE/SERVICE; write for example default/web");
@@ -49,14 +49,14 @@ pub async fn run(service: &str, reader: &Reader, now: Timestamp) -> anyhow::Resu
     if snapshot.source == SourceState::Absent {
         return Ok(Explained::Missing(missing(&snapshot, &asked)));
     }
-    let mut said = String::new();
+    let mut heading = String::new();
     if source.is_some() {
-        said = format!("{asked} is the leader Service of {key}, which is explained here\n");
+        heading = format!("{asked} is the leader Service of {key}, which is explained here\n");
     }
-    Ok(Explained::Found(said + &text(&snapshot, &decide::decide(&snapshot, &context(now)), now)))
+    Ok(Explained::Found(heading + &text(&snapshot, &decide::decide(&snapshot, &context(now)), now)))
 }
 
-/// What a decision is made with where nothing is written.
+/// The context of a decision that is not carried out.
 fn context(now: Timestamp) -> Context<'static> {
     Context {
         now,
@@ -69,7 +69,7 @@ fn context(now: Timestamp) -> Context<'static> {
     }
 }
 
-/// The sentence about a source that is not there.
+/// The sentence about a source that does not exist.
 fn missing(snapshot: &Snapshot, asked: &ServiceKey) -> String {
     let key = &snapshot.key;
     if key != asked {
@@ -96,7 +96,7 @@ pub fn text(snapshot: &Snapshot, decision: &Decision, now: Timestamp) -> String 
     match &snapshot.source {
         SourceState::Absent => line(&mut out, "  does not exist"),
         SourceState::Unreadable { .. } => {
-            line(&mut out, "  cannot be read: the present leader stays, no new one is chosen");
+            line(&mut out, "  cannot be read: the current leader stays, no new one is chosen");
         }
         SourceState::Plain { .. } => line(&mut out, "  has no zen-lead.io/ annotation: not served"),
         SourceState::Judged { source, .. } => match &source.intent {
@@ -105,7 +105,7 @@ pub fn text(snapshot: &Snapshot, decision: &Decision, now: Timestamp) -> String 
             }
             Ok(_) => line(&mut out, "  not enabled (zen-lead.io/enabled is not \"true\")"),
             Err(violations) => {
-                line(&mut out, "  invalid: the present leader stays, nobody new is promoted");
+                line(&mut out, "  invalid: the current leader stays, no new leader is promoted");
                 for v in violations {
                     line(&mut out, &format!("    {}: {}", v.field, v.message));
                 }
@@ -148,28 +148,28 @@ pub fn text(snapshot: &Snapshot, decision: &Decision, now: Timestamp) -> String 
     }
     let unreadable = snapshot.unreadable();
     if !unreadable.is_empty() {
-        line(&mut out, "Cannot be read, so what exists for it stays as it is");
+        line(&mut out, "Cannot be read, so what exists for it is left unchanged");
         for what in &unreadable {
             line(&mut out, &format!("  {what}"));
         }
     }
     let next = match &decision.action {
-        Action::Nothing if !unreadable.is_empty() => "nothing, before that can be read".into(),
+        Action::Nothing if !unreadable.is_empty() => "nothing until this can be read".into(),
         _ => next(snapshot, decision, wrong.is_empty()),
     };
     line(&mut out, &format!("Next: {next}"));
     if let Some(at) = decision.again_at {
-        line(&mut out, &format!("A timer runs out at {at}"));
+        line(&mut out, &format!("A timer expires at {at}"));
     }
     out
 }
 
-/// The source, where it asks for anything.
+/// The source, if it has zen-lead annotations.
 fn source(snapshot: &Snapshot) -> Option<&Service> {
     snapshot.judged().map(|source| &source.object)
 }
 
-/// Whether the source asks for a leader, rightly or wrongly.
+/// Whether the source asks for a leader, with valid settings or not.
 fn asks(snapshot: &Snapshot) -> bool {
     let judged = snapshot.judged();
     judged.is_some_and(|source| !matches!(source.intent, Ok(Intent::None | Intent::Off)))
@@ -181,13 +181,13 @@ fn endpoints(snapshot: &Snapshot, leader: &Leader) -> Vec<Endpoint> {
     slices.filter_map(|s| s.object.as_deref()).flat_map(routed::endpoints).collect()
 }
 
-/// A line for each endpoint, and for each slice without one.
+/// One line for each endpoint, and one for each slice without endpoints.
 fn slices(snapshot: &Snapshot, leader: &Leader) -> Vec<String> {
     let mut lines = Vec::new();
     for slice in snapshot.slices.iter().filter(|s| *s.service == *leader.name()) {
         let name = &slice.name;
         let Some(object) = slice.object.as_deref() else {
-            lines.push(format!("{name}: not written by zen-lead, and routed all the same"));
+            lines.push(format!("{name}: not written by zen-lead, but routed"));
             continue;
         };
         let found = routed::endpoints(object);
@@ -204,7 +204,7 @@ fn slices(snapshot: &Snapshot, leader: &Leader) -> Vec<String> {
     lines
 }
 
-/// The conditions of source and leader Services, as they stand.
+/// The present conditions of the source and its leader Services.
 fn reported(snapshot: &Snapshot) -> impl Iterator<Item = String> {
     let leaders = snapshot.leaders.iter().map(|l| &l.object);
     source(snapshot).into_iter().chain(leaders).flat_map(|service| {
@@ -216,7 +216,7 @@ fn reported(snapshot: &Snapshot) -> impl Iterator<Item = String> {
     })
 }
 
-/// What is routed or reported and should not be, a sentence each.
+/// One sentence for each thing that is routed or reported but should not be.
 fn wrong(snapshot: &Snapshot, decision: &Decision) -> Vec<String> {
     let mut wrong = Vec::new();
     if !asks(snapshot) {
@@ -229,7 +229,7 @@ fn wrong(snapshot: &Snapshot, decision: &Decision) -> Vec<String> {
         None => "no pod should be routed".to_owned(),
     };
     if snapshot.leaders.is_empty() {
-        wrong.push("there is no leader Service, so that no pod is routed".to_owned());
+        wrong.push("there is no leader Service, so no pod is routed".to_owned());
     }
     for leader in &snapshot.leaders {
         let endpoints = endpoints(snapshot, leader);
@@ -239,7 +239,7 @@ fn wrong(snapshot: &Snapshot, decision: &Decision) -> Vec<String> {
             let is = |uid: &str| endpoint.uid.as_deref() == Some(uid);
             let known = snapshot.known_pods().any(|p| is(&p.uid));
             if !known {
-                wrong.push(format!("{slice} routes {pod}, a pod that does not exist any more"));
+                wrong.push(format!("{slice} routes {pod}, a pod that no longer exists"));
             } else if !wanted.is_some_and(|(p, _)| is(&p.uid)) {
                 wrong.push(format!("{slice} routes {pod}, but {should}"));
             }
@@ -256,7 +256,7 @@ fn wrong(snapshot: &Snapshot, decision: &Decision) -> Vec<String> {
     wrong
 }
 
-/// What zen-lead would do now, and if that is nothing, whether that is good.
+/// What zen-lead would do now; if nothing, whether everything is in order.
 fn next(snapshot: &Snapshot, decision: &Decision, right: bool) -> String {
     let refused = source(snapshot).is_some_and(|s| own_conditions(s).next().is_some())
         || snapshot
@@ -269,7 +269,10 @@ fn next(snapshot: &Snapshot, decision: &Decision, right: bool) -> String {
         Action::Nothing => "nothing that zen-lead may do by itself; see the lines above".into(),
         Action::Wait | Action::Read => "read the cluster again".into(),
         Action::Do(step) if refused => {
-            format!("{} (if that stays so, the conditions above say what prevents it)", words(step))
+            format!(
+                "{} (if this does not change, the conditions above say what prevents it)",
+                words(step)
+            )
         }
         Action::Do(step) => words(step),
     }
@@ -281,7 +284,7 @@ fn words(step: &Step) -> String {
         Step::CreateLeader(s) => {
             format!("create leader Service {}", s.metadata.name.as_deref().unwrap_or_default())
         }
-        Step::PatchLeader(t, _) => format!("put leader Service {} right", t.name),
+        Step::PatchLeader(t, _) => format!("repair leader Service {}", t.name),
         Step::DeleteLeader(t) => format!("delete leader Service {}", t.name),
         Step::Slice(n) => match (&n.switch, &n.write) {
             (Some(s), _) => format!("make {} leader ({})", s.name, s.reason.as_str()),

@@ -1,7 +1,7 @@
 //! `zen-lead lint`: the rules of admission, offline, over YAML or JSON files.
 //!
-//! The rules themselves are `spec` and `admission::verdict`; here files become Services, the other
-//! Services in the same files become their neighbours, and what is found becomes lines of text.
+//! The rules are the core's (`settings`, `admission::verdict`). Here files become Services, the other
+//! Services in the same files become their neighbours, and findings become lines of text.
 
 mod documents;
 mod parts;
@@ -23,31 +23,31 @@ use zen_lead_core::index::view::Neighbour;
 use zen_lead_core::names::NameRule;
 use zen_lead_core::settings::{self, Intent, LeaderSpec, Rule, Violation};
 
-/// How bad a finding is.
+/// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Legal but unwise.
+    /// Allowed but unwise.
     Warning,
     /// Admission would refuse it.
     Error,
-    /// It cannot be judged.
+    /// It cannot be checked.
     Unreadable,
 }
 
-/// One thing that is wrong in a file.
+/// A problem in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The file, `-` for standard input.
     pub file: String,
     /// Number of the document in the file, from 1; 0 when the file could not be opened.
     pub document: usize,
-    /// The Service, as `namespace/name` or `name`; empty when it is not known.
+    /// The Service, as `namespace/name` or `name`; empty if unknown.
     pub service: String,
-    /// How bad it is.
+    /// How severe it is.
     pub severity: Severity,
-    /// The rule that is broken; `None` for a warning.
+    /// The rule that is violated; `None` for a warning.
     pub rule: Option<Rule>,
-    /// Field path; empty when it is about the whole.
+    /// Field path; empty if the finding is about the whole object.
     pub field: String,
     /// What is wrong, and what to write instead.
     pub message: String,
@@ -82,8 +82,8 @@ pub enum LintError {
     NoFiles,
     /// No file has a Service.
     #[error(
-        "no Service in {}: nothing was judged; a Service has apiVersion: v1 and kind: Service; \
-         --allow-no-service takes this as success",
+        "no Service in {}: nothing was checked; a Service has apiVersion: v1 and kind: Service; \
+         with --allow-no-service this is no error",
         .0.join(", ")
     )]
     NoService(Vec<String>),
@@ -92,33 +92,33 @@ pub enum LintError {
     Output(#[source] io::Error),
 }
 
-/// Judges all Services in YAML documents or JSON.
+/// Checks all Services in YAML documents or JSON.
 pub fn lint(documents: &str, names: NameRule) -> Vec<Finding> {
     lint_files(&[("-".to_owned(), documents.to_owned())], names)
 }
 
-/// Judges all Services in several files (name and text) together: they may collide.
+/// Checks all Services of several files (name and text) together, because they may conflict.
 pub fn lint_files(files: &[(String, String)], names: NameRule) -> Vec<Finding> {
-    judge_all(&documents(files), names)
+    check_all(&documents(files), names)
 }
 
 fn documents(files: &[(String, String)]) -> Vec<Document> {
     files.iter().flat_map(|(file, text)| documents::read(file, text)).collect()
 }
 
-fn judge_all(documents: &[Document], names: NameRule) -> Vec<Finding> {
+fn check_all(documents: &[Document], names: NameRule) -> Vec<Finding> {
     let others = Files::new(documents, names);
-    documents.iter().flat_map(|document| judge(document, &others, names)).collect()
+    documents.iter().flat_map(|document| check(document, &others, names)).collect()
 }
 
-/// Reads the files (`-` is standard input), and prints what is found.
+/// Reads the files (`-` is standard input) and prints the findings.
 ///
-/// Exit code 0: nothing refused (there may be warnings); 1: something would be refused; 2: a file or
-/// document cannot be read. A reader of the findings that has seen enough (`| head -1`) changes nothing.
+/// Exit code 0: admission would refuse nothing (there may be warnings); 1: it would refuse something; 2: a
+/// file or document cannot be read. A reader that closes the pipe early (`| head -1`) does not change it.
 ///
 /// # Errors
-/// No file was named, there is no Service in any of them (unless `may_lack_services`), or the findings
-/// cannot be written.
+/// If no file was named, no file has a Service (unless `may_lack_services`), or the findings cannot be
+/// written.
 pub fn run(
     paths: &[String],
     names: NameRule,
@@ -145,7 +145,7 @@ pub fn run(
         }
     }
     let documents = documents(&files);
-    findings.extend(judge_all(&documents, names));
+    findings.extend(check_all(&documents, names));
     let printed = findings.iter().try_for_each(|finding| writeln!(out, "{finding}"));
     unless_closed(printed.and_then(|()| out.flush())).map_err(LintError::Output)?;
     if documents.is_empty() && findings.is_empty() && !may_lack_services {
@@ -169,7 +169,7 @@ fn read_file(path: &str) -> io::Result<String> {
 }
 
 /// All findings of one document.
-fn judge(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
+fn check(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
     let finding = |severity, rule, field: &str, message: &str| Finding {
         file: document.file.clone(),
         document: document.number,
@@ -189,7 +189,7 @@ fn judge(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
             vec![finding(Severity::Unreadable, Some(Rule::Unreadable), "", why)]
         }
         Unit::Misspelt(violations) => violations.iter().map(refusal).collect(),
-        // What zen-lead made, in an export of a live cluster.
+        // zen-lead's own leader Service, in an export of a live cluster.
         Unit::Service(service) if settings::leader_of(service).is_some_and(|of| of.owned) => {
             Vec::new()
         }
@@ -214,7 +214,7 @@ fn judge(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
     findings
 }
 
-/// Namespace and name, empty where the file does not say.
+/// Namespace and name; empty if the file does not have them.
 fn key_of(service: &Service) -> (String, String) {
     let metadata = &service.metadata;
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())

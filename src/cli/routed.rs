@@ -1,6 +1,6 @@
 //! What EndpointSlices route to, and what conditions say, for `explain` and `status`.
 //!
-//! Reads objects as they are on the server; whether they are right is judged by the two commands.
+//! Reads objects as they are on the server. The two commands decide whether they are right.
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -17,9 +17,9 @@ pub struct Endpoint {
     pub slice: String,
     /// Address family, as Kubernetes writes it.
     pub family: String,
-    /// Name of the pod; where the slice names none, the address.
+    /// Name of the pod, or the address if the slice names no pod.
     pub pod: String,
-    /// Uid of the pod, where the slice names it.
+    /// Uid of the pod, if the slice has it.
     pub uid: Option<String>,
     /// New connections go there. A missing condition means ready (API reference, EndpointConditions).
     pub ready: bool,
@@ -28,7 +28,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Its state in words.
+    /// Its state as text.
     pub fn state(&self) -> &'static str {
         match (self.ready, self.terminating) {
             (true, _) => "ready",
@@ -57,7 +57,7 @@ pub fn endpoints(slice: &EndpointSlice) -> Vec<Endpoint> {
     slice.endpoints.iter().flatten().map(one).collect()
 }
 
-/// Names of the pods that new connections go to, each once.
+/// Names of the pods that new connections go to, without duplicates.
 pub fn routed(endpoints: &[Endpoint]) -> Vec<&str> {
     let mut names: Vec<&str> =
         endpoints.iter().filter(|e| e.ready).map(|e| e.pod.as_str()).collect();
@@ -71,8 +71,7 @@ pub fn leader_ready(service: &Service) -> Option<&Condition> {
     own_conditions(service).find(|c| c.type_ == keys::CONDITION_LEADER_READY)
 }
 
-/// What condition and annotations of a leader Service claim that its slices do not bear out; `None`
-/// where they agree.
+/// How the condition and annotations of a leader Service contradict its slices; `None` if they agree.
 pub fn contradiction(leader: &Service, routed: &[&str]) -> Option<String> {
     let name = leader.metadata.name.as_deref().unwrap_or_default();
     let Some(condition) = leader_ready(leader) else {
@@ -90,7 +89,7 @@ pub fn contradiction(leader: &Service, routed: &[&str]) -> Option<String> {
     if says != "True" && !routed.is_empty() && pods.iter().any(|r| r.as_str() == reason) {
         return Some(format!("Service {name} says LeaderReady is {says}, but {now} is routed"));
     }
-    // While LeaderReady is not True, no pod is named.
+    // While LeaderReady is not True, the annotation names no pod.
     let expected = if says == "True" { routed } else { &[] };
     if expected != [named] && !(expected.is_empty() && named.is_empty()) {
         let named = if named.is_empty() { "no pod" } else { named };

@@ -1,7 +1,7 @@
 //! `zen-lead status`: the leader Services of the cluster, as a table or as JSON, and the sources that
 //! ask for one and have none.
 //!
-//! Who leads is what the EndpointSlices route to, not what annotations and conditions say of it.
+//! The leader shown is the pod that the EndpointSlices route to, not the one that annotations name.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use zen_lead_core::names::NameRule;
 use zen_lead_core::reason::Reason;
 use zen_lead_core::settings::{self, Intent, owner};
 
-/// Objects asked for at a time.
+/// Objects per page of a list.
 const PAGE: u32 = 500;
-/// Namespaces whose pods are read one by one; above it, those of the cluster.
+/// Namespaces whose pods are read one by one; above this number, all pods of the cluster are read.
 const NAMESPACES: usize = 20;
 
 /// A leader Service, or a source that has none.
@@ -43,15 +43,15 @@ pub struct Row {
     pub namespace: String,
     /// Source Service.
     pub service: String,
-    /// Leader Service, empty when there is none.
+    /// Leader Service, empty if there is none.
     pub leader_service: String,
-    /// Pod that is routed, empty when none is; several with commas.
+    /// Pod that is routed, empty if none is; several are separated by commas.
     pub leader: String,
     /// Whether exactly one pod is routed, and that one exists and is Ready.
     pub ready: bool,
-    /// Since when (RFC 3339), empty when never.
+    /// Time of the last switch (RFC 3339), empty if there was none.
     pub since: String,
-    /// Reason of the condition, or what is wrong with it.
+    /// Reason of the condition, or what is wrong with the condition.
     pub reason: String,
 }
 
@@ -64,10 +64,10 @@ pub struct Report {
     pub unreadable: Vec<String>,
 }
 
-/// Reads the leader Services, their slices and the pods in these, and shows them.
+/// Reads the leader Services, their slices and the pods in them, and formats the result.
 ///
 /// # Errors
-/// When the API server cannot be read.
+/// If the API server cannot be read.
 pub async fn run(
     client: Client,
     caller: &Caller,
@@ -94,7 +94,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     async fn rows(&mut self, namespace: Option<&str>) -> anyhow::Result<Vec<Row>> {
-        // As the consistent reads of `reader` do: whatever may add endpoints to a leader Service.
+        // As `control::reader` does: every slice that may add endpoints to a leader Service.
         let mut slices = Slices::default();
         let params = ListParams::default().labels(&page::not_built_in());
         let keep = |slice: Decoded<EndpointSlice>| {
@@ -105,7 +105,7 @@ impl Reading<'_> {
         let mut unread = BTreeSet::new();
         let keep = |service: Decoded<Service>| match service {
             Decoded::Object(service) => services.extend(concerns_us(service)),
-            // Its metadata say whose it is; its slices say whether a pod is routed.
+            // Its metadata name the source; its slices show whether a pod is routed.
             Decoded::Unreadable(found) => {
                 let service = Service { metadata: found.metadata, ..Service::default() };
                 if let Some(service) = concerns_us(service) {
@@ -142,7 +142,7 @@ impl Reading<'_> {
         Ok(rows)
     }
 
-    /// Lists page by page, so that only what is kept stays in memory.
+    /// Lists page by page, so that only what `keep` takes stays in memory.
     async fn list<K: Watched>(
         &mut self,
         operation: Operation,
@@ -211,7 +211,7 @@ fn key(service: &Service) -> (String, String) {
     (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
-/// The sources that a leader Service may have been made for: by its owner, and by its label.
+/// The sources that a leader Service may belong to: by its owner reference, and by its label.
 fn source_names(service: &Service) -> impl Iterator<Item = &String> {
     let meta = &service.metadata;
     let label = meta.labels.as_ref().and_then(|labels| labels.get(SOURCE_SERVICE));
@@ -220,7 +220,7 @@ fn source_names(service: &Service) -> impl Iterator<Item = &String> {
     owner.into_iter().chain(label)
 }
 
-/// The source of a leader Service: the one that owns it, by uid; where there is none, as the label says.
+/// The source of a leader Service: the one that owns it by uid, or else the one its label names.
 fn source_name<'a>(leader: &'a Service, sources: &Sources<'_>) -> Option<&'a String> {
     let uid = owner::controller(&leader.metadata).map(|o| &o.uid);
     let owns = |name: &&String| {
@@ -230,10 +230,10 @@ fn source_name<'a>(leader: &'a Service, sources: &Sources<'_>) -> Option<&'a Str
     source_names(leader).find(owns).or_else(|| source_names(leader).last())
 }
 
-/// Services that are no leader Services, by namespace and name.
+/// Services that are not leader Services, by namespace and name.
 type Sources<'a> = BTreeMap<(String, String), &'a Service>;
 
-/// Leader Services and sources; others are not kept.
+/// Keeps leader Services and sources.
 fn concerns_us(mut service: Service) -> Option<Service> {
     service.metadata.managed_fields = None;
     let annotations = service.metadata.annotations.as_ref();
@@ -272,8 +272,8 @@ fn rows(services: &[Service], slices: &Slices, fit: &HashSet<Arc<str>>) -> Vec<R
     rows
 }
 
-/// Whether a source asks for a leader, rightly or wrongly. Names are judged as 1.36 does: which server
-/// this is does not matter here.
+/// Whether a source asks for a leader, with valid settings or not. Names follow the rule of Kubernetes
+/// 1.36; the version of the server does not matter here.
 fn asks(source: &Service) -> bool {
     let enabled = source.metadata.annotations.as_ref().and_then(|a| a.get(setting::ENABLED));
     match settings::read(source, NameRule::Dns1123) {
@@ -282,7 +282,7 @@ fn asks(source: &Service) -> bool {
     }
 }
 
-/// The reason of a condition of ours.
+/// The reason of zen-lead's condition.
 fn reason_on(service: &Service) -> Option<String> {
     own_conditions(service).next().map(|c| c.reason.clone())
 }

@@ -1,6 +1,6 @@
-//! Flags about self-made certificates: how long they live, and the waits of a rotation.
+//! Flags about self-made certificates: their lifetimes, and the waits of a rotation.
 //!
-//! What the waits are for is said in `pki::state`; here they are read and judged together.
+//! `platform::pki::state` says what the waits are for. Here they are read and validated together.
 
 use std::time::Duration;
 
@@ -8,35 +8,35 @@ use clap::Args;
 
 use super::go;
 
-/// Lives and waits of the self-made certificates.
+/// Lifetimes and waits of the self-made certificates.
 #[derive(Clone, Debug, Args)]
 pub struct Certificates {
-    /// Life of the self-made CA; when a third of it is left, a new one is introduced.
-    #[arg(long, env = "ZEN_LEAD_CA_LIFETIME", default_value = "8760h", value_parser = life)]
+    /// Lifetime of the self-made CA; when a third of it is left, a new CA is introduced.
+    #[arg(long, env = "ZEN_LEAD_CA_LIFETIME", default_value = "8760h", value_parser = lifetime)]
     pub ca_lifetime: Duration,
-    /// Life of the self-made certificate of a replica; when a third of it is left, the next one is signed.
-    #[arg(long, env = "ZEN_LEAD_LEAF_LIFETIME", default_value = "168h", value_parser = life)]
+    /// Lifetime of a replica's self-made certificate; when a third of it is left, the next one is signed.
+    #[arg(long, env = "ZEN_LEAD_LEAF_LIFETIME", default_value = "168h", value_parser = lifetime)]
     pub leaf_lifetime: Duration,
-    /// How long a new CA stands in the webhook configurations before it signs: so long API servers may take to notice it.
+    /// How long a new CA is published in the webhook configurations before it signs, so that every API server has loaded it.
     #[arg(long, env = "ZEN_LEAD_CA_INTRODUCE_WAIT", default_value = "1m", value_parser = go)]
     pub ca_introduce_wait: Duration,
-    /// How long the old CA stays in the webhook configurations once the new one signs: so long replicas may take to notice it.
+    /// How long the old CA stays in the webhook configurations after the new one signs, so that every replica has switched.
     #[arg(long, env = "ZEN_LEAD_CA_RETIRE_WAIT", default_value = "10m", value_parser = go)]
     pub ca_retire_wait: Duration,
 }
 
 impl Certificates {
-    /// Whether a rotation ends in good time before the CA it replaces.
+    /// Checks that a rotation ends well before the CA that it replaces.
     ///
     /// # Errors
-    /// When it does not, with what to change.
-    pub fn judge(&self) -> Result<(), String> {
+    /// If it does not, with what to change.
+    pub fn validate(&self) -> Result<(), String> {
         let shortest = 6 * (self.ca_introduce_wait + self.ca_retire_wait);
         if self.ca_lifetime < shortest {
             return Err(format!(
                 "--ca-lifetime is {:?}, but with --ca-introduce-wait {:?} and --ca-retire-wait {:?} it \
                  must be at least {shortest:?}, six times their sum: a rotation begins when a third \
-                 is left, and has to end long before the CA does; make it longer or the waits shorter",
+                 is left, and has to end long before the CA does; make the lifetime longer or the waits shorter",
                 self.ca_lifetime, self.ca_introduce_wait, self.ca_retire_wait
             ));
         }
@@ -44,9 +44,9 @@ impl Certificates {
     }
 }
 
-/// The life of a certificate. Below this a slow pass could miss the end.
-fn life(text: &str) -> Result<Duration, String> {
+/// The lifetime of a certificate. With a shorter one, a slow pass could miss its end.
+fn lifetime(text: &str) -> Result<Duration, String> {
     let shortest = Duration::from_secs(15);
-    let life = go(text)?;
-    if life < shortest { Err("must be at least 15s".to_owned()) } else { Ok(life) }
+    let lifetime = go(text)?;
+    if lifetime < shortest { Err("must be at least 15s".to_owned()) } else { Ok(lifetime) }
 }

@@ -1,11 +1,11 @@
-//! The standard variables that name a proxy, as they were found.
+//! The standard environment variables that name a proxy.
 //!
-//! Whether one of them applies to the API server is decided in `retry::proxy`.
+//! `platform::api::proxy` decides whether one of them applies to the API server.
 
-/// A variable that is set, and its value.
+/// Name and value of a variable that is set.
 pub type Named = (&'static str, String);
 
-/// What the environment says about proxies. Of two spellings the first that is not empty counts, as in
+/// The proxies that the environment names. Of two spellings, the first non-empty one counts, as in
 /// Go's golang.org/x/net/http/httpproxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variables {
@@ -13,11 +13,11 @@ pub struct Variables {
     pub https: Option<Named>,
     /// The proxy for `http://` servers.
     pub http: Option<Named>,
-    /// Servers that are reached without a proxy.
+    /// Servers to connect to without a proxy.
     pub none_for: String,
 }
 
-/// Reads the variables. What is not UTF-8 cannot be an address and counts as absent.
+/// Reads the variables. A value that is not UTF-8 cannot be an address and counts as absent.
 pub fn variables() -> Variables {
     let first = |names: [&'static str; 2]| {
         names.into_iter().find_map(|name| {

@@ -1,6 +1,6 @@
-//! The flags of tracing, and the standard variables of OpenTelemetry as they were found.
+//! The flags for tracing, and the standard environment variables of OpenTelemetry.
 //!
-//! What they mean, and which values are right, is in `telemetry::settings`.
+//! `platform::telemetry::settings` interprets and validates them.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,23 @@ use clap::Args;
 /// The variables whose names begin with `OTEL_`.
 pub type Variables = BTreeMap<String, String>;
 
-/// Flags of tracing; each goes before the OTEL_ variables that say the same.
+/// Flags for tracing. A flag takes precedence over the OTEL_ variables with the same meaning.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 pub struct Traces {
-    /// Where traces are sent by OTLP, as `http://collector:4318`; also read from the standard
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`. Without it there are none.
+    /// Where traces are sent by OTLP, for example `http://collector:4318`; also read from the standard
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`. Without an endpoint no traces are sent.
     #[arg(long, env = "ZEN_LEAD_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
-    /// Which part of the traces that begin here is kept, from 0 to 1.
+    /// Fraction of the traces that begin here to keep, from 0 to 1.
     #[arg(long, env = "ZEN_LEAD_TRACE_SAMPLE_RATIO", value_name = "RATIO")]
     pub trace_sample_ratio: Option<String>,
 }
 
-/// The variables of OpenTelemetry in the environment of the process; empty ones count as absent,
-/// as the specification asks.
+/// The OpenTelemetry variables in the environment of the process. Empty ones count as absent, as the
+/// specification requires.
 ///
 /// # Errors
-/// Names a variable whose value is not UTF-8.
+/// If the value of a variable is not UTF-8; names the variable.
 pub fn variables() -> Result<Variables, String> {
     let mut found = Variables::new();
     for (name, value) in std::env::vars_os() {

@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 
-use crate::platform::api::{self, CallError, Caller};
+use crate::platform::api::{self, CallError, Caller, ErrorKind};
 use crate::platform::operation::{self, Operation};
 use zen_lead_core::decide::slices::SliceWrite;
 use zen_lead_core::decide::{ObjectRef, Step};
@@ -134,7 +134,7 @@ impl Applier {
         let params = delete_params(&t);
         let call = || api.delete(&t.name, &params);
         match self.call(Operation::DeleteService, key, &t.name, call).await {
-            Ok(_) | Err(CallError::NotFound { .. }) => Ok(Applied::ServiceGone(t)),
+            Ok(_) | Err(CallError { kind: ErrorKind::NotFound, .. }) => Ok(Applied::ServiceGone(t)),
             Err(error) => Err(error),
         }
     }
@@ -148,7 +148,7 @@ impl Applier {
         let params = delete_params(&t);
         let call = || api.delete(&t.name, &params);
         match self.call(Operation::DeleteSlice, key, &t.name, call).await {
-            Ok(_) | Err(CallError::NotFound { .. }) => Ok(Applied::SliceGone(t)),
+            Ok(_) | Err(CallError { kind: ErrorKind::NotFound, .. }) => Ok(Applied::SliceGone(t)),
             Err(error) => Err(error),
         }
     }
@@ -175,7 +175,7 @@ impl Applier {
         };
         match written {
             Ok(slice) => Ok(Applied::Slice(Box::new(slice))),
-            Err(error) if error.may_have_happened() || error.after_lost_attempt() => {
+            Err(error) if error.maybe_applied => {
                 let call = || api.get(&name);
                 let failed = error.to_string();
                 let (found, outcome) = match self.call(Operation::GetSlice, key, &name, call).await
@@ -185,7 +185,7 @@ impl Applier {
                         ("it took effect", Ok(Applied::Slice(Box::new(now))))
                     }
                     // No slice: nothing of ours happened, and nobody was faster either.
-                    Ok(_) | Err(CallError::NotFound { .. }) => {
+                    Ok(_) | Err(CallError { kind: ErrorKind::NotFound, .. }) => {
                         ("it did not take effect", Err(error))
                     }
                     Err(unknown) => ("it could not be read either", Err(unknown)),
@@ -225,7 +225,7 @@ impl Applier {
         let params = delete_params(target);
         let call = || api.delete(&target.name, &params);
         match self.call(Operation::DeleteEndpoints, key, &target.name, call).await {
-            Ok(_) | Err(CallError::NotFound { .. }) => Ok(()),
+            Ok(_) | Err(CallError { kind: ErrorKind::NotFound, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

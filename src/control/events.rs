@@ -8,7 +8,9 @@ mod publisher;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 
-pub use publisher::{Publisher, Writer};
+pub use publisher::Publisher;
+#[cfg(test)]
+pub(crate) use publisher::Writer;
 
 use crate::platform::telemetry::spans::Cause;
 use zen_lead_core::names::ServiceKey;
@@ -26,8 +28,6 @@ pub struct Note {
     pub service: ServiceKey,
     /// The object it is about; its namespace is where the Event is written.
     pub regarding: ObjectReference,
-    /// Another object, for example the pod that leads now.
-    pub related: Option<ObjectReference>,
     /// One or two sentences; cut at 1 kB.
     pub text: String,
     /// A name that says what the Event is about, so that it is written once by all replicas
@@ -47,14 +47,7 @@ impl Note {
         text: impl Into<String>,
     ) -> Self {
         let (text, cause) = (text.into(), Cause::current());
-        Self { reason, service, regarding, related: None, text, name: None, cause }
-    }
-
-    /// Names another object.
-    #[must_use]
-    pub fn related(mut self, related: ObjectReference) -> Self {
-        self.related = Some(related);
-        self
+        Self { reason, service, regarding, text, name: None, cause }
     }
 
     /// Makes it the one Event of the switch of this time: the name is made of the uid of the leader

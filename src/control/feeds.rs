@@ -309,8 +309,6 @@ impl Sink<Decoded<Service>> for ServiceSink {
     fn live(&self) {
         self.0.look_again(None);
     }
-
-    fn lost(&self) {}
 }
 
 struct SliceSink(Feed);
@@ -349,8 +347,6 @@ impl Sink<Decoded<EndpointSlice>> for SliceSink {
     fn live(&self) {
         self.0.look_again(None);
     }
-
-    fn lost(&self) {}
 }
 
 /// Rings on every change, and when the server is heard again; keeps nothing.
@@ -378,8 +374,6 @@ impl<K: Send + 'static> Sink<K> for Bell {
     fn live(&self) {
         self.0.notify_one();
     }
-
-    fn lost(&self) {}
 }
 
 #[cfg(test)]

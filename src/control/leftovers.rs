@@ -175,8 +175,6 @@ impl<K: Watched> Sink<K> for FoundSink {
     fn heard(&self, _: Rv) {}
 
     fn live(&self) {}
-
-    fn lost(&self) {}
 }
 
 /// What they are removed with.

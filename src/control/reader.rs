@@ -82,6 +82,7 @@ impl Reader {
     }
 
     /// Namespaces that are being read.
+    #[cfg(test)]
     pub fn reading(&self) -> usize {
         self.slots.lock().len()
     }

@@ -160,7 +160,7 @@ impl Recorder {
             Step::Slice(_) => self.metrics.slice_write_failed(key, error.is_stale()),
             // Perhaps written, and then nobody else comes by this switch. Whoever wrote it to the slice may
             // be dead.
-            Step::Mirror(target, _, notices) if error.may_have_happened() => {
+            Step::Mirror(target, _, notices) if error.maybe_applied => {
                 self.tell(key, target, notices.iter().filter(|n| n.switched_at.is_some()));
             }
             _ => {}

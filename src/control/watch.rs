@@ -54,11 +54,8 @@ pub trait Sink<K>: Send + Sync + 'static {
     /// Everything up to `version` has been delivered (a bookmark).
     fn heard(&self, version: Rv);
 
-    /// What was delivered is up to date: after the first list, and again after [`Sink::lost`].
+    /// What was delivered is up to date: after the first list, and again after the watch was lost.
     fn live(&self);
-
-    /// What was delivered may be out of date: the server was not heard from for too long.
-    fn lost(&self);
 }
 
 /// What is watched; a label of the metrics.
@@ -84,6 +81,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
+    #[cfg(test)]
     pub const ALL: [Self; 8] = [
         Self::Services,
         Self::Pods,
@@ -159,6 +157,7 @@ pub enum Restart {
 
 impl Restart {
     /// All reasons.
+    #[cfg(test)]
     pub const ALL: [Self; 9] = [
         Self::End,
         Self::Gone,
@@ -306,7 +305,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
         loop {
             let trim = |object| self.sink.trim(object);
             let list = list::all(&self.api, &self.caller, self.kind.list(), &self.selector, trim);
-            match self.pulse.or_lose(list, || self.sink.lost()).await {
+            match self.pulse.or_lose(list).await {
                 Ok(listed) => {
                     for error in listed.malformed {
                         self.malformed(&error);
@@ -337,7 +336,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
                     tracing::info!(kind, %version, reason, "watch cannot go on, listing again");
                     if let Some(delays) = &mut self.relists {
                         let wait = tokio::time::sleep(delays.next_delay());
-                        self.pulse.or_lose(wait, || self.sink.lost()).await;
+                        self.pulse.or_lose(wait).await;
                     } else {
                         self.relists = Some(Delays::new(times::FIRST_DELAY, times::MAX_DELAY));
                     }
@@ -383,7 +382,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
         } else {
             tracing::debug!(kind, reason, "{message}; tried again in {again:?}");
         }
-        self.pulse.or_lose(tokio::time::sleep(wait), || self.sink.lost()).await;
+        self.pulse.or_lose(tokio::time::sleep(wait)).await;
     }
 
     fn count(&self, reason: Restart) {
@@ -403,7 +402,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
 impl ListError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Call(error) => error.retry_after(),
+            Self::Call(error) => error.retry_after,
             _ => None,
         }
     }

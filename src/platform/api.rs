@@ -1,13 +1,13 @@
-//! The one way to call the API server: a deadline, retries, and every attempt counted.
+//! The only way to call the API server: with a deadline, retries, and a count of every attempt.
 //!
-//! [`call`] is one call with its retries, [`attempt`] one attempt of a caller that repeats it for as
-//! long as it lives (a watch), [`collection`] several calls under a deadline of their own. What a call
-//! means, and what follows from its failure, is the caller's business.
+//! [`call`] is one call with its retries, [`attempt`] one attempt of a caller that repeats it without end
+//! (a watch), [`collection`] several calls under a common deadline. The caller decides what follows from a
+//! failure.
 
+mod classify;
 mod client;
 mod delays;
 mod error;
-mod judge;
 pub mod proxy;
 #[cfg(test)]
 mod tests;
@@ -17,26 +17,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use classify::{by_webhook, retry_after, whole_ms, with_causes};
 pub use client::client;
 #[cfg(test)]
 pub(crate) use client::keep_retry_after;
 pub use delays::Delays;
-pub use error::{Call, CallError};
-pub use judge::{by_webhook, retry_after, whole_ms, with_causes};
+pub use error::{Call, CallError, ErrorKind};
 pub use tokio::time::error::Elapsed;
 
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
 use crate::platform::telemetry::spans::Tracer;
-use judge::{Passing, Verdict, judge};
+use classify::{Transient, Verdict, classify};
 
-/// How long and how often a call is tried.
+/// Deadline and retries of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Everything together, waits included.
+    /// Deadline of the whole call, including waits.
     pub deadline: Duration,
-    /// One attempt.
+    /// Deadline of one attempt.
     pub attempt: Duration,
     /// The wait after the first failed attempt, before jitter.
     pub first_delay: Duration,
@@ -45,7 +45,7 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// 10 s in all, 5 s an attempt, waits from 50 ms to 2 s.
+    /// 10 s in total, 5 s per attempt, waits from 50 ms to 2 s.
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(10),
@@ -56,12 +56,12 @@ impl Default for Policy {
     }
 }
 
-/// What every call needs besides itself.
+/// What every call needs.
 #[derive(Clone)]
 pub struct Caller {
-    /// Where attempts are counted.
+    /// Counts the attempts.
     pub metrics: Arc<Metrics>,
-    /// How long and how often.
+    /// Deadline and retries.
     pub policy: Policy,
     /// Makes a span of each attempt.
     pub tracer: Tracer,
@@ -82,18 +82,18 @@ struct Attempts<'a> {
     deadline: Instant,
     delays: Delays,
     made: u32,
-    /// Whether an attempt may have taken effect although it failed.
-    lost: bool,
+    /// Whether a failed attempt may have taken effect.
+    maybe_applied: bool,
 }
 
-/// Calls the API server, again while the failure looks passing and the deadline is not over.
+/// Calls the API server, and retries while the failure looks transient and the deadline allows it.
 ///
-/// `f` makes one attempt; it must be safe to repeat, which writes are by their resourceVersion and
-/// uid preconditions (see [`CallError::after_lost_attempt`] for what the repetition may then meet).
+/// `f` makes one attempt. It must be safe to repeat; writes are, by their preconditions on resourceVersion
+/// and uid (see [`CallError::maybe_applied`] for the answer that a retry may then get).
 ///
 /// # Errors
-/// The server's refusal at once, or the last failure once the deadline does not allow another
-/// attempt. A `Retry-After` beyond the deadline ends the call at once, with the server's words.
+/// A refusal immediately, or the last failure when the deadline does not allow another attempt. A
+/// `Retry-After` beyond the deadline ends the call immediately, with the server's message.
 pub async fn call<T, F, Fut>(
     caller: &Caller,
     operation: Operation,
@@ -111,7 +111,7 @@ where
         deadline: monotonic() + caller.policy.deadline,
         delays: Delays::new(caller.policy.first_delay, caller.policy.max_delay),
         made: 0,
-        lost: false,
+        maybe_applied: false,
     };
     loop {
         attempts.made += 1;
@@ -123,8 +123,8 @@ where
                 attempts.succeeded(started);
                 return Ok(value);
             }
-            Ok(Err(error)) => judge(&error, operation.routes()),
-            Err(_) => Verdict::Passing(Passing::no_answer(limit)),
+            Ok(Err(error)) => classify(&error, operation.routes()),
+            Err(_) => Verdict::Transient(Transient::no_answer(limit)),
         };
         match verdict {
             Verdict::Final(refusal) => {
@@ -133,22 +133,22 @@ where
                 span.failed(error.category());
                 return Err(error);
             }
-            Verdict::Passing(passing) => {
-                attempts.failed(&passing, started);
-                span.failed(passing.category);
-                let wait = attempts.wait(&passing)?;
+            Verdict::Transient(transient) => {
+                attempts.failed(&transient, started);
+                span.failed(transient.category);
+                let wait = attempts.wait(&transient)?;
                 tokio::time::sleep(wait).await;
             }
         }
     }
 }
 
-/// One attempt of a call that its caller repeats for as long as it lives, timed and counted as those
-/// of [`call`] are. `failed` is the caller's number of attempts in a row that failed for a passing
-/// reason; it is kept up to date here.
+/// One attempt of a call that its caller repeats without end, timed and counted like those of [`call`].
+/// `failed` is the caller's number of consecutive attempts that failed for a transient reason; it is updated
+/// here.
 ///
 /// # Errors
-/// [`Elapsed`] when there was no answer within `limit`.
+/// [`Elapsed`] if there was no answer within `limit`.
 pub async fn attempt<T>(
     caller: &Caller,
     operation: Operation,
@@ -165,7 +165,7 @@ pub async fn attempt<T>(
         deadline: started + limit,
         delays: Delays::new(caller.policy.first_delay, caller.policy.max_delay),
         made: *failed + 1,
-        lost: false,
+        maybe_applied: false,
     };
     let outcome = tokio::time::timeout(limit, future).await;
     let verdict = match &outcome {
@@ -174,30 +174,30 @@ pub async fn attempt<T>(
             *failed = 0;
             return outcome;
         }
-        Ok(Err(error)) => judge(error, operation.routes()),
+        Ok(Err(error)) => classify(error, operation.routes()),
         Err(_) => {
             caller.metrics.timeout(operation.as_str());
-            Verdict::Passing(Passing::no_answer(limit))
+            Verdict::Transient(Transient::no_answer(limit))
         }
     };
     match verdict {
         Verdict::Final(refusal) => {
-            attempts.timed(refusal.category(), started);
+            attempts.timed(refusal.kind.category(), started);
             *failed = 0;
         }
-        Verdict::Passing(passing) => {
-            attempts.failed(&passing, started);
+        Verdict::Transient(transient) => {
+            attempts.failed(&transient, started);
             *failed = attempts.made;
         }
     }
     outcome
 }
 
-/// Runs several calls that belong together under a deadline of their own: each has its own deadline,
-/// but a row of slow ones must not hold up whoever waits for all of them.
+/// Runs several calls that belong together under a common deadline. Each has its own deadline, but many slow
+/// calls together must not delay the caller without bound.
 ///
 /// # Errors
-/// What `future` says, or [`CallError::Overdue`].
+/// The error of `future`, or [`ErrorKind::Overdue`].
 pub async fn collection<T, E: From<CallError>>(
     metrics: &Metrics,
     operation: Operation,
@@ -210,7 +210,7 @@ pub async fn collection<T, E: From<CallError>>(
     }
     metrics.timeout(operation.as_str());
     let call = Call { operation, object: target.named() };
-    Err(CallError::Overdue { call, deadline }.into())
+    Err(CallError::new(call, ErrorKind::Overdue(deadline), "no answer").into())
 }
 
 impl Attempts<'_> {
@@ -219,7 +219,7 @@ impl Attempts<'_> {
     }
 
     fn settles_nothing(&self) -> bool {
-        self.lost && self.operation.is_write()
+        self.maybe_applied && self.operation.is_write()
     }
 
     fn timed(&self, result: &'static str, started: Instant) {
@@ -235,37 +235,38 @@ impl Attempts<'_> {
         }
     }
 
-    fn failed(&mut self, passing: &Passing, started: Instant) {
-        self.timed(passing.category, started);
-        self.lost |= passing.lost;
+    fn failed(&mut self, transient: &Transient, started: Instant) {
+        self.timed(transient.category, started);
+        self.maybe_applied |= transient.maybe_applied;
         let Target { namespace, service, .. } = self.target;
         let operation = self.operation.as_str();
         self.caller.metrics.retry_attempt(namespace, service, operation, self.made);
         let object = self.target.named();
-        tracing::debug!(operation, %object, attempt = self.made, "{}", passing.message);
+        tracing::debug!(operation, %object, attempt = self.made, "{}", transient.message);
     }
 
-    /// How long to wait before the next attempt, or the error when none fits before the deadline.
-    fn wait(&mut self, passing: &Passing) -> Result<Duration, CallError> {
+    /// How long to wait before the next attempt, or the error if none fits before the deadline.
+    fn wait(&mut self, transient: &Transient) -> Result<Duration, CallError> {
         let left = self.deadline.saturating_duration_since(monotonic());
-        let asked = passing.retry_after.unwrap_or_default();
-        // The jitter goes on top of what the server asked for: callers that were turned away
-        // together would otherwise come back together.
+        let asked = transient.retry_after.unwrap_or_default();
+        // The jitter is added to the pause that the server asked for: otherwise callers that were
+        // rejected together would retry together.
         let wait = asked.saturating_add(self.delays.next_delay());
         if wait < left {
             return Ok(wait);
         }
-        // A pause that could never have fitted is the server's doing, not a deadline run into.
+        // If the pause is longer than the whole deadline, the deadline is not the cause.
         if asked < self.caller.policy.deadline {
             self.caller.metrics.timeout(self.operation.as_str());
         }
         let turned_away = asked >= left && !asked.is_zero();
-        Err(passing.give_up(
-            self.call(),
-            self.caller.policy.deadline,
-            self.made,
-            self.settles_nothing(),
-            turned_away,
-        ))
+        let kind = transient.kind(self.caller.policy.deadline, turned_away);
+        let timed_out = matches!(kind, ErrorKind::Timeout(_));
+        Err(CallError {
+            maybe_applied: self.settles_nothing(),
+            retry_after: transient.retry_after.filter(|_| !timed_out),
+            attempts: self.made,
+            ..CallError::new(self.call(), kind, transient.message.clone())
+        })
     }
 }

@@ -1,7 +1,6 @@
-//! The one place that reads clocks: wall time for what is written on objects, monotonic time for waits.
+//! The only place that reads clocks: wall time for times written to objects, monotonic time for waits.
 //!
-//! Pure code (`spec`, `index`, `decide`, `admission::verdict`) takes `now` as a value instead.
-//! Nothing here sleeps: that is the job of `queue` and of the callers' timers.
+//! The core takes `now` as a value instead. Nothing here sleeps.
 
 use std::sync::Arc;
 

@@ -1,12 +1,12 @@
-//! Readiness by named gates, and liveness.
+//! Readiness by named gates.
 //!
-//! Others open and close the gates; nothing is polled here. No HTTP: the admin server sends what
-//! [`Health`] says.
+//! Other modules open and close the gates; nothing is polled here. No HTTP: the admin server sends the
+//! answers.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
@@ -18,7 +18,7 @@ pub enum Gate {
     ServicesWatch,
     /// The watch of EndpointSlices is synced and alive.
     SlicesWatch,
-    /// The watches of pods that were needed at the start have synced, and none is lost.
+    /// The pod watches needed at start-up have synced, and none is lost.
     PodsWatches,
     /// A certificate for the webhook is loaded.
     Certificate,
@@ -42,7 +42,7 @@ impl Gate {
         Self::AdminSocket,
     ];
 
-    /// The gate as it is named in the body of `/readyz` and in logs.
+    /// The name of the gate in the body of `/readyz` and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ServicesWatch => "services-watch",
@@ -56,13 +56,15 @@ impl Gate {
     }
 }
 
-/// The answer to a probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe {
-    /// HTTP status: 200 or 503.
-    pub status: u16,
-    /// JSON.
-    pub body: String,
+/// The body of `/readyz`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// The process is about to end.
+    pub draining: bool,
+    /// The gates that are closed, in the order in which they were given.
+    pub missing: Vec<&'static str>,
+    /// Whether requests should be sent here.
+    pub ready: bool,
 }
 
 /// The gates of the process; clones share them.
@@ -78,21 +80,21 @@ struct Inner {
 }
 
 struct State {
-    /// Gates this process has, with whether each is open.
+    /// The gates of this process, and whether each is open.
     gates: Vec<(Gate, bool)>,
     draining: bool,
     was_ready: bool,
 }
 
 impl Health {
-    /// All `gates` closed; the time to the first readiness is counted from here.
+    /// Starts with all `gates` closed, and measures the time to the first readiness from here.
     pub fn new(gates: &[Gate], metrics: Arc<Metrics>) -> Self {
         let gates = gates.iter().map(|gate| (*gate, false)).collect();
         let state = State { gates, draining: false, was_ready: false };
         Self { inner: Arc::new(Inner { state: Mutex::new(state), started: monotonic(), metrics }) }
     }
 
-    /// Opens or closes a gate; a gate this process was not given is ignored.
+    /// Opens or closes a gate; ignores a gate that this process does not have.
     pub fn set(&self, gate: Gate, open: bool) {
         let mut state = self.inner.state.lock();
         let Some(entry) = state.gates.iter_mut().find(|(g, _)| *g == gate) else { return };
@@ -101,11 +103,11 @@ impl Health {
         }
         entry.1 = open;
         if open {
-            tracing::info!(gate = gate.as_str(), "gate of readiness opened");
+            tracing::info!(gate = gate.as_str(), "readiness gate opened");
         } else {
-            tracing::warn!(gate = gate.as_str(), "gate of readiness closed");
+            tracing::warn!(gate = gate.as_str(), "readiness gate closed");
         }
-        if !state.was_ready && state.missing().is_empty() {
+        if !state.was_ready && state.missing().next().is_none() {
             state.was_ready = true;
             let took = monotonic().duration_since(self.inner.started);
             self.inner.metrics.set_ready_after(took);
@@ -113,41 +115,23 @@ impl Health {
         }
     }
 
-    /// Makes the process unready for good: it is about to end.
+    /// Makes the process unready until its end.
     pub fn drain(&self) {
         self.inner.state.lock().draining = true;
     }
 
-    /// The gates that are closed, in the order in which they were given.
-    pub fn missing(&self) -> Vec<Gate> {
-        self.inner.state.lock().missing()
-    }
-
-    /// Whether requests should be sent here.
-    pub fn is_ready(&self) -> bool {
+    /// Whether requests should be sent here, and if not, why not.
+    pub fn readiness(&self) -> Readiness {
         let state = self.inner.state.lock();
-        !state.draining && state.missing().is_empty()
-    }
-
-    /// The answer of `/readyz`.
-    pub fn readyz(&self) -> Probe {
-        let state = self.inner.state.lock();
-        let missing: Vec<_> = state.missing().into_iter().map(Gate::as_str).collect();
+        let missing: Vec<_> = state.missing().map(Gate::as_str).collect();
         let ready = missing.is_empty() && !state.draining;
-        let body = json!({"ready": ready, "missing": missing, "draining": state.draining});
-        Probe { status: if ready { 200 } else { 503 }, body: body.to_string() }
-    }
-
-    /// The answer of `/livez`: that it is given at all is what it says. Restarting the process
-    /// would mend nothing that a gate reports.
-    pub fn livez(&self) -> Probe {
-        Probe { status: 200, body: json!({"alive": true}).to_string() }
+        Readiness { draining: state.draining, missing, ready }
     }
 }
 
 impl State {
-    fn missing(&self) -> Vec<Gate> {
-        self.gates.iter().filter(|(_, open)| !open).map(|(gate, _)| *gate).collect()
+    fn missing(&self) -> impl Iterator<Item = Gate> {
+        self.gates.iter().filter(|(_, open)| !open).map(|(gate, _)| *gate)
     }
 }
 
@@ -161,29 +145,23 @@ mod tests {
     async fn missing_gates_are_named_until_all_are_open() {
         let metrics = Arc::new(Metrics::new().unwrap());
         let health = Health::new(&[Gate::ServicesWatch, Gate::Certificate], Arc::clone(&metrics));
+        let closed = vec!["services-watch", "certificate"];
         assert_eq!(
-            health.readyz(),
-            Probe {
-                status: 503,
-                body:
-                    r#"{"draining":false,"missing":["services-watch","certificate"],"ready":false}"#
-                        .into(),
-            }
+            health.readiness(),
+            Readiness { draining: false, missing: closed, ready: false }
         );
         health.set(Gate::Certificate, true);
         health.set(Gate::AdminSocket, false);
-        assert_eq!(health.missing(), [Gate::ServicesWatch]);
-        assert!(!health.is_ready());
+        assert_eq!(health.readiness().missing, ["services-watch"]);
+        assert!(!health.readiness().ready);
         tokio::time::sleep(Duration::from_secs(3)).await;
         health.set(Gate::ServicesWatch, true);
-        assert!(health.is_ready());
-        let body = r#"{"draining":false,"missing":[],"ready":true}"#.to_owned();
-        assert_eq!(health.readyz(), Probe { status: 200, body });
+        assert!(health.readiness().ready);
         let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
         assert!(text.contains("zen_lead_process_ready_seconds 3\n"), "{text}");
 
         health.set(Gate::ServicesWatch, false);
-        assert_eq!(health.readyz().status, 503, "a lost watch makes unready again");
+        assert!(!health.readiness().ready, "a lost watch makes unready again");
         tokio::time::sleep(Duration::from_secs(3)).await;
         health.set(Gate::ServicesWatch, true);
         let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
@@ -191,13 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn draining_is_unready_with_all_gates_open_and_still_alive() {
+    fn draining_is_unready_with_all_gates_open() {
         let health = Health::new(&[], Arc::new(Metrics::new().unwrap()));
-        assert!(health.is_ready());
+        assert!(health.readiness().ready);
         health.drain();
-        let body = r#"{"draining":true,"missing":[],"ready":false}"#.to_owned();
-        assert_eq!(health.readyz(), Probe { status: 503, body });
-        assert_eq!(health.livez(), Probe { status: 200, body: r#"{"alive":true}"#.into() });
+        let draining = Readiness { draining: true, missing: vec![], ready: false };
+        assert_eq!(health.readiness(), draining);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! The end of the process: signals, then unready, wait, finish requests, stop workers.
+//! The shutdown of the process: a signal, then unready, wait, finish requests, stop workers.
 //!
-//! It knows neither servers nor workers, only the phases they wait for (`shutdown`).
+//! Knows neither servers nor workers, only the phases that they wait for (`shutdown`).
 
 #[cfg(test)]
 mod tests;
@@ -17,7 +17,7 @@ use crate::platform::supervise::{Failed, Supervisor};
 /// How long the phases may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// From unready to accepting nothing: the time the cluster needs to hear of it.
+    /// From unready to closed sockets: the time the cluster needs to learn that the replica is unready.
     pub propagation: Duration,
     /// For the requests in flight.
     pub requests: Duration,
@@ -39,7 +39,7 @@ impl Default for Times {
 /// How the process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Everything was finished.
+    /// All work was finished.
     Clean,
     /// Something failed before or during the shutdown.
     Failed(Failed),
@@ -57,9 +57,9 @@ impl Ended {
     }
 }
 
-/// Where signals come from.
+/// A source of signals.
 pub trait Signals: Send {
-    /// Waits for the next signal and names it.
+    /// Waits for the next signal and returns its name.
     fn next(&mut self) -> impl Future<Output = &'static str> + Send;
 }
 
@@ -70,10 +70,10 @@ pub struct UnixSignals {
 }
 
 impl UnixSignals {
-    /// Takes the signals over from the operating system.
+    /// Installs the signal handlers.
     ///
     /// # Errors
-    /// Fails when the operating system does not let us.
+    /// If the operating system refuses.
     pub fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
@@ -92,10 +92,10 @@ impl Signals for UnixSignals {
     }
 }
 
-/// Waits for a signal or a failed task, then leads the process through the phases.
+/// Waits for a signal or a failed task, then takes the process through the phases.
 ///
-/// A second signal ends it at once. Tasks must have been started before: what is spawned while the
-/// workers are joined is not waited for.
+/// A second signal ends it immediately. Tasks must have been started before: a task that is spawned while
+/// the workers are joined is not waited for.
 pub async fn run(
     shutdown: &Shutdown,
     supervisor: &Supervisor,
@@ -111,7 +111,7 @@ pub async fn run(
     tokio::select! {
         ended = phases(shutdown, supervisor, health, times, metrics) => ended,
         signal = signals.next() => {
-            tracing::error!(signal, "second signal, ending at once");
+            tracing::error!(signal, "second signal received, exiting immediately");
             Ended::Aborted
         }
     }
@@ -150,8 +150,8 @@ async fn phases(
         Err(failed) => Ended::Failed(failed),
         Ok(()) if finished => Ended::Clean,
         Ok(()) => Ended::Failed(Failed(vec![format!(
-            "drain_requests: admission reviews were still in flight after {:?}; they are cut off, \
-             and the API server does with them what failurePolicy says",
+            "drain_requests: admission reviews were still in flight after {:?}; they are aborted, \
+             and the API server applies the failurePolicy of the webhook to them",
             times.requests
         )])),
     }
@@ -159,5 +159,5 @@ async fn phases(
 
 fn log(phase: &'static str, since: tokio::time::Instant, complete: bool) {
     let seconds = monotonic().duration_since(since).as_secs_f64();
-    tracing::info!(phase, seconds, complete, "shutdown phase over");
+    tracing::info!(phase, seconds, complete, "shutdown phase finished");
 }

@@ -1,7 +1,7 @@
 //! The metrics of the process: one struct of handles, registered once, shared by both flows.
 //!
-//! Names, types and labels are listed in docs/metrics.md. Labels beyond namespace and service are
-//! closed enums of the callers (`&'static str`). No statics, no decisions, no HTTP.
+//! docs/metrics.md lists names, types and labels. Values of labels other than namespace and service come
+//! from closed enums of the callers (`&'static str`). No statics, no decisions, no HTTP.
 
 mod register;
 mod series;
@@ -26,14 +26,14 @@ use register::{
 use series::Family;
 use zen_lead_core::names::ServiceKey;
 
-/// Buckets of everything that is one API call or less, in seconds.
+/// Buckets for durations up to that of an API call, in seconds.
 pub const FAST_BUCKETS: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// Buckets of a failover, in seconds.
+/// Buckets for the duration of a failover, in seconds.
 pub const FAILOVER_BUCKETS: [f64; 12] =
     [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
 
-/// Labels of the attempts of a call; the last one is for all above too.
+/// Labels of the attempts of a call; the last one stands for all higher numbers.
 const ATTEMPTS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10+"];
 
 /// All metric handles of the process.
@@ -73,10 +73,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Creates every handle and registers it with a registry of its own.
+    /// Creates all handles and registers them with a new registry.
     ///
     /// # Errors
-    /// Fails only when two metrics share a name: a mistake of the programmer that a test finds.
+    /// Only if two metrics share a name: a programming error that a test finds.
     pub fn new() -> prometheus::Result<Self> {
         Self::with_clock(Clock::system())
     }
@@ -91,14 +91,14 @@ impl Metrics {
             api_call_duration: histogram(
                 r,
                 "api_call_duration_seconds",
-                "Duration of single attempts of API calls.",
+                "Duration of each attempt of an API call.",
                 &["operation", "result"],
                 &FAST_BUCKETS,
             )?,
             timeouts: counter(
                 r,
                 "timeout_occurrences_total",
-                "Calls and rows of calls that ran into their deadline, by operation.",
+                "API calls, and groups of calls, that hit their deadline, by operation.",
                 &["operation"],
             )?,
             cache_size: gauge(
@@ -110,7 +110,7 @@ impl Metrics {
             cache_limit: gauge(
                 r,
                 "cache_limit",
-                "Configured bounds, by limit; 0 is no bound.",
+                "Configured bounds, by limit; 0 means no bound.",
                 &["limit"],
             )?,
             cache_hits: counter(
@@ -153,13 +153,13 @@ impl Metrics {
             watch_restarts: counter(
                 r,
                 "watch_restarts_total",
-                "Watches started again, by resource and reason.",
+                "Watches restarted, by resource and reason.",
                 &["resource", "reason"],
             )?,
             watch_malformed: counter(
                 r,
                 "watch_malformed_objects_total",
-                "Objects in lists, watches and consistent reads that could not be read; what exists for them stays.",
+                "Objects in lists, watches and consistent reads that could not be parsed; what exists for them is kept.",
                 &["resource"],
             )?,
             watch_last_heard: float_gauge(
@@ -172,7 +172,7 @@ impl Metrics {
             certificate_expiry: float_gauge(
                 r,
                 "certificate_expiry_timestamp_seconds",
-                "When the certificate in use ends, by certificate.",
+                "When the certificate in use expires, by certificate.",
                 &["certificate"],
             )?,
             certificate_loads: counter(
@@ -215,7 +215,7 @@ impl Metrics {
             webhook_in_flight: plain_gauge(
                 r,
                 "webhook_in_flight",
-                "Admission reviews being judged now.",
+                "Admission reviews in progress.",
             )?,
             webhook_rejected_bodies: counter(
                 r,
@@ -226,7 +226,7 @@ impl Metrics {
             events: counter(
                 r,
                 "events_total",
-                "Kubernetes Events written, by reason and result.",
+                "Kubernetes Events, by reason and result.",
                 &["reason", "result"],
             )?,
             started: plain_float_gauge(
@@ -240,18 +240,13 @@ impl Metrics {
                 "Time a Service waited in the queue after it was due.",
                 &FAST_BUCKETS,
             )?,
-            trace_spans: counter(
-                r,
-                "trace_spans_total",
-                "Spans of traces, by what became of them.",
-                &["result"],
-            )?,
+            trace_spans: counter(r, "trace_spans_total", "Trace spans, by outcome.", &["result"])?,
             services,
             registry,
         })
     }
 
-    /// The state of each managed Service as the last reconcile reported it; gauges are computed from it at scrape.
+    /// The state of each managed Service from its last reconcile; gauges are computed from it at scrape time.
     pub fn services(&self) -> &Services {
         &self.services
     }
@@ -259,20 +254,20 @@ impl Metrics {
     /// Text exposition of everything registered (Prometheus format 0.0.4).
     ///
     /// # Errors
-    /// Fails when a label value cannot be encoded; never for what this module records.
+    /// If a label value cannot be encoded; never for the values that this module records.
     pub fn exposition(&self) -> prometheus::Result<Vec<u8>> {
         let mut out = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         Ok(out)
     }
 
-    /// Keeps series of a Service from now on, until [`Metrics::forget`]. A Service that is not
-    /// tracked has none, whatever is recorded for it: what ends late brings nothing back.
+    /// Keeps series for a Service from now on, until [`Metrics::forget`]. A Service that is not tracked has
+    /// no series, so a late record does not bring any back.
     pub fn track(&self, key: &ServiceKey) {
         self.services.track(key);
     }
 
-    /// Counts a switch of the leader and the seconds it took, when the time of its cause is known.
+    /// Counts a switch of the leader, and its duration if the time of its cause is known.
     pub fn failover(&self, key: &ServiceKey, reason: &'static str, latency: Option<Duration>) {
         self.services.record(key, |series| {
             series.inc(Family::Failovers, &[reason]);
@@ -293,7 +288,7 @@ impl Metrics {
         });
     }
 
-    /// Counts a decision: whether a leader had to be chosen, and what became of the incumbent.
+    /// Counts a decision: whether a leader had to be chosen, and whether the incumbent stayed.
     pub fn decided(
         &self,
         key: &ServiceKey,
@@ -322,8 +317,8 @@ impl Metrics {
         self.services.record(key, |series| series.inc(family, &[]));
     }
 
-    /// Counts attempt number `attempt` (from 1) of a call that failed for a passing reason. Both
-    /// labels are empty where the call is about no tracked Service.
+    /// Counts attempt number `attempt` (from 1) of a call that failed for a transient reason.
+    /// Namespace and service are empty if the call is not about a tracked Service.
     pub fn retry_attempt(
         &self,
         namespace: &str,
@@ -351,7 +346,7 @@ impl Metrics {
         self.api_call_duration.with_label_values(&[operation, result]).observe(took.as_secs_f64());
     }
 
-    /// Counts a call, or a row of calls, that ran into its deadline.
+    /// Counts a call, or a group of calls, that hit its deadline.
     pub fn timeout(&self, operation: &'static str) {
         self.timeouts.with_label_values(&[operation]).inc();
     }
@@ -387,17 +382,17 @@ impl Metrics {
         self.limit_refusals.with_label_values(&[limit]).inc();
     }
 
-    /// Says whether all watches of a resource are synced and alive.
+    /// Sets whether all watches of a resource are synced and alive.
     pub fn set_watch_up(&self, resource: &'static str, up: bool) {
         self.watch_up.with_label_values(&[resource]).set(i64::from(up));
     }
 
-    /// Counts a watch that was started again.
+    /// Counts a watch that was restarted.
     pub fn watch_restart(&self, resource: &'static str, reason: &'static str) {
         self.watch_restarts.with_label_values(&[resource, reason]).inc();
     }
 
-    /// Counts an object of a list or a watch that could not be read.
+    /// Counts an object of a list or a watch that could not be parsed.
     pub fn watch_malformed(&self, resource: &'static str) {
         self.watch_malformed.with_label_values(&[resource]).inc();
     }
@@ -417,12 +412,12 @@ impl Metrics {
         self.queue_latency.observe(waited.as_secs_f64());
     }
 
-    /// Counts spans that were sent or lost; `result` is `sent`, `failed` or `dropped`.
+    /// Counts spans by outcome; `result` is `sent`, `failed` or `dropped`.
     pub fn trace_spans(&self, result: &'static str, spans: usize) {
         self.trace_spans.with_label_values(&[result]).inc_by(spans as u64);
     }
 
-    /// Records when a certificate ends (seconds since 1970).
+    /// Records when a certificate expires (seconds since 1970).
     pub fn set_certificate_expiry(&self, certificate: &'static str, seconds: f64) {
         self.certificate_expiry.with_label_values(&[certificate]).set(seconds);
     }
@@ -464,12 +459,12 @@ impl Metrics {
         &self.webhook_in_flight
     }
 
-    /// Counts a request refused before a verdict.
+    /// Counts a request that was refused before a verdict.
     pub fn webhook_rejected_body(&self, reason: &'static str) {
         self.webhook_rejected_bodies.with_label_values(&[reason]).inc();
     }
 
-    /// Counts an Event written (or not).
+    /// Counts an Event, written or not.
     pub fn event(&self, reason: &'static str, result: &'static str) {
         self.events.with_label_values(&[reason, result]).inc();
     }

@@ -1,13 +1,12 @@
-//! The closed list of API calls zen-lead makes and of what it collects by them, and what a call is
-//! about.
+//! The closed list of operations: the API calls of zen-lead and groups of calls. And the object of a call.
 //!
-//! Only names: they are metric labels and words of messages.
+//! Only names, for metric labels and messages.
 
 use std::fmt;
 
 use zen_lead_core::names::ServiceKey;
 
-/// How zen-lead names itself to the API server.
+/// The User-Agent that zen-lead sends to the API server.
 pub const USER_AGENT: &str = concat!("zen-lead/", env!("CARGO_PKG_VERSION"));
 
 macro_rules! operations {
@@ -36,14 +35,10 @@ macro_rules! operations {
 }
 
 operations! {
-    /// Reads one Service.
-    GetService = "get_service", false;
     /// Reads the Services of a namespace.
     ListServices = "list_services", false;
     /// Creates a leader Service.
     CreateService = "create_service", true;
-    /// Replaces a leader Service.
-    ReplaceService = "replace_service", true;
     /// Applies fields of a Service.
     ApplyService = "apply_service", true;
     /// Applies annotations and conditions through services/status.
@@ -64,8 +59,6 @@ operations! {
     ListEndpoints = "list_endpoints", false;
     /// Deletes the leftover Endpoints of a Service.
     DeleteEndpoints = "delete_endpoints", true;
-    /// Reads one pod.
-    GetPod = "get_pod", false;
     /// Reads the pods of a namespace.
     ListPods = "list_pods", false;
     /// Reads one namespace.
@@ -82,7 +75,7 @@ operations! {
     GetWebhook = "get_webhook", false;
     /// Applies fields of a webhook configuration.
     ApplyWebhook = "apply_webhook", true;
-    /// Asks for the version of the server.
+    /// Reads the version of the server.
     GetVersion = "get_version", false;
     /// Reads Secrets: the one with the CA.
     ListSecrets = "list_secrets", false;
@@ -102,15 +95,15 @@ operations! {
     WatchWebhooks = "watch_webhooks", false;
     /// Collection: all steps of one reconcile.
     Reconcile = "reconcile", true;
-    /// Collection: everything a decision about a namespace needs, read consistently.
+    /// Collection: a consistent read of all objects that a decision in a namespace needs.
     ReadNamespace = "read_namespace", false;
-    /// Collection: one look at CA, certificate and caBundles.
+    /// Collection: one check of CA, certificate and caBundles.
     CertificatePass = "certificate_pass", true;
     /// Collection: the owner references of the webhook configurations.
     OwnershipPass = "ownership_pass", true;
-    /// Collection: the Events that wait when the process ends.
+    /// Collection: the Events that are queued when the process ends.
     FlushEvents = "flush_events", true;
-    /// Collection: one admission review, the reading of its body included.
+    /// Collection: one admission review, including the reading of its body.
     AdmissionReview = "admission_review", true;
     /// Collection: the admission reviews in flight when the process ends.
     DrainRequests = "drain_requests", true;
@@ -119,13 +112,12 @@ operations! {
 }
 
 impl Operation {
-    /// Whether it writes what routes: its refusals are held back by the worker, with growing pauses and
-    /// a report, so the call itself need not be repeated.
+    /// Whether it writes an object that routes traffic. The worker delays such a write after a refusal, with
+    /// growing pauses and a report, so the call itself need not be repeated.
     pub fn routes(self) -> bool {
         matches!(
             self,
             Self::CreateService
-                | Self::ReplaceService
                 | Self::ApplyService
                 | Self::ApplyServiceStatus
                 | Self::DeleteService
@@ -143,12 +135,12 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What a call is about: the object for messages, the Service for metric labels.
+/// The object of a call: its name for messages, its Service for metric labels.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    /// Namespace of the source Service, empty when there is none.
+    /// Namespace of the source Service, empty if there is none.
     pub namespace: &'a str,
-    /// Source Service on whose behalf the call is made, empty when there is none.
+    /// Source Service on whose behalf the call is made, empty if there is none.
     pub service: &'a str,
     /// Name of the object, for messages; empty for all of the namespace.
     pub object: &'a str,
@@ -160,13 +152,13 @@ impl<'a> Target<'a> {
         Self { namespace: &key.namespace, service: &key.name, object }
     }
 
-    /// An object that concerns no single Service: zen-lead's own, or all of a kind. Its labels are
-    /// empty, so that such calls cannot make more series than there are operations and attempts.
+    /// An object that belongs to no single Service: zen-lead's own, or all objects of a kind. Its labels
+    /// are empty, so such calls make at most one series per operation and attempt.
     pub fn own(object: &'a str) -> Self {
         Self { namespace: "", service: "", object }
     }
 
-    /// The object in words.
+    /// The object as text, for messages.
     pub(super) fn named(&self) -> Box<str> {
         match (self.namespace, self.object) {
             ("", object) => object.into(),

@@ -1,13 +1,13 @@
 //! Self-made certificates: the CA in its Secret, the leaf in memory, the caBundle.
 //!
 //! ```text
-//! Secret <-> secret (codec) <-> state (pure: phases of a rotation) -> leaf -> serve::tls
+//! Secret <-> secret (codec) <-> state (pure: phases of a rotation) -> leaf -> server::tls
 //!                                            \-> bundle (pure: what to patch) -> configurations
 //! authority: the loop around them, with the API calls
 //! ```
 //!
-//! All replicas share one CA and write its Secret only by compare-and-swap; each signs a leaf of its
-//! own. A private key is in the Secret and in memory, never in a log.
+//! All replicas share one CA and write its Secret only by compare-and-swap. Each replica signs its own leaf.
+//! A private key is in the Secret and in memory, never in a log.
 
 mod authority;
 mod bundle;
@@ -25,13 +25,13 @@ use std::time::Duration;
 pub use authority::{Authority, AuthorityError, Report};
 pub use material::{Ca, CaCertificate, Leaf, MaterialError, PrivateKey};
 
-/// Name of the item in the ValidatingWebhookConfiguration. Frozen: a renamed item would be kept
-/// half-alive by server-side apply.
+/// Name of the item in the ValidatingWebhookConfiguration. Frozen: after a rename, server-side apply would
+/// keep part of the old item.
 pub const VALIDATE_ITEM: &str = "validate.zen-lead.io";
 /// Name of the item in the MutatingWebhookConfiguration. Frozen as well.
 pub const MUTATE_ITEM: &str = "mutate.zen-lead.io";
 
-/// What the authority is told by the configuration.
+/// The settings of the authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Namespace of zen-lead, its Secret and its Service.
@@ -40,23 +40,23 @@ pub struct Settings {
     pub secret: String,
     /// Name of the Service through which the API server calls.
     pub service: String,
-    /// More names or IP addresses for the leaf.
+    /// Additional names or IP addresses for the leaf.
     pub extra_names: Vec<String>,
     /// Name of the ValidatingWebhookConfiguration.
     pub validating: String,
     /// Name of the MutatingWebhookConfiguration.
     pub mutating: String,
-    /// Life of a CA; it is replaced when a third is left.
+    /// Lifetime of a CA; it is replaced when a third is left.
     pub ca_lifetime: Duration,
-    /// Life of a leaf; it is replaced when a third is left.
+    /// Lifetime of a leaf; it is replaced when a third is left.
     pub leaf_lifetime: Duration,
     /// Waits of a rotation.
     pub margins: state::Margins,
 }
 
 impl Settings {
-    /// Everything at its default: Secret `zen-lead-ca`, Service and configurations `zen-lead`,
-    /// a CA for 365 days, leaves for 7.
+    /// The defaults: Secret `zen-lead-ca`, Service and configurations `zen-lead`,
+    /// a CA for 365 days, leaves for 7 days.
     pub fn new(namespace: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),

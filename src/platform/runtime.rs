@@ -1,4 +1,4 @@
-//! What every part of the process is started with.
+//! The shared handles that every part of the process is started with.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::platform::metrics::Metrics;
 use crate::platform::shutdown::Shutdown;
 use crate::platform::supervise::Supervisor;
 
-/// The way to the API server, and where is reported how it goes; clones share all of it.
+/// Access to the API server, metrics, health and shutdown; clones share all of it.
 #[derive(Clone)]
 pub struct Runtime {
     /// Connections to the API server.
@@ -22,10 +22,10 @@ pub struct Runtime {
     pub clock: Clock,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// What readiness waits for.
+    /// The gates of readiness.
     pub health: Health,
     /// Starts tasks.
     pub supervisor: Supervisor,
-    /// How far the shutdown has come.
+    /// The phase of the shutdown.
     pub shutdown: Shutdown,
 }

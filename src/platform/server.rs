@@ -1,14 +1,14 @@
 //! The HTTP servers: how a socket is bound, capped, drained and stopped.
 //!
-//! Routers live below (`webhook`, `admin`), certificates in `tls`. No verdicts, no Kubernetes.
+//! Routers are elsewhere (`webhook`, `admin`), certificates in `tls`. No verdicts, no Kubernetes.
 //!
-//! Both servers run on axum-server: it has the handshake timeout, leaves a connection that is still
-//! in its handshake out of the drain, and reports accept errors without ending. What it does not
-//! have is added here: a cap on connections, and a drain during which answers carry
-//! `Connection: close`, so that a client leaves by itself instead of losing a request in the race
-//! between its write and our close (the API server does not repeat a POST that met a closed socket).
+//! Both servers run on axum-server. It has a handshake timeout, excludes a connection that is still in its
+//! handshake from the drain, and continues after accept errors. This module adds a cap on connections, and a
+//! drain during which answers carry `Connection: close`: the client then closes the connection itself and
+//! loses no request in the race between its write and our close (the API server does not retry a POST on a
+//! closed socket).
 
-pub mod admin;
+pub(crate) mod admin;
 mod cap;
 pub mod tls;
 
@@ -34,26 +34,26 @@ use rustls::ServerConfig;
 use crate::platform::metrics::Metrics;
 use cap::Capped;
 
-/// Most of a request's head that is read, and of a body ahead of its reader, for each connection: the
-/// API server's heads have 1 KiB. hyper's own bound, about 400 KiB, would make 800 MB of a full house.
+/// Limit per connection for the head of a request, and for body data read ahead. The heads of the API server
+/// have 1 KiB. With hyper's default, about 400 KiB, the maximum of connections would take 800 MB.
 const READ_AHEAD: usize = 32 * 1024;
-/// The same for HTTP/2, where the client may send so much unasked.
+/// The flow-control window of HTTP/2: data that the client may send before it is read.
 const WINDOW: u32 = 64 * 1024;
 
 /// Bounds of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections; one more is closed at once and counted.
+    /// Maximum of open connections; further ones are closed immediately and counted.
     pub connections: usize,
     /// Longest TLS handshake.
     pub handshake: Duration,
-    /// Longest wait for the head of a request, the idle time of a kept-alive connection included.
+    /// Longest wait for the head of a request, including the idle time of a kept-alive connection.
     ///
-    /// One knob for both, because hyper has only one. It must stay above the 90 s after which Go's
-    /// HTTP client drops an idle connection: whoever closes first must be the API server, or one of
-    /// its calls is lost in the race.
+    /// One setting for both, because hyper has only one. It must stay above the 90 s after which Go's
+    /// HTTP client closes an idle connection: if the server closed first, a call of the API server could
+    /// be lost in the race.
     pub idle: Duration,
-    /// Requests side by side on one HTTP/2 connection.
+    /// Concurrent requests on one HTTP/2 connection.
     pub streams: u32,
 }
 
@@ -69,7 +69,7 @@ impl Default for Limits {
     }
 }
 
-/// A bound socket that nobody serves yet.
+/// A bound socket that is not served yet.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -77,10 +77,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds, so that a taken port is an error at start and not a server that never gets ready.
+    /// Binds early, so that a port in use is an error at start-up and not a server that never gets ready.
     ///
     /// # Errors
-    /// Whatever the operating system says, with the address in front.
+    /// The error of the operating system, with the address.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot bind {address}: {e}"));
         let socket = TcpListener::bind(address).map_err(named)?;
@@ -88,13 +88,13 @@ impl Listener {
         Ok(Self { socket, address })
     }
 
-    /// The address in use (the port is filled in when 0 was asked for).
+    /// The address in use (with the actual port if port 0 was requested).
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// The outside handle of a running server; clones steer the same one.
+/// The handle of a running server; clones control the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Control {
     handle: Handle<SocketAddr>,
@@ -102,39 +102,39 @@ pub struct Control {
 }
 
 impl Control {
-    /// A control for a server that is still to be started.
+    /// A control for a server that is not started yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Waits until the server accepts connections; `None` when it never will.
+    /// Waits until the server accepts connections; `None` if it never will.
     pub async fn listening(&self) -> Option<SocketAddr> {
         self.handle.listening().await
     }
 
-    /// Open connections, those still in their handshake included.
+    /// Open connections, including those in their handshake.
     pub fn connections(&self) -> usize {
         self.handle.connection_count()
     }
 
-    /// First phase of a shutdown: everything is still served, but each HTTP/1.1 answer closes its
+    /// First phase of a shutdown: requests are still served, but each HTTP/1.1 answer closes its
     /// connection, so that clients move to another replica without losing a call.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Second phase: accepts nothing more, closes idle connections, lets requests in flight finish
-    /// and cuts what is left after `within`.
+    /// Second phase: accepts no connections, closes idle ones, lets requests in flight finish, and closes
+    /// the rest after `within`.
     pub fn stop(&self, within: Duration) {
         self.drain();
         self.handle.graceful_shutdown(Some(within));
     }
 }
 
-/// Serves `router` over TLS until [`Control::stop`]; ends when the last connection has.
+/// Serves `router` over TLS until [`Control::stop`]; returns when the last connection has ended.
 ///
 /// # Errors
-/// When the socket cannot be handed to the runtime.
+/// If the socket cannot be handed to the runtime.
 pub async fn https(
     listener: Listener,
     router: Router,
@@ -152,17 +152,17 @@ pub async fn https(
         .accept_error_handler(move |peer, error| {
             let reason = cap::reason(error);
             errors.webhook_connection_error(reason);
-            // Debug: whoever reaches the port can cause one of these per packet.
+            // Debug level: any client that reaches the port can cause one of these per packet.
             tracing::debug!(?peer, reason, %error, "connection refused");
         })
         .serve(closing(router, &control).into_make_service())
         .await
 }
 
-/// Serves `router` in the clear until [`Control::stop`]; ends when the last connection has.
+/// Serves `router` without TLS until [`Control::stop`]; returns when the last connection has ended.
 ///
 /// # Errors
-/// When the socket cannot be handed to the runtime.
+/// If the socket cannot be handed to the runtime.
 pub async fn http(
     listener: Listener,
     router: Router,
@@ -186,8 +186,8 @@ fn prepared(
 ) -> io::Result<Server<SocketAddr>> {
     let mut server = axum_server::from_tcp(listener.socket)?
         .handle(control.handle.clone())
-        // The same as `idle`, not shorter: Go dials connections ahead of need, and closing one of
-        // those just as it is taken up would lose a call.
+        // The same as `idle`, not shorter: Go opens connections in advance, and closing one just as it is
+        // used would lose a call.
         .first_request_timeout(limits.idle);
     let http = server.http_builder();
     http.http1()
@@ -205,8 +205,8 @@ fn prepared(
     Ok(server)
 }
 
-/// No delay: an answer in two packets would wait 40 ms for an acknowledgement. Keep-alive probes
-/// find the dead peers.
+/// TCP_NODELAY: an answer in two packets would wait 40 ms for an acknowledgement. Keep-alive probes
+/// detect dead peers.
 fn tcp() -> TcpConfigAcceptor {
     let probes = TcpKeepaliveConfig::new()
         .time(Duration::from_secs(30))
@@ -225,7 +225,7 @@ async fn close_when_draining(
     request: Request,
     next: Next,
 ) -> Response {
-    // HTTP/2 forbids the header; its connections are told to go by GOAWAY in `stop`.
+    // HTTP/2 forbids the header; `stop` ends its connections with GOAWAY.
     let can_say_close = request.version() <= Version::HTTP_11;
     let mut response = next.run(request).await;
     if can_say_close && draining.load(Ordering::Relaxed) {

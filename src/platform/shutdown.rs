@@ -1,21 +1,21 @@
-//! How far the shutdown of the process has come, for those who wait for it.
+//! The phases of the shutdown, for the tasks that wait for them.
 //!
-//! What leads through the phases is `lifecycle`.
+//! `lifecycle` moves from phase to phase.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// How far a shutdown has come.
+/// A phase of the shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Serving.
     Running,
-    /// Unready, still serving whoever has not heard of it.
+    /// Unready, but still serving clients that do not know it yet.
     Draining,
-    /// Accepting nothing new, finishing what is in flight.
+    /// Accepts no new requests, finishes those in flight.
     Closing,
-    /// Everything ends.
+    /// All tasks end.
     Stopping,
 }
 
@@ -26,7 +26,7 @@ pub struct Shutdown {
     in_flight: Arc<watch::Sender<usize>>,
 }
 
-/// Kept by a server until it has finished its requests; the workers stop only after that.
+/// Held by a server until it has finished its requests; the workers stop only after that.
 pub struct Serving {
     in_flight: Arc<watch::Sender<usize>>,
 }
@@ -44,7 +44,7 @@ impl Default for Shutdown {
 }
 
 impl Shutdown {
-    /// Nothing has happened yet.
+    /// In the phase [`Phase::Running`].
     pub fn new() -> Self {
         Self {
             phase: Arc::new(watch::Sender::new(Phase::Running)),
@@ -59,22 +59,23 @@ impl Shutdown {
         }
     }
 
-    /// Waits for the begin of the shutdown.
+    /// Waits until the shutdown begins.
     pub async fn draining(&self) {
         self.reached(Phase::Draining).await;
     }
 
-    /// Waits for the moment to accept nothing new and to finish what is in flight.
+    /// Waits until no new requests may be accepted.
     pub async fn closing(&self) {
         self.reached(Phase::Closing).await;
     }
 
-    /// Waits for the moment to end.
+    /// Waits until tasks must end.
     pub async fn stopping(&self) {
         self.reached(Phase::Stopping).await;
     }
 
     /// Whether the shutdown has begun.
+    #[cfg(test)]
     pub fn is_draining(&self) -> bool {
         *self.phase.borrow() >= Phase::Draining
     }
@@ -84,7 +85,7 @@ impl Shutdown {
         *self.phase.borrow() >= Phase::Closing
     }
 
-    /// For a server: what it keeps until it has finished its requests.
+    /// A guard that a server holds until it has finished its requests.
     pub fn serving(&self) -> Serving {
         self.in_flight.send_modify(|n| *n += 1);
         Serving { in_flight: Arc::clone(&self.in_flight) }
@@ -96,11 +97,11 @@ impl Shutdown {
     }
 
     async fn reached(&self, phase: Phase) {
-        // Fails only when the sender is gone, and `self` holds it.
+        // Fails only if the sender is dropped, and `self` holds it.
         let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
     }
 
-    /// Goes on to a phase; whether it had not come so far before.
+    /// Moves forward to a phase; returns false if the shutdown was there already.
     pub fn advance(&self, to: Phase) -> bool {
         self.phase.send_if_modified(|now| {
             let forward = *now < to;

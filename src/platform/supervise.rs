@@ -1,8 +1,8 @@
-//! The only place that spawns tasks: no task of the process ends unseen.
+//! The only place that spawns tasks: no task of the process ends unnoticed.
 //!
-//! A critical task that ends early or panics brings the process down, through the same drain as a
-//! signal and with a non-zero exit. A passing task (the watch of a namespace) may end. It knows
-//! neither Kubernetes nor what the tasks do.
+//! A critical task that ends early or panics stops the process, with the same drain as a signal and a
+//! non-zero exit code. A passing task (the watch of a namespace) may end. Nothing here knows Kubernetes or
+//! what the tasks do.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -18,9 +18,9 @@ use tokio::task::{AbortHandle, JoinHandle};
 use crate::platform::clock::monotonic;
 use crate::platform::shutdown::Shutdown;
 
-/// How a task ended that may say so.
+/// The result of a task.
 pub trait Ending {
-    /// What went wrong, if anything did.
+    /// The error, if there was one.
     fn fault(self) -> Option<String>;
 }
 
@@ -67,7 +67,7 @@ impl Drop for Passing {
     }
 }
 
-/// The process could not end as it should.
+/// The process did not end cleanly.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
 pub struct Failed(pub Vec<String>);
@@ -103,7 +103,7 @@ impl Supervisor {
         });
     }
 
-    /// Starts a critical task that ends with the last phase of the shutdown, whatever it is doing.
+    /// Starts a critical task that is dropped in the last phase of the shutdown.
     pub fn spawn_until_stopping<F>(&self, name: &'static str, future: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -114,8 +114,8 @@ impl Supervisor {
         });
     }
 
-    /// Starts a task that may end, and that ends when its handle is dropped. A panic in it is as
-    /// fatal as in any other.
+    /// Starts a task that may end, and that ends when its handle is dropped. A panic in it is fatal, as in
+    /// any other task.
     pub fn spawn_passing<F>(&self, name: String, future: F) -> Passing
     where
         F: Future<Output = ()> + Send + 'static,
@@ -136,7 +136,7 @@ impl Supervisor {
     {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let mut tasks = self.inner.tasks.lock();
-        // Ended and aborted tasks are swept here, so that watches that come and go leave nothing.
+        // Removes ended and aborted tasks here, so that short-lived watches leave nothing behind.
         tasks.retain(|_, task| !task.handle.is_finished());
         #[allow(clippy::disallowed_methods, reason = "the one place that spawns")]
         let handle = tokio::spawn(future);
@@ -145,16 +145,11 @@ impl Supervisor {
         abort
     }
 
-    /// Whether a task has failed so far.
-    pub fn has_failed(&self) -> bool {
-        !self.inner.failures.lock().is_empty()
-    }
-
-    /// Ends the passing tasks and waits for the critical ones; after `deadline` those that have not
-    /// ended are aborted.
+    /// Ends the passing tasks and waits for the critical ones. Aborts those that have not ended after
+    /// `deadline`.
     ///
     /// # Errors
-    /// Names every task that failed, panicked, ended early, or did not end in time.
+    /// Names each task that failed, panicked, ended early, or did not end in time.
     pub async fn join(&self, deadline: Duration) -> Result<(), Failed> {
         let until = monotonic() + deadline;
         loop {
@@ -165,11 +160,11 @@ impl Supervisor {
             if task.passing {
                 task.handle.abort();
             }
-            // The result is of no interest: faults and panics were noted by the task itself.
+            // The result is not needed: the task itself has noted errors and panics.
             if tokio::time::timeout_at(until, &mut task.handle).await.is_err() {
                 task.handle.abort();
                 self.inner.note(format!(
-                    "task {} did not end within {deadline:?} and is cut off",
+                    "task {} did not end within {deadline:?} and was aborted",
                     task.name
                 ));
             }
@@ -240,7 +235,6 @@ mod tests {
         supervisor.spawn("worker", async move { stop.stopping().await });
         shutdown.advance_to_end();
         assert_eq!(supervisor.join(SOON).await, Ok(()));
-        assert!(!supervisor.has_failed());
     }
 
     #[tokio::test(start_paused = true)]
@@ -259,7 +253,7 @@ mod tests {
             std::future::pending::<()>().await;
         });
         let failed = supervisor.join(SOON).await.unwrap_err();
-        assert_eq!(failed.to_string(), "task stuck did not end within 1s and is cut off");
+        assert_eq!(failed.to_string(), "task stuck did not end within 1s and was aborted");
         tokio::task::yield_now().await;
         assert!(*ended.lock());
     }

@@ -1,7 +1,7 @@
-//! Logging set-up: one line an event, JSON or text, filtered by level and target; and below it
-//! tracing: what is wanted (`settings`), what spans there are (`spans`, `http`), sending (`otlp`).
+//! Logging: one line per event, JSON or text, filtered by level and target. The submodules are tracing: its
+//! configuration (`settings`), the spans (`spans`, `http`), and their export (`otlp`).
 //!
-//! Settings come in as values; no environment is read here, and metrics are elsewhere.
+//! Settings are passed in as values; no environment is read here. Metrics are elsewhere.
 
 pub mod http;
 pub mod otlp;
@@ -9,7 +9,6 @@ pub mod settings;
 pub mod spans;
 
 use std::fmt;
-use std::str::FromStr;
 
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
@@ -25,57 +24,22 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::config::LogFormat;
 use crate::platform::clock::Clock;
-
-/// What is logged unless a filter is given. kube's client logs whole answers that it cannot read;
-/// the errors it returns are logged here anyway.
-pub const DEFAULT_FILTER: &str = "info,kube_client=error";
-
-/// How a line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Format {
-    /// One JSON object a line: `ts`, `level`, `msg`, `target`, the ids of the trace and span where
-    /// one is kept, then the fields of the event and of the spans around it.
-    #[default]
-    Json,
-    /// For people.
-    Text,
-}
-
-impl FromStr for Format {
-    type Err = TelemetryError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "json" => Ok(Self::Json),
-            "text" => Ok(Self::Text),
-            other => Err(TelemetryError::Format(other.to_owned())),
-        }
-    }
-}
 
 /// What and how to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How a line looks.
-    pub format: Format,
+    /// Format of a line.
+    pub format: LogFormat,
     /// A level (`debug`) or directives as in `RUST_LOG` (`info,zen_lead::control::watch=debug`).
     pub filter: String,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { format: Format::default(), filter: DEFAULT_FILTER.to_owned() }
-    }
 }
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// Not a format.
-    #[error("{0:?} is not a log format: use \"json\" or \"text\"")]
-    Format(String),
-    /// Not a filter.
+    /// The filter is not valid.
     #[error(
         "{filter:?} is not a log filter (for example \"info\" or \"info,zen_lead::control::watch=debug\"): {source}"
     )]
@@ -85,7 +49,7 @@ pub enum TelemetryError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Something else has set up logging before.
+    /// Logging has been set up before.
     #[error("logging is already set up: {0}")]
     Already(#[from] tracing_subscriber::util::TryInitError),
 }
@@ -93,7 +57,7 @@ pub enum TelemetryError {
 /// Sets up logging to standard error for the whole process.
 ///
 /// # Errors
-/// Fails for a filter that cannot be read, or when called twice.
+/// If the filter is not valid, or on a second call.
 pub fn init(settings: &Settings) -> Result<(), TelemetryError> {
     Ok(subscriber(settings, std::io::stderr)?.try_init()?)
 }
@@ -110,18 +74,18 @@ where
         .parse(&settings.filter)
         .map_err(|source| TelemetryError::Filter { filter: settings.filter.clone(), source })?;
     let lines: Box<dyn tracing_subscriber::Layer<_> + Send + Sync> = match settings.format {
-        Format::Json => Box::new(
+        LogFormat::Json => Box::new(
             layer()
                 .fmt_fields(JsonFields::new())
                 .event_format(JsonLine { clock: Clock::system() })
                 .with_writer(writer),
         ),
-        Format::Text => Box::new(layer().with_ansi(false).with_writer(writer)),
+        LogFormat::Text => Box::new(layer().with_ansi(false).with_writer(writer)),
     };
     Ok(tracing_subscriber::registry().with(filter).with(lines))
 }
 
-/// The JSON line. tracing-subscriber's own nests the message and calls it differently.
+/// Formats a JSON line. The format of tracing-subscriber nests the message under another name.
 struct JsonLine {
     clock: Clock,
 }
@@ -186,7 +150,7 @@ where
     ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        // Fields of an inner span, and of the event, win over those of an outer one.
+        // Fields of an inner span, and of the event, take precedence over those of an outer span.
         let mut others = Map::new();
         for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
             let extensions = span.extensions();
@@ -204,7 +168,7 @@ where
             write!(writer, r#","trace_id":"{trace}","span_id":"{span}""#)?;
         }
         for (name, value) in &others {
-            // The names of the line itself cannot be taken.
+            // A field cannot replace the names of the line itself.
             let taken =
                 matches!(name.as_str(), "ts" | "level" | "msg" | "target" | "trace_id" | "span_id");
             let name = if taken { format!("field.{name}") } else { name.clone() };
@@ -214,7 +178,7 @@ where
     }
 }
 
-/// The ids of the span that is under way, if its trace is kept.
+/// The ids of the current span, if its trace is sampled.
 fn trace() -> Option<(opentelemetry::TraceId, opentelemetry::SpanId)> {
     Context::map_current(|current| {
         let span = current.span();
@@ -254,7 +218,7 @@ mod tests {
         }
     }
 
-    fn logged(format: Format, filter: &str, log: impl FnOnce()) -> String {
+    fn logged(format: LogFormat, filter: &str, log: impl FnOnce()) -> String {
         let lines = Lines::default();
         let settings = Settings { format, filter: filter.into() };
         tracing::subscriber::with_default(subscriber(&settings, lines.clone()).unwrap(), log);
@@ -264,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_json_line_has_time_level_message_and_all_fields() {
-        let text = logged(Format::Json, "info", || {
+        let text = logged(LogFormat::Json, "info", || {
             let outer = tracing::info_span!("reconcile", service = "a/b", attempt = 1);
             let _outer = outer.enter();
             let inner = tracing::info_span!("write", attempt = 2);
@@ -292,7 +256,7 @@ mod tests {
     #[test]
     fn text_is_for_people_and_filters_take_targets() {
         let filter = "warn,zen_lead::platform::telemetry=debug";
-        let text = logged(Format::Text, filter, || {
+        let text = logged(LogFormat::Text, filter, || {
             tracing::debug!(n = 3, "hello");
             tracing::info!(target: "elsewhere", "not wanted");
         });
@@ -301,8 +265,8 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_what_to_write_instead() {
-        let settings = Settings { format: Format::Json, filter: "zen_lead=loud".into() };
+    fn errors_say_what_to_write_instead() {
+        let settings = Settings { format: LogFormat::Json, filter: "zen_lead=loud".into() };
         let error = subscriber(&settings, std::io::sink).err().unwrap().to_string();
         assert!(
             error.starts_with(
@@ -310,13 +274,5 @@ mod tests {
             ),
             "{error}"
         );
-        let error = "xml".parse::<Format>().unwrap_err().to_string();
-        assert_eq!(error, r#""xml" is not a log format: use "json" or "text""#);
-        assert_eq!("text".parse::<Format>().unwrap(), Format::Text);
-    }
-
-    #[test]
-    fn the_default_filter_is_valid() {
-        assert!(subscriber(&Settings::default(), std::io::sink).is_ok());
     }
 }

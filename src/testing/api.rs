@@ -22,20 +22,20 @@ use super::store::{Entry, Place, Refusal, Store, selects};
 use crate::platform::api;
 use crate::platform::clock::monotonic;
 
-/// What goes wrong with a request.
+/// How a request fails.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Answers this HTTP status with a plain text, as priority and fairness does.
+    /// Answers this HTTP status with plain text, as priority and fairness does.
     Plain(u16, Option<&'static str>),
     /// Answers this HTTP status with a Status of this reason and message.
     Status(u16, &'static str, &'static str),
     /// The connection breaks before the server has done anything.
     Reset,
-    /// The server does what it was asked, and the connection breaks before the answer.
+    /// The server executes the request, and the connection breaks before the answer.
     ResetAfter,
     /// No answer, ever; nothing is done.
     Stall,
-    /// The server does what it was asked and never answers.
+    /// The server executes the request and never answers.
     StallAfter,
     /// HTTP 200 with this body.
     Garbage(&'static str),
@@ -65,14 +65,14 @@ struct Script {
     fault: Fault,
 }
 
-/// What all watches of the server are told from outside.
+/// Signals to all open watches of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Signal {
     changes: u64,
     /// Watches opened before this number of `changes` end cleanly, or with an error.
     ended: u64,
     reset: bool,
-    /// Watches opened before this number of `changes` send nothing more and do not end.
+    /// Watches opened before this number of `changes` send nothing more, and do not end.
     muted: u64,
 }
 
@@ -130,7 +130,7 @@ impl FakeApi {
         Client::new(service, "default")
     }
 
-    /// Serves on 127.0.0.1; the future must be polled for as long as the server is to live.
+    /// Serves on 127.0.0.1 while the returned future is polled.
     pub async fn listen(&self) -> (http::Uri, impl Future<Output = ()> + Send + use<>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
@@ -149,8 +149,8 @@ impl FakeApi {
         (uri, async move { axum::serve(listener, router).await.unwrap() })
     }
 
-    /// Lets the next `times` requests fail whose verb is `verb` (`WATCH` for watches) and whose
-    /// path contains `path`. Scripts are used up in the order in which they were given.
+    /// Makes the next `times` requests fail that have this verb (`WATCH` for watches) and whose path
+    /// contains `path`. Faults apply in the order in which they were added.
     pub fn fail(&self, verb: &'static str, path: &str, times: usize, fault: Fault) {
         self.inner.scripts.lock().push(Script { verb, path: path.into(), left: times, fault });
     }
@@ -185,13 +185,12 @@ impl FakeApi {
         self.inner.store.lock().version
     }
 
-    /// Sets back the version, as restoring a backup does; the objects stay as they are.
+    /// Sets the version back, as restoring a backup does; the objects do not change.
     pub fn set_version(&self, version: u64) {
         self.inner.store.lock().rewind(version);
     }
 
-    /// Creates or replaces an object behind everybody's back; `collection` is its request path
-    /// without the name.
+    /// Creates or replaces an object without a request; `collection` is its request path without the name.
     pub fn put(&self, collection: &str, object: Value) -> Value {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         let mut place = Place::parse(collection).unwrap();
@@ -225,7 +224,7 @@ impl FakeApi {
         self.changed();
     }
 
-    /// Sends a line as it is to all watches of a collection.
+    /// Sends a raw line to all watches of a collection.
     pub fn say(&self, collection: &str, line: impl Into<String>) {
         let place = Place::parse(collection).unwrap();
         self.inner.store.lock().raw(&place.resource, line.into());
@@ -357,7 +356,7 @@ impl FakeApi {
     fn list(&self, place: &Place, query: &HashMap<String, String>) -> Result<Value, Refusal> {
         let mut store = self.inner.store.lock();
         // A continue token is "version:offset"; pages are cut from the present objects, which is
-        // right as long as a test does not write between two pages.
+        // correct as long as a test does not write between two pages.
         let (version, offset) = match query.get("continue").map(|t| t.split_once(':').unwrap()) {
             None => (store.version, 0),
             Some((version, offset)) => {
@@ -387,7 +386,7 @@ impl FakeApi {
         let timeout = Duration::from_secs(of("timeoutSeconds").parse().unwrap_or(300));
         let (opened, skip) = {
             let store = self.inner.store.lock();
-            // Raw lines reach only the watches that are open when they are said.
+            // Raw lines reach only the watches that are open when they are sent.
             let raw = |e: &&Entry| matches!(e, Entry::Raw(_));
             let skip = store.history(&place.resource).iter().filter(raw).count();
             (self.inner.signal.borrow().changes, skip)

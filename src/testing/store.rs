@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-/// Kind of a change, as a watch names it.
+/// Type of a watch event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Created.
@@ -27,7 +27,7 @@ impl Change {
     }
 }
 
-/// What a watch may have to send.
+/// An entry of the history that a watch sends.
 #[derive(Clone)]
 pub(super) enum Entry {
     Changed {
@@ -37,7 +37,7 @@ pub(super) enum Entry {
     },
     /// A line sent as it is.
     Raw(String),
-    /// A change that a restored backup does not know.
+    /// A change that is not in the restored backup.
     Void,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Reads a request path; subresources are taken for their object.
+    /// Reads a request path; a subresource counts as its object.
     pub(super) fn parse(path: &str) -> Option<Self> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let (prefix, rest) = match parts.as_slice() {
@@ -183,7 +183,7 @@ impl Store {
         Ok(self.record(&place.resource, Change::Modified, object))
     }
 
-    /// A merge patch; with `create`, as server-side apply does it, the object need not exist.
+    /// A merge patch. With `create`, the object need not exist, as in server-side apply.
     pub(super) fn patch(
         &mut self,
         place: &Place,

@@ -1,4 +1,4 @@
-//! Reading a request body within bounds: of one body, and of all bodies together.
+//! Reads request bodies within bounds: a bound for each body, and a bound for all bodies together.
 //!
 //! Nothing is parsed here.
 
@@ -14,12 +14,12 @@ use super::reject::Rejection;
 /// Largest body, in bytes: two objects of 3 MiB (the API server's own limit for a request) and room
 /// for the envelope; the same bound as controller-runtime's webhook server.
 pub const MAX_BODY: usize = 7 * 1024 * 1024;
-/// Bodies up to this size are judged where they are read; larger ones elsewhere, and few at a time.
+/// Bodies up to this size are reviewed on the thread that read them; larger ones on another, one at a time.
 const SMALL: usize = 64 * 1024;
-/// Small bodies held at once: 64 MiB together.
+/// Small bodies in memory at the same time: 64 MiB in total.
 const SMALL_AT_ONCE: usize = 1024;
-/// Memory for large bodies held at once, in KiB. A wave of 3 MiB bodies queues for it until its
-/// deadlines instead of ending the process for want of memory.
+/// Memory for large bodies, in KiB. A burst of 3 MiB bodies waits for it until the deadlines of the
+/// reviews, instead of exhausting the memory of the process.
 const LARGE_BUDGET_KIB: usize = 48 * 1024;
 
 /// A body in memory, with its share of the budget.
@@ -35,7 +35,7 @@ impl Held {
     }
 }
 
-/// Lets bodies into memory.
+/// Admits bodies into memory.
 #[derive(Clone)]
 pub(super) struct Admission {
     small: Arc<Semaphore>,
@@ -50,11 +50,11 @@ impl Admission {
         }
     }
 
-    /// Reads the body; waits for memory as long as the caller lets it.
+    /// Reads the body; waits for memory until the caller's deadline.
     pub(super) async fn read(&self, request: Request) -> Result<Held, Rejection> {
         check_type(request.headers())?;
         let announced = announced(request.headers())?;
-        // Without a length anything up to the limit may come.
+        // Without a length, the body may have any size up to the limit.
         let most = announced.unwrap_or(MAX_BODY);
         let large = most > SMALL;
         let share = if large {
@@ -90,7 +90,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), Rejection> {
 
 fn announced(headers: &HeaderMap) -> Result<Option<usize>, Rejection> {
     let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
-    // The server has parsed it before; what does not fit a usize is too large as well.
+    // The server has parsed it before; a number that does not fit a usize is too large as well.
     let length = value.to_str().ok().and_then(|v| v.parse().ok()).unwrap_or(usize::MAX);
     if length > MAX_BODY { Err(Rejection::TooLarge(Some(length))) } else { Ok(Some(length)) }
 }

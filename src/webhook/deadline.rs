@@ -1,54 +1,31 @@
-//! How long a review may take: the caller's `?timeout=`, less a margin for the way back.
+//! How long a review may take: the caller's `?timeout=`, minus a margin for the answer to arrive.
 //!
 //! kube-apiserver sends `timeoutSeconds` of the webhook as a Go duration, `?timeout=1s`.
 
 use std::time::Duration;
 
-/// The longest a review may take, and how long it may take when the caller says nothing.
+use zen_lead_core::settings::duration;
+
+/// The longest time for a review, also used if the caller sends no timeout.
 pub(super) const CAP: Duration = Duration::from_secs(10);
-/// Kept back so that our answer, rather than silence, reaches the caller; at most a tenth.
+/// Subtracted so that the answer reaches the caller in time; at most a tenth of the timeout.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// The time for a request with this query string.
+/// The deadline for a request with this query string.
 pub(super) fn of(query: Option<&str>) -> Duration {
     let asked = query
         .into_iter()
         .flat_map(|q| q.split('&'))
         .find_map(|pair| pair.strip_prefix("timeout="))
-        .and_then(go_duration)
-        .filter(|d| !d.is_zero())
+        .and_then(positive)
         .map_or(CAP, |d| d.min(CAP));
     asked.saturating_sub(MARGIN.min(asked / 10))
 }
 
-/// Reads what Go's `time.Duration.String` writes for a positive duration.
-///
-/// Anything else is ignored by the caller, so this may be stricter than `spec::duration`.
-fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut seconds = 0.0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        let unit_end = rest[end..]
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .map_or(rest.len(), |at| end + at);
-        seconds += number
-            * match &rest[end..unit_end] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                "us" | "µs" => 1e-6,
-                "ns" => 1e-9,
-                _ => return None,
-            };
-        rest = &rest[unit_end..];
-    }
-    Duration::try_from_secs_f64(seconds).ok()
+/// A positive duration in Go's notation; `None` for any other text.
+fn positive(text: &str) -> Option<Duration> {
+    let nanos = u64::try_from(duration::parse(text).ok()?).ok()?;
+    (nanos > 0).then(|| Duration::from_nanos(nanos))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Makes the webhook configurations belong to zen-lead's Namespace, so that deleting the Namespace
-//! takes them along and leaves a cluster in which Services can be written.
+//! Makes zen-lead's Namespace own the webhook configurations, so that deleting the Namespace deletes them
+//! too and Services can still be written.
 //!
-//! The uid of the Namespace is not known when manifests are written, hence at start-up.
+//! Done at run time because the manifests cannot know the uid of the Namespace.
 
 use std::fmt::Debug;
 
@@ -22,9 +22,9 @@ use crate::platform::runtime::Runtime;
 
 /// Field manager of the owner references.
 const FIELD_MANAGER: &str = "zen-lead-ownership";
-/// Longest pass: up to five calls, each with its own deadline.
+/// Deadline of a pass: up to five calls, each with its own deadline.
 const PASS: Duration = Duration::from_secs(30);
-/// Pause before it is tried again after a failure, and between checks.
+/// Pause between two passes.
 const AGAIN: Duration = Duration::from_mins(1);
 
 /// Starts the task that keeps the owner references in place.
@@ -39,8 +39,8 @@ pub fn start(args: &Serve, runtime: &Runtime) {
             let pass = api::collection(&caller.metrics, operation, about, PASS, pass);
             if let Err(error) = pass.await {
                 tracing::warn!(
-                    "the webhook configurations are not made to go with the Namespace {namespace}: \
-                     {error}; tried again in {AGAIN:?}"
+                    "cannot make the Namespace {namespace} own the webhook configurations: {error}; \
+                     tried again in {AGAIN:?}"
                 );
             }
             tokio::time::sleep(AGAIN).await;

@@ -1,4 +1,4 @@
-//! Why a request got no verdict, and the answer it gets instead.
+//! Why a request gets no verdict, and the answer it gets instead.
 //!
 //! The body is a `metav1.Status`: kube-apiserver shows its message to the user.
 
@@ -20,15 +20,15 @@ pub(super) enum Rejection {
     Method(Method),
     /// Not JSON.
     ContentType(String),
-    /// Larger than [`MAX_BODY`]; the length if it was announced.
+    /// Larger than [`MAX_BODY`]; the length, if the request announced it.
     TooLarge(Option<usize>),
     /// The body ended early.
     Broken(String),
     /// Not finished in time.
     Deadline(Duration),
-    /// The judge could not read the body.
+    /// The reviewer cannot read the body.
     Refused(Refused),
-    /// The judge panicked.
+    /// The reviewer panicked.
     Panic,
 }
 
@@ -68,14 +68,14 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(path) => {
-                write!(f, "no webhook at {path:?}; there are /validate and /mutate")
+                write!(f, "no webhook at {path:?}; use /validate or /mutate")
             }
             Self::Method(method) => write!(f, "method {method} is not allowed; use POST"),
             Self::ContentType(given) => {
                 write!(f, "content type {given:?} is not supported; send application/json")
             }
             Self::TooLarge(Some(length)) => {
-                write!(f, "the body has {length} bytes, at most {MAX_BODY} are read")
+                write!(f, "the body has {length} bytes; the limit is {MAX_BODY}")
             }
             Self::TooLarge(None) => write!(f, "the body has more than {MAX_BODY} bytes"),
             Self::Broken(why) => write!(f, "the body could not be read: {why}"),
@@ -83,7 +83,7 @@ impl fmt::Display for Rejection {
                 write!(f, "zen-lead did not finish its review within {within:?}; try again")
             }
             Self::Refused(refused) => f.write_str(&refused.message),
-            Self::Panic => f.write_str("zen-lead failed on this review; its log says where"),
+            Self::Panic => f.write_str("zen-lead failed to process this review; see its log"),
         }
     }
 }

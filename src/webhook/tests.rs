@@ -1,4 +1,4 @@
-//! The router with a judge that does as it is told.
+//! Tests of the router with a scripted reviewer.
 
 use std::convert::Infallible;
 
@@ -12,7 +12,7 @@ use tower::ServiceExt;
 
 use super::*;
 
-/// Echoes, refuses, panics or dawdles, by what the body says; remembers what it saw.
+/// Answers, refuses, panics or is slow, as the body says; records what it saw.
 #[derive(Default)]
 struct Puppet {
     seen: Mutex<Vec<(Path, usize)>>,
@@ -20,8 +20,8 @@ struct Puppet {
     metrics: Mutex<Option<Arc<Metrics>>>,
 }
 
-impl Judge for Puppet {
-    fn judge(&self, path: Path, body: &[u8]) -> Result<Judged, Refused> {
+impl Reviewer for Puppet {
+    fn review(&self, path: Path, body: &[u8]) -> Result<Reviewed, Refused> {
         self.seen.lock().push((path, body.len()));
         if let Some(metrics) = &*self.metrics.lock() {
             self.in_flight.lock().push(metrics.webhook_in_flight().get());
@@ -33,21 +33,21 @@ impl Judge for Puppet {
                 reason: "no_uid",
             }),
             b"odd status" => Err(Refused { status: 200, message: "odd".into(), reason: "odd" }),
-            b"panic" => panic!("told to"),
+            b"panic" => panic!("on demand"),
             b"slow" => {
                 std::thread::sleep(Duration::from_millis(150));
-                Ok(judged("allowed", vec![]))
+                Ok(reviewed("allowed", vec![]))
             }
-            b"deny" => Ok(judged("denied", vec!["unknown_key", "bad_value"])),
-            _ => Ok(judged("allowed", vec![])),
+            b"deny" => Ok(reviewed("denied", vec!["unknown_key", "bad_value"])),
+            _ => Ok(reviewed("allowed", vec![])),
         }
     }
 }
 
-fn judged(verdict: &'static str, rules: Vec<&'static str>) -> Judged {
+fn reviewed(verdict: &'static str, rules: Vec<&'static str>) -> Reviewed {
     let service = zen_lead_core::names::ServiceKey::new("team", "web");
     let about = About { uid: String::new(), service, user: "alice".into(), dry_run: false };
-    Judged { body: b"{\"answer\":1}".to_vec(), operation: "create", verdict, rules, about }
+    Reviewed { body: b"{\"answer\":1}".to_vec(), operation: "create", verdict, rules, about }
 }
 
 struct Bench {
@@ -61,8 +61,8 @@ impl Bench {
         let metrics = Arc::new(Metrics::new().unwrap());
         let puppet = Arc::new(Puppet::default());
         *puppet.metrics.lock() = Some(Arc::clone(&metrics));
-        let judge: Arc<dyn Judge> = Arc::<Puppet>::clone(&puppet);
-        Self { router: router(judge, Arc::clone(&metrics), Tracer::off()), puppet, metrics }
+        let reviewer: Arc<dyn Reviewer> = Arc::<Puppet>::clone(&puppet);
+        Self { router: router(reviewer, Arc::clone(&metrics), Tracer::off()), puppet, metrics }
     }
 
     async fn send(&self, request: Request<Body>) -> (u16, Value) {
@@ -99,7 +99,7 @@ fn failure(code: u16, message: &str) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn a_review_is_judged_answered_and_counted() {
+async fn a_review_is_answered_and_counted() {
     let bench = Bench::new();
     let answer = json!({ "answer": 1 });
     assert_eq!(bench.post("/validate?timeout=1s", "{}").await, (200, answer.clone()));
@@ -149,7 +149,7 @@ async fn what_is_no_review_is_refused_with_its_reason() {
         (
             request("/validat", "{}"),
             404,
-            "no webhook at \"/validat\"; there are /validate and /mutate",
+            "no webhook at \"/validat\"; use /validate or /mutate",
             "path",
         ),
         (request("/validate", "refuse"), 422, "no uid in the request", "no_uid"),
@@ -171,7 +171,7 @@ async fn what_is_no_review_is_refused_with_its_reason() {
     let mut with_charset = json_type("Application/JSON; charset=utf-8");
     *with_charset.version_mut() = Version::HTTP_11;
     assert_eq!(bench.send(with_charset).await.0, 200);
-    assert_eq!(bench.puppet.seen.lock().len(), 3, "only what came as a review reaches the judge");
+    assert_eq!(bench.puppet.seen.lock().len(), 3, "only well-formed requests reach the reviewer");
 }
 
 /// A body of unknown length made of chunks of 64 KiB; panics when more than `most` are taken.
@@ -189,14 +189,14 @@ async fn seven_mebibytes_are_read_and_not_one_byte_more() {
     // Announced: refused without reading anything.
     let mut announced = request("/validate", chunks(1, 0));
     announced.headers_mut().insert(header::CONTENT_LENGTH, (MAX_BODY + 1).into());
-    let text = "the body has 7340033 bytes, at most 7340032 are read";
+    let text = "the body has 7340033 bytes; the limit is 7340032";
     assert_eq!(bench.send(announced).await, failure(413, text));
     for huge in ["18446744073709551615", "99999999999999999999999999"] {
         let mut r = request("/validate", chunks(1, 0));
         r.headers_mut().insert(header::CONTENT_LENGTH, huge.parse().unwrap());
         assert_eq!(bench.send(r).await.0, 413, "{huge}");
     }
-    // Not announced: refused as soon as it is too much, 112 chunks being exactly 7 MiB.
+    // Not announced: refused as soon as it is too large; 112 chunks are exactly 7 MiB.
     let text = "the body has more than 7340032 bytes";
     assert_eq!(bench.post("/validate", chunks(1000, 113)).await, failure(413, text));
     assert_eq!(*bench.puppet.seen.lock(), []);
@@ -237,9 +237,9 @@ async fn an_answer_that_comes_too_late_is_not_given() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_judge_is_an_answer_and_the_next_review_is_judged() {
+async fn a_panic_is_an_answer_and_the_next_review_works() {
     let bench = Bench::new();
-    let text = "zen-lead failed on this review; its log says where";
+    let text = "zen-lead failed to process this review; see its log";
     assert_eq!(bench.post("/validate", "panic").await, failure(500, text));
     assert!(bench.metric("zen_lead_webhook_rejected_bodies_total{reason=\"panic\"} 1"));
     assert!(bench.metric("zen_lead_webhook_in_flight 0"));

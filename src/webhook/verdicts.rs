@@ -1,6 +1,6 @@
-//! Joins the webhook server to the verdict: the index view under a read lock, labels as text.
+//! Connects the webhook router to the core's admission: the index view under a read lock, labels as text.
 //!
-//! No rules (`spec`, `admission`) and no HTTP (`serve`).
+//! No rules (those are the core's `settings` and `admission`) and no HTTP (`webhook`).
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use k8s_openapi::api::core::v1::Service;
 use crate::platform::metrics::Metrics;
 use crate::platform::telemetry::spans::About;
 use crate::shared::SharedIndex;
-use crate::webhook::{Judge, Judged, Path, Refused};
+use crate::webhook::{Path, Refused, Reviewed, Reviewer};
 use zen_lead_core::admission::{Neighbours, review};
 use zen_lead_core::index::view::{IndexView, Neighbour};
 use zen_lead_core::index::{Limit, Reached};
 use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::settings::{LeaderSpec, Rule};
 
-/// Longest name shown, in characters: what Kubernetes allows for most of its names.
+/// Longest name shown, in characters: the limit of Kubernetes for most names.
 const MAX_SHOWN: usize = 253;
 
-/// Judges reviews for the server.
+/// Reviews with the rules of the core.
 pub struct Verdicts {
     index: SharedIndex,
     synced: Box<dyn Fn() -> bool + Send + Sync>,
@@ -29,8 +29,8 @@ pub struct Verdicts {
 }
 
 impl Verdicts {
-    /// `synced` says whether all Services were seen and are up to date; `username` is the user
-    /// zen-lead writes as.
+    /// `synced` returns whether all Services are known and up to date; `username` is the user name
+    /// that zen-lead writes as.
     pub fn new(
         index: SharedIndex,
         synced: Box<dyn Fn() -> bool + Send + Sync>,
@@ -42,12 +42,8 @@ impl Verdicts {
     }
 }
 
-impl Judge for Verdicts {
-    fn judge(&self, path: Path, body: &[u8]) -> Result<Judged, Refused> {
-        let path = match path {
-            Path::Validate => review::Path::Validate,
-            Path::Mutate => review::Path::Mutate,
-        };
+impl Reviewer for Verdicts {
+    fn review(&self, path: Path, body: &[u8]) -> Result<Reviewed, Refused> {
         let synced = (self.synced)();
         let view = Shared { index: &self.index, synced };
         let judged = review::judge(path, body, &view, self.names, &self.username);
@@ -70,7 +66,7 @@ impl Judge for Verdicts {
             let refused_by = judged.rules.iter().filter_map(|rule| limit_of(*rule));
             refused_by.for_each(|limit| self.metrics.limit_refusal(limit.as_str()));
         }
-        Ok(Judged {
+        Ok(Reviewed {
             operation: judged.verb.as_str(),
             verdict: judged.outcome.as_str(),
             rules: judged.rules.iter().map(|rule| rule.as_str()).collect(),
@@ -85,8 +81,8 @@ impl Judge for Verdicts {
     }
 }
 
-/// The index as admission sees it, locked for one question at a time: a body of megabytes must not
-/// keep those who decide from the index while it is read.
+/// The index as admission sees it, locked for one question at a time: parsing a body of megabytes must
+/// not block the reconcilers.
 struct Shared<'a> {
     index: &'a SharedIndex,
     synced: bool,
@@ -128,12 +124,12 @@ impl Neighbours for Shared<'_> {
     }
 }
 
-/// What logs and traces show of a text that the API server has not checked yet.
+/// Shortens a text for logs and traces: the API server has not validated it yet.
 fn cut(text: &str) -> &str {
     text.char_indices().nth(MAX_SHOWN).map_or(text, |(end, _)| &text[..end])
 }
 
-/// The bound behind a rule, where it is one.
+/// The bound that a rule enforces, if it enforces one.
 fn limit_of(rule: Rule) -> Option<Limit> {
     match rule {
         Rule::NamespaceLimit => Some(Limit::ServicesPerNamespace),
@@ -157,36 +153,36 @@ mod tests {
     fn verdicts() -> (SharedIndex, Verdicts) {
         let index = Arc::new(RwLock::new(Index::new(NameRule::Dns1123, Limits::default())));
         let metrics = Arc::new(Metrics::new().unwrap());
-        let judge = Verdicts::new(
+        let verdicts = Verdicts::new(
             Arc::clone(&index),
             Box::new(|| true),
             NameRule::Dns1123,
             "system:serviceaccount:zen:zen-lead".into(),
             metrics,
         );
-        (index, judge)
+        (index, verdicts)
     }
 
     #[test]
     fn a_body_is_read_without_the_index() {
-        let (index, judge) = verdicts();
+        let (index, verdicts) = verdicts();
         let writing = index.write();
         let (said, heard) = mpsc::channel();
         let reading = std::thread::spawn(move || {
-            let refused = judge.judge(Path::Validate, b"[1,").unwrap_err();
+            let refused = verdicts.review(Path::Validate, b"[1,").unwrap_err();
             said.send(refused.reason).unwrap();
         });
-        // A judge that wants the lock first would wait for ever.
+        // A reviewer that takes the lock first would wait until the timeout.
         let reason = heard.recv_timeout(Duration::from_secs(20));
         drop(writing);
         reading.join().unwrap();
         assert_eq!(reason, Ok("malformed"));
     }
 
-    /// What the index knows of other sources reaches the verdict.
+    /// The verdict uses the other sources in the index.
     #[test]
     fn a_source_over_the_same_pods_is_warned_about() {
-        let (index, judge) = verdicts();
+        let (index, verdicts) = verdicts();
         index.write().apply_service(service("tcp").enabled());
         index.write().apply_service(service("plain"));
         let udp = serde_json::to_value(service("udp").enabled()).unwrap();
@@ -199,7 +195,7 @@ mod tests {
                 "object": udp,
             },
         });
-        let judged = judge.judge(Path::Validate, body.to_string().as_bytes()).unwrap();
+        let judged = verdicts.review(Path::Validate, body.to_string().as_bytes()).unwrap();
         let answer: serde_json::Value = serde_json::from_slice(&judged.body).unwrap();
         assert_eq!(
             answer["response"]["warnings"],
@@ -212,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_of_a_name_is_short() {
-        let (_, judge) = verdicts();
+        let (_, verdicts) = verdicts();
         let long = "\u{e9}".repeat(1 << 20);
         let body = json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
@@ -221,7 +217,7 @@ mod tests {
                 "operation": "DELETE", "kind": {"group": "", "version": "v1", "kind": "Service"},
             },
         });
-        let judged = judge.judge(Path::Validate, body.to_string().as_bytes()).unwrap();
+        let judged = verdicts.review(Path::Validate, body.to_string().as_bytes()).unwrap();
         let About { uid, service, user, .. } = judged.about;
         for shown in [&*uid, &*service.namespace, &*service.name, &*user] {
             assert_eq!(shown.chars().count(), MAX_SHOWN);

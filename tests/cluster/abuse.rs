@@ -248,7 +248,7 @@ async fn bodies_beyond_the_limit_are_refused_unread(t: Arc<Case>) {
     for length in [7 * MIB + 1, 1 << 40] {
         // Nothing of the body is ever sent.
         let answer = abused.caller.ask(&head("/validate", length), b"").await.unwrap();
-        let words = format!("the body has {length} bytes, at most 7340032 are read");
+        let words = format!("the body has {length} bytes; the limit is 7340032");
         assert_eq!(answer.code, 413);
         assert!(answer.body.contains(&words), "{}", answer.body);
     }

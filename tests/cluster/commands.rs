@@ -58,7 +58,7 @@ async fn status_and_explain_show_what_is_routed(t: Arc<Case>) {
     assert_eq!(said.code, 0, "{said:?}");
     assert!(
         said.out.ends_with(
-            "Wrong now\n  web-leader-zen-lead-ipv4 routes a, a pod that does not exist any more\n\
+            "Wrong now\n  web-leader-zen-lead-ipv4 routes a, a pod that no longer exists\n\
              Next: make b leader (pod_gone)\n"
         ),
         "{said:?}"
@@ -113,8 +113,8 @@ async fn a_source_without_leader_service_is_listed(t: Arc<Case>) {
     let said = explain(&t, "web").await;
     let wanted = format!(
         "Reported now\n  web: LeaderReady is False, QuotaExceeded: {message}\nWrong now\n  there is no \
-         leader Service, so that no pod is routed\nNext: create leader Service web-leader (if that \
-         stays so, the conditions above say what prevents it)\n"
+         leader Service, so no pod is routed\nNext: create leader Service web-leader (if this \
+         does not change, the conditions above say what prevents it)\n"
     );
     assert!(said.code == 0 && said.out.ends_with(&wanted), "{said:?}");
 }

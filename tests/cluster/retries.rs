@@ -365,8 +365,8 @@ async fn absurd_pauses_hold_up_no_service(t: Arc<Case>) {
         .await;
         let asked = text.parse().unwrap_or(u32::MAX);
         let logged = format!(
-            "replace_slice {}/{leader}-zen-lead-ipv4: the API server is overloaded and turned the \
-             call away, gave up after 1 attempt (it asked for a pause of {asked}s): HTTP 429: ",
+            "replace_slice {}/{leader}-zen-lead-ipv4: the API server is overloaded and rejected the \
+             call; gave up after 1 attempt (it asked for a pause of {asked}s): HTTP 429: ",
             t.ns
         );
         let log = t.world.product.lines_about(0, &logged, 1);
@@ -426,7 +426,7 @@ async fn deadline_is_counted_reported_and_settled(t: Arc<Case>) {
     assert_eq!(timeouts(&t, "replace_slice").await, 1);
     let logged = format!(
         "replace_slice {}/web-leader-zen-lead-ipv4: no success within 10s and 2 attempts (the write \
-         may have taken effect all the same); the last one: no answer within ",
+         may still have taken effect); last error: no answer within ",
         t.ns
     );
     for next in [

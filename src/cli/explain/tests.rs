@@ -1,4 +1,4 @@
-//! What is said of a Service, over a double of the API server.
+//! Tests of the explanation, over a double of the API server.
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -61,7 +61,7 @@ fn a_pod_that_is_gone_and_still_routed_is_wrong() {
     assert_eq!(
         after(&server, "Wrong now"),
         "Wrong now\n  \
-           web-leader-zen-lead-ipv4 routes a, a pod that does not exist any more\n\
+           web-leader-zen-lead-ipv4 routes a, a pod that no longer exists\n\
          Next: make b leader (pod_gone)\n"
     );
 }
@@ -94,7 +94,7 @@ fn an_emptied_slice_contradicts_the_condition() {
     );
 }
 
-/// Where there is nothing to do, and no pod is routed all the same.
+/// There is nothing to do although no pod is routed.
 #[test]
 fn nothing_to_do_without_a_leader_is_never_as_it_should_be() {
     let mut server = served();
@@ -136,7 +136,7 @@ fn a_source_without_leader_service_and_one_that_asks_for_none() {
     server.put_pod(pod("a").ready_for(60));
     assert_eq!(
         after(&server, "Wrong now"),
-        "Wrong now\n  there is no leader Service, so that no pod is routed\n\
+        "Wrong now\n  there is no leader Service, so no pod is routed\n\
          Next: create leader Service web-leader\n"
     );
     server.put_service(service("web").set("enabled", "false"));
@@ -152,7 +152,7 @@ fn a_leader_service_leads_to_its_source() {
 }
 
 #[test]
-fn what_does_not_exist_is_said_so() {
+fn a_service_that_does_not_exist_is_reported() {
     let mut server = served();
     let asked =
         |server: &Server, name| missing(&snapshot(server), &ServiceKey::new(NAMESPACE, name));
@@ -183,12 +183,12 @@ fn what_cannot_be_read_is_named() {
     let said = text(&snapshot, &decide::decide(&snapshot, &context(at(0))), at(0));
     assert!(
         said.starts_with(
-            "Service ns/web\n  cannot be read: the present leader stays, no new one is chosen\n\
+            "Service ns/web\n  cannot be read: the current leader stays, no new one is chosen\n\
              Routed now by the EndpointSlices of web-leader\n  IPv4 a, ready ("
         ),
         "{said}"
     );
-    let named = "Cannot be read, so what exists for it stays as it is\n  Service web: spec.ports: \
+    let named = "Cannot be read, so what exists for it is left unchanged\n  Service web: spec.ports: \
                  expected a list, found a text\n";
     assert!(said.contains(named), "{said}");
 }

@@ -1,8 +1,7 @@
-//! From text to Services: YAML documents, JSON, and lists of objects.
+//! Reads Services from text: YAML documents, JSON, and lists of objects.
 //!
-//! What the API server refuses before any admission webhook sees it is found here: values that YAML does
-//! not read as strings (`zen-lead.io/enabled: true`), and Services under a wrong kind or version. No rules
-//! of zen-lead.
+//! Finds what the API server refuses before any admission webhook: values that YAML does not read as
+//! strings (`zen-lead.io/enabled: true`), and Services with a wrong kind or version. No rules of zen-lead.
 
 use k8s_openapi::api::core::v1::Service;
 use serde::Deserialize as _;
@@ -14,24 +13,24 @@ use zen_lead_core::keys::PREFIX;
 use zen_lead_core::settings::violation::{annotation_field, label_field, quoted};
 use zen_lead_core::settings::{Cause, Rule, Violation};
 
-/// Deepest list within a list that is followed.
+/// How deep lists may be nested.
 const MAX_DEPTH: usize = 4;
 /// Longest explanation of an unreadable document, in characters.
 const MAX_WHY: usize = 300;
 
-/// One object of a file that lint has something to say about.
+/// One object of a file that lint checks.
 pub(super) struct Document {
     /// The file.
     pub(super) file: String,
     /// Number of the document in the file, from 1.
     pub(super) number: usize,
-    /// Namespace, where it is known.
+    /// Namespace, if known.
     pub(super) namespace: Option<String>,
-    /// Name, where it is known.
+    /// Name, if known.
     pub(super) name: Option<String>,
     /// What was found.
     pub(super) unit: Unit,
-    /// What the API server takes, but not as it was meant: field and sentence.
+    /// What the API server accepts, but probably not with the intended meaning: field and sentence.
     pub(super) warnings: Vec<(String, String)>,
 }
 
@@ -39,10 +38,10 @@ pub(super) struct Document {
 pub(super) enum Unit {
     /// A Service.
     Service(Box<Service>),
-    /// A Service that the API server does not take: labels or annotations that are no strings, a wrong
+    /// A Service that the API server refuses: labels or annotations that are not strings, or a wrong
     /// kind or version.
     Misspelt(Vec<Violation>),
-    /// Nothing that can be judged, and why.
+    /// It cannot be checked; the reason.
     Unreadable(String),
 }
 
@@ -57,7 +56,7 @@ impl Document {
     }
 }
 
-/// Reads all documents of a file; those that are no Services are passed over.
+/// Reads all documents of a file, and skips those that are not Services.
 pub(super) fn read(file: &str, text: &str) -> Vec<Document> {
     let mut out = Vec::new();
     for part in parts::read(text) {
@@ -83,7 +82,7 @@ pub(super) fn read(file: &str, text: &str) -> Vec<Document> {
     out
 }
 
-/// Takes the Services out of a value, which may be a list of objects.
+/// Collects the Services of a value, which may be a list of objects.
 fn collect(
     out: &mut Vec<Document>,
     mut value: Value,
@@ -105,7 +104,7 @@ fn collect(
         let Some(Value::Array(items)) = items else { return };
         let nothing = Written::default();
         for (n, mut item) in items.into_iter().enumerate() {
-            // Items of a typed list may go without their own kind.
+            // Items of a typed list may have no kind of their own.
             if kind == "ServiceList"
                 && let Some(item) = item.as_object_mut()
             {
@@ -156,12 +155,12 @@ fn collect(
     out.push(Document { namespace, name, warnings, ..at(unit) });
 }
 
-/// Of a key without value. Tried on Kubernetes 1.37: a new object gets the empty text; a patch takes the
-/// key away.
-const NO_VALUE: &str = "has no value: the API server writes \"\" for it, and kubectl apply takes the key \
-                        away where it exists; write \"\", or leave the key out";
+/// About a key without a value. Tested with Kubernetes 1.37: a new object gets the empty string; a patch
+/// removes the key.
+const NO_VALUE: &str = "has no value: the API server stores \"\" for it, and kubectl apply removes the \
+                        key where it exists; write \"\", or leave the key out";
 
-/// Why a value of a label or an annotation is no string for the API server, if it is none.
+/// Why the API server does not take the value of a label or an annotation for a string; `None` if it does.
 fn not_a_string(value: &Value, written: Option<&String>) -> Option<String> {
     let text = match (value, written) {
         (Value::Null, _) => {
@@ -182,7 +181,7 @@ fn not_a_string(value: &Value, written: Option<&String>) -> Option<String> {
     Some(format!("Invalid value: {plain}: must be a string; write {shown}, with the quotes"))
 }
 
-/// What is wrong with the kind or the version of what was most likely meant as a Service.
+/// What is wrong with the kind or version of an object that was most likely meant to be a Service.
 fn meant_a_service(kind: &str, version: &str) -> Option<Violation> {
     let wrong = |field: &str, found: &str, right: &str| {
         Some(Violation {
@@ -190,12 +189,12 @@ fn meant_a_service(kind: &str, version: &str) -> Option<Violation> {
             rule: Rule::Unreadable,
             cause: Cause::NotSupported,
             message: format!(
-                "Unsupported value: {}: this is no Service for the API server; write {right}",
+                "Unsupported value: {}: this is not a Service for the API server; write {right}",
                 quoted(found)
             ),
         })
     };
-    // Other groups have Services of their own (serving.knative.dev); those of Kubernetes have none.
+    // Other API groups have Services of their own (serving.knative.dev); the groups of Kubernetes do not.
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let foreign = group.contains('.') && !group.ends_with(".k8s.io");
     if foreign {
@@ -208,7 +207,7 @@ fn meant_a_service(kind: &str, version: &str) -> Option<Violation> {
     if near && version.eq_ignore_ascii_case("v1") { wrong("kind", kind, "Service") } else { None }
 }
 
-/// An explanation that does not repeat megabytes of its input.
+/// Shortens an explanation, which may quote megabytes of its input.
 fn cut(text: &str) -> String {
     match text.char_indices().nth(MAX_WHY) {
         Some((end, _)) => format!("{}...", &text[..end]),

@@ -1,7 +1,7 @@
-//! A file cut into its documents, as kubectl counts them, and each read into a value of its own.
+//! Splits a file into its documents, as kubectl counts them, and reads each into its own value.
 //!
-//! So one document that cannot be read spoils no other, and what is said of it has the number and the
-//! lines that its author sees. Nothing is known of Kubernetes here.
+//! So a document that cannot be read does not affect the others, and a message about it has the number and
+//! the lines that its author sees. Nothing here knows Kubernetes.
 
 use std::collections::BTreeMap;
 
@@ -13,15 +13,15 @@ use serde_saphyr::Spanned;
 /// One document of a file.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// Its number in the file, from 1: every document that `---` separates counts, those without
-    /// content too, and of JSON objects without separator each.
+    /// Its number in the file, from 1. Every document between `---` lines counts, also one without
+    /// content, and so does every JSON object of several without a separator.
     pub(super) number: usize,
     /// Its values, or why it cannot be read.
     pub(super) values: Result<Vec<(Value, Written)>, String>,
 }
 
-/// Labels and annotations as they stand in the file: for each the text of a plain scalar, that is one
-/// without quotes. What is not there was quoted, or its text is not known.
+/// Labels and annotations as written in the file: the text of each plain scalar, that is, one without
+/// quotes. A key that is not in the map was quoted, or its text is unknown.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) labels: BTreeMap<String, String>,
@@ -29,13 +29,13 @@ pub(super) struct Written {
     pub(super) items: Vec<Written>,
 }
 
-/// A stretch of the file and the number of lines before it.
+/// A section of the file and the number of lines before it.
 struct Stretch<'a> {
     lines_before: usize,
     text: &'a str,
 }
 
-/// Cuts and reads a file.
+/// Splits and reads a file.
 pub(super) fn read(text: &str) -> Vec<Part> {
     let mut parts = Vec::new();
     for stretch in stretches(text.trim_start_matches('\u{feff}')) {
@@ -48,7 +48,7 @@ pub(super) fn read(text: &str) -> Vec<Part> {
     parts
 }
 
-/// Cuts at the lines that begin with `---`. Blank lines before the first one are no document.
+/// Splits at the lines that begin with `---`. Blank lines before the first one are not a document.
 fn stretches(text: &str) -> Vec<Stretch<'_>> {
     let mut found = Vec::new();
     let (mut from, mut at, mut line, mut lines_before) = (0, 0, 0, 0);
@@ -67,12 +67,12 @@ fn stretches(text: &str) -> Vec<Stretch<'_>> {
         line += 1;
     }
     found.push(Stretch { lines_before, text: &text[from..] });
-    // Nothing was between the beginning of the file and a separator on its first line.
+    // The section before a separator on the first line is empty.
     found.retain(|stretch| !stretch.text.is_empty());
     found
 }
 
-/// Cuts JSON objects that follow each other, as kubectl reads them; `None` for anything else.
+/// Splits consecutive JSON objects, as kubectl reads them; `None` for anything else.
 fn objects<'a>(stretch: &Stretch<'a>) -> Option<Vec<Stretch<'a>>> {
     let whole = stretch.text.strip_prefix("---").unwrap_or(stretch.text);
     let skipped = stretch.text.len() - whole.len();
@@ -101,7 +101,7 @@ fn objects<'a>(stretch: &Stretch<'a>) -> Option<Vec<Stretch<'a>>> {
     Some(objects.into_iter().map(cut).collect())
 }
 
-/// True for what holds nothing but comments, directives and markers.
+/// True if the text has only comments, directives and markers.
 fn is_blank(text: &str) -> bool {
     text.lines().all(|line| {
         let line = line.trim();
@@ -119,7 +119,7 @@ fn values(stretch: &Stretch<'_>) -> Result<Vec<(Value, Written)>, String> {
         Ok(values) => values,
         Err(error) => {
             let error = error.to_string();
-            // JSON that is no YAML: indented with tabs. A key that is there twice is no JSON either.
+            // JSON that is not YAML: indented with tabs. JSON with a duplicate key is refused too.
             let json = serde_json::from_str(stretch.text).ok();
             return match json.filter(|_| !error.contains("duplicate")) {
                 Some(value) => Ok(vec![(value, Written::default())]),
@@ -138,7 +138,7 @@ fn values(stretch: &Stretch<'_>) -> Result<Vec<(Value, Written)>, String> {
     Ok(values.into_iter().map(&mut with).collect())
 }
 
-/// The error again, with the lines of the file instead of those of the document.
+/// The error, with line numbers of the file instead of the document.
 fn explained(stretch: &Stretch<'_>, error: String) -> String {
     if stretch.lines_before == 0 {
         return error;
@@ -149,7 +149,7 @@ fn explained(stretch: &Stretch<'_>, error: String) -> String {
     again.err().map_or(error, |error| error.to_string())
 }
 
-/// What is read a second time, for the places of labels and annotations.
+/// Read in a second pass, for the positions of labels and annotations.
 #[derive(Default, Deserialize)]
 struct Tree {
     #[serde(default)]
@@ -189,7 +189,7 @@ fn written(tree: Tree, text: &str) -> Written {
     }
 }
 
-/// Whether what stands before a scalar makes it a string: a tag (`!!str`), or the sign of a block (`|`).
+/// Whether the text before a scalar makes it a string: a tag (`!!str`) or a block indicator (`|`).
 fn is_marked(before: &str) -> bool {
     let line = before.trim_end().rsplit('\n').next().unwrap_or_default();
     let line = line.split(" #").next().unwrap_or_default();

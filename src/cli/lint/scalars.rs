@@ -1,9 +1,9 @@
-//! Which plain scalars kubectl reads as something else than a string.
+//! Which plain scalars kubectl does not read as a string.
 //!
-//! By the rules of YAML 1.1 as its parser follows them (go.yaml.in/yaml/v2, resolve.go: `resolveTable`,
-//! `resolveMap`, `resolve`), whatever the parser of this program makes of them.
+//! The rules are those of YAML 1.1 as kubectl's parser implements them (go.yaml.in/yaml/v2, resolve.go:
+//! `resolveTable`, `resolveMap`, `resolve`), independent of the parser of this program.
 
-/// Texts that are a boolean, nothing, or no number.
+/// Texts for a boolean, null, infinity, or not a number.
 const WORDS: [&str; 40] = [
     "y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON", "n", "N", "no", "No",
     "NO", "false", "False", "FALSE", "off", "Off", "OFF", "~", "null", "Null", "NULL", ".nan",
@@ -11,7 +11,7 @@ const WORDS: [&str; 40] = [
     "", "<<",
 ];
 
-/// True when a scalar without quotes is a string all the same.
+/// True if a scalar without quotes is a string.
 pub(super) fn is_string(plain: &str) -> bool {
     !WORDS.contains(&plain) && !is_number(plain)
 }

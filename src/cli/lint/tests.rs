@@ -81,7 +81,7 @@ fn lists_and_json_are_looked_into() {
 }
 
 #[test]
-fn values_without_quotes_are_told_to_have_them() {
+fn values_without_quotes_get_advice_to_quote_them() {
     for written in
         ["true", "yes", "off", "5", "0123", "1e3", "0x1F", "1_000", "1.10", "0123 # a comment"]
     {
@@ -101,7 +101,7 @@ fn values_without_quotes_are_told_to_have_them() {
         let list = list.replace("-  apiVersion", "- apiVersion");
         assert_eq!(lines(&list), lines(&bad), "{list}");
     }
-    // In JSON the same, with the text that is there.
+    // The same for JSON, with the text as written.
     let json = "{\"apiVersion\":\"v1\",\"kind\":\"Service\",\"metadata\":{\"name\":\"web\",\
                 \"labels\":{\"a\":1.10},\"annotations\":{\"b\":\"yes\"}}}";
     assert_eq!(
@@ -154,7 +154,7 @@ fn services_of_the_same_files_collide() {
         ]
     );
     assert_eq!(lines(&format!("{GOOD}---\n{elsewhere}")), Vec::<String>::new());
-    // The same Service twice (two overlays) is no collision.
+    // The same Service twice (two overlays) is not a conflict.
     assert_eq!(lines(&format!("{GOOD}---\n{GOOD}")), Vec::<String>::new());
 }
 
@@ -228,7 +228,7 @@ fn the_exit_code_says_how_bad_it_is() {
         (vec![&good, &bad], 1, 1),
         (vec![&good, &broken], 2, 1),
         (vec![&bad, &missing], 2, 2),
-        // Files are one set: one of them may be without Service.
+        // All files count together: one of them may have no Service.
         (vec![&good, &other], 0, 0),
     ] {
         let paths: Vec<String> = paths.into_iter().cloned().collect();
@@ -243,8 +243,8 @@ fn the_exit_code_says_how_bad_it_is() {
         assert_eq!(
             none.to_string(),
             format!(
-                "no Service in {names}: nothing was judged; a Service has apiVersion: v1 and kind: \
-                 Service; --allow-no-service takes this as success"
+                "no Service in {names}: nothing was checked; a Service has apiVersion: v1 and kind: \
+                 Service; with --allow-no-service this is no error"
             )
         );
         let allowed = run(&paths, NameRule::Dns1035, true, &mut Vec::new()).unwrap();
@@ -255,7 +255,7 @@ fn the_exit_code_says_how_bad_it_is() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// Takes this many writes, and is a closed pipe then.
+/// Accepts this many writes, and behaves like a closed pipe afterwards.
 struct Pipe(usize);
 
 impl Write for Pipe {
@@ -285,7 +285,7 @@ fn a_closed_pipe_changes_nothing() {
 }
 
 #[test]
-fn each_document_is_judged_by_itself_under_the_number_that_users_count() {
+fn each_document_is_checked_alone_under_the_number_that_users_see() {
     let bad = |name: &str| service(name, "zen-lead.io/sticky: \"no\"");
     let twice = GOOD.replace("  name: web\n", "  name: web\n  name: web\n");
     let documents =
@@ -328,9 +328,9 @@ fn a_key_without_value_is_reported() {
         GOOD.replace("  annotations:", "  labels: {team: }\n  annotations:\n    example.com/a:");
     let what = |field: &str| {
         format!(
-            "-: document 1: Service shop/web: warning: {field}: has no value: the API server writes \"\" \
-             for it, and kubectl apply takes the key away where it exists; write \"\", or leave the \
-             key out"
+            "-: document 1: Service shop/web: warning: {field}: has no value: the API server stores \"\" \
+             for it, and kubectl apply removes the key where it exists; write \"\", or leave the key \
+             out"
         )
     };
     assert_eq!(
@@ -357,7 +357,7 @@ fn what_was_meant_as_a_service_is_reported() {
             lines(&with(kind, version)),
             [format!(
                 "-: document 1: Service shop/web: error: {field}: Unsupported value: \"{found}\": this is \
-                 no Service for the API server; write {right}"
+                 not a Service for the API server; write {right}"
             )]
         );
     }

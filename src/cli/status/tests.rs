@@ -1,4 +1,4 @@
-//! Rows for what Services, slices and pods say together.
+//! Tests of the rows for combinations of Services, slices and pods.
 
 use serde_json::{Value, json};
 
@@ -89,7 +89,7 @@ fn the_slice_says_who_leads_and_a_condition_that_differs_is_stale() {
         (good(), &[("a", true)][..], vec![a.clone()], "a true S LeaderRoutingAvailable"),
         (at_rest(), &[], vec![], "- false S NoReadyPods"),
         (at_rest(), &[("a", false)], vec![a.clone()], "- false S NoReadyPods"),
-        // The slice was emptied behind the condition's back.
+        // The slice was emptied, but the condition was not updated.
         (good(), &[], vec![a.clone()], "- false S StaleCondition"),
         (good(), &[("a", false)], vec![a.clone()], "- false S StaleCondition"),
         (good(), &[("b", true)], vec![b.clone()], "b true S StaleCondition"),
@@ -106,7 +106,7 @@ fn the_slice_says_who_leads_and_a_condition_that_differs_is_stale() {
         ),
         (good(), &[("a", true), ("b", true)], vec![a.clone(), b], "a,b false S SeveralPods"),
         (leader(&json!([]), ""), &[("a", true)], vec![a.clone()], "a true S NoCondition"),
-        // Refusals are reported while the leader is well.
+        // Refusals are reported while the leader is ready.
         (
             leader(&ready("False", "ForeignEndpoints"), ""),
             &[("a", true)],

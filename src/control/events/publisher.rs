@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{CONTROLLER, Note};
-use crate::platform::api::{self, CallError, Caller, Delays};
+use crate::platform::api::{self, CallError, Caller, Delays, ErrorKind};
 use crate::platform::clock::{Clock, monotonic};
 use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
@@ -178,8 +178,11 @@ impl Writer {
         let call = api::call(&self.caller, Operation::CreateEvent, target, create);
         let result = note.cause.run(call).await;
         let result = match result {
-            Ok(_) | Err(CallError::AlreadyExists { after_lost_attempt: true, .. }) => "written",
-            Err(CallError::AlreadyExists { .. }) => "exists",
+            Ok(_) => "written",
+            // Perhaps by an earlier attempt of this call.
+            Err(CallError { kind: ErrorKind::AlreadyExists, maybe_applied, .. }) => {
+                if maybe_applied { "written" } else { "exists" }
+            }
             Err(error) => {
                 // It did not get out, so the next one is not a repetition.
                 self.recent.remove(&key);
@@ -200,9 +203,9 @@ impl Writer {
     /// Only what has a name of its own: it cannot be told twice. An API server that has just come back
     /// refuses everything until it has read its roles, so a refusal may pass as well.
     fn is_worth_another_try(&self, letter: &PendingEvent, error: &CallError) -> bool {
-        let refused = matches!(error, CallError::Forbidden { .. } | CallError::Unauthorized { .. });
+        let refused = matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Unauthorized);
         letter.note.name.is_some()
-            && (error.is_passing() || refused)
+            && (error.is_transient() || refused)
             && monotonic() < letter.until
             && self.late.len() < QUEUE
             && !self.notes.is_closed()
@@ -241,7 +244,6 @@ impl Writer {
             note: Some(cut(&note.text, MAX_NOTE)),
             reason: Some(note.reason.as_str().to_owned()),
             regarding: Some(note.regarding.clone()),
-            related: note.related.clone(),
             reporting_controller: Some(CONTROLLER.to_owned()),
             reporting_instance: Some(cut(&self.instance, 128)),
             type_: Some(note.reason.kind().to_owned()),

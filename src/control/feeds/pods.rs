@@ -226,8 +226,6 @@ impl Sink<Decoded<Pod>> for PodSink {
     fn live(&self) {
         self.feed.look_again(self.scope.as_deref());
     }
-
-    fn lost(&self) {}
 }
 
 #[cfg(test)]

@@ -87,6 +87,4 @@ impl Sink<Decoded<EndpointSlice>> for ReplicaSink {
     fn heard(&self, _: Rv) {}
 
     fn live(&self) {}
-
-    fn lost(&self) {}
 }

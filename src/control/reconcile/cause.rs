@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::platform::api::{CallError, by_webhook};
+use crate::platform::api::{CallError, ErrorKind, by_webhook};
 use zen_lead_core::reason::Reason;
 
 /// Why a write is refused for good, or at least until something changes.
@@ -45,27 +45,26 @@ pub(super) enum RefusalCause {
 /// The cause of a refusal; of a failure that says nothing about the write (the API server is away,
 /// overloaded or does not know us) `None`.
 pub(super) fn of(error: &CallError) -> Option<RefusalCause> {
-    let words = error.words();
-    let cause = match error {
-        CallError::Quota { .. } => RefusalCause::Quota,
-        CallError::Forbidden { .. } | CallError::Invalid { .. } | CallError::Rejected { .. } => {
-            by_words(words).unwrap_or(match error {
-                CallError::Forbidden { .. } => RefusalCause::Rights,
-                CallError::Invalid { .. } => RefusalCause::Invalid,
-                CallError::Rejected { code: 413, .. } => RefusalCause::TooLarge,
+    let words = &error.message;
+    let cause = match &error.kind {
+        ErrorKind::Quota => RefusalCause::Quota,
+        ErrorKind::Forbidden | ErrorKind::Invalid | ErrorKind::Rejected { .. } => by_words(words)
+            .unwrap_or(match &error.kind {
+                ErrorKind::Forbidden => RefusalCause::Rights,
+                ErrorKind::Invalid => RefusalCause::Invalid,
+                ErrorKind::Rejected { code: 413, .. } => RefusalCause::TooLarge,
                 _ => RefusalCause::Other,
-            })
-        }
-        CallError::Conflict { .. } => RefusalCause::Conflict,
-        CallError::AlreadyExists { .. } => RefusalCause::Taken,
-        CallError::NotFound { .. } => RefusalCause::NotFound,
-        CallError::Gone { .. } | CallError::Unreadable { .. } => RefusalCause::Other,
-        CallError::Terminating { .. }
-        | CallError::Unauthorized { .. }
-        | CallError::TooManyRequests { .. }
-        | CallError::Unavailable { .. }
-        | CallError::Timeout { .. }
-        | CallError::Overdue { .. } => return None,
+            }),
+        ErrorKind::Conflict => RefusalCause::Conflict,
+        ErrorKind::AlreadyExists => RefusalCause::Taken,
+        ErrorKind::NotFound => RefusalCause::NotFound,
+        ErrorKind::Gone | ErrorKind::Unreadable => RefusalCause::Other,
+        ErrorKind::Terminating
+        | ErrorKind::Unauthorized
+        | ErrorKind::TooManyRequests
+        | ErrorKind::Unavailable
+        | ErrorKind::Timeout(_)
+        | ErrorKind::Overdue(_) => return None,
     };
     Some(cause)
 }

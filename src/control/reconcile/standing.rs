@@ -9,7 +9,7 @@ use super::blocks::Undoer;
 use super::cause::{self, RefusalCause};
 use super::{Reconciler, words};
 use crate::control::apply::Applied;
-use crate::platform::api::CallError;
+use crate::platform::api::{CallError, ErrorKind};
 use zen_lead_core::decide::slices::SliceWrite;
 use zen_lead_core::decide::{Blocked, Step, StepKind};
 use zen_lead_core::decode::Decoded;
@@ -56,15 +56,15 @@ impl Reconciler {
         met: &mut Met,
         began: Instant,
     ) -> After {
-        match &error {
-            CallError::Terminating { .. } => {
+        match error.kind {
+            ErrorKind::Terminating => {
                 self.ends(key, snapshot, &error);
                 return After::Held;
             }
-            CallError::Conflict { .. }
-            | CallError::AlreadyExists { .. }
-            | CallError::NotFound { .. }
-            | CallError::Unreadable { .. } => {
+            ErrorKind::Conflict
+            | ErrorKind::AlreadyExists
+            | ErrorKind::NotFound
+            | ErrorKind::Unreadable => {
                 let tried = (step.kind(), step.subject(), step.base().to_owned());
                 // Without a version, only another uid could be in the way, and that was just read.
                 let sure = snapshot.consistent && step.base().is_empty() && !step.creates();
@@ -72,13 +72,13 @@ impl Reconciler {
                 met.overtaken.push(tried);
                 if !again && !self.remember(key, |known| known.blocks.knows(step)) {
                     debug!(%key, step = ?step.kind(), "{error}; it was overtaken: reading again");
-                    if let CallError::AlreadyExists { .. } = error {
+                    if error.kind == ErrorKind::AlreadyExists {
                         met.taken = Some((step.subject(), error));
                     }
                     return After::Read;
                 }
             }
-            CallError::Timeout { .. } => {
+            ErrorKind::Timeout(_) => {
                 let subject = step.subject();
                 let last = self.remember(key, |known| known.unanswered.replace(subject));
                 if last != Some(subject) || !self.others_are_answered(step, &error, began) {
@@ -111,15 +111,15 @@ impl Reconciler {
     /// A call of this step has no answer, but the API server answers: it settled a slice write by
     /// reading, or answered another call since this reconcile began.
     fn others_are_answered(&self, step: &Step, error: &CallError, began: Instant) -> bool {
-        let settled = matches!(step, Step::Slice(_)) && error.call().operation.is_write();
+        let settled = matches!(step, Step::Slice(_)) && error.call.operation.is_write();
         settled || self.known.answered.lock().is_some_and(|at| at > began)
     }
 
     fn hold_back(&self, key: &ServiceKey, step: &Step, cause: RefusalCause, error: &CallError) {
-        let (rank, call) = (self.rank(key), error.call().to_string());
+        let (rank, call) = (self.rank(key), error.call.to_string());
         let wait = self.remember(key, |known| {
             known.unanswered = None;
-            known.blocks.refused(step, cause, &call, error.words(), rank)
+            known.blocks.refused(step, cause, &call, &error.message, rank)
         });
         warn!(%key, "{error}; held back: this step is tried again in {wait:?}");
     }

@@ -50,7 +50,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
             self.api.watch(&params, &from),
         );
         let call = (operation, url.as_str());
-        let events = match self.pulse.or_lose(open, || self.sink.lost()).await {
+        let events = match self.pulse.or_lose(open).await {
             Err(_) => return silent(call, times::OPEN),
             Ok(Err(error)) => return failed(call, error),
             Ok(Ok(events)) => events,
@@ -61,7 +61,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
         loop {
             let until = settles.map_or(deadline, |at| at.min(deadline));
             let next = tokio::time::timeout_at(until, events.next());
-            match self.pulse.or_lose(next, || self.sink.lost()).await {
+            match self.pulse.or_lose(next).await {
                 Err(_) if settles.take().is_some() => self.watched(*version),
                 Err(_) => {
                     self.caller.metrics.timeout(operation.as_str());

@@ -83,6 +83,7 @@ impl WatchGroup {
     }
 
     /// Whether all that were needed at the start are synced, and none is lost.
+    #[cfg(test)]
     pub fn is_up(&self) -> bool {
         self.inner.state.lock().up
     }

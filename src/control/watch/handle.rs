@@ -42,7 +42,6 @@ struct LastSeen {
     position: Rv,
     synced_once: bool,
     last_heard: Option<Instant>,
-    lost_since: Option<Instant>,
 }
 
 impl WatchHandle {
@@ -74,6 +73,7 @@ impl WatchHandle {
 
     /// How far the sink has been brought: everything up to this version has been delivered. Read it
     /// *before* the data it is to vouch for; the data may then only be newer.
+    #[cfg(test)]
     pub fn position(&self) -> Rv {
         self.shared.seen.lock().position
     }
@@ -82,11 +82,6 @@ impl WatchHandle {
     /// half a minute ago.
     pub fn last_heard(&self) -> Option<Instant> {
         self.shared.seen.lock().last_heard
-    }
-
-    /// Since when it is lost.
-    pub fn lost_since(&self) -> Option<Instant> {
-        self.shared.seen.lock().lost_since
     }
 
     fn set(&self, state: WatchState) {
@@ -127,7 +122,6 @@ impl Pulse {
             let mut seen = self.handle.shared.seen.lock();
             seen.position = version;
             seen.last_heard = Some(monotonic());
-            seen.lost_since = None;
         }
         if self.handle.state() == WatchState::Live {
             return false;
@@ -144,17 +138,14 @@ impl Pulse {
         first
     }
 
-    /// Awaits `future`, and meanwhile calls `lose` if the time comes at which the watch is lost.
-    pub(super) async fn or_lose<F: Future>(&mut self, future: F, lose: impl Fn()) -> F::Output {
+    /// Awaits `future`, and meanwhile marks the watch as lost when it has been silent or failing for too long.
+    pub(super) async fn or_lose<F: Future>(&mut self, future: F) -> F::Output {
         let mut future = pin!(future);
         while let Some(at) = self.lost_at() {
             tokio::select! {
                 biased;
                 output = &mut future => return output,
-                () = tokio::time::sleep_until(at) => {
-                    self.lose();
-                    lose();
-                }
+                () = tokio::time::sleep_until(at) => self.lose(),
             }
         }
         future.await
@@ -171,15 +162,10 @@ impl Pulse {
     }
 
     fn lose(&mut self) {
-        let now = monotonic();
-        let (position, heard) = {
-            let mut seen = self.handle.shared.seen.lock();
-            seen.lost_since = Some(now);
-            (seen.position, seen.last_heard)
-        };
+        let LastSeen { position, last_heard, .. } = *self.handle.shared.seen.lock();
         self.handle.set(WatchState::Lost);
         self.changed();
-        let silent = heard.map(|at| (now - at).as_secs_f64());
+        let silent = last_heard.map(|at| (monotonic() - at).as_secs_f64());
         let kind = self.member.as_ref().map(|m| m.kind().as_str());
         tracing::error!(kind, %position, silent, "watch is lost: what is known may be out of date, so leaders stay and nobody new is promoted until it is heard again");
     }
@@ -195,8 +181,7 @@ impl Drop for Pulse {
     fn drop(&mut self) {
         // First out of the group, which must not take the end of a watch for a loss.
         self.member = None;
-        // Nobody keeps the sink in step any more.
-        self.handle.shared.seen.lock().lost_since.get_or_insert_with(monotonic);
+        // The sink is no longer kept in step.
         self.handle.set(WatchState::Lost);
     }
 }

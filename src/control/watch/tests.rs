@@ -73,10 +73,6 @@ impl Sink<ConfigMap> for Notes {
     fn live(&self) {
         self.tell("live".into());
     }
-
-    fn lost(&self) {
-        self.tell("lost".into());
-    }
 }
 
 /// A server with one running watch of its ConfigMaps.
@@ -335,11 +331,10 @@ async fn a_network_that_swallows_everything_loses_the_watch_within_40_seconds() 
     scene.handle.states().wait_for(|s| *s == WatchState::Lost).await.unwrap();
     let after = monotonic() - heard;
     assert!(after <= times::SILENT + Duration::from_millis(10), "{after:?}");
-    assert_eq!(scene.handle.lost_since(), Some(monotonic()));
     assert_eq!(scene.handle.last_heard(), Some(heard));
     seconds(60).await;
-    assert_eq!(scene.notes.story(), ["lost"], "said once");
-    assert_eq!(*scene.ups.lock(), [true, false]);
+    assert_eq!(scene.notes.story(), [] as [&str; 0]);
+    assert_eq!(*scene.ups.lock(), [true, false], "reported once");
     assert!(scene.counted(r#"zen_lead_watch_up{resource="services"} 0"#));
 }
 
@@ -368,8 +363,8 @@ async fn a_server_that_is_away_too_long_loses_the_watch_and_gets_it_back_without
     // The server is back: the next attempt finds it.
     api.forgive();
     seconds(8).await;
-    assert_eq!(scene.notes.story(), ["apply a=1 @101", "lost", "apply a=2 @102", "live"]);
-    assert_eq!((scene.handle.state(), scene.handle.lost_since()), (WatchState::Live, None));
+    assert_eq!(scene.notes.story(), ["apply a=1 @101", "apply a=2 @102", "live"]);
+    assert_eq!(scene.handle.state(), WatchState::Live);
     assert_eq!((api.count("GET"), scene.handle.position()), (1, Rv(102)));
     assert_eq!(*scene.ups.lock(), [true, false, true]);
 }

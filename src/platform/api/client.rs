@@ -2,7 +2,7 @@
 //! `Retry-After` kept.
 //!
 //! kube's own stack (`ClientBuilder::try_from`) gives no access to the socket options, and drops
-//! the response headers before a caller sees them. So it is put together here from the same parts.
+//! the response headers before a caller sees them. So this module builds it from the same parts.
 
 use std::time::Duration;
 
@@ -25,31 +25,31 @@ use crate::platform::operation::USER_AGENT;
 use crate::platform::telemetry;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A peer that is silent for `KEEPALIVE + 3 × KEEPALIVE_INTERVAL` is taken for dead, so that idle
-/// connections of the pool do not outlive a network that swallowed them.
+/// A peer that is silent for `KEEPALIVE + 3 × KEEPALIVE_INTERVAL` counts as dead, so that broken idle
+/// connections leave the pool.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-/// How long sent bytes may stay unacknowledged; without it the kernel tries for 15 minutes.
+/// How long sent bytes may stay unacknowledged; by default the kernel retries for 15 minutes.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
 const POOL_IDLE: Duration = Duration::from_mins(1);
-/// Longest error answer that is read to the end.
+/// Longest error answer that is read.
 const MAX_ERROR_BODY: usize = 1 << 20;
 
 /// Makes the client that all calls and watches of the process share.
 ///
-/// There is no read timeout: it would cut quiet watches. Calls have their deadlines in
-/// [`super::call`], watches theirs in `watch`.
+/// There is no read timeout: it would end quiet watches. [`super::call`] sets the deadlines of calls, the
+/// watch loop those of watches.
 ///
-/// The proxy is the one that `proxy` chose; `proxy_url` of the configuration is not read.
+/// Uses the given proxy and ignores `proxy_url` of the configuration.
 ///
 /// # Errors
-/// Fails when the configuration names unreadable certificates or keys.
+/// If the configuration names unreadable certificates or keys.
 pub fn client(mut config: Config, proxy: Option<&Proxy>) -> kube::Result<Client> {
     config.headers.push((http::header::USER_AGENT, HeaderValue::from_static(USER_AGENT)));
 
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
-    // Nagle's algorithm would hold back the end of a write larger than a packet for up to 40 ms.
+    // Nagle's algorithm would delay the end of a write larger than a packet for up to 40 ms.
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     tcp.set_keepalive(Some(KEEPALIVE));
@@ -81,7 +81,7 @@ pub fn client(mut config: Config, proxy: Option<&Proxy>) -> kube::Result<Client>
     }
 }
 
-/// Puts the layers around what makes connections.
+/// Adds the layers around the connector.
 fn stack<C>(config: Config, connector: C) -> kube::Result<Client>
 where
     C: Connect + Clone + Send + Sync + 'static,
@@ -98,8 +98,8 @@ where
         .map_err(BoxError::from)
         .and_then(|answer: Response<_>| keep_retry_after(answer.map(Body::new)))
         .service(service_fn(move |mut request| {
-            // Only a future, so that the span is the caller's: kube hands requests to a task of its
-            // own, and the caller waits for what that gives it.
+            // Runs in the future, so that the span is the caller's: kube passes requests to a task of its
+            // own, and the caller awaits the future that this returns.
             let connections = connections.clone();
             async move {
                 telemetry::http::sent(&mut request);
@@ -111,10 +111,9 @@ where
     Ok(Client::new(service, config.default_namespace))
 }
 
-/// Writes the header `Retry-After` of an error answer into its body, as a Status, where kube
-/// passes it on.
+/// Copies the header `Retry-After` of an error answer into its body, as a Status: kube passes only that on.
 ///
-/// API priority and fairness answers 429 with the header and a plain text, not with a Status
+/// API priority and fairness answers 429 with the header and plain text, not with a Status
 /// (k8s.io/apiserver/pkg/server/filters/priority-and-fairness.go).
 pub(crate) async fn keep_retry_after(answer: Response<Body>) -> Result<Response<Body>, BoxError> {
     let Some(seconds) = asked_pause(&answer) else { return Ok(answer) };
@@ -137,8 +136,8 @@ pub(crate) async fn keep_retry_after(answer: Response<Body>) -> Result<Response<
     Ok(Response::from_parts(parts, Body::from(serde_json::to_vec(&status)?)))
 }
 
-/// The seconds a failed answer asks for: as a number, or as a date (RFC 9110, 10.2.3), which the
-/// API server never sends but a proxy may. What is neither asks for nothing.
+/// The pause in seconds that an error answer asks for: a number, or a date (RFC 9110, 10.2.3), which the API
+/// server never sends but a proxy may. Any other value is ignored.
 fn asked_pause(answer: &Response<Body>) -> Option<u32> {
     if !(answer.status().is_client_error() || answer.status().is_server_error()) {
         return None;
@@ -146,14 +145,14 @@ fn asked_pause(answer: &Response<Body>) -> Option<u32> {
     let header = |name| answer.headers().get(name)?.to_str().ok().map(str::trim);
     let text = header(RETRY_AFTER)?;
     if !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit()) {
-        // Digits that do not fit are still a wish for a very long pause.
+        // A number that does not fit still asks for a very long pause.
         return Some(text.parse().unwrap_or(u32::MAX));
     }
     let until = httpdate::parse_http_date(text).ok()?;
-    // By the clock of whoever wrote the date, where it says what that shows.
+    // By the clock of the sender, if the answer has a Date header.
     let now = header(DATE).and_then(|text| httpdate::parse_http_date(text).ok());
     let now = now.unwrap_or_else(|| Clock::system().now().into());
-    // A date that is past asks for no pause; parts of a second are waited out.
+    // A date in the past asks for no pause; a part of a second is rounded up.
     let pause = until.duration_since(now).unwrap_or_default();
     let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
     Some(seconds.try_into().unwrap_or(u32::MAX))

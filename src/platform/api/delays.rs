@@ -1,14 +1,14 @@
-//! Growing, jittered waits: the only place that knows the crate `backoff`.
+//! Growing, jittered waits: the only place that uses the crate `backoff`.
 //!
-//! That crate is no longer maintained (RUSTSEC-2025-0012), so nothing of it leaves this file.
+//! The crate is no longer maintained (RUSTSEC-2025-0012), so this module exposes nothing of it.
 
 use std::time::Duration;
 
 use backoff::backoff::Backoff;
 use backoff::exponential::{ExponentialBackoff, ExponentialBackoffBuilder};
 
-/// Waits that double from `first` to `max`, each between half and one and a half of its nominal
-/// length and never above `max`.
+/// Waits that double from `first` to `max`. Each is between 0.5 and 1.5 times its nominal length, and never
+/// above `max`.
 #[derive(Debug)]
 pub struct Delays {
     inner: ExponentialBackoff<backoff::SystemClock>,
@@ -16,7 +16,7 @@ pub struct Delays {
 }
 
 impl Delays {
-    /// A new row of waits.
+    /// A new series of waits.
     pub fn new(first: Duration, max: Duration) -> Self {
         let inner = ExponentialBackoffBuilder::new()
             .with_initial_interval(first)
@@ -30,7 +30,7 @@ impl Delays {
 
     /// The next wait.
     pub fn next_delay(&mut self) -> Duration {
-        // `None` is only returned after a maximum elapsed time, and there is none.
+        // `None` means that a maximum elapsed time is over, and there is no maximum.
         self.inner.next_backoff().unwrap_or(self.max).min(self.max)
     }
 
@@ -61,11 +61,11 @@ mod tests {
 
     #[test]
     fn waits_differ() {
-        let mut of_many = std::collections::HashSet::new();
+        let mut different = std::collections::HashSet::new();
         for _ in 0..50 {
-            of_many
+            different
                 .insert(Delays::new(Duration::from_secs(1), Duration::from_secs(9)).next_delay());
         }
-        assert!(of_many.len() > 40, "{} different waits of 50", of_many.len());
+        assert!(different.len() > 40, "{} different waits of 50", different.len());
     }
 }

@@ -1,16 +1,16 @@
 //! Why a call failed: the closed list of causes.
 //!
-//! How an answer of the server maps to them is in `judge`; consequences are the callers'.
+//! `classify` maps the answers of the server to them. Callers decide what follows.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::platform::operation::Operation;
 
-/// The call an error is about.
+/// The call of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What was asked.
+    /// The operation.
     pub operation: Operation,
     /// Name of the object.
     pub object: Box<str>,
@@ -22,302 +22,162 @@ impl fmt::Display for Call {
     }
 }
 
-/// Why a call to the API server failed. `message` is always in the server's own words.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
+/// A call to the API server that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallError {
+    /// The call.
+    pub call: Call,
+    /// The cause.
+    pub kind: ErrorKind,
+    /// The message of the server; without an answer, the failure of the last attempt.
+    pub message: String,
+    /// Whether a failed write may have taken effect: read the object to find out. For [`Self::is_stale`]: an
+    /// earlier attempt of the same call may have succeeded, but its answer was lost.
+    pub maybe_applied: bool,
+    /// The pause that the server asked for.
+    pub retry_after: Option<Duration>,
+    /// Attempts made.
+    pub attempts: u32,
+}
+
+/// The cause of a failed call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
     /// The object has changed since the version the write was made for (409).
-    #[error("{call}: the object has changed since it was read{}: {message}", lost_note(*after_lost_attempt))]
-    Conflict {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-        /// An earlier attempt of this call may be what changed it.
-        after_lost_attempt: bool,
-    },
+    Conflict,
     /// The object, or its namespace, does not exist (404).
-    #[error("{call}: not found{}: {message}", lost_note(*after_lost_attempt))]
-    NotFound {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-        /// An earlier attempt of this call may be what deleted it.
-        after_lost_attempt: bool,
-    },
+    NotFound,
     /// An object of that name exists (409).
-    #[error("{call}: already exists{}: {message}", lost_note(*after_lost_attempt))]
-    AlreadyExists {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-        /// An earlier attempt of this call may be what created it.
-        after_lost_attempt: bool,
-    },
+    AlreadyExists,
     /// The request has no valid credentials (401).
-    #[error("{call}: the API server does not accept our credentials: {message}")]
-    Unauthorized {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-    },
-    /// RBAC or an admission plug-in refuses (403).
-    #[error(
-        "{call}: not allowed; check that the ClusterRole and Role of zen-lead are those of this \
-         version, and what other admission policies say: {message}"
-    )]
-    Forbidden {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-    },
+    Unauthorized,
+    /// RBAC or an admission plug-in refuses the call (403).
+    Forbidden,
     /// A ResourceQuota of the namespace is used up (403).
-    #[error("{call}: the quota of the namespace is used up: {message}")]
-    Quota {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-    },
+    Quota,
     /// The namespace is being deleted: nothing can be created in it (403).
-    #[error("{call}: the namespace is being deleted: {message}")]
-    Terminating {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-    },
+    Terminating,
     /// The object is not valid (422).
-    #[error("{call}: the API server finds the object invalid: {message}")]
-    Invalid {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-    },
+    Invalid,
     /// The version or continue token is too old (410).
-    #[error("{call}: the version asked for is no longer kept: {message}")]
-    Gone {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-    },
-    /// Another refusal that a repetition would meet again.
-    #[error("{call}: {}: {message}", answered(*code, reason))]
+    Gone,
+    /// Another refusal that a retry would get again.
     Rejected {
-        /// The call.
-        call: Call,
-        /// HTTP status, 0 when the request was never sent.
+        /// HTTP status, 0 if the request was never sent.
         code: u16,
         /// The server's reason.
         reason: String,
-        /// The server's words.
-        message: String,
     },
-    /// The server asks us to stay away for longer than the deadline allows, or did so to the end (429).
-    #[error("{call}: the API server is overloaded and turned the call away, gave up after {}{}: {message}", tries(*attempts), asked(*retry_after))]
-    TooManyRequests {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-        /// Attempts made.
-        attempts: u32,
-        /// How long the server asked us to wait.
-        retry_after: Option<Duration>,
-        /// An attempt may have taken effect.
-        may_have_happened: bool,
-    },
-    /// The server is not able to answer and asks us to wait for longer than the deadline (5xx).
-    #[error("{call}: the API server is not available, gave up after {}{}{}: {message}", tries(*attempts), asked(*retry_after), happened(*may_have_happened))]
-    Unavailable {
-        /// The call.
-        call: Call,
-        /// The server's words.
-        message: String,
-        /// Attempts made.
-        attempts: u32,
-        /// How long the server asked us to wait.
-        retry_after: Option<Duration>,
-        /// An attempt may have taken effect.
-        may_have_happened: bool,
-    },
-    /// No attempt succeeded before the deadline.
-    #[error("{call}: no success within {deadline:?} and {}{}; the last one: {message}", tries(*attempts), happened(*may_have_happened))]
-    Timeout {
-        /// The call.
-        call: Call,
-        /// The deadline of the whole call.
-        deadline: Duration,
-        /// Attempts made.
-        attempts: u32,
-        /// What the last attempt met.
-        message: String,
-        /// An attempt may have taken effect.
-        may_have_happened: bool,
-    },
-    /// The server answered with success, but with something we cannot read.
-    #[error("{call}: the API server (or a proxy before it) answered something else than was asked for{}: {message}", happened(*may_have_happened))]
-    Unreadable {
-        /// The call.
-        call: Call,
-        /// What is wrong with it.
-        message: String,
-        /// The call has probably taken effect.
-        may_have_happened: bool,
-    },
-    /// Several calls that belong together did not end before their common deadline.
-    #[error("{call}: not finished within {deadline:?}")]
-    Overdue {
-        /// What was collected.
-        call: Call,
-        /// The deadline of all of it.
-        deadline: Duration,
-    },
+    /// The server reported success, but the answer cannot be parsed.
+    Unreadable,
+    /// The server asks for a pause beyond the deadline, or rejected every attempt (429).
+    TooManyRequests,
+    /// The server is not available and asks for a pause beyond the deadline (5xx).
+    Unavailable,
+    /// No attempt succeeded before this deadline.
+    Timeout(Duration),
+    /// A group of calls did not end before this common deadline.
+    Overdue(Duration),
 }
 
-fn tries(attempts: u32) -> String {
-    if attempts == 1 { "1 attempt".to_owned() } else { format!("{attempts} attempts") }
-}
-
-fn answered(code: u16, reason: &str) -> String {
-    if code == 0 {
-        "could not be sent, which is a mistake of zen-lead or of its configuration".to_owned()
-    } else {
-        format!("refused with HTTP {code} {reason}").trim_end().to_owned()
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { call, kind, message, maybe_applied, retry_after, attempts } = self;
+        let earlier = if *maybe_applied {
+            " (possibly by an earlier attempt whose answer was lost)"
+        } else {
+            ""
+        };
+        let applied = if *maybe_applied { " (the write may still have taken effect)" } else { "" };
+        let asked =
+            retry_after.map_or_else(String::new, |t| format!(" (it asked for a pause of {t:?})"));
+        let tries = format!("{attempts} attempt{}", if *attempts == 1 { "" } else { "s" });
+        write!(f, "{call}: ")?;
+        match kind {
+            ErrorKind::Conflict => write!(f, "the object has changed since it was read{earlier}"),
+            ErrorKind::NotFound => write!(f, "not found{earlier}"),
+            ErrorKind::AlreadyExists => write!(f, "already exists{earlier}"),
+            ErrorKind::Unauthorized => f.write_str("the API server did not accept the credentials"),
+            ErrorKind::Forbidden => f.write_str(
+                "not allowed; check that the ClusterRole and Role of zen-lead match this version, and \
+                 check other admission policies",
+            ),
+            ErrorKind::Quota => f.write_str("the quota of the namespace is used up"),
+            ErrorKind::Terminating => f.write_str("the namespace is being deleted"),
+            ErrorKind::Invalid => f.write_str("the API server rejected the object as invalid"),
+            ErrorKind::Gone => f.write_str("the requested version is no longer available"),
+            ErrorKind::Rejected { code: 0, .. } => f.write_str(
+                "could not be sent; this is an error in zen-lead or in its configuration",
+            ),
+            ErrorKind::Rejected { code, reason } => {
+                f.write_str(format!("refused with HTTP {code} {reason}").trim_end())
+            }
+            ErrorKind::Unreadable => write!(
+                f,
+                "the API server (or a proxy in front of it) sent an unexpected answer{applied}"
+            ),
+            ErrorKind::TooManyRequests => write!(
+                f,
+                "the API server is overloaded and rejected the call; gave up after {tries}{asked}"
+            ),
+            ErrorKind::Unavailable => {
+                write!(f, "the API server is not available; gave up after {tries}{asked}{applied}")
+            }
+            ErrorKind::Timeout(deadline) => {
+                write!(f, "no success within {deadline:?} and {tries}{applied}; last error")
+            }
+            ErrorKind::Overdue(deadline) => {
+                return write!(f, "not finished within {deadline:?}");
+            }
+        }?;
+        write!(f, ": {message}")
     }
 }
 
-fn lost_note(after_lost_attempt: bool) -> &'static str {
-    if after_lost_attempt { " (perhaps by an attempt of ours whose answer was lost)" } else { "" }
-}
+impl std::error::Error for CallError {}
 
-fn happened(may_have_happened: bool) -> &'static str {
-    if may_have_happened { " (the write may have taken effect all the same)" } else { "" }
-}
-
-fn asked(retry_after: Option<Duration>) -> String {
-    retry_after.map_or_else(String::new, |t| format!(" (it asked for a pause of {t:?})"))
+impl ErrorKind {
+    /// The cause as a metric label.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::NotFound => "not_found",
+            Self::AlreadyExists => "already_exists",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::Quota => "quota",
+            Self::Terminating => "terminating",
+            Self::Invalid => "invalid",
+            Self::Gone => "gone",
+            Self::Rejected { .. } => "rejected",
+            Self::Unreadable => "unreadable",
+            Self::TooManyRequests => "too_many_requests",
+            Self::Unavailable => "unavailable",
+            Self::Timeout(_) | Self::Overdue(_) => "timeout",
+        }
+    }
 }
 
 impl CallError {
-    /// The cause as a metric label and Event word.
+    /// An error after one attempt, without effect on the server.
+    pub fn new(call: Call, kind: ErrorKind, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { call, kind, message, maybe_applied: false, retry_after: None, attempts: 1 }
+    }
+
+    /// The cause as a metric label.
     pub fn category(&self) -> &'static str {
-        match self {
-            Self::Conflict { .. } => "conflict",
-            Self::NotFound { .. } => "not_found",
-            Self::AlreadyExists { .. } => "already_exists",
-            Self::Unauthorized { .. } => "unauthorized",
-            Self::Forbidden { .. } => "forbidden",
-            Self::Quota { .. } => "quota",
-            Self::Terminating { .. } => "terminating",
-            Self::Invalid { .. } => "invalid",
-            Self::Gone { .. } => "gone",
-            Self::Rejected { .. } => "rejected",
-            Self::TooManyRequests { .. } => "too_many_requests",
-            Self::Unavailable { .. } => "unavailable",
-            Self::Timeout { .. } | Self::Overdue { .. } => "timeout",
-            Self::Unreadable { .. } => "unreadable",
-        }
+        self.kind.category()
     }
 
-    /// True when the object was not as the caller took it to be: read it again and decide again.
+    /// Whether the object was not in the state that the caller assumed: read it and decide again.
     pub fn is_stale(&self) -> bool {
-        matches!(self, Self::Conflict { .. } | Self::AlreadyExists { .. } | Self::NotFound { .. })
+        matches!(self.kind, ErrorKind::Conflict | ErrorKind::AlreadyExists | ErrorKind::NotFound)
     }
 
-    /// Whether a write may have taken effect although it is reported as failed: settle by reading.
-    pub fn may_have_happened(&self) -> bool {
-        match self {
-            Self::TooManyRequests { may_have_happened, .. }
-            | Self::Unavailable { may_have_happened, .. }
-            | Self::Timeout { may_have_happened, .. }
-            | Self::Unreadable { may_have_happened, .. } => *may_have_happened,
-            // Admission and allocation come before the store; of another 500 nothing is known.
-            Self::Rejected { call, code: 500, message, .. } => {
-                call.operation.is_write()
-                    && !super::by_webhook(message)
-                    && !message.contains("range is full")
-            }
-            _ => self.after_lost_attempt(),
-        }
-    }
-
-    /// Whether this refusal may be the echo of an earlier attempt of the same call that succeeded
-    /// without our hearing of it.
-    pub fn after_lost_attempt(&self) -> bool {
-        match self {
-            Self::Conflict { after_lost_attempt, .. }
-            | Self::NotFound { after_lost_attempt, .. }
-            | Self::AlreadyExists { after_lost_attempt, .. } => *after_lost_attempt,
-            _ => false,
-        }
-    }
-
-    /// Whether the same call may succeed later without anybody changing anything.
-    pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::TooManyRequests { .. }
-                | Self::Unavailable { .. }
-                | Self::Timeout { .. }
-                | Self::Overdue { .. }
-        )
-    }
-
-    /// The call it is about.
-    pub fn call(&self) -> &Call {
-        match self {
-            Self::Conflict { call, .. }
-            | Self::NotFound { call, .. }
-            | Self::AlreadyExists { call, .. }
-            | Self::Unauthorized { call, .. }
-            | Self::Forbidden { call, .. }
-            | Self::Quota { call, .. }
-            | Self::Terminating { call, .. }
-            | Self::Invalid { call, .. }
-            | Self::Gone { call, .. }
-            | Self::Rejected { call, .. }
-            | Self::TooManyRequests { call, .. }
-            | Self::Unavailable { call, .. }
-            | Self::Timeout { call, .. }
-            | Self::Unreadable { call, .. }
-            | Self::Overdue { call, .. } => call,
-        }
-    }
-
-    /// The server's own words; of a call without an answer, what was met.
-    pub fn words(&self) -> &str {
-        match self {
-            Self::Conflict { message, .. }
-            | Self::NotFound { message, .. }
-            | Self::AlreadyExists { message, .. }
-            | Self::Unauthorized { message, .. }
-            | Self::Forbidden { message, .. }
-            | Self::Quota { message, .. }
-            | Self::Terminating { message, .. }
-            | Self::Invalid { message, .. }
-            | Self::Gone { message, .. }
-            | Self::Rejected { message, .. }
-            | Self::TooManyRequests { message, .. }
-            | Self::Unavailable { message, .. }
-            | Self::Timeout { message, .. }
-            | Self::Unreadable { message, .. } => message,
-            Self::Overdue { .. } => "no answer",
-        }
-    }
-
-    /// How long the server asked us to stay away.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::TooManyRequests { retry_after, .. } | Self::Unavailable { retry_after, .. } => {
-                *retry_after
-            }
-            _ => None,
-        }
+    /// Whether the same call may succeed later without any change.
+    pub fn is_transient(&self) -> bool {
+        use ErrorKind::{Overdue, Timeout, TooManyRequests, Unavailable};
+        matches!(self.kind, TooManyRequests | Unavailable | Timeout(_) | Overdue(_))
     }
 }

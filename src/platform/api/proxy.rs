@@ -1,9 +1,9 @@
-//! Which proxy leads to the API server, if any: the kubeconfig's `proxy-url`, or the environment's.
+//! Chooses the proxy for the API server, if any: the kubeconfig's `proxy-url`, or that of the environment.
 //!
-//! As kubectl decides it. A `proxy-url` always applies (client-go: rest.Config.Proxy); the variables
-//! apply as golang.org/x/net/http/httpproxy reads them, in a pod too. kube 5 itself knows no NO_PROXY
-//! in this build, and with its feature `http-proxy` compares NO_PROXY with the address of the proxy,
-//! not of the server. No connection is made here.
+//! Follows kubectl. A `proxy-url` always applies (client-go: rest.Config.Proxy). The variables apply as
+//! golang.org/x/net/http/httpproxy reads them, also in a pod. kube 5 does not support NO_PROXY in this
+//! build; with its feature `http-proxy` it compares NO_PROXY with the address of the proxy, not of the
+//! server. No connection is made here.
 
 mod exceptions;
 
@@ -16,21 +16,21 @@ use thiserror::Error;
 
 use crate::config::proxy::Variables;
 
-/// A way to talk to a proxy.
+/// The protocol of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// The method CONNECT of HTTP.
+    /// HTTP with the method CONNECT.
     Http,
     /// SOCKS5; the proxy resolves names.
     Socks5,
 }
 
-/// A proxy that leads to the API server.
+/// A proxy for the API server.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// How to talk to it.
+    /// Its protocol.
     pub scheme: Scheme,
-    /// Where it is: scheme, host and port.
+    /// Its address: scheme, host and port.
     pub address: Uri,
     /// User name and password, decoded.
     pub credentials: Option<(String, String)>,
@@ -38,7 +38,7 @@ pub struct Proxy {
     pub set_by: &'static str,
 }
 
-/// A proxy that cannot be used. Its text holds no password.
+/// A proxy that cannot be used. The text contains no password.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
     "{set_by} names a proxy that cannot be used: {why}; write for example http://proxy.example.com:3128 \
@@ -50,7 +50,7 @@ pub struct ProxyError {
     instead: &'static str,
 }
 
-/// What names the proxy in a kubeconfig.
+/// How messages call the `proxy-url` of a kubeconfig.
 const PROXY_URL: &str = "proxy-url of the kubeconfig";
 
 impl fmt::Display for Proxy {
@@ -67,7 +67,7 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// The header `Proxy-Authorization`, where there are credentials.
+    /// The header `Proxy-Authorization`, if there are credentials.
     pub fn basic_auth(&self) -> Option<HeaderValue> {
         let (user, password) = self.credentials.as_ref()?;
         let text = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
@@ -80,7 +80,7 @@ impl Proxy {
 /// The proxy for this server.
 ///
 /// # Errors
-/// When the one that applies is no address, or is of a kind that is not supported.
+/// If the proxy that applies has no valid address, or a scheme that is not supported.
 pub fn choose(
     server: &Uri,
     proxy_url: Option<&str>,
@@ -100,11 +100,11 @@ pub fn choose(
     read(name, text, "; or add the API server to NO_PROXY").map(Some)
 }
 
-/// Reads the address of a proxy; without a scheme it is an HTTP proxy.
+/// Reads the address of a proxy; the default scheme is HTTP.
 fn read(set_by: &'static str, text: &str, instead: &'static str) -> Result<Proxy, ProxyError> {
     let wrong = |why: &str| ProxyError { set_by, why: why.to_owned(), instead };
     let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    let uri: Uri = whole.parse().map_err(|_| wrong("it is no address"))?;
+    let uri: Uri = whole.parse().map_err(|_| wrong("it is not a valid address"))?;
     let (scheme, name, default) = match uri.scheme_str().unwrap_or_default() {
         "http" => (Scheme::Http, "http", 80),
         "socks5" | "socks5h" => (Scheme::Socks5, "socks5", 1080),
@@ -117,10 +117,10 @@ fn read(set_by: &'static str, text: &str, instead: &'static str) -> Result<Proxy
         .authority(format!("{host}:{port}"))
         .path_and_query("/")
         .build()
-        .map_err(|_| wrong("it is no address"))?;
+        .map_err(|_| wrong("it is not a valid address"))?;
     let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
-    let credentials = authority.as_str().rsplit_once('@').map(|(who, _)| {
-        let (user, password) = who.split_once(':').unwrap_or((who, ""));
+    let credentials = authority.as_str().rsplit_once('@').map(|(login, _)| {
+        let (user, password) = login.split_once(':').unwrap_or((login, ""));
         (decoded(user), decoded(password))
     });
     Ok(Proxy { scheme, address, credentials, set_by })
@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    /// What is chosen for a server, in words.
+    /// The proxy chosen for a server, as text.
     fn chosen(to: &str, proxy_url: Option<&str>, variables: &Variables) -> String {
         match choose(&server(to), proxy_url, variables) {
             Ok(None) => "none".to_owned(),
@@ -218,8 +218,8 @@ mod tests {
         for (value, why) in [
             ("https://bob:secret@p:3128", "the scheme https:// is not supported"),
             ("socks4://p", "the scheme socks4:// is not supported"),
-            ("http://bob:secret @p", "it is no address"),
-            ("http://", "it is no address"),
+            ("http://bob:secret @p", "it is not a valid address"),
+            ("http://", "it is not a valid address"),
         ] {
             let said = chosen(far, None, &https(value, ""));
             let wanted = format!(
@@ -228,7 +228,7 @@ mod tests {
                  server to NO_PROXY"
             );
             assert_eq!(said, wanted, "{value}");
-            // Where it does not apply, it is not judged.
+            // A proxy that does not apply is not validated.
             assert_eq!(chosen(far, None, &https(value, "example.com")), "none");
         }
         let said = chosen(far, Some("ftp://p"), &Variables::default());

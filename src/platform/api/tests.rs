@@ -110,9 +110,9 @@ async fn what_admission_and_allocation_answer_is_final_whatever_the_code_and_cha
         api.fail("POST", MAPS, 9, Fault::Status(code, reason, message));
         let error = create(&caller, &api).await.unwrap_err();
         assert_eq!(error.category(), "rejected", "{code} {message}");
-        assert_eq!(error.words(), message);
-        assert_eq!(error.call().to_string(), "create_slice team/x");
-        assert_eq!(error.may_have_happened(), happened, "{message}");
+        assert_eq!(error.message, message);
+        assert_eq!(error.call.to_string(), "create_slice team/x");
+        assert_eq!(error.maybe_applied, happened, "{message}");
         assert_eq!(api.count("POST"), 1, "{code} {message}");
     }
 }
@@ -133,14 +133,14 @@ async fn refusals_are_not_tried_again_and_keep_the_servers_words() {
             "Unauthorized",
             "no",
             "unauthorized",
-            "create_slice team/x: the API server does not accept our credentials: no",
+            "create_slice team/x: the API server did not accept the credentials: no",
         ),
         (
             403,
             "Forbidden",
             "rbac",
             "forbidden",
-            "create_slice team/x: not allowed; check that the ClusterRole and Role of zen-lead are those of this version, and what other admission policies say: rbac",
+            "create_slice team/x: not allowed; check that the ClusterRole and Role of zen-lead match this version, and check other admission policies: rbac",
         ),
         (
             403,
@@ -169,21 +169,21 @@ async fn refusals_are_not_tried_again_and_keep_the_servers_words() {
             "Expired",
             "old",
             "gone",
-            "create_slice team/x: the version asked for is no longer kept: old",
+            "create_slice team/x: the requested version is no longer available: old",
         ),
         (
             422,
             "Invalid",
             "port 0",
             "invalid",
-            "create_slice team/x: the API server finds the object invalid: port 0",
+            "create_slice team/x: the API server rejected the object as invalid: port 0",
         ),
     ] {
         let (api, caller) = (FakeApi::new(), caller());
         api.fail("POST", MAPS, 1, Fault::Status(code, reason, message));
         let error = create(&caller, &api).await.unwrap_err();
         assert_eq!((error.category(), error.to_string().as_str()), (category, text));
-        assert!(!error.may_have_happened() && !error.is_passing());
+        assert!(!error.maybe_applied && !error.is_transient());
         assert_eq!(api.count("POST"), 1, "{text}");
         assert!(close(counted(&caller, &["zen_lead_retry_attempts_total"]), 0.0));
         let timed = counted(&caller, &["api_call_duration_seconds_count", category]);
@@ -192,12 +192,12 @@ async fn refusals_are_not_tried_again_and_keep_the_servers_words() {
 }
 
 #[test]
-fn a_terminating_namespace_is_told_from_missing_rights() {
+fn a_terminating_namespace_differs_from_missing_rights() {
     let status = serde_json::from_value(json!({
         "code": 403, "reason": "Forbidden", "message": "it is being terminated",
         "details": {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]},
     }));
-    let Verdict::Final(refusal) = judge(&kube::Error::Api(status.unwrap()), true) else {
+    let Verdict::Final(refusal) = classify(&kube::Error::Api(status.unwrap()), true) else {
         panic!("not final")
     };
     let call = Call { operation: Operation::CreateSlice, object: "x".into() };
@@ -234,10 +234,10 @@ async fn a_pause_beyond_the_deadline_ends_the_call_at_once_with_the_servers_word
         assert!(monotonic() - started < Duration::from_secs(1), "did not wait");
         assert_eq!(error.category(), category);
         let asked = seconds.parse().unwrap_or(u32::MAX);
-        assert_eq!(error.retry_after(), Some(Duration::from_secs(asked.into())));
+        assert_eq!(error.retry_after, Some(Duration::from_secs(asked.into())));
         assert!(error.to_string().contains("please try again later"), "{error}");
         // A 503 may hide a write that reached etcd; a 429 is given before anything is done.
-        assert_eq!(error.may_have_happened(), code == 503, "{error}");
+        assert_eq!(error.maybe_applied, code == 503, "{error}");
         assert_eq!(api.count("POST"), 1);
         assert!(close(counted(&caller, &["zen_lead_timeout_occurrences_total"]), 0.0));
     }
@@ -251,7 +251,7 @@ async fn a_storm_of_429_ends_at_the_deadline_with_every_attempt_counted() {
     let error = create(&caller, &api).await.unwrap_err();
     assert!(monotonic() - started <= Duration::from_secs(10));
     assert_eq!(error.category(), "too_many_requests");
-    assert!(!error.may_have_happened() && error.is_passing());
+    assert!(!error.maybe_applied && error.is_transient());
     let attempts = counted(&caller, &["zen_lead_retry_attempts_total"]);
     #[allow(clippy::cast_precision_loss)]
     let seen = api.count("POST") as f64;
@@ -267,11 +267,11 @@ async fn a_stalled_server_meets_the_deadline_and_the_caller_learns_it_may_have_h
     let started = monotonic();
     let error = create(&caller, &api).await.unwrap_err();
     assert_eq!(monotonic() - started, Duration::from_secs(10));
-    assert!(error.may_have_happened(), "{error}");
-    let CallError::Timeout { attempts, deadline, .. } = &error else { panic!("{error}") };
-    assert_eq!((*attempts, *deadline), (2, Duration::from_secs(10)));
+    assert!(error.maybe_applied, "{error}");
+    assert_eq!(error.kind, ErrorKind::Timeout(Duration::from_secs(10)));
+    assert_eq!(error.attempts, 2);
     let text = error.to_string();
-    assert!(text.starts_with("create_slice team/x: no success within 10s and 2 attempts (the write may have taken effect all the same); the last one: no answer within "), "{text}");
+    assert!(text.starts_with("create_slice team/x: no success within 10s and 2 attempts (the write may still have taken effect); last error: no answer within "), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -281,7 +281,7 @@ async fn a_read_never_may_have_happened() {
     let maps = maps(api.client());
     let get = || async { maps.get("x").await };
     let error = call(&caller, Operation::GetSlice, Target::from(&key()), get).await.unwrap_err();
-    assert_eq!((error.category(), error.may_have_happened()), ("timeout", false));
+    assert_eq!((error.category(), error.maybe_applied), ("timeout", false));
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,11 +290,10 @@ async fn a_refusal_after_a_lost_attempt_says_so() {
         let (api, caller) = (FakeApi::new(), caller());
         api.fail("POST", MAPS, 1, fault.clone());
         let error = create(&caller, &api).await.unwrap_err();
-        assert!(matches!(error, CallError::AlreadyExists { after_lost_attempt: true, .. }));
-        assert!(error.after_lost_attempt() && error.may_have_happened());
+        assert_eq!((&error.kind, error.maybe_applied), (&ErrorKind::AlreadyExists, true));
         assert!(
             error.to_string().starts_with(
-                "create_slice team/x: already exists (perhaps by an attempt of ours whose answer was lost): "
+                "create_slice team/x: already exists (possibly by an earlier attempt whose answer was lost): "
             ),
             "{error}"
         );
@@ -307,7 +306,7 @@ async fn a_refusal_after_a_lost_attempt_says_so() {
         let error = call(&caller, Operation::ReplaceSlice, Target::of(&key(), "x"), replace)
             .await
             .unwrap_err();
-        assert!(matches!(error, CallError::Conflict { after_lost_attempt: true, .. }), "{error}");
+        assert_eq!((&error.kind, error.maybe_applied), (&ErrorKind::Conflict, true), "{error}");
         assert_eq!(api.get(&format!("{MAPS}/x")).unwrap()["data"]["k"], "v", "our write won");
 
         api.fail("DELETE", MAPS, 1, fault);
@@ -315,7 +314,7 @@ async fn a_refusal_after_a_lost_attempt_says_so() {
         let error = call(&caller, Operation::DeleteSlice, Target::of(&key(), "x"), delete)
             .await
             .unwrap_err();
-        assert!(matches!(error, CallError::NotFound { after_lost_attempt: true, .. }), "{error}");
+        assert_eq!((&error.kind, error.maybe_applied), (&ErrorKind::NotFound, true), "{error}");
     }
 }
 
@@ -324,7 +323,7 @@ async fn an_unreadable_answer_to_a_write_probably_happened() {
     let (api, caller) = (FakeApi::new(), caller());
     api.fail("POST", MAPS, 1, Fault::Garbage("<html>"));
     let error = create(&caller, &api).await.unwrap_err();
-    assert_eq!((error.category(), error.may_have_happened()), ("unreadable", true), "{error}");
+    assert_eq!((error.category(), error.maybe_applied), ("unreadable", true), "{error}");
     assert_eq!(api.count("POST"), 1);
 }
 
@@ -354,7 +353,7 @@ async fn a_connection_that_was_never_made_cannot_have_happened() {
     let maps = maps(client(Config::new(uri), None).unwrap());
     let make = || async { maps.create(&PostParams::default(), &map("x")).await };
 
-    // The first connection is taken and broken once the request has been read.
+    // The first connection is accepted, and broken after the request was read.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let (mut connection, _) = listener.accept().await.unwrap();
@@ -364,15 +363,15 @@ async fn a_connection_that_was_never_made_cannot_have_happened() {
     let key = key();
     let target = Target::of(&key, "x");
     let lost = call(&caller, Operation::CreateSlice, target, make).await.unwrap_err();
-    assert_eq!((lost.category(), lost.may_have_happened()), ("timeout", true), "{lost}");
+    assert_eq!((lost.category(), lost.maybe_applied), ("timeout", true), "{lost}");
 
-    // Now nobody listens any more.
+    // From here on, nothing listens.
     let refused = call(&caller, Operation::CreateSlice, target, make).await.unwrap_err();
-    assert_eq!((refused.category(), refused.may_have_happened()), ("timeout", false), "{refused}");
+    assert_eq!((refused.category(), refused.maybe_applied), ("timeout", false), "{refused}");
     assert!(refused.to_string().contains("refused"), "{refused}");
 }
 
-/// What is left of a `Retry-After` header beside a `Date` header, in seconds.
+/// The pause for a `Retry-After` header together with a `Date` header, in seconds.
 async fn pause(retry_after: &str, date: Option<&str>) -> Option<u64> {
     let mut answer = http::Response::builder().status(503).header("Retry-After", retry_after);
     if let Some(date) = date {
@@ -395,13 +394,13 @@ async fn retry_after_is_read_as_a_number_and_as_a_date() {
         ("0", None, Some(0)),
         ("4294967296", None, Some(u64::from(u32::MAX))),
         ("99999999999999999999", None, Some(u64::from(u32::MAX))),
-        // All three forms that RFC 9110 makes a receiver understand, by the sender's own clock.
+        // The three formats that RFC 9110 requires a receiver to accept, by the clock of the sender.
         ("Sun, 06 Nov 1994 08:49:40 GMT", now, Some(3)),
         ("Sunday, 06-Nov-94 08:50:37 GMT", now, Some(60)),
         ("Sun Nov  6 09:49:37 1994", now, Some(3600)),
         ("Sun, 06 Nov 1994 08:49:30 GMT", now, Some(0)),
         ("Fri, 31 Dec 9999 23:59:59 GMT", now, Some(u64::from(u32::MAX))),
-        // Without the sender's clock by ours, for which this is long past.
+        // Without the clock of the sender, our clock counts: for it, this is long past.
         ("Sun, 06 Nov 1994 08:49:40 GMT", None, Some(0)),
         ("Sun, 06 Nov 1994 08:49:40 GMT", Some("yesterday"), Some(0)),
         ("-5", None, None),
@@ -438,7 +437,7 @@ async fn no_retry_after_holds_a_call_beyond_its_deadline() {
         } else {
             let error = made.unwrap_err();
             assert_eq!((error.category(), api.count("POST")), ("unavailable", 1), "{text}");
-            assert!(error.retry_after() > Some(Duration::from_hours(24 * 365)), "{text}");
+            assert!(error.retry_after > Some(Duration::from_hours(24 * 365)), "{text}");
         }
     }
 }
@@ -477,7 +476,7 @@ async fn the_attempts_of_an_endless_caller_are_numbered_over_its_calls() {
         assert!(close(timed, times), "{result}: {timed}");
     }
 
-    // What cannot succeed is no attempt that failed for a passing reason.
+    // A final refusal does not count as a transient failure.
     api.fail("GET", MAPS, 1, Fault::Status(403, "Forbidden", "no"));
     failed = 2;
     let (operation, about) = (Operation::WatchPods, Target::own("/api/v1/pods"));
@@ -504,7 +503,7 @@ async fn a_collection_that_is_not_finished_is_cut_off_counted_and_named() {
     assert!(close(counted(&caller, &["zen_lead_timeout_occurrences_total"]), 0.0));
     let error = collect(21).await.unwrap_err();
     assert_eq!(error.to_string(), "read_namespace team: not finished within 20s");
-    assert_eq!((error.category(), error.is_passing()), ("timeout", true));
+    assert_eq!((error.category(), error.is_transient()), ("timeout", true));
     let line = r#"zen_lead_timeout_occurrences_total{operation="read_namespace"}"#;
     assert!(close(counted(&caller, &[line]), 1.0));
 }

@@ -22,7 +22,7 @@ struct Process {
     supervisor: Supervisor,
     health: Health,
     metrics: Arc<Metrics>,
-    /// What happened, with the second in which it did.
+    /// What happened, with the second at which it happened.
     story: Arc<Mutex<Vec<(u64, &'static str)>>>,
     start: tokio::time::Instant,
 }
@@ -41,31 +41,32 @@ impl Process {
         }
     }
 
-    fn tell(&self) -> impl Fn(&'static str) + Send + Sync + 'static {
+    fn record(&self) -> impl Fn(&'static str) + Send + Sync + 'static {
         let (story, start) = (Arc::clone(&self.story), self.start);
         move |what| story.lock().push(((monotonic() - start).as_secs(), what))
     }
 
     /// A server that needs `drain` for its last request, and a worker.
     fn spawn(&self, drain: Duration) {
-        let (stop, tell, serving) = (self.shutdown.clone(), self.tell(), self.shutdown.serving());
+        let (stop, record, serving) =
+            (self.shutdown.clone(), self.record(), self.shutdown.serving());
         self.supervisor.spawn("server", async move {
             stop.closing().await;
-            tell("server stops accepting");
+            record("server stops accepting");
             tokio::time::sleep(drain).await;
-            tell("server is through");
+            record("server is through");
             drop(serving);
         });
-        let (stop, tell) = (self.shutdown.clone(), self.tell());
+        let (stop, record) = (self.shutdown.clone(), self.record());
         self.supervisor.spawn("worker", async move {
             stop.stopping().await;
-            tell("worker stops");
+            record("worker stops");
         });
-        let (stop, tell, health) = (self.shutdown.clone(), self.tell(), self.health.clone());
+        let (stop, record, health) = (self.shutdown.clone(), self.record(), self.health.clone());
         self.supervisor.spawn("observer", async move {
             stop.draining().await;
             tokio::time::sleep(Duration::from_millis(1)).await;
-            tell(if health.is_ready() { "ready" } else { "unready" });
+            record(if health.readiness().ready { "ready" } else { "unready" });
             stop.stopping().await;
         });
     }
@@ -103,7 +104,7 @@ async fn a_server_that_does_not_finish_is_not_waited_for() {
     let ended = process.run(signals).await;
     assert_eq!(
         ended,
-        Ended::Failed(Failed(vec!["task server did not end within 5s and is cut off".into()]))
+        Ended::Failed(Failed(vec!["task server did not end within 5s and was aborted".into()]))
     );
     assert_eq!(ended.exit_code(), 1);
     let text = String::from_utf8(process.metrics.exposition().unwrap()).unwrap();

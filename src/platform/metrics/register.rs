@@ -1,4 +1,4 @@
-//! Makes one metric and registers it; only the shapes, no names.
+//! Creates one metric and registers it; only the types, no names.
 //!
 //! The errors name the metric, which those of the prometheus crate do not always do.
 

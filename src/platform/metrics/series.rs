@@ -1,7 +1,7 @@
 //! The counters and histograms of one Service: plain numbers that are dropped together.
 //!
-//! [`Family::definition`] is the list of them. No locks and no Services here (`services`), and not
-//! the choice of what is counted when (`metrics`).
+//! [`Family::definition`] lists them. No locks and no Services here (`services`). `metrics` decides what is
+//! counted when.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(super) enum Family {
     RetrySuccesses,
 }
 
-/// What a family is called, what it says, and how it looks.
+/// Name, help text, labels and buckets of a family.
 pub(super) struct Definition {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
@@ -123,7 +123,7 @@ impl Family {
             ),
             Self::RetryAttempts => counter(
                 "retry_attempts_total",
-                "Attempts of API calls that failed for a passing reason, by attempt (10+ is the last).",
+                "Attempts of API calls that failed for a transient reason, by attempt number (10+ stands for 10 and above).",
                 &["operation", "attempt"],
             ),
             Self::RetrySuccesses => counter(
@@ -151,7 +151,7 @@ pub(super) struct Series {
     observations: BTreeMap<(Family, More), Observations>,
 }
 
-/// Observations below each bound and not below the one before; the last counts what is above all.
+/// Observations per bucket (not cumulative); the last bucket counts those above all bounds.
 struct Observations {
     counts: Box<[u64]>,
     sum: f64,
@@ -171,7 +171,7 @@ impl Series {
         seen.sum += seconds;
     }
 
-    /// Everything as it is exposed.
+    /// All counters and histograms, in the exposed form.
     pub(super) fn metrics(&self, key: &ServiceKey) -> impl Iterator<Item = (Family, Metric)> {
         let counts = self.counts.iter().map(|((family, more), count)| {
             let mut counter = Counter::default();

@@ -1,9 +1,9 @@
-//! Everything exported about single Services, kept by Service, so that forgetting one costs the same
-//! however many others there are.
+//! All metrics about single Services, grouped by Service, so that the cost of forgetting one does not depend
+//! on the number of others.
 //!
-//! Gauges are computed at scrape from what the last reconcile reported: ages grow without anybody
-//! writing them. Which numbers are counted is in `series`; docs/decisions/service-series.md says why
-//! none of this is a vector of the prometheus crate.
+//! Gauges are computed at scrape time from the report of the last reconcile, so ages grow without writes.
+//! `series` lists the counters; docs/decisions/service-series.md says why none of this is a vector of the
+//! prometheus crate.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use zen_lead_core::names::ServiceKey;
 use zen_lead_core::report::ServiceReport;
 use zen_lead_core::shrink;
 
-/// What is known of one Service.
+/// The report and the series of one Service.
 #[derive(Default)]
 struct Known {
     report: Option<ServiceReport>,
@@ -28,12 +28,12 @@ struct Known {
 
 /// All Services that are tracked; clones share them.
 ///
-/// Only `Services::track` makes a Service's series. What is recorded for one that is not tracked
-/// (any more) leaves nothing behind, however late it comes.
+/// Only `Services::track` creates the series of a Service. A record for a Service that is not tracked, or not
+/// tracked any more, has no effect.
 #[derive(Clone)]
 pub struct Services {
     known: Arc<RwLock<HashMap<ServiceKey, Arc<Mutex<Known>>>>>,
-    /// For what belongs to no tracked Service and must not be lost.
+    /// Records that belong to no tracked Service but must be counted.
     others: Arc<Mutex<Known>>,
     clock: Clock,
 }
@@ -43,9 +43,9 @@ impl Services {
         Self { known: Arc::default(), others: Arc::default(), clock }
     }
 
-    /// Keeps series of a Service from now on, until it is forgotten.
+    /// Keeps series for a Service from now on, until it is forgotten.
     pub(super) fn track(&self, key: &ServiceKey) {
-        // Almost always it is there, and readers do not wait for each other.
+        // The Service is almost always there, and readers do not wait for each other.
         if !self.known.read().contains_key(key) {
             self.known.write().entry(key.clone()).or_default();
         }
@@ -65,14 +65,14 @@ impl Services {
         }
     }
 
-    /// Records something about a tracked Service; nothing for another.
+    /// Records something about a tracked Service; does nothing for any other.
     pub(super) fn record(&self, key: &ServiceKey, what: impl FnOnce(&mut Series)) {
         if let Some(known) = self.of(key) {
             what(&mut known.lock().series);
         }
     }
 
-    /// Records something that counts even when its Service is not tracked: then with empty labels.
+    /// Records something that counts even if its Service is not tracked; the labels are then empty.
     pub(super) fn record_always(&self, key: &ServiceKey, what: impl FnOnce(&mut Series)) {
         let known = self.of(key).unwrap_or_else(|| self.others.clone());
         what(&mut known.lock().series);
@@ -87,22 +87,22 @@ impl Services {
     }
 }
 
-/// Names and helps of the gauges about a Service, in the order in which `values` gives them.
+/// Names and help texts of the gauges about a Service, in the order in which `values` gives them.
 const GAUGES: [(&str, &str); 6] = [
-    ("leader_duration_seconds", "How long the present leader has led; 0 without a leader."),
+    ("leader_duration_seconds", "How long the current leader has led; 0 without a leader."),
     ("leader_pod_age_seconds", "Age of the leader's pod; 0 without a leader."),
     ("pods_available", "Ready pods that could lead."),
     ("leader_epoch", "Number of the last switch; it only grows."),
     ("leader_stable", "1 while a leader is routed and no timer is running."),
     ("leader_service_without_endpoints", "1 while the leader Service routes to no pod."),
 ];
-/// Names and helps of the sums over all Services.
+/// Names and help texts of the sums over all Services.
 const TOTALS: [(&str, &str); 2] = [
     ("leader_services", "Leader Services kept by zen-lead."),
     ("endpointslices", "EndpointSlices kept by zen-lead."),
 ];
 
-/// Emits everything about [`Services`] at scrape.
+/// Emits all metrics of [`Services`] at scrape time.
 pub(super) struct ServiceCollector {
     services: Services,
     descriptions: Vec<Desc>,
@@ -110,7 +110,7 @@ pub(super) struct ServiceCollector {
 
 impl ServiceCollector {
     fn new(services: Services) -> prometheus::Result<Self> {
-        // The registry puts its prefix before the names.
+        // The registry adds its prefix to the names.
         let desc = |name: &str, help: &str, labels: &[&str]| {
             let labels = labels.iter().map(|l| (*l).to_owned()).collect();
             Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
@@ -160,8 +160,8 @@ impl Collector for ServiceCollector {
         let mut gauges = [(); GAUGES.len()].map(|()| Vec::new());
         let mut totals = [0_usize; TOTALS.len()];
         let mut families = [(); Family::ALL.len()].map(|()| Vec::new());
-        // The map is held while its pointers are copied, then one Service at a time: nobody who
-        // counts waits for a scrape.
+        // Locks the map only while its pointers are copied, then one Service at a time, so that recording
+        // does not wait for a scrape.
         let all: Vec<_> =
             self.services.known.read().iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         for (key, known) in

@@ -1,7 +1,7 @@
-//! The loop that keeps Secret, leaf and caBundles right, with the API calls it needs.
+//! The loop that keeps Secret, leaf and caBundles correct, with the API calls it needs.
 //!
-//! What to do is decided in `state` and `bundle`; here it is read, written and reported. Every pass
-//! starts from what the API server says now, so a pass that fails half-way is simply done again.
+//! `state` and `bundle` decide what to do; this module reads, writes and reports. Every pass starts from the
+//! present state of the API server, so a pass that fails half-way is simply repeated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,35 +23,35 @@ use super::bundle::{self, Configuration};
 use super::material::{Ca, Leaf, MaterialError};
 use super::secret::{self, Found, Requests};
 use super::state::{self, Facts, State};
-use crate::platform::api::{self, CallError, Caller};
+use crate::platform::api::{self, CallError, Caller, ErrorKind};
 use crate::platform::clock::{Clock, monotonic};
 use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
 use crate::platform::server::tls::{CertificateError, CertificateSource};
 use zen_lead_core::keys::{FIELD_MANAGER, FIELD_MANAGER_CA, MANAGER, kubernetes};
 
-/// Longest time between two passes when nothing wakes the loop.
+/// Longest time between two passes if nothing wakes the loop.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// Shortest time between two passes; it doubles up to [`INTERVAL`] while each pass finds something
-/// to put right, so that two writers who disagree do not flood the API server.
+/// Shortest time between two passes. It doubles up to [`INTERVAL`] while each pass finds something to
+/// repair, so that two writers that disagree do not flood the API server.
 const SHORTEST: Duration = Duration::from_millis(200);
-/// Longest pass. Each call has a deadline of its own; a pass is about ten of them.
+/// Deadline of a pass: about ten calls, each with its own deadline.
 const PASS: Duration = Duration::from_secs(45);
-/// Lost races for the Secret in one pass before the next pass takes over.
+/// Maximum number of lost races for the Secret in one pass.
 const RACES: usize = 5;
 
-/// Why a pass could not be finished.
+/// Why a pass did not complete.
 #[derive(Debug, Error)]
 pub enum AuthorityError {
     /// An API call failed.
     #[error("cannot {what}: {source}")]
     Call {
-        /// What was tried, with the object's name.
-        what: String,
-        /// Why not.
+        /// The action, with the name of the object.
+        what: Box<str>,
+        /// The cause.
         source: CallError,
     },
-    /// The namespace in which the Secret is to be made does not exist.
+    /// The namespace of the Secret does not exist.
     #[error(
         "cannot create the Secret {secret}: there is no namespace {namespace}; create it, or set \
          --namespace (POD_NAMESPACE) to the one zen-lead runs in"
@@ -63,45 +63,45 @@ pub enum AuthorityError {
         namespace: String,
     },
     /// The pass took too long.
-    #[error("the certificates could not be looked at to the end: {0}")]
+    #[error("the certificate check did not complete: {0}")]
     Overdue(#[from] CallError),
     /// A certificate could not be made.
     #[error(transparent)]
     Material(#[from] MaterialError),
-    /// The TLS server refused our own certificate.
-    #[error("the certificate zen-lead made for itself was refused: {0}")]
+    /// The TLS server rejected the self-made certificate.
+    #[error("the TLS server rejected the certificate that zen-lead made: {0}")]
     Certificate(#[from] CertificateError),
-    /// Others changed the Secret again and again.
+    /// Another client changed the Secret again and again.
     #[error(
-        "the Secret {0} was changed by others between reading and writing it, {RACES} times in a \
-         row; if more than the replicas of zen-lead write it, stop that"
+        "the Secret {0} was changed by another client between read and write, {RACES} times in a \
+         row; make sure that only zen-lead writes this Secret"
     )]
     Contended(String),
 }
 
 impl AuthorityError {
     fn is_silence(&self) -> bool {
-        matches!(self, Self::Call { source: CallError::Timeout { .. }, .. })
+        matches!(self, Self::Call { source: CallError { kind: ErrorKind::Timeout(_), .. }, .. })
     }
 }
 
-/// What a pass found, for health and logs.
+/// The result of a pass, for health and logs.
 #[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Whether this replica shows a certificate that its CA signed.
+    /// Whether this replica serves a certificate that the CA signed.
     pub serving: bool,
-    /// Whether every one of our webhook items was seen with the right bundle.
+    /// Whether each of zen-lead's webhook items has the right bundle.
     pub published: bool,
-    /// Configurations or items that do not exist (not an error: the webhook may be off).
+    /// Configurations or items that do not exist (not an error: the webhook may be disabled).
     pub missing: Vec<String>,
     /// Whether this pass wrote anything.
     pub wrote: bool,
-    /// The step by which it took a rotation further.
+    /// The step of a rotation that it performed.
     pub advanced: Option<state::Step>,
     /// The API server does not answer at all.
     pub unanswered: bool,
-    /// What went wrong, in words.
+    /// Messages of the errors.
     pub problems: Vec<String>,
 }
 
@@ -114,24 +114,24 @@ pub struct Authority {
     caller: Caller,
     /// The last state read from or written to the Secret.
     pub(super) known: Option<State>,
-    /// Since when `known` has been what it is.
+    /// When `known` last changed.
     known_since: Option<Instant>,
-    /// What stood on the Secret when it was last read.
+    /// The requests on the Secret when it was last read.
     asked: Requests,
-    leaf: Option<Shown>,
+    leaf: Option<ActiveLeaf>,
 }
 
 /// The leaf in use.
-struct Shown {
+struct ActiveLeaf {
     leaf: Leaf,
-    /// Who signed it.
+    /// The CA that signed it.
     ca: Ca,
-    /// The request it answers.
+    /// The request that it answers.
     asked: Option<String>,
 }
 
 impl Authority {
-    /// An authority that has not looked at anything yet.
+    /// An authority before its first pass.
     pub fn new(
         client: Client,
         settings: Settings,
@@ -152,23 +152,22 @@ impl Authority {
         }
     }
 
-    /// Runs for ever: a pass at once, on every `wake` (a change of the Secret or of a
-    /// configuration), when something is due, and every 30 seconds, which is how a jump of the wall
-    /// clock is noticed.
+    /// Runs without end: a pass immediately, on every `wake` (a change of the Secret or of a
+    /// configuration), when something is due, and every 30 seconds to notice a jump of the wall clock.
     pub async fn run(mut self, wake: Arc<Notify>, report: impl Fn(&Report) + Send) {
         let mut pause = SHORTEST;
         loop {
             let pass = self.pass().await;
             report(&pass);
             let disturbed = pass.wrote || !pass.problems.is_empty();
-            // The steps of a rotation are our own doing, and nobody's to be patient with.
+            // The steps of a rotation are our own writes: they need no back-off.
             let fight = disturbed && pass.advanced.is_none();
             pause = if fight { (pause * 2).min(INTERVAL) } else { SHORTEST };
             for problem in &pass.problems {
-                tracing::warn!("{problem}; looked at again in {pause:?}");
+                tracing::warn!("{problem}; trying again in {pause:?}");
             }
-            // After a write or a problem the next pass follows; otherwise there is time until
-            // something happens. Where nobody answers, a watch that is back wakes it.
+            // After a write or a problem the next pass follows after the pause; otherwise the loop waits
+            // until something happens. If the server does not answer, a recovered watch wakes it.
             let (pause, rest) = if pass.unanswered {
                 (SHORTEST, pause)
             } else {
@@ -182,7 +181,7 @@ impl Authority {
         }
     }
 
-    /// How long nothing is due by time alone.
+    /// The time until something is due by time alone.
     fn idle(&self) -> Duration {
         let now = self.clock.now();
         let leaf = self.leaf.as_ref().filter(|shown| !shown.ends_with_ca());
@@ -197,14 +196,14 @@ impl Authority {
         [leaf, step].into_iter().flatten().fold(INTERVAL, Duration::min)
     }
 
-    /// What is known about the world besides what the bundles carry.
+    /// The facts for a decision; `published` is what the bundles contain.
     fn facts(&self, published: Option<Vec<String>>) -> Facts {
         let observed = self.known_since.map(|at| monotonic() - at).unwrap_or_default();
         Facts { published, observed, asked: self.asked.ca.clone() }
     }
 
-    /// Looks at everything once and puts right what is not. A pass that takes too long is cut off;
-    /// what it had learnt stays, and the next one begins with what the API server says then.
+    /// Checks everything once and repairs what is wrong. A pass that takes too long is aborted; its
+    /// knowledge is kept, and the next pass starts from the state of the API server at that time.
     pub async fn pass(&mut self) -> Report {
         let metrics = Arc::clone(&self.caller.metrics);
         let object = format!("{}/{}", self.settings.namespace, self.settings.secret);
@@ -220,7 +219,7 @@ impl Authority {
         }
     }
 
-    /// Whether the certificate that is shown is signed by the CA that is known.
+    /// Whether the active leaf is signed by the known CA.
     fn serves(&self) -> bool {
         let known = self.known.as_ref().map(|state| &state.current);
         self.leaf.as_ref().is_some_and(|shown| Some(&shown.ca) == known)
@@ -234,14 +233,14 @@ impl Authority {
         }
         let Some(state) = self.known.clone() else { return report };
 
-        // The leaf first: readiness waits for it, and in a rotation its CA is in the bundles already.
+        // First the leaf: readiness waits for it, and in a rotation its CA is already in the bundles.
         if let Err(error) = self.renew_leaf(&state) {
             report.problems.push(error.to_string());
         }
         report.serving = self.serves();
         if report.unanswered {
-            // The other calls would wait for their deadlines as well, and for so long it would not
-            // be seen that the server is back.
+            // The other calls would also run into their deadlines, and delay noticing that the server is
+            // back.
             return report;
         }
         let published = self.publish(&state, &mut report).await;
@@ -252,7 +251,7 @@ impl Authority {
         report
     }
 
-    /// Reads the CA, or makes one where there is none: after this `known` is what the Secret says.
+    /// Reads the CA, or makes one if there is none. Afterwards `known` is the state of the Secret.
     async fn settle_secret(&mut self, report: &mut Report) -> Result<(), AuthorityError> {
         for _ in 0..RACES {
             let now = self.clock.now();
@@ -260,17 +259,17 @@ impl Authority {
             self.asked = held.as_ref().map(|s| Requests::of(&s.metadata)).unwrap_or_default();
             let data = held.as_ref().and_then(|s| s.data.clone()).unwrap_or_default();
             let wanted = match secret::decode(&data, now) {
-                Found::State { state, mended: false } => {
+                Found::State { state, repaired: false } => {
                     self.learn(*state);
                     return Ok(());
                 }
-                Found::State { state, mended: true } => *state,
+                Found::State { state, repaired: true } => *state,
                 Found::Empty => self.fresh_state(now)?,
                 Found::Rubbish(error) => {
                     tracing::error!(
                         secret = self.settings.secret,
                         %error,
-                        "the CA Secret cannot be used and is written anew"
+                        "the CA Secret is not usable; writing a new CA"
                     );
                     self.fresh_state(now)?
                 }
@@ -294,7 +293,7 @@ impl Authority {
         })
     }
 
-    /// Takes the rotation one step further where it is time.
+    /// Performs the next step of the rotation if it is due.
     async fn advance(
         &mut self,
         state: &State,
@@ -314,7 +313,7 @@ impl Authority {
         };
         let after = state.after(step, now, &facts, fresh);
 
-        // Written only over the very state that was judged.
+        // Written only over the same state that the decision was made on.
         let held = self.read_secret().await?;
         let data = held.as_ref().and_then(|s| s.data.clone()).unwrap_or_default();
         let unchanged = matches!(
@@ -322,10 +321,10 @@ impl Authority {
             Found::State { state: found, .. } if *found == *state
         );
         if unchanged && self.write_secret(held, &after).await? {
-            tracing::info!(?step, phase = after.phase.as_str(), "CA rotation went on");
+            tracing::info!(?step, phase = after.phase.as_str(), "CA rotation advanced");
             (report.wrote, report.advanced) = (true, Some(step));
             self.learn(after);
-            // The bundle and the leaf follow in the next pass, which a write brings on soon.
+            // The bundle and the leaf follow in the next pass, soon after this write.
         }
         Ok(())
     }
@@ -336,13 +335,13 @@ impl Authority {
             .metrics
             .set_certificate_expiry("ca", state.current.certificate.ends.as_second() as f64);
         if self.known.as_ref() != Some(&state) {
-            tracing::info!(phase = state.phase.as_str(), ca = ?state.current.certificate, "CA read");
+            tracing::info!(phase = state.phase.as_str(), ca = ?state.current.certificate, "CA loaded");
             self.known = Some(state);
             self.known_since = Some(monotonic());
         }
     }
 
-    /// Signs a new leaf when there is none, when the CA changed, when it is time, or on request.
+    /// Signs a new leaf if there is none, if the CA changed, if it is due, or on request.
     fn renew_leaf(&mut self, state: &State) -> Result<(), AuthorityError> {
         let now = self.clock.now();
         let asked = &self.asked.leaf;
@@ -358,11 +357,11 @@ impl Authority {
         let leaf = state.current.sign(&names, now, self.settings.leaf_lifetime)?;
         self.source.swap(leaf.chain(), leaf.key(), now)?;
         tracing::info!(ends = %leaf.ends, "new certificate in use");
-        self.leaf = Some(Shown { leaf, ca: state.current.clone(), asked: asked.clone() });
+        self.leaf = Some(ActiveLeaf { leaf, ca: state.current.clone(), asked: asked.clone() });
         Ok(())
     }
 
-    /// Puts the caBundles right; returns what all our items carry, `None` if one is not known.
+    /// Writes the caBundles; returns the bundles of all our items, `None` if one is unknown.
     async fn publish(&self, state: &State, report: &mut Report) -> Option<Vec<String>> {
         let bundle = state.bundle();
         let validating = self
@@ -416,14 +415,14 @@ impl Authority {
             let written = api::call(&self.caller, Operation::ApplyWebhook, about, apply).await;
             let result = match &written {
                 Ok(_) => "ok",
-                Err(error) if lost_race(error) => "conflict",
+                Err(error) if error.is_stale() => "conflict",
                 Err(_) => "error",
             };
             self.caller.metrics.ca_bundle_write(C::LABEL, result);
             races += 1;
             match written {
-                // Another replica, most likely, and with the very same bundle: look again.
-                Err(error) if lost_race(&error) && races < RACES => {}
+                // Most likely another replica with the same bundle: read again.
+                Err(error) if error.is_stale() && races < RACES => {}
                 Err(error) => {
                     let what = format!("write the caBundle of the {} {name}", C::kind(&()));
                     return Err(cannot(what)(error));
@@ -445,7 +444,7 @@ impl Authority {
         found.map_err(cannot(format!("read the Secret {name}")))
     }
 
-    /// Writes `state` over `held` (or creates the Secret); `false` when somebody was faster.
+    /// Writes `state` over `held` (or creates the Secret); `false` if another client was faster.
     async fn write_secret(
         &self,
         held: Option<Secret>,
@@ -456,7 +455,7 @@ impl Authority {
             PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let (api, about) = (self.secrets(), Target::own(name));
         let (what, written) = if let Some(mut secret) = held {
-            // The resourceVersion that was read goes along: a PUT on anything else is a conflict.
+            // Includes the resourceVersion that was read: a PUT on any other version is a conflict.
             secret.data = Some(secret::encode(state, secret.data.take().unwrap_or_default()));
             let replace = || api.replace(name, &params, &secret);
             let operation = Operation::ReplaceSecret;
@@ -473,7 +472,7 @@ impl Authority {
             };
             let create = || api.create(&params, &secret);
             let written = api::call(&self.caller, Operation::CreateSecret, about, create).await;
-            if let Err(CallError::NotFound { .. }) = written {
+            if let Err(CallError { kind: ErrorKind::NotFound, .. }) = written {
                 let (secret, namespace) = (name.clone(), self.settings.namespace.clone());
                 return Err(AuthorityError::NoNamespace { secret, namespace });
             }
@@ -481,7 +480,7 @@ impl Authority {
         };
         match written {
             Ok(_) => Ok(true),
-            Err(error) if lost_race(&error) => Ok(false),
+            Err(error) if error.is_stale() => Ok(false),
             Err(error) => Err(cannot(format!("{what} the Secret {name}"))(error)),
         }
     }
@@ -491,23 +490,13 @@ impl Authority {
     }
 }
 
-impl Shown {
-    /// With a CA that is about to end no later leaf can be had: do not sign one each pass.
+impl ActiveLeaf {
+    /// No leaf can outlive its CA: do not sign a new one in each pass.
     fn ends_with_ca(&self) -> bool {
         self.leaf.ends >= self.ca.certificate.ends
     }
 }
 
-/// Whether somebody else wrote first: a stale version, a name that exists by now, or an object that
-/// was deleted since it was read. An attempt of ours whose answer was lost may look the same; reading
-/// again settles both.
-fn lost_race(error: &CallError) -> bool {
-    matches!(
-        error,
-        CallError::Conflict { .. } | CallError::AlreadyExists { .. } | CallError::NotFound { .. }
-    )
-}
-
 fn cannot(what: String) -> impl FnOnce(CallError) -> AuthorityError {
-    move |source| AuthorityError::Call { what, source }
+    move |source| AuthorityError::Call { what: what.into(), source }
 }

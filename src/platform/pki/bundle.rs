@@ -1,6 +1,6 @@
-//! Which webhook items need another caBundle, and the patch that gives it to them.
+//! Which webhook items need a new caBundle, and the patch that sets it.
 //!
-//! Pure over the two kinds of configuration; the calls are `authority`'s.
+//! Pure, over the two kinds of configuration; `authority` makes the calls.
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -21,7 +21,7 @@ pub(super) trait Configuration:
 {
     /// The kind as a metric label.
     const LABEL: &'static str;
-    /// Name of the item that is ours.
+    /// Name of zen-lead's item.
     const ITEM: &'static str;
 
     /// Metadata of the object.
@@ -56,7 +56,7 @@ impl Configuration for MutatingWebhookConfiguration {
     }
 }
 
-/// The bundle our item carries: `None` when there is no such item.
+/// The bundle of our item; `None` if there is no such item.
 pub(super) fn carried<C: Configuration>(configuration: &C) -> Option<String> {
     let items = configuration.items();
     let (_, client) = items.into_iter().find(|(name, _)| *name == C::ITEM)?;
@@ -64,11 +64,10 @@ pub(super) fn carried<C: Configuration>(configuration: &C) -> Option<String> {
     Some(String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// The server-side apply that sets our item's bundle, or `None` when nothing is to be written.
+/// The server-side apply that sets the bundle of our item, or `None` if there is nothing to write.
 ///
-/// It names the one item that is known to exist in exactly this version of the object (uid and
-/// resourceVersion are preconditions): applied to an object without it, the patch would create half
-/// an item.
+/// uid and resourceVersion are preconditions, because the item is known to exist only in this version of
+/// the object: applied to an object without it, the patch would create an incomplete item.
 pub(super) fn patch<C: Configuration>(configuration: &C, bundle: &str) -> Option<Value> {
     if carried(configuration)? == bundle {
         return None;

@@ -1,6 +1,6 @@
 //! A small API server for the tests: one Secret and two webhook configurations, in memory.
 //!
-//! It knows resourceVersion, uid and the 404s and 409s that follow, and nothing else.
+//! It supports resourceVersion and uid with the resulting 404s and 409s, and nothing else.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -29,7 +29,7 @@ pub(super) struct World {
     pub(super) nexts: std::collections::BTreeSet<String>,
     /// Status codes to answer the next calls of a method with.
     pub(super) failures: VecDeque<(Method, u16)>,
-    /// Nothing is answered any more.
+    /// No request is answered any more.
     pub(super) silent: bool,
 }
 
@@ -52,7 +52,7 @@ impl Fake {
         let service = tower::service_fn(move |request: Request<Body>| {
             let world = Arc::clone(&world);
             async move {
-                // Let the other replicas in between a read and the write that follows.
+                // Lets other replicas run between a read and the write that follows.
                 tokio::task::yield_now().await;
                 if world.lock().silent {
                     std::future::pending::<()>().await;

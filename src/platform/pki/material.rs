@@ -1,15 +1,14 @@
-//! Keys and certificates: making, reading and signing them.
+//! Makes, reads and signs keys and certificates.
 //!
-//! No API, no clock (times are given), no decision when something is made.
+//! No API, no clock (times are passed in), no decision about when to make something.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
+use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
@@ -19,9 +18,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// How far a certificate without a predecessor is dated back, for clocks that are behind.
+/// How far a certificate without a predecessor is backdated, for clocks that are behind.
 const BACKDATE: Duration = Duration::from_hours(24);
-/// Longest PEM read: a certificate is about 700 bytes.
+/// Longest PEM text that is read: a certificate has about 700 bytes.
 const MAX_PEM: usize = 64 * 1024;
 
 /// Why a key or certificate could not be made or read.
@@ -33,21 +32,21 @@ pub enum MaterialError {
     /// A certificate is not readable.
     #[error("the certificate cannot be read: {0}")]
     Certificate(String),
-    /// A certificate is not one of a CA.
-    #[error("the certificate is not one of a CA (basicConstraints says so)")]
+    /// A certificate is not a CA certificate.
+    #[error("the certificate is not a CA certificate (see its basicConstraints)")]
     NotCa,
-    /// A key is not readable. The text of the parser is left out: it could quote the key.
+    /// A key is not readable. The message of the parser is omitted: it could quote the key.
     #[error("the private key cannot be read (PEM PKCS#8 is needed)")]
     Key,
     /// Key and certificate are not a pair.
     #[error("the private key does not belong to the certificate")]
     Mismatch,
-    /// A time outside of what certificates can say.
-    #[error("{0} cannot be written into a certificate")]
+    /// A time outside the range of certificates.
+    #[error("the time {0} cannot be written into a certificate")]
     Time(Timestamp),
 }
 
-/// A private key whose Debug shows nothing of it.
+/// A private key; its Debug output does not show it.
 #[derive(Clone)]
 pub struct PrivateKey(Arc<KeyPair>);
 
@@ -65,7 +64,7 @@ impl PrivateKey {
         Ok(Self(Arc::new(pair)))
     }
 
-    /// The key as PEM: for the Secret, and nothing else.
+    /// The key as PEM: only for the Secret.
     pub(super) fn to_pem(&self) -> String {
         self.0.serialize_pem()
     }
@@ -86,9 +85,9 @@ impl fmt::Debug for PrivateKey {
 #[derive(Clone, PartialEq, Eq)]
 pub struct CaCertificate {
     der: CertificateDer<'static>,
-    /// First moment at which it is valid.
+    /// When its validity begins.
     pub begins: Timestamp,
-    /// Moment at which it ends.
+    /// When it expires.
     pub ends: Timestamp,
 }
 
@@ -96,7 +95,7 @@ impl CaCertificate {
     /// Reads the first certificate of a PEM text.
     ///
     /// # Errors
-    /// When there is none, or when it is not one of a CA.
+    /// If there is none, or it is not a CA certificate.
     pub fn from_pem(pem: &[u8]) -> Result<Self, MaterialError> {
         if pem.len() > MAX_PEM {
             return Err(MaterialError::Certificate(format!("it has {} bytes", pem.len())));
@@ -123,7 +122,7 @@ impl CaCertificate {
         &self.der
     }
 
-    /// The certificate as PEM, always the same text for the same certificate.
+    /// The certificate as PEM; always the same text for the same certificate.
     pub fn to_pem(&self) -> String {
         to_pem(&self.der)
     }
@@ -131,7 +130,7 @@ impl CaCertificate {
 
 impl fmt::Debug for CaCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The tail of the signature tells two apart; the whole would drown everything else.
+        // The end of the signature distinguishes two certificates; the whole would be too long.
         let tail = &self.der[self.der.len().saturating_sub(4)..];
         write!(f, "CaCertificate({tail:02x?}, {} to {})", self.begins, self.ends)
     }
@@ -157,11 +156,11 @@ impl Eq for Ca {}
 impl Ca {
     /// Makes a CA (ECDSA P-256, may sign leaves only) that ends `lifetime` after `now`.
     ///
-    /// It begins where its predecessor does, or a day ago: the begin guards nothing, and so a
-    /// replica whose clock runs ahead makes no CA that everybody else holds to be not valid yet.
+    /// Its validity begins with that of its predecessor, or a day ago. The begin protects nothing, and
+    /// otherwise a CA from a replica whose clock is ahead would not be valid yet for the others.
     ///
     /// # Errors
-    /// When the randomness of the system fails, or a time cannot be written down.
+    /// If the random source of the system fails, or a time is out of range.
     pub fn generate(
         now: Timestamp,
         lifetime: Duration,
@@ -173,8 +172,8 @@ impl Ca {
         let ends = now.checked_add(lifetime).map_err(|_| MaterialError::Time(now))?;
 
         let mut params = CertificateParams::default();
-        // Two CAs must not share a name: a verifier looks issuers up by it. The first byte of an
-        // uncompressed point says only that it is one.
+        // Two CAs must not share a name: a verifier finds issuers by name. Skips the first byte: it is the
+        // same for all uncompressed points.
         let point = key.0.public_key_raw().iter().skip(1).take(4);
         let tag = point.fold(String::new(), |tag, byte| format!("{tag}{byte:02x}"));
         params.distinguished_name = common_name(&format!("zen-lead webhook CA {tag}"));
@@ -189,7 +188,7 @@ impl Ca {
     /// Reads a certificate and its key.
     ///
     /// # Errors
-    /// When either is unreadable, the certificate is no CA's, or they are not a pair.
+    /// If either is unreadable, the certificate is not a CA certificate, or they are not a pair.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, MaterialError> {
         let certificate = CaCertificate::from_pem(certificate)?;
         let key = PrivateKey::from_pem(key)?;
@@ -200,16 +199,16 @@ impl Ca {
         if matches { Ok(Self { certificate, key }) } else { Err(MaterialError::Mismatch) }
     }
 
-    /// The key as PEM: for the Secret, and nothing else.
+    /// The key as PEM: only for the Secret.
     pub(super) fn key_pem(&self) -> String {
         self.key.to_pem()
     }
 
-    /// Signs a fresh leaf for `names` (DNS names and IP addresses) that ends `lifetime` after `now`,
-    /// or with the CA.
+    /// Signs a new leaf for `names` (DNS names and IP addresses) that expires `lifetime` after `now`, or with
+    /// the CA.
     ///
     /// # Errors
-    /// When a name is not one, or as [`Ca::generate`].
+    /// If a name is not valid, or as [`Ca::generate`].
     pub fn sign(
         &self,
         names: &[String],
@@ -222,7 +221,7 @@ impl Ca {
 
         let mut params = CertificateParams::new(names.to_vec())?;
         let first_dns = names.iter().find(|n| n.parse::<IpAddr>().is_err());
-        // A common name holds 64 characters at most (RFC 5280, upper bounds); nobody reads it.
+        // A common name has at most 64 characters (RFC 5280, upper bounds); clients ignore it.
         let subject = first_dns.filter(|n| n.len() <= 64).map_or("zen-lead", String::as_str);
         params.distinguished_name = common_name(subject);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -241,14 +240,14 @@ impl Ca {
 pub struct Leaf {
     der: CertificateDer<'static>,
     key: PrivateKey,
-    /// Moment at which it ends.
+    /// When it expires.
     pub ends: Timestamp,
-    /// Moment at which it was signed.
+    /// When it was signed.
     pub made: Timestamp,
 }
 
 impl Leaf {
-    /// The chain to show: the leaf alone, its CA being the root that the caller knows.
+    /// The chain to serve: only the leaf, because the caller knows its CA as root.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
         vec![self.der.clone()]
     }
@@ -258,30 +257,20 @@ impl Leaf {
         self.key.to_der()
     }
 
-    /// When two thirds of its life are over: time for the next one.
+    /// When two thirds of its lifetime are over: time for the next one.
     ///
-    /// A clock that was set back does not make it due: either the clock was wrong before, then the
-    /// leaf ends late, which harms nobody; or it is wrong now, then a new leaf would end early.
+    /// A clock that was set back does not make it due. If the clock was wrong before, the leaf expires late,
+    /// which does no harm. If it is wrong now, a new leaf would expire early.
     pub fn due_at(&self) -> Timestamp {
         let third = self.ends.duration_since(self.made) / 3;
         self.ends.checked_sub(third).unwrap_or(self.made)
     }
 }
 
-/// PEM of a certificate (RFC 7468, 64 columns).
+/// PEM of a certificate, with LF line ends.
 pub(super) fn to_pem(der: &CertificateDer<'_>) -> String {
-    let text = STANDARD.encode(der);
-    let mut pem = String::with_capacity(text.len() + text.len() / 64 + 60);
-    pem.push_str("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, tail) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = tail;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
+    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&Pem::new("CERTIFICATE", der.as_ref()), config)
 }
 
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, MaterialError> {
@@ -300,8 +289,8 @@ fn common_name(name: &str) -> DistinguishedName {
     distinguished
 }
 
-/// The seconds from 1970 to a time; from there rcgen counts on (its time type is that of the crate
-/// `time`, which we need for nothing else).
+/// The time since 1970, to be added to a date of rcgen. (The type for times of rcgen is that of the crate
+/// `time`, which is not needed otherwise.)
 fn since_1970(at: Timestamp) -> Result<Duration, MaterialError> {
     u64::try_from(at.as_second()).map(Duration::from_secs).map_err(|_| MaterialError::Time(at))
 }

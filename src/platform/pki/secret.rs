@@ -1,7 +1,7 @@
-//! The Secret's data as a [`State`], and back.
+//! Decodes the data of the Secret into a [`State`], and encodes it.
 //!
-//! Pure. Everything is in `data`, nothing in annotations: a tool that rewrites metadata cannot split
-//! a phase from its keys. Annotations hold only what an admin asks for.
+//! Pure. The whole state is in `data`, not in annotations: so a tool that rewrites metadata cannot separate a
+//! phase from its keys. Annotations hold only the requests of an administrator.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ const OURS: [&str; 8] = [CERT, KEY, NEXT_CERT, NEXT_KEY, OLD_CERT, PHASE, SINCE,
 /// The data of a Secret.
 pub(super) type Data = BTreeMap<String, ByteString>;
 
-/// What an admin asks for by annotations of the Secret.
+/// The requests of an administrator, from annotations of the Secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Requests {
     /// A new CA.
@@ -43,23 +43,23 @@ impl Requests {
     }
 }
 
-/// What was found in the Secret.
+/// The content of the Secret.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Nothing of ours: a Secret as the manifests make it.
+    /// No data of zen-lead: a Secret as the manifests create it.
     Empty,
     /// A CA that can sign.
     State {
-        /// What it says.
+        /// The state.
         state: Box<State>,
-        /// Whether something in it was unusable and left out, so that it should be written again.
-        mended: bool,
+        /// Whether an unusable part was left out, so that the Secret should be written again.
+        repaired: bool,
     },
-    /// Something without a usable CA.
+    /// Data without a usable CA.
     Rubbish(MaterialError),
 }
 
-/// Reads a Secret; never fails, whatever is in it. `now` stands in for an unreadable time.
+/// Reads a Secret; never fails, whatever its content. `now` replaces an unreadable time.
 pub(super) fn decode(data: &Data, now: Timestamp) -> Found {
     let get = |key: &str| data.get(key).map_or(&[][..], |v| v.0.as_slice());
     if OURS.iter().all(|key| get(key).is_empty()) {
@@ -72,31 +72,31 @@ pub(super) fn decode(data: &Data, now: Timestamp) -> Found {
     let mut next = Ca::from_pem(get(NEXT_CERT), get(NEXT_KEY)).ok();
     let previous = CaCertificate::from_pem(get(OLD_CERT)).ok();
     let lost = |key: &str, kept: bool| !get(key).is_empty() && !kept;
-    let mut mended = lost(NEXT_CERT, next.is_some())
+    let mut repaired = lost(NEXT_CERT, next.is_some())
         || lost(NEXT_KEY, next.is_some())
         || lost(OLD_CERT, previous.is_some());
 
     let written = std::str::from_utf8(get(PHASE)).ok().and_then(Phase::parse);
     let phase = match (written, &next, &previous) {
-        // A phase is believed only together with the CA it is about.
+        // A phase is valid only together with its CA.
         (Some(Phase::Introduced), Some(_), _) => Phase::Introduced,
         (Some(Phase::Retiring), _, Some(_)) | (_, None, Some(_)) => Phase::Retiring,
         (_, Some(_), _) => Phase::Introducing,
         (_, None, None) => Phase::Steady,
     };
     if phase == Phase::Retiring && next.take().is_some() {
-        mended = true;
+        repaired = true;
     }
     let since = std::str::from_utf8(get(SINCE)).ok().and_then(|t| t.parse::<Timestamp>().ok());
-    mended |= written != Some(phase) || since.is_none();
+    repaired |= written != Some(phase) || since.is_none();
     let since = since.unwrap_or(now);
     let answered = std::str::from_utf8(get(ANSWERED)).ok().filter(|a| !a.is_empty());
     let answered = answered.map(str::to_owned);
     let state = State { current, next, previous, phase, since, answered };
-    Found::State { state: Box::new(state), mended }
+    Found::State { state: Box::new(state), repaired }
 }
 
-/// Writes `state` over what a Secret held; keys that are not ours stay.
+/// Writes `state` into the data of a Secret; keys of others are kept.
 pub(super) fn encode(state: &State, mut data: Data) -> Data {
     for key in OURS {
         data.remove(key);

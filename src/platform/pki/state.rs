@@ -6,7 +6,7 @@
 //!                                       were seen with it         the leaves            the bundle
 //! ```
 //!
-//! No API, no clock, no randomness: a new CA is handed in where a step needs one.
+//! No API, no clock, no randomness: a new CA is passed in if a step needs one.
 
 use std::time::Duration;
 
@@ -18,34 +18,34 @@ use super::material::{Ca, CaCertificate};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Margins {
     /// From seeing the next CA in every configuration to signing with it: API servers read the
-    /// configurations through watches of their own, and nobody can see how far those are.
+    /// configurations through their own watches, and the progress of these is not visible.
     pub carried: Duration,
-    /// From signing with the new CA to dropping the old one: every replica must have signed anew.
+    /// From signing with the new CA to dropping the old one: every replica must sign a new leaf first.
     pub switched: Duration,
 }
 
 impl Default for Margins {
-    /// One minute, and ten (a replica looks at the Secret twice a minute).
+    /// One minute, and ten minutes (a replica reads the Secret twice a minute).
     fn default() -> Self {
         Self { carried: Duration::from_mins(1), switched: Duration::from_mins(10) }
     }
 }
 
-/// Where a rotation stands.
+/// The phase of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// No rotation is under way.
+    /// No rotation is in progress.
     Steady,
     /// The next CA is being added to the bundles.
     Introducing,
-    /// It was seen in all of them; time is left for the API servers to notice.
+    /// It was seen in all bundles; the API servers get time to load it.
     Introduced,
-    /// It signs; the old one is kept in the bundles a while.
+    /// The new CA signs; the old one stays in the bundles for a while.
     Retiring,
 }
 
 impl Phase {
-    /// The name in the Secret.
+    /// The name of the phase in the Secret.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Steady => "steady",
@@ -55,7 +55,7 @@ impl Phase {
         }
     }
 
-    /// Reads a name from the Secret.
+    /// Parses a name from the Secret.
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Steady, Self::Introducing, Self::Introduced, Self::Retiring]
             .into_iter()
@@ -63,34 +63,34 @@ impl Phase {
     }
 }
 
-/// Everything about the CA that the replicas share.
+/// The state of the CA that the replicas share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// Signs the leaves.
     pub current: Ca,
-    /// Will sign them.
+    /// Will sign the leaves next.
     pub next: Option<Ca>,
-    /// Signed them; still believed.
+    /// Signed the leaves before; still trusted.
     pub previous: Option<CaCertificate>,
-    /// Where the rotation stands.
+    /// The phase of the rotation.
     pub phase: Phase,
-    /// When this phase was entered, by the clock of whoever entered it: for readers of the Secret.
+    /// When this phase was entered, by the clock of the replica that entered it: for readers of the Secret.
     /// Waits do not start from it, see [`Facts::observed`].
     pub since: Timestamp,
     /// The last request for a new CA that was answered.
     pub answered: Option<String>,
 }
 
-/// What is known about the world.
+/// The facts for a decision.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Facts {
-    /// The bundles of all our webhook items as last read, `None` when they could not be read.
+    /// The bundles of all our webhook items as last read, `None` if they could not be read.
     pub published: Option<Vec<String>>,
-    /// How long this replica has seen the present phase, by its monotonic clock. A wait that started
-    /// from a written time would be cut short, or never end, by one replica with a wrong clock; the
-    /// price is that a replica started in the middle of a wait begins it anew.
+    /// How long this replica has seen the present phase, by its monotonic clock. If a wait started from a
+    /// written time, one replica with a wrong clock could cut it short or make it endless. The price: a
+    /// replica that starts in the middle of a wait begins it again.
     pub observed: Duration,
-    /// The request for a new CA that stands on the Secret, if any.
+    /// The request for a new CA on the Secret, if any.
     pub asked: Option<String>,
 }
 
@@ -99,13 +99,13 @@ pub struct Facts {
 pub enum Step {
     /// Make a next CA.
     Introduce,
-    /// Note that all configurations carry it.
+    /// Record that all configurations have it.
     Carried,
     /// Let it sign.
     Switch,
     /// Drop the old one.
     Retire,
-    /// The CA has ended: nothing to be careful about, a new one signs at once.
+    /// The CA has expired: a new one signs immediately, because there is no valid one to keep.
     Replace,
 }
 
@@ -120,7 +120,7 @@ impl Step {
     }
 }
 
-/// The next step, or `None` when there is nothing to do now.
+/// The next step, or `None` if there is nothing to do now.
 ///
 /// `ca_lifetime` is the configured one: a CA is due when less than a third of it is left.
 pub fn step(
@@ -135,8 +135,8 @@ pub fn step(
     }
     match state.phase {
         Phase::Steady => {
-            // A request that comes in the middle of a rotation is answered by the next one: nobody
-            // can say whether it was made for a key that is already on its way out.
+            // A request during a rotation is answered by the next rotation: it may have been made for a key
+            // that is already being replaced, or for the new one.
             let asked = facts.asked.is_some() && facts.asked != state.answered;
             (asked || now >= renew_at(&state.current.certificate, ca_lifetime))
                 .then_some(Step::Introduce)
@@ -151,7 +151,7 @@ pub fn step(
     }
 }
 
-/// How long until time alone brings the next step; `None` when something has to be seen first.
+/// The time until the next step is due by time alone; `None` if something must be observed first.
 pub fn wait(
     state: &State,
     now: Timestamp,
@@ -172,21 +172,20 @@ pub fn wait(
 }
 
 fn renew_at(ca: &CaCertificate, lifetime: Duration) -> Timestamp {
-    // From the end, not from the begin: the begin is dated back to that of the first CA.
+    // Relative to the end, not the begin: the begin is backdated to that of the first CA.
     ca.ends.checked_sub(lifetime / 3).unwrap_or(Timestamp::MIN)
 }
 
 impl State {
-    /// The state of a cluster that has no CA yet. `asked` is what stands on the Secret already: a
-    /// first CA answers it.
+    /// The state for a cluster without a CA. `asked` is the request on the Secret: the first CA answers it.
     pub fn first(ca: Ca, now: Timestamp, asked: Option<String>) -> Self {
         let (phase, answered) = (Phase::Steady, asked);
         Self { current: ca, next: None, previous: None, phase, since: now, answered }
     }
 
-    /// What to write when the Secret was lost but this replica still knows what was in it: the old
-    /// CA goes on signing while a new one is introduced, so that no call fails, and a Secret deleted
-    /// because its key leaked gets a new key all the same.
+    /// What to write if the Secret was lost but this replica still knows its content: the old CA continues to
+    /// sign while a new one is introduced, so that no call fails. A Secret that was deleted because its
+    /// key leaked gets a new key as well.
     #[must_use]
     pub fn succeed(&self, fresh: Ca, now: Timestamp, asked: Option<String>) -> Self {
         Self {
@@ -199,8 +198,8 @@ impl State {
         }
     }
 
-    /// The state after a step that was judged on `facts`. `fresh` is used where [`Step::needs_ca`]
-    /// says so; without it such a step changes nothing.
+    /// The state after a step that was chosen from `facts`. `fresh` is used if [`Step::needs_ca`]; without it
+    /// such a step changes nothing.
     #[must_use]
     pub fn after(&self, step: Step, now: Timestamp, facts: &Facts, fresh: Option<Ca>) -> Self {
         let mut after = Self { since: now, ..self.clone() };

@@ -29,7 +29,7 @@ fn t0() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
 }
 
-/// What a TLS client that believes `bundle` says about `chain` under `name` at `now`.
+/// The result for a TLS client that trusts `bundle` and verifies `chain` under `name` at `now`.
 fn verify(
     bundle: &str,
     chain: &[CertificateDer<'_>],
@@ -73,7 +73,7 @@ impl Replica {
         report
     }
 
-    /// Whether a client with this bundle accepts the certificate that is being shown.
+    /// Whether a client with this bundle accepts the certificate in use.
     fn accepted_by(&self, bundle: &str) -> Result<(), Error> {
         let chain = self.source.chain();
         verify(bundle, &chain, "zen-lead.zen.svc", self.clock.now())
@@ -110,7 +110,7 @@ fn a_leaf_is_believed_for_its_names_and_for_no_other() {
     let other = Ca::generate(t0(), DAY * 365, None).unwrap().certificate.to_pem();
     let got = verify(&other, &leaf.chain(), "zen-lead.zen.svc", t0());
     assert_eq!(got, Err(Error::InvalidCertificate(Tls::UnknownIssuer)));
-    // In a rotation both are in the bundle, in whatever order.
+    // In a rotation both are in the bundle, in any order.
     for both in [format!("{bundle}{other}"), format!("{other}{bundle}")] {
         assert_eq!(verify(&both, &leaf.chain(), "zen-lead.zen.svc", t0()), Ok(()));
     }
@@ -170,7 +170,7 @@ async fn replicas_started_together_agree_on_one_ca() {
             for replica in &replicas {
                 assert_eq!(replica.accepted_by(&bundle), Ok(()));
             }
-            assert_eq!(fake.bundle(path, 1), "", "an item of somebody else was written");
+            assert_eq!(fake.bundle(path, 1), "", "an item of another owner was written");
         }
         assert_eq!(with_secret, fake.get(SECRET).unwrap()["metadata"]["labels"]["a"] == "b");
     }
@@ -296,7 +296,7 @@ async fn a_rotation_never_shows_a_certificate_that_a_known_bundle_does_not_cover
     }
 
     let mut seen = vec![(Steady, 1)];
-    // What an API server believes that is one minute behind.
+    // The bundle of an API server that is one minute behind.
     let mut history = vec![first.clone()];
     for _ in 0..120 {
         // Each pass is made by one replica alone; one of them dies half-way through.
@@ -433,26 +433,26 @@ async fn clock_jumps_renew_the_leaf_and_an_ended_ca() {
     assert_eq!(replica.accepted_by(&fake.bundle(VALIDATING, 0)), Ok(()));
 }
 
-/// The loop of a replica, and what it reports of each pass, with the time.
+/// The loop of a replica, and its report of each pass with the time.
 fn looping(
     fake: &Fake,
     wake: &Arc<Notify>,
 ) -> (impl Future<Output = ()> + use<>, UnboundedReceiver<(tokio::time::Instant, Report)>) {
     let replica = Replica::new(fake, t0());
-    let (tell, told) = unbounded_channel();
+    let (sender, reports) = unbounded_channel();
     let run = replica.authority.run(Arc::clone(wake), move |r| {
-        let _closed = tell.send((tokio_now(), r.clone()));
+        let _closed = sender.send((tokio_now(), r.clone()));
     });
-    (run, told)
+    (run, reports)
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_loop_heals_on_a_wake_and_on_its_own() {
     let fake = Fake::installed();
     let wake = Arc::new(Notify::new());
-    let (run, mut told) = looping(&fake, &wake);
+    let (run, mut reports) = looping(&fake, &wake);
     let watch = async {
-        let started = told.recv().await.unwrap();
+        let started = reports.recv().await.unwrap();
         assert!(started.1.serving && started.1.published);
         tokio::time::sleep(Duration::from_secs(5)).await;
         let good = fake.bundle(VALIDATING, 0);
@@ -468,7 +468,7 @@ async fn the_loop_heals_on_a_wake_and_on_its_own() {
             assert!(tokio_now() - at <= within, "{:?}", tokio_now() - at);
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
-        // Somebody who wipes it at once every time does not make us write all the time.
+        // A client that wipes it immediately each time does not make us write all the time.
         let before = fake.writes().len();
         for _ in 0..6000 {
             fake.edit(VALIDATING, |c| c["webhooks"][0]["clientConfig"]["caBundle"] = json!(null));
@@ -489,7 +489,7 @@ fn tokio_now() -> tokio::time::Instant {
 }
 
 #[tokio::test]
-async fn a_missing_namespace_is_told_as_that_and_not_as_a_race() {
+async fn a_missing_namespace_is_reported_and_not_taken_for_a_race() {
     let fake = Fake::installed();
     fake.remove(SECRET);
     fake.0.lock().failures.push_back((Method::POST, 404));
@@ -502,22 +502,35 @@ async fn a_missing_namespace_is_told_as_that_and_not_as_a_race() {
     assert_eq!(fake.writes().len(), 1, "not tried five times: {:?}", fake.writes());
 }
 
+/// The bundles on the server are compared as text with what this writes.
+#[test]
+fn pem_has_lines_of_64_characters() {
+    let pem = super::material::to_pem(&vec![0; 50].into());
+    let wanted = format!(
+        "-----BEGIN CERTIFICATE-----\n{}\nAAA=\n-----END CERTIFICATE-----\n",
+        "A".repeat(64)
+    );
+    assert_eq!(pem, wanted);
+}
+
 #[tokio::test]
 async fn a_secret_that_others_change_all_the_time_is_given_up_for_this_pass() {
     let fake = Fake::installed();
     fake.0.lock().failures.extend((0..9).map(|_| (Method::PUT, 409)));
     let report = Replica::new(&fake, t0()).authority.pass().await;
     assert_eq!(fake.writes().len(), 5, "{:?}", fake.writes());
-    assert!(report.problems[0].starts_with("the Secret zen-lead-ca was changed by others "));
+    assert!(
+        report.problems[0].starts_with("the Secret zen-lead-ca was changed by another client ")
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_back_is_noticed_by_the_watches_and_at_the_latest_within_a_minute() {
     let fake = Fake::installed();
     let wake = Arc::new(Notify::new());
-    let (run, mut told) = looping(&fake, &wake);
+    let (run, mut reports) = looping(&fake, &wake);
     let watch = async {
-        assert!(told.recv().await.unwrap().1.published);
+        assert!(reports.recv().await.unwrap().1.published);
         for (waken, within) in [(true, 12), (false, 42)] {
             fake.0.lock().silent = true;
             tokio::time::sleep(Duration::from_mins(5)).await;
@@ -527,7 +540,7 @@ async fn a_server_that_is_back_is_noticed_by_the_watches_and_at_the_latest_withi
                 wake.notify_one();
             }
             let at = loop {
-                let (at, report) = told.recv().await.unwrap();
+                let (at, report) = reports.recv().await.unwrap();
                 if at >= back && report.published {
                     break at;
                 }

@@ -1,6 +1,6 @@
-//! The admin router: metrics and probes, in the clear, for the kubelet and Prometheus.
+//! The admin router: metrics and probes, without TLS, for the kubelet and Prometheus.
 //!
-//! What is healthy is decided elsewhere (`health`); this file only turns it into answers.
+//! Turns the state of `health` into answers.
 
 use std::sync::Arc;
 
@@ -9,35 +9,29 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
+use crate::platform::health::Health;
 use crate::platform::metrics::Metrics;
 
 /// The text format of Prometheus that `prometheus::TextEncoder` writes.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What the probes ask; the value is the JSON body of the answer.
-pub trait Probe: Send + Sync {
-    /// Whether the process should be left running.
-    fn live(&self) -> (bool, Value);
-    /// Whether it should be sent requests.
-    fn ready(&self) -> (bool, Value);
-}
-
 #[derive(Clone)]
 struct Admin {
     metrics: Arc<Metrics>,
-    probe: Arc<dyn Probe>,
+    health: Health,
 }
 
-/// `/metrics`, `/livez`, `/readyz`, and `/healthz` as another name of `/livez`.
-pub fn router(metrics: Arc<Metrics>, probe: Arc<dyn Probe>) -> Router {
+/// `/metrics`, `/livez`, `/readyz`, and `/healthz` as an alias of `/livez`.
+pub fn router(metrics: Arc<Metrics>, health: Health) -> Router {
     Router::new()
         .route("/metrics", get(scrape))
         .route("/livez", get(livez))
         .route("/healthz", get(livez))
         .route("/readyz", get(readyz))
-        .with_state(Admin { metrics, probe })
+        .with_state(Admin { metrics, health })
 }
 
 async fn scrape(State(admin): State<Admin>) -> Response {
@@ -51,17 +45,18 @@ async fn scrape(State(admin): State<Admin>) -> Response {
     }
 }
 
-async fn livez(State(admin): State<Admin>) -> Response {
-    answer(admin.probe.live())
+/// Always 200: a restart would not repair anything that a gate reports.
+async fn livez() -> Response {
+    answer(StatusCode::OK, json!({ "alive": true }))
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {
-    answer(admin.probe.ready())
+    let readiness = admin.health.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer(status, readiness)
 }
 
-fn answer((good, body): (bool, Value)) -> Response {
-    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = if body.is_null() { json!({ "ok": good }) } else { body };
+fn answer(status: StatusCode, body: impl Serialize) -> Response {
     let mut response = (status, axum::Json(body)).into_response();
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -75,21 +70,13 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
-
-    struct Fake;
-    impl Probe for Fake {
-        fn live(&self) -> (bool, Value) {
-            (true, Value::Null)
-        }
-        fn ready(&self) -> (bool, Value) {
-            (false, json!({ "missing": ["certificate"] }))
-        }
-    }
+    use crate::platform::health::Gate;
 
     async fn get(path: &str) -> (StatusCode, String, String) {
         let metrics = Arc::new(Metrics::new().unwrap());
+        let health = Health::new(&[Gate::Certificate], metrics.clone());
         let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = router(metrics, Arc::new(Fake)).oneshot(request).await.unwrap();
+        let response = router(metrics, health).oneshot(request).await.unwrap();
         let status = response.status();
         let kind = response
             .headers()
@@ -103,12 +90,12 @@ mod tests {
     #[tokio::test]
     async fn probes_answer_with_their_state_and_its_reason() {
         let json = "application/json";
-        assert_eq!(get("/livez").await, (StatusCode::OK, json.into(), r#"{"ok":true}"#.into()));
+        let alive = r#"{"alive":true}"#.to_owned();
+        assert_eq!(get("/livez").await, (StatusCode::OK, json.into(), alive));
         assert_eq!(get("/healthz").await, get("/livez").await);
-        assert_eq!(
-            get("/readyz").await,
-            (StatusCode::SERVICE_UNAVAILABLE, json.into(), r#"{"missing":["certificate"]}"#.into())
-        );
+        let closed = r#"{"draining":false,"missing":["certificate"],"ready":false}"#.to_owned();
+        let wanted = (StatusCode::SERVICE_UNAVAILABLE, json.into(), closed);
+        assert_eq!(get("/readyz").await, wanted);
         assert_eq!(get("/debug").await.0, StatusCode::NOT_FOUND);
     }
 

@@ -1,6 +1,6 @@
-//! The cap on open connections, and what a refused connection is counted as.
+//! The cap on open connections, and the metric label of a refused connection.
 //!
-//! Only the acceptor lives here; the count itself is axum-server's.
+//! Only the acceptor is here; axum-server counts the connections.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use futures::future::{Either, Ready, ready};
 
 use super::CountsConnections;
 
-/// Text of the error by which [`reason`] knows a connection above the cap.
+/// Text of the error for a connection above the cap; [`reason`] recognizes it.
 const ABOVE_CAP: &str = "too many open connections";
 
 /// Refuses a connection above the cap before a byte of it is read.
@@ -36,7 +36,7 @@ where
     type Future = Either<A::Future, Ready<io::Result<(A::Stream, A::Service)>>>;
 
     fn accept(&self, stream: I, service: S) -> Self::Future {
-        // The count already contains this connection.
+        // The count already includes this connection.
         if self.count.open() > self.most {
             // Closed, not queued: a queue would hold file descriptors without a bound.
             return Either::Right(ready(Err(io::Error::other(ABOVE_CAP))));
@@ -49,7 +49,7 @@ where
 pub(super) fn reason(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::TimedOut => "handshake_timeout",
-        // What rustls reports: a client that speaks no TLS, or that refuses our certificate.
+        // Reported by rustls: a client that does not use TLS, or that rejects our certificate.
         io::ErrorKind::InvalidData => "handshake_failed",
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::ConnectionReset

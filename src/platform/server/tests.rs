@@ -1,4 +1,4 @@
-//! A real socket: handshakes, swaps, both HTTP versions, the cap and the drain.
+//! Tests over a real socket: handshakes, swaps, both HTTP versions, the cap and the drain.
 
 use std::time::Duration;
 
@@ -212,7 +212,7 @@ async fn silent_clients_do_not_hold_up_the_end() {
     let ca = new_ca();
     let limits = Limits { handshake: 60 * SECOND, ..Limits::default() };
     let running = start(limits, &ca).await;
-    // One says nothing at all, one shakes hands and then says nothing, one stops inside a head.
+    // One sends nothing, one sends nothing after the handshake, one stops in the middle of a head.
     let _mute = TcpStream::connect(running.address).await.unwrap();
     let _handshaken = connect(running.address, &ca, NAME, "http/1.1").await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -244,7 +244,7 @@ async fn dawdlers_are_cut_and_the_cap_holds() {
     half.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
     half.flush().await.unwrap();
 
-    // Two are open: the third is closed at once.
+    // Two are open: the third is closed immediately.
     let mut third = TcpStream::connect(running.address).await.unwrap();
     let closed = timeout(Duration::from_millis(200), third.read(&mut [0; 1])).await.unwrap();
     assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");

@@ -1,7 +1,7 @@
-//! The certificate that the webhook shows: a checked swap, and the mounted directory as a source.
+//! The certificate of the webhook server: a checked swap, and the mounted directory as a source.
 //!
-//! The other source, certificates made by zen-lead itself, is `pki`. Nothing here panics on bad
-//! input: a pair that does not pass the checks is refused and the old one stays.
+//! The other source, self-made certificates, is `pki`. Nothing here panics on bad input: a pair that fails
+//! the checks is refused, and the old one stays in use.
 
 mod mounted;
 
@@ -33,18 +33,18 @@ pub enum CertificateError {
     /// The first certificate is not X.509.
     #[error("the certificate cannot be read: {0}")]
     Unreadable(String),
-    /// The key is of a kind that rustls (ring) cannot use.
+    /// The key has a type that rustls (ring) cannot use.
     #[error("the private key cannot be used (PKCS#8, PKCS#1 RSA or SEC1 EC is needed): {0}")]
     Key(rustls::Error),
     /// Certificate and key are not a pair.
     #[error("the private key does not belong to the certificate")]
     Mismatch,
-    /// The certificate has ended.
+    /// The certificate has expired.
     #[error("the certificate expired at {0}")]
     Expired(Timestamp),
 }
 
-/// The certificate in use, shared by the TLS server and whoever renews it.
+/// The certificate in use, shared by the TLS server and the task that renews it.
 pub struct CertificateSource {
     current: ArcSwapOption<CertifiedKey>,
     provider: Arc<CryptoProvider>,
@@ -57,16 +57,15 @@ impl CertificateSource {
         Arc::new(Self { current: ArcSwapOption::empty(), provider: provider(), metrics })
     }
 
-    /// Whether a certificate is there; a gate of readiness.
+    /// Whether there is a certificate; a gate of readiness.
     pub fn is_loaded(&self) -> bool {
         self.current.load().is_some()
     }
 
-    /// Puts a new chain (leaf first) and key into use; returns when the leaf ends.
+    /// Puts a new chain (leaf first) and key into use; returns when the leaf expires.
     ///
-    /// New handshakes see it at once; open connections go on. A leaf that is not valid *yet* is
-    /// taken: the clock of this machine may be the one that is wrong, and the client judges by its
-    /// own.
+    /// New handshakes use it immediately; open connections continue. A leaf that is not valid *yet* is
+    /// accepted: the clock of this machine may be wrong, and the client checks by its own clock.
     ///
     /// # Errors
     /// See [`CertificateError`]; the certificate in use stays.
@@ -118,8 +117,8 @@ impl CertificateSource {
 
 impl ResolvesServerCert for CertificateSource {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // The name the client asks for is not looked at: there is one certificate, and a client
-        // that wants another name refuses it by itself.
+        // Ignores the name that the client asks for: there is one certificate, and a client that wants
+        // another name rejects it.
         self.current.load_full()
     }
 }
@@ -133,7 +132,7 @@ impl fmt::Debug for CertificateSource {
 /// TLS 1.2 and 1.3 with ring, HTTP/2 and HTTP/1.1 by ALPN, certificates from `source`.
 ///
 /// # Errors
-/// When the provider supports none of the two versions: a mistake in the build.
+/// If the provider supports neither version: an error in the build.
 pub fn server_config(source: Arc<CertificateSource>) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider = Arc::clone(&source.provider);
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -144,12 +143,12 @@ pub fn server_config(source: Arc<CertificateSource>) -> Result<Arc<ServerConfig>
     Ok(Arc::new(config))
 }
 
-/// The crypto of this process, given by hand so that no process-wide default is needed.
+/// The crypto provider of this process, passed explicitly so that no process-wide default is needed.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// When a certificate ends.
+/// When a certificate expires.
 fn ends_at(certificate: &CertificateDer<'_>) -> Result<Timestamp, CertificateError> {
     let unreadable = |e: &dyn fmt::Display| CertificateError::Unreadable(e.to_string());
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| unreadable(&e))?;

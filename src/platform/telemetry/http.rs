@@ -1,6 +1,6 @@
-//! Traces and HTTP: the W3C headers of a trace, and what a request tells about the span it is made in.
+//! Traces over HTTP: the W3C headers of a trace, and the attributes that a request adds to its span.
 //!
-//! Requests are read and given headers; none is sent here. Bodies and other headers are not looked at.
+//! Reads requests and adds headers; sends nothing. Does not read bodies or other headers.
 
 use http::{HeaderMap, Request, StatusCode, Uri};
 use opentelemetry::propagation::TextMapPropagator;
@@ -14,7 +14,7 @@ use opentelemetry_semantic_conventions::attribute::{
 
 use super::spans::word;
 
-/// The trace a request belongs to; a new one where its headers name none, or not as W3C has it.
+/// The trace that a request belongs to; a new one if its headers name none, or are not valid by W3C.
 pub(super) fn caller(headers: &HeaderMap) -> Context {
     let mut named = headers.get_all("traceparent").iter();
     let (Some(parent), None) = (named.next(), named.next()) else { return Context::new() };
@@ -24,13 +24,13 @@ pub(super) fn caller(headers: &HeaderMap) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
 }
 
-/// Whether the parts have their lengths: the propagator takes short ids and fills them up.
+/// Whether the parts have the right lengths: the propagator would accept short ids and pad them.
 fn well_formed(traceparent: &str) -> bool {
     let lengths: Vec<usize> = traceparent.split('-').map(str::len).collect();
     lengths.starts_with(&[2, 32, 16, 2]) && (lengths.len() == 4 || !traceparent.starts_with("00"))
 }
 
-/// A request goes out: it names the span it is made in, and carries its trace on.
+/// Call before a request is sent: names the current span after it and adds the headers of the trace.
 ///
 /// Does nothing outside a span.
 pub fn sent<B>(request: &mut Request<B>) {
@@ -56,7 +56,7 @@ pub fn sent<B>(request: &mut Request<B>) {
     span.set_attribute(word(URL_FULL, &plain(uri)));
 }
 
-/// The answer has come.
+/// Call when the answer has arrived: adds the status to the current span.
 pub fn answered(status: StatusCode) {
     Context::map_current(|context| {
         if context.has_active_span() {
@@ -66,7 +66,7 @@ pub fn answered(status: StatusCode) {
     });
 }
 
-/// The URL without what may stand before the host.
+/// The URL without user name and password.
 fn plain(uri: &Uri) -> String {
     let scheme = uri.scheme_str().unwrap_or("https");
     let host = uri.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default());
@@ -74,8 +74,8 @@ fn plain(uri: &Uri) -> String {
     format!("{scheme}://{host}{path}")
 }
 
-/// A path of the Kubernetes API with the names taken out, as
-/// `/api/v1/namespaces/{namespace}/services/{name}/status`; `None` for a path of another kind.
+/// A path of the Kubernetes API with placeholders for names, for example
+/// `/api/v1/namespaces/{namespace}/services/{name}/status`; `None` for any other path.
 fn template(path: &str) -> Option<String> {
     let mut parts = path.trim_start_matches('/').split('/');
     let mut shown = match parts.next()? {

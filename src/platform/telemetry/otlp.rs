@@ -1,8 +1,8 @@
-//! Sends spans by OTLP: the connection, the batches, and what is told when it does not work.
+//! Exports spans by OTLP: the connection, the batches, and the report of lost spans.
 //!
-//! Nothing here is waited for by anybody but [`Tracing::flush`]: a span that ends is put into a
-//! bounded queue or dropped, a thread of OpenTelemetry's gathers batches, and a task of the runtime
-//! sends them. What spans say is `spans`', what is wanted is `settings`'.
+//! Only [`Tracing::flush`] waits for an export: a span that ends goes into a bounded queue or is dropped, a
+//! thread of OpenTelemetry collects batches, and a task of the runtime sends them. `spans` makes the spans,
+//! `settings` reads the configuration.
 
 use std::fmt;
 use std::fs::File;
@@ -42,15 +42,15 @@ use super::spans::Tracer;
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
 
-/// How long a connection to the collector may take.
+/// Timeout of a connection to the collector.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How often it is said that spans are lost.
-const TELL_AGAIN: Duration = Duration::from_mins(1);
+/// How often lost spans are reported.
+const REPORT_AGAIN: Duration = Duration::from_mins(1);
 
 /// Why tracing could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
-    /// A file of certificates or keys.
+    /// A file of certificates or keys cannot be used.
     #[error("{path}: {source}; it must hold PEM (named by an OTEL_EXPORTER_OTLP_ variable)")]
     Pem {
         /// The file.
@@ -64,13 +64,13 @@ pub enum OtlpError {
          (the image has none of its own)"
     )]
     NoRoots(String),
-    /// Certificates that are none.
+    /// The certificates are not valid.
     #[error("the certificates for the collector are not usable: {0}")]
     Tls(#[from] rustls::Error),
-    /// An endpoint the gRPC client does not take.
+    /// The gRPC client does not accept the endpoint.
     #[error("the endpoint cannot be used for gRPC: {0}")]
     Endpoint(#[from] tonic::transport::Error),
-    /// Settings the exporter does not take.
+    /// The exporter does not accept the settings.
     #[error("the exporter of traces cannot be made: {0}")]
     Exporter(#[from] ExporterBuildError),
 }
@@ -80,28 +80,28 @@ pub struct Tracing {
     provider: SdkTracerProvider,
 }
 
-/// Sets tracing up; nothing is connected yet. `pod` and `namespace` are this replica's.
+/// Sets up tracing, without connecting yet. `pod` and `namespace` are those of this replica.
 ///
 /// # Errors
-/// Files that cannot be read, or settings that do not go together.
+/// If a file cannot be read, or the settings are not valid together.
 pub fn start(
     settings: &Settings,
     pod: &str,
     namespace: &str,
     metrics: Arc<Metrics>,
 ) -> Result<Tracing, OtlpError> {
-    let tally = Arc::new(Tally {
+    let stats = Arc::new(ExportStats {
         metrics,
         endpoint: shown(settings),
         waiting: AtomicUsize::new(0),
         lost: AtomicU64::new(0),
-        told: Mutex::new(None),
+        reported: Mutex::new(None),
     });
     let exporter = Exporter {
         inner: Arc::new(exporter(settings)?),
         runtime: Handle::current(),
         limit: settings.timeout,
-        tally: tally.clone(),
+        stats: stats.clone(),
     };
     let batch = BatchConfigBuilder::default()
         .with_max_queue_size(settings.batch.queue)
@@ -110,7 +110,7 @@ pub fn start(
         .build();
     let inner = BatchSpanProcessor::builder(exporter).with_batch_config(batch).build();
     let provider = SdkTracerProvider::builder()
-        .with_span_processor(Bounded { inner, most: settings.batch.queue, tally })
+        .with_span_processor(Bounded { inner, most: settings.batch.queue, stats })
         .with_sampler(sampler(settings.sampling))
         .with_resource(resource(settings, pod, namespace))
         .build();
@@ -124,15 +124,15 @@ pub fn start(
 }
 
 impl Tracing {
-    /// What makes the spans.
+    /// The tracer that makes the spans.
     pub fn tracer(&self) -> Tracer {
         Tracer::on(self.provider.tracer("zen-lead"))
     }
 
-    /// Sends what still waits, for at most this long; then no more spans are taken.
+    /// Sends the queued spans, for at most this long. No spans are accepted afterwards.
     pub async fn flush(self, within: Duration) {
         let provider = self.provider;
-        // It blocks: away from the threads of the runtime, which do the sending.
+        // Blocks, so not on the threads of the runtime, which send the spans.
         let end = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(within));
         match end.await {
             Ok(Ok(())) => tracing::info!("the last spans are sent"),
@@ -142,7 +142,7 @@ impl Tracing {
     }
 }
 
-/// The endpoint for people: without a path.
+/// The endpoint without its path, for messages.
 fn shown(settings: &Settings) -> String {
     let scheme = settings.endpoint.scheme_str().unwrap_or_default();
     let place = settings.endpoint.authority().map_or("", http::uri::Authority::as_str);
@@ -150,7 +150,7 @@ fn shown(settings: &Settings) -> String {
 }
 
 fn sampler(Sampling { parent_based, ratio }: Sampling) -> Sampler {
-    // Not by ratio where it is all or nothing: the names are seen in the descriptions of samplers.
+    // All or nothing without a ratio: the descriptions of samplers show the names.
     let root = if ratio >= 1.0 {
         Sampler::AlwaysOn
     } else if ratio <= 0.0 {
@@ -161,7 +161,7 @@ fn sampler(Sampling { parent_based, ratio }: Sampling) -> Sampler {
     if parent_based { Sampler::ParentBased(Box::new(root)) } else { root }
 }
 
-/// What is said of this process; what the user says goes before it.
+/// The attributes of this process; those that the user sets take precedence.
 fn resource(settings: &Settings, pod: &str, namespace: &str) -> Resource {
     let own = [
         (SERVICE_NAME, "zen-lead"),
@@ -249,27 +249,27 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OtlpError> 
     Ok(found)
 }
 
-/// How many spans wait, and what became of the others.
-struct Tally {
+/// How many spans are queued, and the outcome of the others.
+struct ExportStats {
     metrics: Arc<Metrics>,
     endpoint: String,
     waiting: AtomicUsize,
-    /// Spans lost since it was last said.
+    /// Spans lost since the last report.
     lost: AtomicU64,
-    /// When it was last said that spans are lost; `None` while they arrive.
-    told: Mutex<Option<Instant>>,
+    /// When lost spans were last reported; `None` while exports succeed.
+    reported: Mutex<Option<Instant>>,
 }
 
-impl fmt::Debug for Tally {
+impl fmt::Debug for ExportStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tally").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("ExportStats").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }
 
-impl Tally {
+impl ExportStats {
     fn sent(&self, spans: usize) {
         self.metrics.trace_spans("sent", spans);
-        if self.told.lock().take().is_some() {
+        if self.reported.lock().take().is_some() {
             self.lost.store(0, Ordering::Relaxed);
             tracing::info!(endpoint = self.endpoint, "traces are sent again");
         }
@@ -278,29 +278,29 @@ impl Tally {
     fn lose(&self, result: &'static str, spans: usize, why: &dyn fmt::Display) {
         self.metrics.trace_spans(result, spans);
         self.lost.fetch_add(spans as u64, Ordering::Relaxed);
-        // Of several threads one speaks; nobody waits for it.
-        let Some(mut told) = self.told.try_lock() else { return };
+        // One thread reports; the others do not wait for it.
+        let Some(mut reported) = self.reported.try_lock() else { return };
         let now = monotonic();
-        if told.is_none_or(|at| now - at >= TELL_AGAIN) {
-            *told = Some(now);
-            drop(told);
+        if reported.is_none_or(|at| now - at >= REPORT_AGAIN) {
+            *reported = Some(now);
+            drop(reported);
             let lost = self.lost.swap(0, Ordering::Relaxed);
             tracing::warn!(
                 endpoint = self.endpoint,
                 lost,
-                "spans are lost: {why}; zen-lead works on (docs/tracing.md, \"When no traces arrive\")"
+                "trace spans lost: {why}; zen-lead itself is unaffected (docs/tracing.md, \"When no traces arrive\")"
             );
         }
     }
 }
 
-/// The queue's bound, with the spans that do not fit counted. (The one of the inner processor is
-/// the same, but tells nobody.)
+/// Limits the queue and counts the spans that do not fit. (The inner processor has the same limit, but
+/// reports nothing.)
 #[derive(Debug)]
 struct Bounded {
     inner: BatchSpanProcessor,
     most: usize,
-    tally: Arc<Tally>,
+    stats: Arc<ExportStats>,
 }
 
 impl SpanProcessor for Bounded {
@@ -309,10 +309,10 @@ impl SpanProcessor for Bounded {
     }
 
     fn on_end(&self, span: SpanData) {
-        let waiting = &self.tally.waiting;
+        let waiting = &self.stats.waiting;
         if waiting.fetch_add(1, Ordering::AcqRel) >= self.most {
             waiting.fetch_sub(1, Ordering::AcqRel);
-            self.tally.lose("dropped", 1, &"more of them wait than OTEL_BSP_MAX_QUEUE_SIZE allows");
+            self.stats.lose("dropped", 1, &"the queue is full (OTEL_BSP_MAX_QUEUE_SIZE)");
             return;
         }
         self.inner.on_end(span);
@@ -331,30 +331,30 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Sends batches on the runtime (the thread that hands them in has none), within a limit.
+/// Sends batches on the runtime (the thread that passes them in has none), within a time limit.
 #[derive(Debug)]
 struct Exporter {
     inner: Arc<SpanExporter>,
     runtime: Handle,
     limit: Duration,
-    tally: Arc<Tally>,
+    stats: Arc<ExportStats>,
 }
 
 impl opentelemetry_sdk::trace::SpanExporter for Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
-        self.tally.waiting.fetch_sub(spans, Ordering::AcqRel);
+        self.stats.waiting.fetch_sub(spans, Ordering::AcqRel);
         let (inner, limit) = (self.inner.clone(), self.limit);
         let send = async move { tokio::time::timeout(limit, inner.export(batch)).await };
-        // Waited for right here, so it does not end unseen.
+        // Awaited right here, so it does not end unnoticed.
         let result = match self.runtime.spawn(send).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(OTelSdkError::Timeout(limit)),
             Err(error) => Err(OTelSdkError::InternalFailure(error.to_string())),
         };
         match &result {
-            Ok(()) => self.tally.sent(spans),
-            Err(error) => self.tally.lose("failed", spans, error),
+            Ok(()) => self.stats.sent(spans),
+            Err(error) => self.stats.lose("failed", spans, error),
         }
         result
     }
@@ -364,7 +364,7 @@ impl opentelemetry_sdk::trace::SpanExporter for Exporter {
     }
 
     fn set_resource(&mut self, resource: &Resource) {
-        // Called once, before the first batch: nobody else holds it yet.
+        // Called once, before the first batch: there is no other reference yet.
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.set_resource(resource);
         }

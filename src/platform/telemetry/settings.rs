@@ -1,7 +1,7 @@
-//! What the flags and the OTEL_ variables ask for: traces or none, where to, how many.
+//! Interprets the flags and the OTEL_ variables: whether to trace, where to send, what to sample.
 //!
 //! Values in, values out: nothing is read from the environment here, nothing is started. A value
-//! that is not understood is an error, never a silent "no traces".
+//! that is not valid is an error; it never silently disables traces.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::config::traces::{Traces, Variables};
 
-/// The way traces travel.
+/// The protocol of the export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// OTLP over gRPC.
@@ -20,21 +20,21 @@ pub enum Protocol {
     Http,
 }
 
-/// Which traces are kept.
+/// Which traces are sampled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Follow the caller's decision where there is one.
+    /// Follow the caller's decision if there is one.
     pub parent_based: bool,
-    /// Which part of the traces that begin here is kept, from 0 to 1.
+    /// Fraction of the traces that begin here to keep, from 0 to 1.
     pub ratio: f64,
 }
 
-/// How spans are gathered before they are sent.
+/// How spans are batched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Spans that may wait; more are dropped.
+    /// Spans in the queue; more are dropped.
     pub queue: usize,
-    /// Spans sent together.
+    /// Spans per batch.
     pub size: usize,
     /// The longest a span waits before it is sent.
     pub delay: Duration,
@@ -43,25 +43,25 @@ pub struct Batch {
 /// Tracing that is on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Where to, with the path for HTTP.
+    /// Endpoint of the collector, with the path for HTTP.
     pub endpoint: Uri,
-    /// How.
+    /// Protocol of the export.
     pub protocol: Protocol,
-    /// How long sending one batch may take, repetitions included.
+    /// How long sending one batch may take, including retries.
     pub timeout: Duration,
-    /// Which traces are kept.
+    /// Which traces are sampled.
     pub sampling: Sampling,
-    /// How spans are gathered.
+    /// How spans are batched.
     pub batch: Batch,
-    /// What is said of the process, beside what it knows itself; `service.name` may be among it.
+    /// Additional attributes of the process; may include `service.name`.
     pub resource: Vec<(String, String)>,
-    /// PEM file with the certificates that the collector's is checked against.
+    /// PEM file with the certificates to verify the collector with.
     pub certificate: Option<PathBuf>,
-    /// PEM files with a certificate and key to show to the collector.
+    /// PEM files with the client certificate and key for the collector.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// A value that is not understood.
+/// A value that is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{name} is {value:?}: {wanted}")]
 pub struct Mistake {
@@ -77,18 +77,18 @@ fn mistake(name: &str, value: &str, wanted: &'static str) -> Mistake {
     Mistake { name: name.to_owned(), value: value.to_owned(), wanted }
 }
 
-/// A value and where it comes from.
+/// A variable or flag and its value.
 type Given<'a> = Option<(&'static str, &'a str)>;
 
-const URL: &str = "write a URL with its scheme and host, as http://collector:4318";
+const URL: &str = "write a URL with scheme and host, for example http://collector:4318";
 
 /// Reads flags and variables; `None` means no traces.
 ///
 /// # Errors
-/// The first value that is not understood, with what to write instead.
+/// Names the first value that is not valid, and what to write instead.
 pub fn read(flags: &Traces, variables: &Variables) -> Result<Option<Settings>, Mistake> {
     let var = |name: &'static str| variables.get(name).map(|value| (name, value.as_str()));
-    // The variable for traces goes before the one for everything.
+    // The variable for traces takes precedence over the general one.
     let either = |special, general| var(special).or_else(|| var(general));
     if let Some((name, value)) = var("OTEL_SDK_DISABLED")
         && flag(name, value)?
@@ -100,14 +100,14 @@ pub fn read(flags: &Traces, variables: &Variables) -> Result<Option<Settings>, M
         Some((_, "none")) => return Ok(None),
         Some((_, "otlp")) => true,
         Some((name, other)) => {
-            return Err(mistake(name, other, "\"otlp\" and \"none\" are known here"));
+            return Err(mistake(name, other, "write \"otlp\" or \"none\""));
         }
     };
     let flag_endpoint = flags.otlp_endpoint.as_deref().filter(|text| !text.is_empty());
     let general = flag_endpoint
         .map(|value| ("--otlp-endpoint", value))
         .or_else(|| var("OTEL_EXPORTER_OTLP_ENDPOINT"));
-    // A flag is nearer than any variable.
+    // A flag takes precedence over any variable.
     let special = var("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").filter(|_| flag_endpoint.is_none());
     if !wanted && general.is_none() && special.is_none() {
         return Ok(None);
@@ -164,8 +164,8 @@ fn protocol(given: Given<'_>) -> Result<Protocol, Mistake> {
     }
 }
 
-/// For HTTP the general endpoint is a base, to which the path of traces is added; the special one is
-/// taken as it is. gRPC has no path of its own.
+/// With HTTP, the path for traces is added to the general endpoint; the endpoint for traces is used
+/// unchanged. gRPC has no path.
 fn endpoint(special: Given<'_>, general: Given<'_>, how: Protocol) -> Result<Uri, Mistake> {
     let (name, text, path) = match (special, general, how) {
         (Some((name, text)), _, _) | (None, Some((name, text)), Protocol::Grpc) => (name, text, ""),
@@ -186,7 +186,7 @@ fn endpoint(special: Given<'_>, general: Given<'_>, how: Protocol) -> Result<Uri
     Ok(uri)
 }
 
-/// Only looked at: the exporter reads these variables itself, and leaves out what it cannot read.
+/// Only validates: the exporter reads these variables itself, and ignores what it cannot read.
 fn headers(given: Given<'_>) -> Result<(), Mistake> {
     // The value may hold a token: it is not repeated.
     let wrong = |name: &str| {
@@ -250,7 +250,7 @@ fn sampling(flags: &Traces, sampler: Given<'_>, arg: Given<'_>) -> Result<Sampli
 
 fn ratio(name: &str, text: &str) -> Result<f64, Mistake> {
     let number = text.parse::<f64>().ok().filter(|number| (0.0..=1.0).contains(number));
-    number.ok_or_else(|| mistake(name, text, "write a number from 0 to 1, as 0.1"))
+    number.ok_or_else(|| mistake(name, text, "write a number from 0 to 1, for example 0.1"))
 }
 
 fn resource(attributes: Given<'_>, service: Given<'_>) -> Result<Vec<(String, String)>, Mistake> {

@@ -1,9 +1,9 @@
-//! The spans zen-lead makes, one function a kind: their names, attributes and parents, as listed in
+//! The spans of zen-lead, one function per kind: their names, attributes and parents, as listed in
 //! docs/tracing.md.
 //!
-//! They are OpenTelemetry's own, not `tracing`'s: those would reach the log too, and the spans of
-//! libraries would reach the traces. No exporting here (`otlp`), no HTTP headers (`http`). Without
-//! tracing a [`Tracer`] is empty, and nothing below does more than see that.
+//! They are spans of OpenTelemetry, not of `tracing`: those would also appear in the log, and the spans of
+//! libraries would appear in the traces. No export here (`otlp`), no HTTP headers (`http`). Without
+//! tracing a [`Tracer`] is empty, and the functions below do nothing.
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -25,13 +25,13 @@ use crate::platform::operation::{Operation, Target};
 use zen_lead_core::decide::{Action, Decision, Step, StepKind};
 use zen_lead_core::names::ServiceKey;
 
-/// Longest text of an attribute, in bytes: an object's name always fits, and a user's can be as
-/// long as somebody likes.
+/// Longest text of an attribute, in bytes: the name of an object always fits, but the name of a user has
+/// no limit.
 const MAX_TEXT: usize = 256;
-/// Most rules of a refused review that are listed.
+/// Maximum number of rules listed for a refused review.
 const MAX_RULES: usize = 32;
 
-/// Makes spans, or nothing where tracing is off; clones share it.
+/// Makes spans, or nothing if tracing is off; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Tracer(Option<SdkTracer>);
 
@@ -39,20 +39,20 @@ pub struct Tracer(Option<SdkTracer>);
 #[must_use = "a span ends when it is dropped"]
 pub struct Span(Option<Context>);
 
-/// What somebody asked for that is done later, by another task.
+/// The span that requested work which another task does later.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cause(Option<SpanContext>);
 
-/// Who asks for what in an admission review.
+/// The request of an admission review.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct About {
     /// Uid of the request.
     pub uid: String,
-    /// Namespace and name of the object, as far as they are known.
+    /// Namespace and name of the object, as far as known.
     pub service: ServiceKey,
     /// Name of the user.
     pub user: String,
-    /// Nothing will be kept.
+    /// The request is a dry run.
     pub dry_run: bool,
 }
 
@@ -84,14 +84,14 @@ impl Tracer {
         Span(Some(parent.with_span(span)))
     }
 
-    /// One turn of a worker for a Service: the root of its trace.
+    /// One reconcile of a Service: the root of its trace.
     pub fn reconcile(&self, key: &ServiceKey) -> Span {
         self.begin("reconcile", SpanKind::Internal, Context::new, || {
             vec![word(K8S_NAMESPACE_NAME, &key.namespace), word("zen_lead.service", &key.name)]
         })
     }
 
-    /// What is known of the Service is put together.
+    /// The snapshot of a Service is taken.
     pub fn snapshot(&self, from_cache: bool) -> Span {
         let source = if from_cache { "cache" } else { "read" };
         self.begin("snapshot", SpanKind::Internal, Context::current, || {
@@ -121,7 +121,7 @@ impl Tracer {
         })
     }
 
-    /// A request to the webhook; the caller's trace goes on where its headers name one.
+    /// A request to the webhook; continues the caller's trace if the headers name one.
     pub fn review(&self, name: &'static str, path: &'static str, from: &::http::HeaderMap) -> Span {
         self.begin(
             name,
@@ -145,7 +145,7 @@ impl Span {
         Inside { future, context: self.0.clone() }
     }
 
-    /// What happens until the guard is dropped is inside the span.
+    /// Makes this the current span until the guard is dropped.
     pub fn enter(&self) -> Option<ContextGuard> {
         self.0.clone().map(Context::attach)
     }
@@ -165,12 +165,12 @@ impl Span {
         }
     }
 
-    /// Ends an attempt that brought nothing, by the category of its error.
+    /// Ends a failed attempt, with the category of its error.
     pub fn failed(self, category: &'static str) {
         self.fail(category);
     }
 
-    /// Ends a reconcile: what it asks for next, or the category of its error.
+    /// Ends a reconcile, with its outcome or the category of its error.
     pub fn reconciled(self, outcome: Result<&'static str, &'static str>) {
         let (Ok(word) | Err(word)) = outcome;
         self.record(|| vec![KeyValue::new("zen_lead.outcome", word)]);
@@ -200,8 +200,8 @@ impl Span {
         });
     }
 
-    /// Ends a review that was judged.
-    pub fn judged(
+    /// Ends a completed review.
+    pub fn reviewed(
         self,
         about: &About,
         operation: &'static str,
@@ -228,11 +228,11 @@ impl Span {
         });
     }
 
-    /// Ends a review that could not be judged.
+    /// Ends a request that was rejected without a review.
     pub fn rejected(self, status: ::http::StatusCode, reason: &'static str) {
         let code = i64::from(status.as_u16());
         self.record(|| vec![KeyValue::new(HTTP_RESPONSE_STATUS_CODE, code)]);
-        // For a server, what the caller did wrong is no error of its own.
+        // For a server, an error of the caller is not an error of its own.
         if status.is_server_error() {
             self.fail(reason);
         } else {
@@ -243,7 +243,7 @@ impl Span {
 
 impl Drop for Span {
     fn drop(&mut self) {
-        // Said, not left to the last clone of the context: one may live on in a task.
+        // Ended here and not by the last clone of the context: a clone may live on in a task.
         if let Some(context) = &self.0 {
             context.span().end();
         }
@@ -251,14 +251,14 @@ impl Drop for Span {
 }
 
 impl Cause {
-    /// The span that is under way.
+    /// The current span.
     pub fn current() -> Self {
         Self(Context::map_current(|context| {
             context.has_active_span().then(|| context.span().span_context().clone())
         }))
     }
 
-    /// Runs a future as part of the trace that asked for it.
+    /// Runs a future as part of the trace that requested it.
     pub fn run<F: Future>(&self, future: F) -> Inside<F> {
         let remote = |span: &SpanContext| Context::new().with_remote_span_context(span.clone());
         Inside { future, context: self.0.as_ref().map(remote) }
@@ -266,8 +266,8 @@ impl Cause {
 }
 
 pin_project! {
-    /// A future in a span, or as it is. (OpenTelemetry's own always has a context, and an `async fn`
-    /// would hold the future twice.)
+    /// A future in a span, or without one. (The type of OpenTelemetry always has a context, and an
+    /// `async fn` would hold the future twice.)
     #[must_use = "futures do nothing unless they are polled"]
     pub struct Inside<F> {
         #[pin]
@@ -295,7 +295,7 @@ fn action(action: &Action) -> &'static str {
             StepKind::CreateLeader => "create_leader",
             StepKind::PatchLeader => "patch_leader",
             StepKind::DeleteLeader => "delete_leader",
-            // No step is of the kind Creation: it stands for all that create.
+            // No step has the kind Creation: it stands for all creating steps.
             StepKind::CreateSlice | StepKind::Creation => "create_slice",
             StepKind::Slice => "slice",
             StepKind::Mirror => "mirror",
@@ -308,7 +308,7 @@ fn number(key: impl Into<Key>, value: u64) -> KeyValue {
     KeyValue::new(key, i64::try_from(value).unwrap_or(i64::MAX))
 }
 
-/// An attribute of somebody else's text.
+/// An attribute with a text from outside, cut to its maximum length.
 pub(super) fn word(key: impl Into<Key>, text: &str) -> KeyValue {
     let end = (0..=text.len().min(MAX_TEXT)).rev().find(|i| text.is_char_boundary(*i));
     KeyValue::new(key, text[..end.unwrap_or(0)].to_owned())

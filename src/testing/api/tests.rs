@@ -1,4 +1,4 @@
-//! Tests of the double itself: the rules of versions and preconditions that others rely on.
+//! Tests of the double itself: the rules of versions and preconditions that other tests rely on.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions};

@@ -62,8 +62,7 @@ fn note(reason: Reason, text: &str) -> Note {
 #[tokio::test(start_paused = true)]
 async fn an_event_has_all_that_the_api_server_demands() {
     let scene = Scene::new();
-    let pod = ObjectReference { kind: Some("Pod".into()), ..ObjectReference::default() };
-    let note = note(Reason::LeaderChanged, "web-1 leads").related(pod);
+    let note = note(Reason::LeaderChanged, "web-1 leads");
     scene.publisher.publish(note.once_a_switch("3f2a-77", at(1_750_000_000_000)));
     soon().await;
     let event = scene.api.get(&format!("{EVENTS}/3f2a-77.1750000000000")).unwrap();
@@ -73,7 +72,6 @@ async fn an_event_has_all_that_the_api_server_demands() {
     assert_eq!(field("note"), "web-1 leads");
     assert_eq!(field("reason"), "LeaderChanged");
     assert_eq!(field("regarding")["name"], "web");
-    assert_eq!(field("related"), json!({"kind": "Pod"}));
     assert_eq!(field("reportingController"), "zen-lead.io/zen-lead");
     assert_eq!(field("reportingInstance"), "pod-1");
     assert_eq!(field("type"), "Normal");

@@ -9,16 +9,15 @@ fn call() -> Call {
 }
 
 fn rejected(code: u16, reason: &str, message: &str) -> CallError {
-    let (reason, message) = (reason.to_owned(), message.to_owned());
-    CallError::Rejected { call: call(), code, reason, message }
+    CallError::new(call(), ErrorKind::Rejected { code, reason: reason.to_owned() }, message)
 }
 
 fn forbidden(message: &str) -> CallError {
-    CallError::Forbidden { call: call(), message: message.to_owned() }
+    CallError::new(call(), ErrorKind::Forbidden, message)
 }
 
 fn invalid(message: &str) -> CallError {
-    CallError::Invalid { call: call(), message: message.to_owned() }
+    CallError::new(call(), ErrorKind::Invalid, message)
 }
 
 fn down(why: &str) -> CallError {
@@ -31,8 +30,6 @@ fn down(why: &str) -> CallError {
 
 #[test]
 fn the_cause_is_read_from_the_servers_words() {
-    let after_lost_attempt = false;
-    let message = String::from("words");
     let cases = [
         (
             invalid(
@@ -49,17 +46,25 @@ fn the_cause_is_read_from_the_servers_words() {
             Reason::RefusedByPolicy,
         ),
         (
-            forbidden("services \"web-leader\" is forbidden: Use of external IPs is denied by admission control"),
+            forbidden(
+                "services \"web-leader\" is forbidden: Use of external IPs is denied by admission control",
+            ),
             RefusalCause::Policy,
             Reason::RefusedByPolicy,
         ),
         (
-            forbidden("admission webhook \"validation.gatekeeper.sh\" denied the request: [team] label missing"),
+            forbidden(
+                "admission webhook \"validation.gatekeeper.sh\" denied the request: [team] label missing",
+            ),
             RefusalCause::Webhook,
             Reason::RefusedByWebhook,
         ),
         (
-            rejected(409, "", "admission webhook \"v.example.com\" denied the request without explanation"),
+            rejected(
+                409,
+                "",
+                "admission webhook \"v.example.com\" denied the request without explanation",
+            ),
             RefusalCause::Webhook,
             Reason::RefusedByWebhook,
         ),
@@ -76,20 +81,25 @@ fn the_cause_is_read_from_the_servers_words() {
             Reason::RefusedByWebhook,
         ),
         (
-            down("tls: failed to verify certificate: x509: certificate signed by unknown authority"),
+            down(
+                "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            ),
             RefusalCause::WebhookDown,
             Reason::RefusedByWebhook,
         ),
         (
-            CallError::Quota {
-                call: call(),
-                message: "services \"web-leader\" is forbidden: exceeded quota: small, requested: services=1, used: services=3, limited: services=3".into(),
-            },
+            CallError::new(
+                call(),
+                ErrorKind::Quota,
+                "services \"web-leader\" is forbidden: exceeded quota: small, requested: services=1, used: services=3, limited: services=3",
+            ),
             RefusalCause::Quota,
             Reason::QuotaExceeded,
         ),
         (
-            forbidden("services \"web-leader\" is forbidden: failed quota: small: must specify services.loadbalancers for: x"),
+            forbidden(
+                "services \"web-leader\" is forbidden: failed quota: small: must specify services.loadbalancers for: x",
+            ),
             RefusalCause::Quota,
             Reason::QuotaExceeded,
         ),
@@ -116,7 +126,11 @@ fn the_cause_is_read_from_the_servers_words() {
         ),
         (forbidden("the proxy says no"), RefusalCause::Rights, Reason::Forbidden),
         (
-            rejected(500, "InternalError", "Internal error occurred: failed to allocate a nodePort: range is full"),
+            rejected(
+                500,
+                "InternalError",
+                "Internal error occurred: failed to allocate a nodePort: range is full",
+            ),
             RefusalCause::NodePorts,
             Reason::RangeExhausted,
         ),
@@ -128,12 +142,18 @@ fn the_cause_is_read_from_the_servers_words() {
             Reason::RangeExhausted,
         ),
         (
-            rejected(500, "InternalError", "Internal error occurred: failed to allocate a serviceIP: range is full"),
+            rejected(
+                500,
+                "InternalError",
+                "Internal error occurred: failed to allocate a serviceIP: range is full",
+            ),
             RefusalCause::Addresses,
             Reason::RangeExhausted,
         ),
         (
-            invalid("Service \"web-leader\" is invalid: spec.loadBalancerClass: Invalid value: \"b\": may not change once set"),
+            invalid(
+                "Service \"web-leader\" is invalid: spec.loadBalancerClass: Invalid value: \"b\": may not change once set",
+            ),
             RefusalCause::Invalid,
             Reason::WriteRefused,
         ),
@@ -144,17 +164,17 @@ fn the_cause_is_read_from_the_servers_words() {
         ),
         (rejected(400, "BadRequest", "the body is odd"), RefusalCause::Other, Reason::WriteRefused),
         (
-            CallError::Conflict { call: call(), message: message.clone(), after_lost_attempt },
+            CallError::new(call(), ErrorKind::Conflict, "words"),
             RefusalCause::Conflict,
             Reason::WriteRefused,
         ),
         (
-            CallError::NotFound { call: call(), message: message.clone(), after_lost_attempt },
+            CallError::new(call(), ErrorKind::NotFound, "words"),
             RefusalCause::NotFound,
             Reason::WriteRefused,
         ),
         (
-            CallError::AlreadyExists { call: call(), message, after_lost_attempt },
+            CallError::new(call(), ErrorKind::AlreadyExists, "words"),
             RefusalCause::Taken,
             Reason::OwnershipConflict,
         ),
@@ -168,11 +188,9 @@ fn the_cause_is_read_from_the_servers_words() {
 
 #[test]
 fn what_says_nothing_about_the_write_is_no_refusal() {
-    for error in [
-        CallError::Terminating { call: call(), message: String::new() },
-        CallError::Unauthorized { call: call(), message: "Unauthorized".into() },
-        CallError::Overdue { call: call(), deadline: std::time::Duration::from_secs(20) },
-    ] {
+    let deadline = std::time::Duration::from_secs(20);
+    for kind in [ErrorKind::Terminating, ErrorKind::Unauthorized, ErrorKind::Overdue(deadline)] {
+        let error = CallError::new(call(), kind, "words");
         assert_eq!(of(&error), None, "{error}");
     }
 }

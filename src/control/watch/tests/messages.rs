@@ -5,7 +5,7 @@ use kube::core::Status;
 
 use super::*;
 use crate::control::watch::follow::{broken, refused, silent};
-use crate::platform::api::{Call, CallError};
+use crate::platform::api::{Call, CallError, ErrorKind};
 use crate::platform::operation::Operation;
 
 const PODS: &str = "/api/v1/namespaces/shop/pods";
@@ -55,7 +55,7 @@ fn every_failed_list_says_what_was_listed() {
     let operation = Operation::ListPods;
     let source = serde_json::from_str::<Vec<u8>>("<html>").unwrap_err();
     let call = Call { operation, object: PODS.into() };
-    let overdue = CallError::Overdue { call, deadline: times::LIST };
+    let overdue = CallError::new(call, ErrorKind::Overdue(times::LIST), "no answer");
     for (error, text) in [
         (
             ListError::Unreadable { operation, source },

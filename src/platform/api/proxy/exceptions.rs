@@ -1,6 +1,6 @@
-//! Reads NO_PROXY as golang.org/x/net/http/httpproxy does, so that what holds for kubectl holds here.
+//! Reads NO_PROXY as golang.org/x/net/http/httpproxy does, so that it has the same effect as for kubectl.
 //!
-//! Values only. Entries are separated by commas; what cannot be read matches nothing.
+//! Values only. Entries are separated by commas; an entry that is not valid matches nothing.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 pub(super) fn cover(list: &str, host: &str, port: u16) -> bool {
     let host = unbracketed(host).to_ascii_lowercase();
     let address = host.parse::<IpAddr>().ok();
-    // No proxy of another machine leads here.
+    // A proxy on another machine cannot reach this machine's loopback.
     if host == "localhost" || address.is_some_and(|ip| ip.to_canonical().is_loopback()) {
         return true;
     }
@@ -39,7 +39,7 @@ fn matches(entry: &str, host: &str, address: Option<IpAddr>, port: u16) -> bool 
     !name.is_empty() && (host == name || below)
 }
 
-/// Takes the port off: `host:port` and `[address]:port`, but not the colons of a bare IPv6 address.
+/// Splits off the port: `host:port` and `[address]:port`, but not the colons of a bare IPv6 address.
 fn split_port(entry: &str) -> (&str, &str) {
     match entry.rsplit_once(':') {
         Some((name, port)) if !name.contains(':') || name.ends_with(']') => (name, port),

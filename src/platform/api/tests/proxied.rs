@@ -1,4 +1,4 @@
-//! The client through proxies that the test plays, with credentials.
+//! Tests of the client through proxies that the test implements, with credentials.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,7 +33,7 @@ async fn answer(stream: &mut TcpStream) -> String {
     request.lines().next().unwrap().to_owned()
 }
 
-/// A client for a server that only the proxy finds.
+/// A client for a server that only the proxy can reach.
 async fn through(scheme: &str) -> (TcpListener, Client) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let value = format!("{scheme}://bob:pa%40ss@{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! What is exported against docs/metrics.md, for all metrics. What a live process exports is compared
+//! Compares the exported metrics with docs/metrics.md. What a live process exports is compared
 //! in tests/cluster.
 
 use std::collections::BTreeSet;

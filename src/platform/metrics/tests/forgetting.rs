@@ -1,4 +1,4 @@
-//! A Service's series end with it: completely, cheaply, and whoever comes late.
+//! The series of a Service end with it: completely, at low cost, and also if a record comes late.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -38,7 +38,7 @@ fn ten_thousand_services_come_and_go_without_a_trace_and_in_bounded_time() {
     let stays = key("shop", "web");
     m.track(&stays);
     record_everything(&m, &stays);
-    // What is not about single Services moves too, and stays.
+    // Metrics that are not about single Services change too, and stay.
     let others = |text: String| {
         let of_services = text.lines().filter(|l| l.contains("namespace=")).map(str::to_owned);
         of_services.collect::<Vec<_>>()
@@ -74,12 +74,12 @@ fn what_comes_after_a_service_was_forgotten_brings_nothing_back() {
         .filter(|(_, l)| l.get("service").is_some_and(|s| s == "web"))
         .collect();
     assert_eq!(left, []);
-    let nobodys = [("namespace", ""), ("service", "")];
-    let attempts = found.value("zen_lead_retry_attempts_total", &nobodys);
-    let successes = found.value("zen_lead_retry_success_after_retry_total", &nobodys);
+    let no_service = [("namespace", ""), ("service", "")];
+    let attempts = found.value("zen_lead_retry_attempts_total", &no_service);
+    let successes = found.value("zen_lead_retry_success_after_retry_total", &no_service);
     assert_eq!((attempts, successes), (Some(1.0), Some(1.0)), "calls are counted all the same");
     assert_eq!(found.value("zen_lead_reconciliations_total", &[]), None);
-    // The next one of that name begins at nothing.
+    // The next Service of that name begins at zero.
     m.track(&web);
     m.reconciled(&web, "ok", false, Duration::ZERO);
     let counted = scrape(&m).value("zen_lead_reconciliations_total", &[("service", "web")]);
@@ -113,7 +113,7 @@ fn scrapes_updates_and_forgetting_at_once_lose_no_count() {
                         m.track(&own);
                         m.reconciled(stays, "ok", round % 2 == 0, Duration::from_millis(3));
                         m.decided(&own, true, Some(true), true);
-                        m.retry_attempt("own", &own.name, "get_pod", 1);
+                        m.retry_attempt("own", &own.name, "list_pods", 1);
                         m.forget(&own);
                         m.services().set(&own, ServiceReport::default());
                         m.event("LeaderChanged", "written");

@@ -1,4 +1,4 @@
-//! Names of Services as label values, whatever they are: the exposition stays readable and exact.
+//! Any Service name as a label value: the exposition stays valid and exact.
 
 use super::*;
 

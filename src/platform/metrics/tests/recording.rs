@@ -111,10 +111,10 @@ fn attempts_are_counted_by_number_up_to_nine() {
 #[test]
 fn what_is_about_calls_watches_index_and_queue() {
     moves(
-        |m, _| m.api_call("get_pod", "ok", TOOK),
-        &[("api_call_duration_seconds_count get_pod ok", 1.0)],
+        |m, _| m.api_call("list_pods", "ok", TOOK),
+        &[("api_call_duration_seconds_count list_pods ok", 1.0)],
     );
-    moves(|m, _| m.timeout("get_pod"), &[("timeout_occurrences_total get_pod", 1.0)]);
+    moves(|m, _| m.timeout("list_pods"), &[("timeout_occurrences_total list_pods", 1.0)]);
     moves(|m, _| m.set_cache_size("pods", 7), &[("cache_size pods", 7.0)]);
     moves(
         |m, _| m.set_cache_limit("namespace_watches", 50),
@@ -206,8 +206,8 @@ fn gauges_are_computed_from_the_last_report_and_the_time_of_the_scrape() {
     };
     m.services().set(&led, ServiceReport { pods_available: 9, ..report.clone() });
     m.services().set(&led, report.clone());
-    let nobody = ServiceReport { endpoints: 0, slices: 1, leader_since: None, ..report };
-    m.services().set(&lost, ServiceReport { leader_pod_created: None, ..nobody });
+    let no_leader = ServiceReport { endpoints: 0, slices: 1, leader_since: None, ..report };
+    m.services().set(&lost, ServiceReport { leader_pod_created: None, ..no_leader });
     let about = |service: &str| {
         let scrape = scrape(&m);
         [
@@ -224,7 +224,7 @@ fn gauges_are_computed_from_the_last_report_and_the_time_of_the_scrape() {
     assert_eq!(about("led"), [10.0, 100.0, 3.0, 1_700_000_000_123.0, 1.0, 0.0]);
     assert_eq!(about("lost"), [0.0, 0.0, 3.0, 1_700_000_000_123.0, 0.0, 1.0]);
     clock.set(at(5));
-    assert_eq!(about("led")[..2], [15.0, 105.0], "nobody wrote, but time has passed");
+    assert_eq!(about("led")[..2], [15.0, 105.0], "nothing was written, but time has passed");
     // The clock of another replica that wrote the time may be ahead.
     clock.set(at(-50));
     assert_eq!(about("led")[..2], [0.0, 50.0]);
@@ -257,7 +257,7 @@ fn a_second_registration_is_an_error_that_names_the_metric() {
         let error = message(register());
         assert!(error.starts_with(&format!("the metric {name} cannot be registered: ")), "{error}");
     }
-    // The same name with another meaning is no better.
+    // The same name with another type fails as well.
     let error = message(counter(&r, "a_total", "A.", &["y"]).map(drop));
     assert!(error.starts_with("the metric a_total cannot be registered: "), "{error}");
     // Also against the metrics of Services, which are registered otherwise.

@@ -1,4 +1,4 @@
-//! The codec: round trips, and every kind of rubbish.
+//! Tests of the codec: round trips, and invalid data of every kind.
 
 use std::time::Duration;
 
@@ -30,16 +30,16 @@ fn set(data: &mut Data, key: &str, text: &str) {
     data.insert(key.into(), ByteString(text.as_bytes().to_vec()));
 }
 
-/// What was found, in words, and the phase where there is one.
+/// The result as text, with the phase if there is one.
 fn outcome(data: &Data) -> String {
     match decode(data, t0()) {
         Found::Empty => "empty".into(),
-        Found::State { state, mended } => format!(
+        Found::State { state, repaired } => format!(
             "{}{}{}{}",
             state.phase.as_str(),
             if state.next.is_some() { " next" } else { "" },
             if state.previous.is_some() { " old" } else { "" },
-            if mended { " mended" } else { "" },
+            if repaired { " repaired" } else { "" },
         ),
         Found::Rubbish(error) => error.to_string(),
     }
@@ -54,9 +54,9 @@ fn every_state_comes_back_as_it_was_written_and_foreign_keys_stay() {
         let data = encode(&state, before);
         assert_eq!(data["note"].0, b"hands off");
         match decode(&data, t0()) {
-            Found::State { state: read, mended } => {
+            Found::State { state: read, repaired } => {
                 assert_eq!(*read, state);
-                assert!(!mended, "{:?}", state.phase);
+                assert!(!repaired, "{:?}", state.phase);
             }
             other => panic!("{other:?}"),
         }
@@ -64,7 +64,7 @@ fn every_state_comes_back_as_it_was_written_and_foreign_keys_stay() {
 }
 
 #[test]
-fn rubbish_is_told_apart_from_empty_and_from_what_can_be_mended() {
+fn rubbish_differs_from_empty_and_from_what_can_be_repaired() {
     let [steady, introducing, _, retiring] = <[State; 4]>::try_from(states()).unwrap();
     let good = |state: &State| encode(state, Data::new());
     let with = |state: &State, key: &str, text: &str| {
@@ -87,16 +87,16 @@ fn rubbish_is_told_apart_from_empty_and_from_what_can_be_mended() {
         (with(&steady, KEY, &other_key), "the private key does not belong to the certificate"),
         (
             with(&steady, CERT, &leaf),
-            "the certificate is not one of a CA (basicConstraints says so)",
+            "the certificate is not a CA certificate (see its basicConstraints)",
         ),
-        (with(&steady, PHASE, "retiring"), "steady mended"),
-        (with(&steady, PHASE, "x"), "steady mended"),
-        (with(&steady, SINCE, "yesterday"), "steady mended"),
-        (with(&steady, NEXT_CERT, "x"), "steady mended"),
-        (with(&introducing, NEXT_KEY, &other_key), "steady mended"),
-        (with(&introducing, PHASE, "steady"), "introducing next mended"),
-        (with(&retiring, OLD_CERT, "x"), "steady mended"),
-        (with(&retiring, PHASE, ""), "retiring old mended"),
+        (with(&steady, PHASE, "retiring"), "steady repaired"),
+        (with(&steady, PHASE, "x"), "steady repaired"),
+        (with(&steady, SINCE, "yesterday"), "steady repaired"),
+        (with(&steady, NEXT_CERT, "x"), "steady repaired"),
+        (with(&introducing, NEXT_KEY, &other_key), "steady repaired"),
+        (with(&introducing, PHASE, "steady"), "introducing next repaired"),
+        (with(&retiring, OLD_CERT, "x"), "steady repaired"),
+        (with(&retiring, PHASE, ""), "retiring old repaired"),
     ] {
         assert!(outcome(&data).starts_with(want), "{} is not {want}", outcome(&data));
     }
@@ -133,13 +133,13 @@ proptest! {
             let at = at.index(value.0.len());
             if cut { value.0.truncate(at) } else { value.0[at] = byte }
         }
-        // A damaged certificate may still parse (its signature is not ours to check); what is
+        // A damaged certificate may still parse (its signature is not checked here); what is
         // claimed is that reading ends, and that a usable CA can be written again.
         if let Found::State { state, .. } = decode(&data, t0()) {
             let again = encode(&state, data);
             let same = matches!(
                 decode(&again, t0()),
-                Found::State { state: read, mended: false } if read == state
+                Found::State { state: read, repaired: false } if read == state
             );
             prop_assert!(same);
         }

@@ -1,4 +1,4 @@
-//! New CAs and leaves on request, and when the loop looks again by itself.
+//! Tests of new CAs and leaves on request, and of the times of passes without a request.
 
 use super::*;
 use zen_lead_core::keys::request::{ROTATE_CA, ROTATE_LEAF};
@@ -32,7 +32,7 @@ fn bundle_of(fake: &Fake) -> String {
 async fn a_request_brings_one_new_ca_and_its_text_is_answered_once() {
     use state::Phase::{Introducing, Retiring, Steady};
     let fake = Fake::installed();
-    // On the Secret before there was a CA: the first CA is its answer.
+    // A request that was on the Secret before there was a CA: the first CA answers it.
     ask(&fake, ROTATE_CA, "one");
     let mut replicas: Vec<_> = (0..3).map(|_| Replica::new(&fake, t0())).collect();
     until(&mut replicas, Steady).await;
@@ -46,14 +46,14 @@ async fn a_request_brings_one_new_ca_and_its_text_is_answered_once() {
     ask(&fake, ROTATE_CA, "two");
     until(&mut replicas, Introducing).await;
     until(&mut replicas, Retiring).await;
-    // A request in the middle of a rotation is answered after it, whoever took it up before.
+    // A request in the middle of a rotation is answered after it, whichever replica saw it first.
     ask(&fake, ROTATE_CA, "three");
     until(&mut replicas, Steady).await;
     let third = bundle_of(&fake);
     assert_ne!(third, first);
     assert_eq!(fake.0.lock().nexts.len(), 2, "one next CA a request");
 
-    // Answered for whoever comes later, too; and taking the request off asks for nothing.
+    // Also answered for replicas that start later; and removing the request asks for nothing.
     replicas.push(Replica::new(&fake, t0()));
     fake.edit(SECRET, |s| s["metadata"]["annotations"] = json!({}));
     let quiet = fake.writes().len();
@@ -103,7 +103,7 @@ async fn the_loop_looks_again_when_something_is_due() {
     let watch = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let chain = source.chain();
-        // The wall clock stands still in this test: it is moved on by hand.
+        // The wall clock stands still in this test: the test moves it.
         clock.set(t0() + Duration::from_secs(10));
         tokio::time::sleep(Duration::from_secs(11)).await;
         assert_ne!(source.chain(), chain, "a leaf of 15 s is not left to the look of every 30 s");
@@ -132,7 +132,7 @@ async fn the_steps_of_a_rotation_are_no_fight_and_bring_no_long_pauses() {
     let watch = async {
         tokio::time::sleep(Duration::from_secs(5)).await;
         for round in 1..=5 {
-            // Past the end of the CA every call fails until the new one is believed.
+            // Past the end of the CA every call fails until the new one is trusted.
             clock.set(t0() + DAY * 400 * round);
             let (before, began) = (bundle_of(&fake), tokio_now());
             wake.notify_one();

@@ -1,7 +1,7 @@
 //! Certificates from a mounted directory: `tls.crt` (a chain, leaf first) and `tls.key`.
 //!
-//! Polled by content, not watched with inotify: the kubelet swaps the `..data` symlink, after which
-//! a watch on the file is dead, and some mounts send no events at all.
+//! Polls the content instead of watching with inotify: the kubelet swaps the `..data` symlink, after which a
+//! watch on the file is dead, and some mounts send no events at all.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use thiserror::Error;
 use super::{CertificateError, CertificateSource};
 use crate::platform::clock::Clock;
 
-/// How often the directory is looked at.
+/// How often the directory is read.
 pub const POLL: Duration = Duration::from_secs(5);
-/// Link that the kubelet swaps, so that both files change in one step.
+/// The symlink that the kubelet swaps, so that both files change in one step.
 const GENERATION: &str = "..data";
 
-/// Why a directory gave no usable certificate.
+/// Why a directory has no usable certificate.
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// A file is missing or cannot be read.
@@ -29,15 +29,15 @@ pub enum ReadError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file is not PEM of the kind it should be.
+    /// A file has no PEM block of the right type.
     #[error("{path} holds no usable PEM: {source}")]
     Pem {
         /// The file.
         path: PathBuf,
-        /// What the parser says.
+        /// The error of the parser.
         source: pem::Error,
     },
     /// The pair was refused.
@@ -55,7 +55,7 @@ pub struct Mounted {
     directory: PathBuf,
     source: Arc<CertificateSource>,
     clock: Clock,
-    /// The files as last tried, so that a broken pair is reported once and not every poll.
+    /// The files of the last attempt, so that a broken pair is reported once and not at every poll.
     tried: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -69,7 +69,7 @@ impl Mounted {
         Self { directory: directory.into(), source, clock, tried: None }
     }
 
-    /// Looks once; `Ok(None)` when nothing changed since the last look.
+    /// Reads the files once; `Ok(None)` if nothing changed since the last time.
     ///
     /// # Errors
     /// See [`ReadError`]; the certificate in use stays.
@@ -83,7 +83,7 @@ impl Mounted {
             return Ok(None);
         }
         let loaded = self.load(&files.0, &files.1);
-        // What is expired by our clock is tried again: the clock may be put right.
+        // A certificate that is expired by our clock is tried again: the clock may be corrected.
         let expired =
             matches!(&loaded, Err(ReadError::Refused { source: CertificateError::Expired(_), .. }));
         self.tried = (!expired).then_some(files);
@@ -101,7 +101,7 @@ impl Mounted {
             .map_err(|source| ReadError::Refused { path: self.directory.clone(), source })
     }
 
-    /// Looks every `POLL` for ever; a failed look is logged once per cause and counted.
+    /// Polls every `POLL` without end; counts each failure, and logs it once per cause.
     pub async fn run(mut self) {
         let mut last = String::new();
         loop {
@@ -118,7 +118,7 @@ impl Mounted {
                     let text = error.to_string();
                     if text != last {
                         tracing::error!(
-                            "certificate not loaded, the old one stays: {text}; looked at again every \
+                            "certificate not loaded, the old one stays in use: {text}; checked again every \
                              {POLL:?}"
                         );
                         last = text;

@@ -1,4 +1,4 @@
-//! Every variable: what it does, what it overrides, and what a wrong value is told.
+//! Tests of every variable: its effect, its precedence, and the message for an invalid value.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn it_is_off_until_an_endpoint_is_named_and_can_be_switched_off() {
     let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
     for variables in [
         vec![],
-        // Without an endpoint nothing else counts, right or wrong.
+        // Without an endpoint no other value counts, valid or not.
         vec![("OTEL_SERVICE_NAME", "x"), ("OTEL_TRACES_SAMPLER", "nonsense")],
         vec![endpoint, ("OTEL_TRACES_EXPORTER", "none")],
         vec![endpoint, ("OTEL_SDK_DISABLED", "True")],
@@ -32,7 +32,7 @@ fn it_is_off_until_an_endpoint_is_named_and_can_be_switched_off() {
         assert_eq!(with(&variables), Ok(None), "{variables:?}");
     }
     assert!(with(&[endpoint, ("OTEL_SDK_DISABLED", "false")]).unwrap().is_some());
-    // Asked for without saying where: the standard's default, a collector beside us.
+    // Requested without an endpoint: the default of the standard, a local collector.
     let settings = with(&[("OTEL_TRACES_EXPORTER", "otlp")]).unwrap().unwrap();
     assert_eq!(settings.endpoint, "http://localhost:4318/v1/traces");
 }
@@ -68,7 +68,7 @@ fn endpoints_and_their_paths() {
     ] {
         assert_eq!(with(&variables).unwrap().unwrap().endpoint, want, "{variables:?}");
     }
-    // The flag goes before both variables.
+    // The flag takes precedence over both variables.
     let both =
         [(GENERAL.to_owned(), "http://c:2".to_owned()), (SPECIAL.into(), "http://t:1".into())];
     let settings = read(&flags("http://f:3", ""), &both.into()).unwrap().unwrap();
@@ -136,12 +136,12 @@ fn samplers() {
 
 #[test]
 fn a_wrong_value_is_named_with_what_to_write_instead() {
-    for (name, value, told) in [
+    for (name, value, message) in [
         ("OTEL_SDK_DISABLED", "yes", r#"OTEL_SDK_DISABLED is "yes": write "true" or "false""#),
         (
             "OTEL_TRACES_EXPORTER",
             "zipkin",
-            r#"OTEL_TRACES_EXPORTER is "zipkin": "otlp" and "none" are known here"#,
+            r#"OTEL_TRACES_EXPORTER is "zipkin": write "otlp" or "none""#,
         ),
         (
             "OTEL_EXPORTER_OTLP_PROTOCOL",
@@ -151,7 +151,7 @@ fn a_wrong_value_is_named_with_what_to_write_instead() {
         (
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
             "collector:4317",
-            r#"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is "collector:4317": write a URL with its scheme and host, as http://collector:4318"#,
+            r#"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is "collector:4317": write a URL with scheme and host, for example http://collector:4318"#,
         ),
         (
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -200,11 +200,13 @@ fn a_wrong_value_is_named_with_what_to_write_instead() {
         ),
     ] {
         let all = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), (name, value)];
-        assert_eq!(with(&all).unwrap_err().to_string(), told);
+        assert_eq!(with(&all).unwrap_err().to_string(), message);
     }
     for ratio in ["1.5", "-0.1", "NaN", "ten"] {
-        let told = read(&flags("http://c:1", ratio), &Variables::new()).unwrap_err().to_string();
-        let want = format!("--trace-sample-ratio is {ratio:?}: write a number from 0 to 1, as 0.1");
-        assert_eq!(told, want);
+        let message = read(&flags("http://c:1", ratio), &Variables::new()).unwrap_err().to_string();
+        let want = format!(
+            "--trace-sample-ratio is {ratio:?}: write a number from 0 to 1, for example 0.1"
+        );
+        assert_eq!(message, want);
     }
 }
