@@ -16,7 +16,7 @@ cd "$ROOT"
 
 CHECKED=('*.md' 'deploy/*.yaml')
 # The sources are checked once they are clean. To switch them on, remove the first # of the next line.
-# CHECKED+=('core/*.rs' 'src/*.rs' 'tests/*.rs' 'e2e/*.rs' '*.sh')
+CHECKED+=('core/*.rs' 'src/*.rs' 'tests/*.rs' 'e2e/*.rs' '*.sh')
 
 files=("$@")
 [[ ${#files[@]} -gt 0 ]] || mapfile -t files < <(git ls-files -- "${CHECKED[@]}")

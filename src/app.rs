@@ -344,7 +344,7 @@ fn start_webhook(
         let mounted = tls::Mounted::new(directory.clone(), source.clone(), clock.clone());
         supervisor
             .spawn_until_stopping("certificate directory", async move { mounted.run().await });
-        // Whoever mounts certificates (cert-manager) publishes their CA too.
+        // The tool that mounts certificates (cert-manager) publishes their CA too.
         health.set(Gate::CaBundle, true);
         let (source, health, until) = (source, health.clone(), shutdown.clone());
         supervisor.spawn("certificate gate", async move {

@@ -245,7 +245,7 @@ pub struct Notice {
     pub reason: EventReason,
     /// What happened, in one line.
     pub note: String,
-    /// When the switch was that it tells of, so that it is one event whoever writes it; `None` for an
+    /// Time of the switch that it reports, so that all replicas write one Event for it; `None` for an
     /// ordinary event. Not its epoch: the lock may have got a newer one since, without a switch.
     pub switched_at: Option<Timestamp>,
 }
@@ -257,8 +257,8 @@ impl Notice {
     }
 }
 
-/// Steps that are kept back: the API server refused one for a reason that trying again at once cannot
-/// mend, or somebody undoes them.
+/// Steps that are held back: the API server refused one for a reason that an immediate retry cannot change, or
+/// another client undoes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
     /// The kind of step.
@@ -329,7 +329,7 @@ pub struct Decision {
     /// What is to be done now.
     pub action: Action,
     /// What is to be done, or to be read for, is making the leader Service of a source that has none:
-    /// it serves nobody yet, so it may wait for its turn.
+    /// it serves no client yet, so it may wait for its turn.
     pub makes_first: bool,
     /// The step that is to be read for, where the action is [`Action::Read`].
     pub read_for: Option<Step>,

@@ -335,7 +335,7 @@ impl ServiceFixture for core::Service {
     }
 }
 
-/// A slice somebody made by hand for a Service, routing to one address.
+/// A slice that a user made by hand for a Service, routing to one address.
 pub fn foreign_slice(name: &str, service: &str) -> EndpointSlice {
     EndpointSlice {
         address_type: "IPv4".into(),

@@ -303,7 +303,7 @@ impl Index {
     }
 
     /// Forgets the pods of a namespace whose watch ended (or of the cluster-wide watch). Pods that
-    /// another watch still keeps stay: going from one kind of watch to the other loses nobody.
+    /// another watch still keeps stay: a change of the kind of watch loses no pod.
     pub fn drop_pods(&mut self, scope: Option<&str>) {
         if scope.is_none() {
             self.pods_seen = None;

@@ -24,7 +24,7 @@ const LAST_RANK: u32 = 2;
 
 /// Rank of `me` among `replicas` for a Service, by rendezvous hashing: 0 acts at once.
 ///
-/// Rank 0 as well when nobody is listed; the last one when others are and `me` is not (it is
+/// Rank 0 as well when no replica is listed; the last one when others are and `me` is not (it is
 /// starting or stopping).
 pub fn rank(me: &str, replicas: &[String], key: &ServiceKey) -> usize {
     if !replicas.iter().any(|r| r == me) {
@@ -65,7 +65,7 @@ pub fn hash(parts: &[&str]) -> u64 {
 }
 
 /// The epoch of the next switch: it only grows, also when slices were deleted by hand. One that
-/// somebody set to the last number stays there: back at the time of day it would be written for ever.
+/// a user set to the last number stays there: back at the time of day it would be written without end.
 pub fn next_epoch(previous: u64, now: jiff::Timestamp) -> u64 {
     previous.saturating_add(1).max(u64::try_from(now.as_millisecond()).unwrap_or(0))
 }

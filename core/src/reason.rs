@@ -19,13 +19,13 @@ pub enum Reason {
     LeaderChanged,
     /// A named port was not found on the leader.
     PortResolutionFailed,
-    /// Somebody else's slices or Endpoints route the leader Service too.
+    /// Slices or Endpoints of another owner route the leader Service too.
     ForeignEndpoints,
     /// An object of that name exists that is not ours.
     OwnershipConflict,
     /// A ResourceQuota keeps us from creating what is needed.
     QuotaExceeded,
-    /// Somebody changed what is ours, and it was put right.
+    /// A user or another client changed an object of zen-lead, and the change was reverted.
     DriftRepaired,
     /// A selector was taken off the leader Service.
     SelectorRemoved,
@@ -122,7 +122,7 @@ impl Reason {
         }
     }
 
-    /// `Normal` for what is as it should be, `Warning` for what somebody may have to look at.
+    /// `Normal` for what is as it should be, `Warning` for what a user may have to look at.
     pub fn kind(self) -> &'static str {
         match self {
             Self::LeaderServiceCreated

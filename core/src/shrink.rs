@@ -1,6 +1,6 @@
 //! Gives memory back from maps and queues that have become mostly empty.
 //!
-//! The collections of the standard library keep the room of their largest size for ever. Called
+//! The collections of the standard library keep the room of their largest size. Called
 //! after removals; the cost is constant on average, because the room halves each time.
 
 use std::collections::{HashMap, VecDeque};

@@ -1,4 +1,4 @@
-//! Resource versions as numbers: how far somebody has seen, and the marks recorded on slices.
+//! Resource versions as numbers: how far a replica has seen, and the marks recorded on slices.
 //!
 //! Versions are comparable within one resource type only (KEP-5504). No I/O, no clock.
 

@@ -184,7 +184,7 @@ impl Applier {
                     Ok(now) if carries(&now, &id) => {
                         ("it took effect", Ok(Applied::Slice(Box::new(now))))
                     }
-                    // No slice: nothing of ours happened, and nobody was faster either.
+                    // No slice: our write did not happen, and no other replica was faster.
                     Ok(_) | Err(CallError { kind: ErrorKind::NotFound, .. }) => {
                         ("it did not take effect", Err(error))
                     }

@@ -173,9 +173,9 @@ fn trust(states: [WatchState; 3]) -> Trust {
 }
 
 impl FeedsInner {
-    /// Starts and ends the pod watches as the index needs them, for ever.
+    /// Starts and ends the pod watches as the index needs them, until the process ends.
     async fn keep_pod_watches(&self) {
-        // Before the Services are known nobody can say which namespaces are needed.
+        // Which namespaces are needed is known only once the Services are.
         self.services.synced().await;
         loop {
             self.adjust();

@@ -1,5 +1,5 @@
-//! Removes what the built-in controllers made for leader Services while somebody had put a selector
-//! on one: `EndpointSlices` and Endpoints. Nobody else does, and they would route to all pods for ever.
+//! Removes what the built-in controllers made for leader Services while a user had put a selector on one:
+//! `EndpointSlices` and Endpoints. No controller removes them, and they would route to all pods.
 //!
 //! They are watched, not looked for once the selector is off: a controller that is behind, or whose
 //! calls wait for their turn, makes them after that. That a leader Service has no selector is
@@ -160,7 +160,7 @@ impl<K: Watched> Sink<K> for FoundSink {
 
     fn apply(&self, (place, left): Self::Kept, _: Rv) {
         self.change(|pile| {
-            // What somebody made his own, or is deleting, is left over no longer.
+            // An object that another owner has taken, or that is being deleted, is no leftover any longer.
             _ = match left {
                 Some(left) => pile.insert(place, left),
                 None => pile.remove(&place),

@@ -54,7 +54,7 @@ enum QueuePlace {
     Later(Instant, u64),
 }
 
-/// A key that a worker has; nobody else gets it before this is dropped.
+/// A key that a worker has; no other worker gets it before this is dropped.
 ///
 /// Dropped without [`WorkItem::done`] (a worker that panicked or was cancelled), the key counts as
 /// failed and comes back.
@@ -159,7 +159,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         [state.waiting.len(), state.held.len(), state.failing.len()]
     }
 
-    /// Number of keys that are due and taken by nobody.
+    /// Number of keys that are due and that no worker has.
     pub fn depth(&self) -> usize {
         let mut state = self.shared.state.lock();
         state.promote(monotonic());
@@ -195,7 +195,7 @@ impl<K: Clone + Eq + Hash> QueueShared<K> {
 }
 
 impl<K: Clone + Eq + Hash> QueueState<K> {
-    /// Puts a key that nobody has into its place; false when it already waits there.
+    /// Puts a key that no worker has into its place; false when it already waits there.
     fn put(&mut self, key: K, due: Instant, now: Instant) -> bool {
         match self.waiting.get(&key) {
             Some(QueuePlace::Ready) => return false,

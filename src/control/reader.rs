@@ -57,7 +57,7 @@ impl Reader {
         let (operation, about) = (Operation::ReadNamespace, Target::of(key, ""));
         let shared = self.shared(key, &slot);
         let read = api::collection(&self.caller.metrics, operation, about, DEADLINE, shared).await;
-        // The map and this call hold it: nobody waits, so nobody needs what was read.
+        // The map and this call hold it: no other call waits, so none needs what was read.
         let mut slots = self.slots.lock();
         if Arc::strong_count(&slot) == 2 {
             slots.remove(&key.namespace);

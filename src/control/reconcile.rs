@@ -463,7 +463,7 @@ impl Reconciler {
         let timer = decision.again_at.map(|at| now + until(at, self.clock.now()));
         let blocked = known.blocks.until().into_iter().chain(known.blocks.on_probation()).min();
         // Once it is over, the takeover is a step like any other; a time that has passed would bring
-        // the key back at once, for ever, while that step is refused.
+        // the key back at once, without end, while that step is refused.
         let takeover = known.newer_gone.map(|since| since + TAKEOVER).filter(|at| *at > now);
         [timer, blocked, takeover].into_iter().flatten().min().map_or(Requeue::Idle, Requeue::At)
     }

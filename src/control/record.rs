@@ -87,7 +87,7 @@ impl Recorder {
                         "leader switched"
                     );
                     // Now, and not with its mirror: another switch may come before that, and an answer to
-                    // that may be lost. Whoever wrote the switch before may have died over it.
+                    // that may be lost. The replica that wrote the switch before may have died before its Event.
                     self.tell(
                         key,
                         &switch.leader,
@@ -105,11 +105,11 @@ impl Recorder {
             }
             Step::PatchLeader(target, patch) => {
                 let selector = patch.pointer("/spec/selector").is_some();
-                info!(%key, leader_service = %target.name, %patch, "leader Service mended");
+                info!(%key, leader_service = %target.name, %patch, "leader Service repaired");
                 let (reason, note) = if selector {
                     (Reason::SelectorRemoved, "a selector was put on the leader Service; removed, because it would route to every pod it matches".to_owned())
                 } else {
-                    (Reason::DriftRepaired, format!("put right: {}", fields(patch)))
+                    (Reason::DriftRepaired, format!("repaired: {}", fields(patch)))
                 };
                 self.tell(key, target, [&Notice::of(reason, note)]);
             }
@@ -158,8 +158,8 @@ impl Recorder {
     pub fn failed(&self, key: &ServiceKey, step: &Step, error: &CallError) {
         match step {
             Step::Slice(_) => self.metrics.slice_write_failed(key, error.is_stale()),
-            // Perhaps written, and then nobody else comes by this switch. Whoever wrote it to the slice may
-            // be dead.
+            // It may be written, and then no replica sees this switch again. The replica that wrote it to the
+            // slice may be dead.
             Step::Mirror(target, _, notices) if error.maybe_applied => {
                 self.tell(key, target, notices.iter().filter(|n| n.switched_at.is_some()));
             }

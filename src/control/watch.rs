@@ -292,7 +292,7 @@ fn caller(metrics: Arc<Metrics>) -> Caller {
 }
 
 impl<K: Watched, S: Sink<K>> Watch<K, S> {
-    /// Lists and watches for ever. Dropping the future ends the watch; its handle then says `Lost`.
+    /// Lists and watches without end. Dropping the future ends the watch; its handle then says `Lost`.
     pub async fn run(mut self) {
         loop {
             let version = self.list().await;

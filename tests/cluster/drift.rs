@@ -61,7 +61,7 @@ async fn changed_ports_type_and_policies_are_repaired(t: Arc<Case>) {
         until_shape(&t, &before).await;
     }
     let notes = t.until_event("web-leader", "DriftRepaired").await;
-    assert!(notes.starts_with("put right: "), "{notes}");
+    assert!(notes.starts_with("repaired: "), "{notes}");
     t.until_led_by("web-leader", "a").await;
 }
 

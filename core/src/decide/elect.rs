@@ -1,4 +1,4 @@
-//! Who leads: the incumbent, a successor, or nobody; and why each other pod does not.
+//! Which pod leads: the incumbent, a successor, or none; and why each other pod does not.
 //!
 //! Knows pods and settings only. What is written about it is `slices` and `mirror`.
 
@@ -98,13 +98,13 @@ impl Standing {
 pub struct Incumbent {
     /// Uid of the pod.
     pub uid: String,
-    /// Name of the pod, unless somebody took it off.
+    /// Name of the pod, unless a user removed it.
     pub name: Option<String>,
     /// When it was taken out for being NotReady, if it was.
     pub not_ready_since: Option<Timestamp>,
 }
 
-/// A switch that another replica began and nobody has finished.
+/// A switch that another replica began and that is not finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnfinishedSwitch {
     /// Uid of the pod that is to become leader.
@@ -127,7 +127,7 @@ pub struct Conditions {
 /// The outcome of an election.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
-    /// The pod to publish, and how; `None` publishes nobody.
+    /// The pod to publish, and how; `None` publishes no pod.
     pub endpoint: Option<(Arc<Pod>, Conditions)>,
     /// Set when the pod becomes leader by this decision.
     pub switch: Option<SwitchReason>,
@@ -235,7 +235,7 @@ fn hold(
     Some(Hold { since, until: waits.then_some(until) })
 }
 
-/// A terminating pod may still serve what nobody else can (KEP-1672); a NotReady one may not.
+/// A terminating pod may still serve while no other pod can (KEP-1672); a NotReady one may not.
 fn out_of_service(pod: &Pod) -> Conditions {
     let terminating = pod.terminating();
     Conditions { ready: false, serving: terminating && pod.readiness.ready, terminating }

@@ -426,7 +426,7 @@ fn incumbent(
     })
 }
 
-/// Resolves the ports for the chosen pod; strict mode publishes nobody when one is missing.
+/// Resolves the ports for the chosen pod; strict mode publishes no pod when one is missing.
 fn slice_ports(
     source: &Service,
     spec: &LeaderSpec,

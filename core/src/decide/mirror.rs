@@ -20,7 +20,7 @@ use crate::reason::Reason as EventReason;
 /// Pods named in a condition before the rest is summed up.
 const PODS_NAMED: usize = 10;
 
-/// How old a switch may be whose event a new replica writes in case nobody has.
+/// How old a switch may be whose Event a new replica sends, in case it was not sent.
 const MISSED: SignedDuration = SignedDuration::from_mins(10);
 
 /// Annotations and conditions of the leader Service, in one apply of its status.
@@ -143,8 +143,8 @@ pub fn switch_event(switch: &Switch) -> Notice {
     switched(switch.at, from, to, switch.reason.as_str(), switch.epoch)
 }
 
-/// The event of the switch that the truth tells of last. Who led before it only a mirror knows that does
-/// not say so yet.
+/// The Event of the recorded switch. The previous leader is known only from a mirror that lags behind the
+/// truth.
 fn recorded_switch(truth: &Truth, mirror: &Truth) -> Option<Notice> {
     let from = mirror.pod_name.as_deref().filter(|_| mirror.switched_at != truth.switched_at);
     let to = truth.pod_name.as_deref().unwrap_or_default();
@@ -164,17 +164,17 @@ fn switched(at: Timestamp, from: Option<&str>, to: &str, why: &str, epoch: u64) 
     }
 }
 
-/// The event of the last switch, for whoever comes after it, as a new process or with the next switch:
-/// who wrote it may have died before the event got out, and nobody else would write it. Only what
-/// happened within ten minutes of `now` (the clock of whoever switched may be ahead) is told again;
-/// under its name it is one event whoever writes it.
+/// The Event of the last switch, sent again by a new process or with the next switch: the replica that made
+/// the switch may have died before it sent the Event, and no other would send it. Only a switch within ten
+/// minutes of `now` is reported again (the clock of the replica that made it may be ahead). The name of the
+/// Event makes it one Event, whichever replica writes it.
 pub fn missed_event(truth: &Truth, mirror: &Truth, now: Timestamp) -> Option<Notice> {
     let age = now.duration_since(truth.switched_at?).abs();
     recorded_switch(truth, mirror).filter(|_| age <= MISSED)
 }
 
 /// Names in one line why each pod is (not) leading. No counters of changing things, nothing that
-/// depends on the time of day: a message that changes by itself would be written for ever, and
+/// depends on the time of day: a message that changes by itself would be written without end, and
 /// replicas whose clocks differ would write against each other.
 ///
 /// `routed` is the uid of the pod that takes the traffic on the server now: that one leads, whatever

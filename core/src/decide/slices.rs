@@ -331,7 +331,7 @@ impl Content {
         }
     }
 
-    /// A follower that is emptied for a switch names the pod to come, so that whoever finishes the
+    /// A follower that is emptied for a switch names the pod to come, so that the replica that finishes the
     /// switch finishes that one ([`OwnSlices::unfinished_switch`]).
     fn emptied(epoch: u64, switch: Option<&Switch>, follower: Option<&Truth>) -> Self {
         let truth = follower.cloned().unwrap_or_default();
@@ -526,7 +526,7 @@ impl Wanted<'_> {
 
     fn endpoints(&self, content: &Content, family: Family) -> Vec<Endpoint> {
         let Some((pod, conditions)) = &content.pod else { return Vec::new() };
-        // A pod without an address of this family: nobody in this slice.
+        // A pod without an address of this family: no endpoint in this slice.
         let Some(address) = pod.address(family) else { return Vec::new() };
         vec![Endpoint {
             addresses: vec![address.to_string()],

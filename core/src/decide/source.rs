@@ -42,7 +42,7 @@ impl Problem {
 /// What is done with the leader Services of a source.
 #[allow(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 enum Course<'a> {
-    /// The source is gone: nobody is routed; garbage collection takes the rest.
+    /// The source is gone: no pod is routed; garbage collection removes the rest.
     Abandon,
     /// The source does not ask for a leader (any more).
     TakeDown { source: Option<&'a Service>, uid: &'a str },
@@ -239,7 +239,7 @@ fn course(snapshot: &Snapshot) -> Course<'_> {
                 return refused(too_many_pods(bound, false), None);
             }
             // What is served goes on being served. Which pods are looked at may change with every
-            // pod, so nobody is to be preferred to a leader that is well.
+            // pod, so no pod is preferred to a healthy leader.
             let spec = LeaderSpec { sticky: true, ..spec.clone() };
             let problem = Some(too_many_pods(bound, true));
             Course::Serve { source, uid, leader, spec, valid: true, problem }
@@ -370,7 +370,7 @@ pub(super) fn own<'a>(
     snapshot.leaders.iter().filter(|l| snapshot.owns(l, uid))
 }
 
-/// Rules for a leader whose source cannot be read: the incumbent stays, nobody new is promoted.
+/// Rules for a leader whose source cannot be read: the incumbent stays, no pod is promoted.
 fn fallback(snapshot: &Snapshot) -> LeaderSpec {
     LeaderSpec {
         leader_service_name: settings::default_leader_name(&snapshot.key.name),

@@ -104,7 +104,7 @@ impl Namespace {
     }
 
     /// The pods of a source that a decision looks at: all of them within the bound; above it the
-    /// first by name, so that all replicas look at the same ones, and whoever leads or led last.
+    /// first by name, so that all replicas look at the same ones, and the pods that lead or led last.
     pub(super) fn candidates(
         &self,
         source: &str,

@@ -44,7 +44,7 @@ pub enum SourceState {
 /// The Service that has a name a source wants for its leader.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Holder {
-    /// Nobody has the name.
+    /// No Service has the name.
     Free,
     /// A Service without our label.
     Stranger {

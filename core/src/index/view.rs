@@ -117,7 +117,7 @@ mod tests {
         assert!(view.on_host_network("shop", &service("a")));
         assert!(!view.on_host_network("shop", &service("b")));
         assert!(!view.on_host_network("other", &service("a")));
-        assert!(!view.on_host_network("shop", &Service::default()), "no selector selects nobody");
+        assert!(!view.on_host_network("shop", &Service::default()), "no selector selects no pod");
     }
 
     /// What the view says with these limits.
@@ -181,12 +181,16 @@ mod tests {
         for pod in &pods {
             index.apply_pod(pod);
         }
-        assert_eq!(found(&index, &source("web")), None, "there are more, or fewer: nobody knows");
+        assert_eq!(
+            found(&index, &source("web")),
+            None,
+            "there are more, or fewer: it is not known"
+        );
         for scope in [Some(NAMESPACE), None] {
             let mut index = index.clone();
             index.reset_pods(scope, &pods, Rv(7));
             assert_eq!(found(&index, &source("web")), Some(3), "by the watch of {scope:?}");
-            assert_eq!(found(&index, &Service::default()), None, "no selector selects nobody");
+            assert_eq!(found(&index, &Service::default()), None, "no selector selects no pod");
             index.delete_pod(&pod("a-web").version(8));
             assert_eq!(found(&index, &source("web")), None, "just as many as may be");
             assert_eq!(found(&index, &source("cache")), None);

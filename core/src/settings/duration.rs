@@ -115,7 +115,7 @@ fn leading_fraction(s: &str) -> (u64, f64, &str) {
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "Go computes fractions in float64, and so must whoever wants the same nanosecond"
+    reason = "Go computes fractions in float64, and the same nanosecond needs the same arithmetic"
 )]
 pub fn parse(input: &str) -> Result<i64, ParseError> {
     let fail = |fault| Err(ParseError { fault, input: input.to_owned() });

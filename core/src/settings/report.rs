@@ -109,7 +109,7 @@ pub fn idle_warnings(service: &Service) -> Vec<String> {
     out
 }
 
-/// Settings written as labels, where nobody reads them.
+/// Settings written as labels, where no part of zen-lead reads them.
 fn label_warnings(service: &Service) -> Option<String> {
     let labels = service.metadata.labels.as_ref()?;
     let mut ours = labels.keys().filter(|k| k.starts_with(PREFIX) && *k != status::SOURCE_SERVICE);

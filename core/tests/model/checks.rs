@@ -23,6 +23,7 @@ use crate::facts::{
     ready_since, routed, seconds, selected, siblings, sticky, text, was_made_for,
 };
 use crate::kept::{fully, kept, leader_of, readable};
+use zen_lead_core::fixtures::api::refuse::Write;
 use zen_lead_core::fixtures::api::{Server, Stored};
 
 /// A property that does not hold: its name, and what was found.
@@ -433,7 +434,15 @@ impl Ledger {
                 server.pods.at(Marks::parse(&text(&new.metadata, status::DECIDED_AT)).pods.0);
             let known = |p: &&Pod| unknown.get(&p.name()).is_none_or(|p| !unreadable(&p.metadata));
             let mut successors = pods.values().filter(long_enough).filter(known);
-            if !delayed && let Some(successor) = successors.next() {
+            // The write that has to come first (the follower is made or emptied) may be refused: then the pod
+            // that is lost is taken out all the same.
+            let answers =
+                [Write::CreateSlice, Write::ReplaceSlice].map(|w| server.disturbed.answer(w));
+            let refused = server.slice_quota || answers.iter().any(Option::is_some);
+            if !delayed
+                && !refused
+                && let Some(successor) = successors.next()
+            {
                 return bad(
                     "invariant 2",
                     format!("{} was at hand: {}", successor.name(), detail()),

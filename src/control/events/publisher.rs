@@ -1,8 +1,8 @@
 //! The publisher of Events: a bounded queue and the one task that writes it out.
 //!
 //! Events are a help for people, not a record: when in doubt, one is dropped (and counted). Only that of
-//! a switch is tried again for a while where the API server could not be reached: perhaps nobody else tells
-//! of it (docs/decisions/event-of-a-switch.md).
+//! a switch is tried again for a while if the API server could not be reached: perhaps no other replica reports
+//! it (docs/decisions/event-of-a-switch.md).
 
 #[cfg(test)]
 mod tests;
@@ -277,7 +277,7 @@ fn identity(note: &Note) -> String {
     parts.join("\n")
 }
 
-/// A name nobody else uses. `RandomState` has a new random key each time.
+/// A name that is used once. `RandomState` has a new random key each time.
 fn unique(about: &str) -> String {
     let random = RandomState::new().hash_one(about);
     let room = MAX_NAME - 17;

@@ -176,7 +176,7 @@ pub(super) struct PodSink {
 }
 
 impl PodSink {
-    /// Changes the index, unless the watch is at its end: then nobody would ever take out again
+    /// Changes the index, unless the watch is at its end: then no later event would take out again
     /// what comes in.
     fn feed(&self, change: impl FnOnce(&mut Index) -> Dirty) {
         self.feed.feed("pods", |index| {

@@ -153,7 +153,7 @@ async fn what_is_not_of_our_leader_service_stays() {
     scene.world.api.put(ENDPOINTS, endpoints("somebody"));
     sleep(SOON).await;
     assert_eq!(scene.left(), (true, true));
-    // Nobody's leader Service any longer.
+    // It is no leader Service any longer.
     let mut leader = scene.world.api.get(&format!("{SERVICES}/web-leader")).unwrap();
     leader["metadata"]["ownerReferences"][0]["uid"] = json!("uid-of-an-earlier-web");
     scene.world.api.put(SERVICES, leader);
@@ -250,7 +250,7 @@ fn is_first_list(seen: &crate::testing::Seen) -> bool {
     seen.verb == "GET" && !seen.path.contains("/namespaces/shop/")
 }
 
-/// Somebody's finalizer keeps it: the first deletion is all that can be done.
+/// A finalizer keeps it: the first deletion is all that can be done.
 #[tokio::test(start_paused = true)]
 async fn one_that_is_being_deleted_is_not_deleted_again() {
     let scene = Scene::new().await;

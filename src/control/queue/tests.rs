@@ -155,7 +155,7 @@ fn manners() -> impl Strategy<Value = Vec<(u64, Manner)>> {
 #[derive(Default)]
 struct Seen {
     held: HashSet<u8>,
-    /// The earliest deadline of each key that nobody has taken up since.
+    /// The earliest deadline of each key that no worker has taken since.
     owed: HashMap<u8, Instant>,
 }
 

@@ -90,7 +90,7 @@ impl Blocks {
         if let Some((end, _)) = words.char_indices().nth(WORDS) {
             words.truncate(end);
         }
-        // The same each time: a condition that counted down would be written for ever.
+        // The same each time: a condition that counted down would be written without end.
         let message = format!(
             "{call}: {words}; {}; tried again by itself within {LAST_WAIT:?}",
             cause.advice()
@@ -148,7 +148,7 @@ impl Blocks {
                  policy changes it; exempt what zen-lead writes from it"
             }
             Undoer::Later => {
-                "it is changed back by another client each time it is put right: \
+                "another client changes it back after each repair: \
                  metadata.managedFields of the object (kubectl get --show-managed-fields) names it; \
                  stop that client"
             }

@@ -142,7 +142,7 @@ impl Reconciler {
         });
         if again && let Some(wait) = wait {
             let (kind, object) = (step.kind(), step.object());
-            warn!(%key, step = ?kind, object, "this is undone each time; it is put right again in {wait:?}");
+            warn!(%key, step = ?kind, object, "this write is undone each time; it is repeated in {wait:?}");
         }
     }
 

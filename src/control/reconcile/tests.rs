@@ -505,7 +505,7 @@ async fn writes_within_10_s(world: &World) -> (usize, bool) {
     (world.writes() - before, rests)
 }
 
-/// Somebody's mutating webhook puts a field of the leader Service back with each write.
+/// A mutating webhook puts a field of the leader Service back with each write.
 #[tokio::test(start_paused = true)]
 async fn a_write_that_somebody_undoes_is_repeated_with_growing_pauses() {
     let world = World::new();
@@ -526,7 +526,7 @@ async fn a_write_that_somebody_undoes_is_repeated_with_growing_pauses() {
 }
 
 /// As server-side apply answers where another field manager owns the condition as well (for example
-/// `before-first-apply`, after somebody has cleared managedFields): it stays.
+/// `before-first-apply`, after a user has cleared managedFields): it stays.
 #[tokio::test(start_paused = true)]
 async fn a_condition_that_cannot_be_taken_off_is_tried_with_growing_pauses() {
     let world = World::new();

@@ -167,7 +167,7 @@ impl Pulse {
         self.changed();
         let silent = last_heard.map(|at| (monotonic() - at).as_secs_f64());
         let kind = self.member.as_ref().map(|m| m.kind().as_str());
-        tracing::error!(kind, %position, silent, "watch is lost: what is known may be out of date, so leaders stay and nobody new is promoted until it is heard again");
+        tracing::error!(kind, %position, silent, "watch is lost: what is known may be out of date, so leaders stay and no pod is promoted until the watch answers again");
     }
 
     fn changed(&self) {

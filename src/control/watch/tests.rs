@@ -515,7 +515,7 @@ async fn a_group_is_up_once_all_that_were_there_at_the_start_are_synced() {
     let (_second, watch) = make("second");
     group.seal();
     assert!(!group.is_up(), "the second has not begun");
-    // A namespace that is deleted before its first list must not close the gate for ever.
+    // A namespace that is deleted before its first list must not close the gate for good.
     drop(watch);
     assert!(group.is_up());
 }

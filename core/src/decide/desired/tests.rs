@@ -1,4 +1,4 @@
-//! Tables of the leader Service: what is copied, what never is, and the patch that mends drift.
+//! Tables of the leader Service: what is copied, what never is, and the patch that repairs drift.
 
 mod conversions;
 

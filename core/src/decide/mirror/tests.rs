@@ -70,7 +70,7 @@ fn a_condition_keeps_its_time_while_its_status_stays() {
     let service = mirrored(&truth("a", 1, 5), &ready, 5);
     let time = |state| condition(&service.object, state, at(90)).last_transition_time.0;
     assert_eq!((time(&ready), time(&other), time(&down)), (at(5), at(5), at(90)));
-    // Somebody else's condition of the same status says nothing of ours.
+    // A condition of another controller with the same status says nothing about ours.
     let mut theirs = Service::clone(&service.object);
     let conditions = theirs.status.as_mut().unwrap().conditions.as_mut().unwrap();
     conditions[0].type_ = "example.com/Other".into();

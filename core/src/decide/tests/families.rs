@@ -69,7 +69,7 @@ fn a_pod_that_lost_its_first_address_leaves_the_second_family_before_another_lea
     let first = scene.next();
     assert_eq!(written(&first), ip("IPv4", None));
     scene.perform(&first);
-    // The lock names nobody, the follower a healthy pod: now a successor appears.
+    // The lock names no pod, the follower a healthy one: now a successor appears.
     scene.server.put_pod(pod("b").age(8).ready_for(5));
     assert_eq!(writes(&mut scene, 3), emptied_first("b"));
 }
@@ -77,7 +77,7 @@ fn a_pod_that_lost_its_first_address_leaves_the_second_family_before_another_lea
 #[test]
 fn a_follower_ahead_of_the_lock_that_names_a_pod_is_emptied_before_a_planned_switch() {
     let mut scene = dual(pair());
-    // Somebody set the lock's epoch back.
+    // A user set the lock's epoch back.
     scene.server.put_slice(scene.lock().annotation(status::LEADER_EPOCH, "7"));
     scene.server.put_service(scene.source().set("sticky", "false"));
     scene.server.put_pod(pod("0").age(99).ready_for(5));
@@ -90,7 +90,7 @@ fn beside_a_deleted_lock_a_follower_of_another_pod_is_emptied_first() {
     scene.server.remove_slice(LOCK);
     scene.server.put_pod(pod("a").age(9).unready_for(0));
     assert_eq!(writes(&mut scene, 3), emptied_first("b"));
-    // One that names nobody, or the pod that the new lock names, may stay.
+    // One that names no pod, or the pod that the new lock names, may stay.
     let mut scene = dual(pair());
     scene.server.remove_slice(LOCK);
     assert_eq!(writes(&mut scene, 1), [ip("IPv4", Some("a"))]);
@@ -194,4 +194,21 @@ fn a_follower_without_its_lock_is_counted_as_it_routes() {
     scene.settle_without(&refused);
     assert_eq!(routed(&scene.follower()), None);
     assert_eq!(scene.decide().report.unwrap().endpoints, 0);
+}
+
+#[test]
+fn a_lost_leader_leaves_the_lock_while_the_follower_cannot_be_made() {
+    let refused = [Blocked::all(StepKind::CreateSlice, EventReason::QuotaExceeded, "over quota")];
+    let mut scene = dual(pair());
+    scene.server.remove_slice("web-leader-zen-lead-ipv6");
+    scene.server.remove_pod("a");
+    assert_eq!(written(&scene.next()), ip("IPv6", None), "the follower comes first");
+    scene.settle_without(&refused);
+    assert_eq!(scene.routed(), None, "no dead pod is routed");
+    assert_eq!(
+        (scene.condition().0, scene.condition().1),
+        ("False".into(), "QuotaExceeded".into())
+    );
+    scene.settle();
+    assert_eq!((scene.routed(), routed(&scene.follower())), (Some("b".into()), Some("b".into())));
 }

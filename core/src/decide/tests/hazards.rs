@@ -178,7 +178,7 @@ fn a_source_without_selector_or_external_routes_nobody_and_reports() {
         scene.server.put_service(source);
         scene.settle();
         assert_eq!(condition(&scene.source()).0, "False");
-        // Whoever still is selected and eligible stays; without a selector nobody is.
+        // A pod that is still selected and eligible stays; without a selector no pod is selected.
         assert_eq!(scene.routed().is_some(), i > 0, "case {i}");
     }
 }

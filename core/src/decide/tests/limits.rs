@@ -131,7 +131,7 @@ fn a_lower_bound_on_services_does_not_stop_a_leader_service_from_being_renamed()
 }
 
 proptest! {
-    /// Whatever the bounds become and whoever comes: a leader that is well stays where it is, and
+    /// Whatever the bounds become and whichever pods come: a healthy leader stays where it is, and
     /// no write takes it out on the way.
     #[test]
     fn no_bound_takes_a_leader(

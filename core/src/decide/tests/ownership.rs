@@ -187,7 +187,7 @@ fn a_renamed_leader_service_serves_on_while_its_successors_slice_is_somebody_els
     scene.server.put_pod(pod("a").age(9).unready_for(0));
     scene.settle();
     assert_eq!(scene.routed().as_deref(), Some("b"));
-    // Nor is it given up while there is nobody to route.
+    // Nor is it given up while there is no pod to route to.
     scene.server.put_pod(pod("b").age(8).unready_for(0));
     scene.settle();
     scene.server.put_pod(pod("b").age(8).ready_for(0));

@@ -162,7 +162,7 @@ fn a_mirror_ahead_of_the_lock_is_read_again_and_then_overtaken() {
     index.apply_slice(old);
     let snapshot = index.snapshot(&ServiceKey::new(NAMESPACE, "web"));
     assert_eq!(decide(&snapshot, &scene.context()).action, Action::Read);
-    // Somebody set the lock's epoch back.
+    // A user set the lock's epoch back.
     let mut lock = scene.lock();
     let epoch = scene.epoch();
     lock = lock.annotation(status::LEADER_EPOCH, "7");
@@ -390,7 +390,7 @@ fn a_late_first_slice_meets_the_one_of_a_leader_service_that_is_taken_down() {
     scene.perform(&step);
     let late = scene.next();
     assert!(late.creates() && late.kind() == StepKind::CreateSlice);
-    // Others make the slice, somebody opts out, and its leader is gone.
+    // Another replica makes the slice, the user opts out, and the leader is gone.
     scene.settle();
     scene.server.put_service(service("web"));
     let step = scene.next();

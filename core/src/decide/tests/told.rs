@@ -1,4 +1,4 @@
-//! What is told of a leader Service beside its slices: the report for the metrics, the condition,
+//! What is reported about a leader Service beside its slices: the report for the metrics, the condition,
 //! and whom the first election of a new leader Service takes for the last leader.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -113,7 +113,7 @@ fn where_no_slice_may_be_written_nobody_is_told_as_leading() {
     let (_, reason, message) = scene.condition();
     assert_eq!(reason, "ForeignEndpoints");
     assert!(message.ends_with("delete them; a: standby; b: standby"), "{message}");
-    // The source goes, and somebody has deleted the lock.
+    // The source goes, and a user has deleted the lock.
     let mut scene = Scene::served(pair());
     let mut source = scene.source();
     source.metadata.deletion_timestamp = Some(Time(at(0)));

@@ -1,4 +1,4 @@
-//! What the answers to zen-lead's own writes do to the index, before the watch tells of them.
+//! What the answers to zen-lead's own writes do to the index, before the watch reports them.
 
 use super::*;
 

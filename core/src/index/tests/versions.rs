@@ -18,7 +18,7 @@ fn older_versions_are_ignored_whatever_their_uid() {
     assert_eq!(index.delete_pod(&pod("a").uid("old").version(19)), Dirty::new());
     assert_eq!(&*index.snapshot(&key("web")).pods[0].uid, "new");
 
-    // The answer to our own write came before the watch told of the object before it.
+    // The answer to our own write came before the watch reported the previous version.
     let leader = |uid: &str, v| service("web-leader").leading("web", "uid-web").uid(uid).version(v);
     index.apply_service(leader("second", 30));
     index.apply_service(leader("first", 28));

@@ -11,7 +11,7 @@ use super::{Pending, Reading, Replica, Without};
 use zen_lead_core::fixtures::api::{Refusal, Server};
 
 /// Words for a success that changes nothing.
-pub(super) const UNDONE: &str = "is changed back whenever it is put right";
+pub(super) const UNDONE: &str = "another client changes it back after each repair";
 /// The longest pause after a failure, without [`super::held`].
 const LONGEST: SignedDuration = SignedDuration::from_secs(60);
 

@@ -143,7 +143,7 @@ async fn the_event_of_a_switch_outlasts_an_outage() {
         assert_eq!(scene.counted("LeaderChanged", "failed"), 0);
         assert_eq!(scene.api.get(&format!("{EVENTS}/uid.7")).unwrap()["note"], "b leads");
     }
-    // Not for ever, and what cannot succeed is not tried again.
+    // Not without end, and what cannot succeed is not tried again.
     for (fault, reached) in [
         (Fault::Status(403, "Forbidden", "no"), Duration::from_mins(12)),
         (Fault::Status(422, "Invalid", "no"), Duration::from_secs(1)),

@@ -124,7 +124,7 @@ fn the_message_names_who_undoes_it_only_as_far_as_that_is_known() {
     let message = blocks.now().next().unwrap().message.clone();
     assert_eq!(
         message,
-        "Service \"web-leader\": it is changed back by another client each time it is put right: \
+        "Service \"web-leader\": another client changes it back after each repair: \
          metadata.managedFields of the object (kubectl get --show-managed-fields) names it; stop \
          that client; tried again by itself within 300s"
     );

@@ -46,7 +46,7 @@ async fn written(worker: Reconciler, writer: Writer) {
     writer.run(std::future::pending()).await;
 }
 
-/// The leader goes back from `b` to `a`: what is told of that switch and of the one before, which came
+/// The leader goes back from `b` to `a`: which Events are sent for that switch and for the one before, which came
 /// after `first`.
 async fn after_the_next(
     world: &World,

@@ -1,4 +1,4 @@
-//! Making many leader Services: some at a time, each of them in the end, and nobody served waits.
+//! Making many leader Services: some at a time, each of them in the end, and no served Service waits.
 
 use k8s_openapi::api::core::v1::Service;
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ fn creations(api: &FakeApi) -> usize {
     api.seen().iter().filter(|s| s.verb == "POST" && s.path == SERVICES).count()
 }
 
-/// Reconciles these at once, then those that were woken, until nobody is any more.
+/// Reconciles these at once, then those that were woken, until none is any more.
 async fn until_rest(
     worker: &Reconciler,
     woken: &mut mpsc::UnboundedReceiver<ServiceKey>,
