@@ -150,7 +150,7 @@ fn the_trigger_time_of_a_recovery_is_the_recovery() {
 }
 
 #[test]
-fn the_leader_service_is_not_mended_by_a_source_that_cannot_be_read() {
+fn the_leader_service_is_not_repaired_by_a_source_that_cannot_be_read() {
     let mut scene = Scene::served(pair());
     let mut source = scene.source().set("sticky", "perhaps");
     source.spec().session_affinity = Some("ClientIP".into());

@@ -296,7 +296,7 @@ async fn what_others_undo_each_time_is_no_storm() {
         pair.meddler = meddler;
         pair.judge(what).await;
         let message = pair.message(&format!("{SERVICES}/web"));
-        assert!(message.contains("by another client"), "{what}: {message}");
+        assert!(message.contains("another client changes it back"), "{what}: {message}");
     }
 }
 
