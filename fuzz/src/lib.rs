@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value, json};
-use zen_lead_core::admission::{self, Neighbours, Change, Outcome, Path, Question};
+use zen_lead_core::admission::{self, Change, Neighbours, Outcome, Path, Question};
 use zen_lead_core::index::Reached;
 use zen_lead_core::index::view::Neighbour;
 use zen_lead_core::keys::PREFIX;
