@@ -165,7 +165,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let variables = config::traces::variables().map_err(anyhow::Error::msg)?;
     let wanted = telemetry::settings::read(&args.traces, &variables)?;
     args.certificates.validate().map_err(anyhow::Error::msg)?;
-    telemetry::init(&telemetry::Settings {
+    telemetry::init(&telemetry::LogSettings {
         format: args.log_format,
         filter: args.log_level.clone(),
     })?;
@@ -318,7 +318,7 @@ fn start_admin(
     let router = admin::router(metrics.clone(), health.clone());
     let running = control.clone();
     supervisor.spawn("admin server", async move {
-        server::http(socket, router, running, &server::Limits::default()).await
+        server::http(socket, router, running, &server::ServerLimits::default()).await
     });
     let (health, ending) = (health.clone(), shutdown.clone());
     let listening = control.clone();
@@ -354,7 +354,7 @@ fn start_webhook(
             }
         });
     } else {
-        let settings = pki::Settings {
+        let settings = pki::PkiSettings {
             secret: args.ca_secret.clone(),
             service: args.service_name.clone(),
             extra_names: args.extra_san.clone(),
@@ -366,13 +366,13 @@ fn start_webhook(
                 carried: args.certificates.ca_introduce_wait,
                 switched: args.certificates.ca_retire_wait,
             },
-            ..pki::Settings::new(args.namespace.clone())
+            ..pki::PkiSettings::new(args.namespace.clone())
         };
         let authority =
             pki::Authority::new(client.clone(), settings, source, clock.clone(), metrics.clone());
         let gates = health.clone();
         supervisor.spawn_until_stopping("certificates", async move {
-            let report = move |report: &pki::Report| {
+            let report = move |report: &pki::RotationReport| {
                 gates.set(Gate::Certificate, report.serving);
                 gates.set(Gate::CaBundle, report.published);
             };
@@ -386,7 +386,7 @@ fn start_webhook(
     let (running, metrics) = (control.clone(), metrics.clone());
     let serving = shutdown.serving();
     supervisor.spawn("webhook server", async move {
-        let limits = server::Limits::default();
+        let limits = server::ServerLimits::default();
         let ended = server::https(socket, router, config, running, &limits, metrics).await;
         drop(serving);
         ended

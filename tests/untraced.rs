@@ -13,7 +13,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use peak_alloc::PeakAlloc;
 use zen_lead::platform::operation::{Operation, Target};
 use zen_lead::platform::telemetry::http as headers;
-use zen_lead::platform::telemetry::spans::{About, Cause, Tracer};
+use zen_lead::platform::telemetry::spans::{About, TraceLink, Tracer};
 use zen_lead_core::decide::{self, Decision, Trust};
 use zen_lead_core::fixtures::{NAMESPACE, Object, PodFixture, ServiceFixture, at, pod, service};
 use zen_lead_core::index::snapshot::Snapshot;
@@ -70,7 +70,7 @@ impl Work {
                     call.failed("unavailable");
                 }
             }
-            poll(Cause::current().run(ready(())));
+            poll(TraceLink::current().run(ready(())));
         }
         reconcile.reconciled(Ok("idle"));
         let review = tracer.review("POST /validate", "/validate", &self.from);

@@ -57,7 +57,7 @@ pub struct Row {
 
 /// What `status` prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct StatusReport {
     /// The table or the JSON.
     pub text: String,
     /// Objects that cannot be read, and why.
@@ -73,8 +73,8 @@ pub async fn run(
     caller: &Caller,
     namespace: Option<&str>,
     output: Output,
-) -> anyhow::Result<Report> {
-    let mut reading = Reading { client, caller, unreadable: Vec::new() };
+) -> anyhow::Result<StatusReport> {
+    let mut reading = StatusReading { client, caller, unreadable: Vec::new() };
     let rows = reading.rows(namespace).await.context(
         "cannot read the cluster with the rights of your kubeconfig; status needs get and list on \
          services, endpointslices and pods, in all namespaces or in that of --namespace",
@@ -83,16 +83,16 @@ pub async fn run(
         Output::Table => table(&rows),
         Output::Json => serde_json::to_string_pretty(&rows)? + "\n",
     };
-    Ok(Report { text, unreadable: reading.unreadable })
+    Ok(StatusReport { text, unreadable: reading.unreadable })
 }
 
-struct Reading<'a> {
+struct StatusReading<'a> {
     client: Client,
     caller: &'a Caller,
     unreadable: Vec<String>,
 }
 
-impl Reading<'_> {
+impl StatusReading<'_> {
     async fn rows(&mut self, namespace: Option<&str>) -> anyhow::Result<Vec<Row>> {
         // As `control::reader` does: every slice that may add endpoints to a leader Service.
         let mut slices = Slices::default();

@@ -12,7 +12,7 @@ pub use publisher::Publisher;
 #[cfg(test)]
 pub(crate) use publisher::Writer;
 
-use crate::platform::telemetry::spans::Cause;
+use crate::platform::telemetry::spans::TraceLink;
 use zen_lead_core::names::ServiceKey;
 use zen_lead_core::reason::Reason;
 
@@ -35,7 +35,7 @@ pub struct Note {
     /// out by each replica for itself.
     pub name: Option<String>,
     /// The trace that led to it.
-    pub cause: Cause,
+    pub cause: TraceLink,
 }
 
 impl Note {
@@ -46,7 +46,7 @@ impl Note {
         regarding: ObjectReference,
         text: impl Into<String>,
     ) -> Self {
-        let (text, cause) = (text.into(), Cause::current());
+        let (text, cause) = (text.into(), TraceLink::current());
         Self { reason, service, regarding, text, name: None, cause }
     }
 

@@ -29,7 +29,7 @@ use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
 use crate::platform::telemetry::spans::Tracer;
-use classify::{Transient, Verdict, classify};
+use classify::{RetryVerdict, Transient, classify};
 
 /// Deadline and retries of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,16 +124,16 @@ where
                 return Ok(value);
             }
             Ok(Err(error)) => classify(&error, operation.routes()),
-            Err(_) => Verdict::Transient(Transient::no_answer(limit)),
+            Err(_) => RetryVerdict::Transient(Transient::no_answer(limit)),
         };
         match verdict {
-            Verdict::Final(refusal) => {
+            RetryVerdict::Final(refusal) => {
                 let error = refusal.into_error(attempts.call(), attempts.settles_nothing());
                 attempts.timed(error.category(), started);
                 span.failed(error.category());
                 return Err(error);
             }
-            Verdict::Transient(transient) => {
+            RetryVerdict::Transient(transient) => {
                 attempts.failed(&transient, started);
                 span.failed(transient.category);
                 let wait = attempts.wait(&transient)?;
@@ -177,15 +177,15 @@ pub async fn attempt<T>(
         Ok(Err(error)) => classify(error, operation.routes()),
         Err(_) => {
             caller.metrics.timeout(operation.as_str());
-            Verdict::Transient(Transient::no_answer(limit))
+            RetryVerdict::Transient(Transient::no_answer(limit))
         }
     };
     match verdict {
-        Verdict::Final(refusal) => {
+        RetryVerdict::Final(refusal) => {
             attempts.timed(refusal.kind.category(), started);
             *failed = 0;
         }
-        Verdict::Transient(transient) => {
+        RetryVerdict::Transient(transient) => {
             attempts.failed(&transient, started);
             *failed = attempts.made;
         }

@@ -1,4 +1,4 @@
-//! Readiness by named gates.
+//! ReadyReport by named gates.
 //!
 //! Other modules open and close the gates; nothing is polled here. No HTTP: the admin server sends the
 //! answers.
@@ -58,7 +58,7 @@ impl Gate {
 
 /// The body of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Readiness {
+pub struct ReadyReport {
     /// The process is about to end.
     pub draining: bool,
     /// The gates that are closed, in the order in which they were given.
@@ -70,16 +70,16 @@ pub struct Readiness {
 /// The gates of the process; clones share them.
 #[derive(Clone)]
 pub struct Health {
-    inner: Arc<Inner>,
+    inner: Arc<HealthInner>,
 }
 
-struct Inner {
-    state: Mutex<State>,
+struct HealthInner {
+    state: Mutex<HealthState>,
     started: tokio::time::Instant,
     metrics: Arc<Metrics>,
 }
 
-struct State {
+struct HealthState {
     /// The gates of this process, and whether each is open.
     gates: Vec<(Gate, bool)>,
     draining: bool,
@@ -90,8 +90,14 @@ impl Health {
     /// Starts with all `gates` closed, and measures the time to the first readiness from here.
     pub fn new(gates: &[Gate], metrics: Arc<Metrics>) -> Self {
         let gates = gates.iter().map(|gate| (*gate, false)).collect();
-        let state = State { gates, draining: false, was_ready: false };
-        Self { inner: Arc::new(Inner { state: Mutex::new(state), started: monotonic(), metrics }) }
+        let state = HealthState { gates, draining: false, was_ready: false };
+        Self {
+            inner: Arc::new(HealthInner {
+                state: Mutex::new(state),
+                started: monotonic(),
+                metrics,
+            }),
+        }
     }
 
     /// Opens or closes a gate; ignores a gate that this process does not have.
@@ -121,15 +127,15 @@ impl Health {
     }
 
     /// Whether requests should be sent here, and if not, why not.
-    pub fn readiness(&self) -> Readiness {
+    pub fn readiness(&self) -> ReadyReport {
         let state = self.inner.state.lock();
         let missing: Vec<_> = state.missing().map(Gate::as_str).collect();
         let ready = missing.is_empty() && !state.draining;
-        Readiness { draining: state.draining, missing, ready }
+        ReadyReport { draining: state.draining, missing, ready }
     }
 }
 
-impl State {
+impl HealthState {
     fn missing(&self) -> impl Iterator<Item = Gate> {
         self.gates.iter().filter(|(_, open)| !open).map(|(gate, _)| *gate)
     }
@@ -148,7 +154,7 @@ mod tests {
         let closed = vec!["services-watch", "certificate"];
         assert_eq!(
             health.readiness(),
-            Readiness { draining: false, missing: closed, ready: false }
+            ReadyReport { draining: false, missing: closed, ready: false }
         );
         health.set(Gate::Certificate, true);
         health.set(Gate::AdminSocket, false);
@@ -173,7 +179,7 @@ mod tests {
         let health = Health::new(&[], Arc::new(Metrics::new().unwrap()));
         assert!(health.readiness().ready);
         health.drain();
-        let draining = Readiness { draining: true, missing: vec![], ready: false };
+        let draining = ReadyReport { draining: true, missing: vec![], ready: false };
         assert_eq!(health.readiness(), draining);
     }
 

@@ -23,7 +23,7 @@ use register::{
     build_info, counter, float_gauge, gauge, histogram, plain_float_gauge, plain_gauge,
     plain_histogram,
 };
-use series::Family;
+use series::SeriesFamily;
 use zen_lead_core::names::ServiceKey;
 
 /// Buckets for durations up to that of an API call, in seconds.
@@ -270,9 +270,9 @@ impl Metrics {
     /// Counts a switch of the leader, and its duration if the time of its cause is known.
     pub fn failover(&self, key: &ServiceKey, reason: &'static str, latency: Option<Duration>) {
         self.services.record(key, |series| {
-            series.inc(Family::Failovers, &[reason]);
+            series.inc(SeriesFamily::Failovers, &[reason]);
             if let Some(latency) = latency {
-                series.observe(Family::FailoverLatency, &[], latency);
+                series.observe(SeriesFamily::FailoverLatency, &[], latency);
             }
         });
     }
@@ -280,11 +280,11 @@ impl Metrics {
     /// Counts a finished reconcile; `result` is from a closed enum.
     pub fn reconciled(&self, key: &ServiceKey, result: &'static str, error: bool, took: Duration) {
         self.services.record(key, |series| {
-            series.inc(Family::Reconciliations, &[]);
+            series.inc(SeriesFamily::Reconciliations, &[]);
             if error {
-                series.inc(Family::ReconcileErrors, &[]);
+                series.inc(SeriesFamily::ReconcileErrors, &[]);
             }
-            series.observe(Family::ReconcileDuration, &[result], took);
+            series.observe(SeriesFamily::ReconcileDuration, &[result], took);
         });
     }
 
@@ -298,22 +298,23 @@ impl Metrics {
     ) {
         self.services.record(key, |series| {
             if chosen {
-                series.inc(Family::SelectionAttempts, &[]);
+                series.inc(SeriesFamily::SelectionAttempts, &[]);
             }
             match incumbent_stayed {
-                Some(true) => series.inc(Family::StickyHits, &[]),
-                Some(false) => series.inc(Family::StickyMisses, &[]),
+                Some(true) => series.inc(SeriesFamily::StickyHits, &[]),
+                Some(false) => series.inc(SeriesFamily::StickyMisses, &[]),
                 None => {}
             }
             if ports_failed {
-                series.inc(Family::PortFailures, &[]);
+                series.inc(SeriesFamily::PortFailures, &[]);
             }
         });
     }
 
     /// Counts a slice write that failed.
     pub fn slice_write_failed(&self, key: &ServiceKey, conflict: bool) {
-        let family = if conflict { Family::WriteConflicts } else { Family::WriteErrors };
+        let family =
+            if conflict { SeriesFamily::WriteConflicts } else { SeriesFamily::WriteErrors };
         self.services.record(key, |series| series.inc(family, &[]));
     }
 
@@ -329,7 +330,7 @@ impl Metrics {
         let last = ATTEMPTS.len() - 1;
         let attempt = usize::try_from(attempt).unwrap_or(usize::MAX).saturating_sub(1).min(last);
         self.services.record_always(&ServiceKey::new(namespace, service), |series| {
-            series.inc(Family::RetryAttempts, &[operation, ATTEMPTS[attempt]]);
+            series.inc(SeriesFamily::RetryAttempts, &[operation, ATTEMPTS[attempt]]);
         });
     }
 
@@ -337,7 +338,7 @@ impl Metrics {
     /// [`Metrics::retry_attempt`].
     pub fn retry_success(&self, namespace: &str, service: &str, operation: &'static str) {
         self.services.record_always(&ServiceKey::new(namespace, service), |series| {
-            series.inc(Family::RetrySuccesses, &[operation]);
+            series.inc(SeriesFamily::RetrySuccesses, &[operation]);
         });
     }
 

@@ -22,7 +22,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use authority::{Authority, AuthorityError, Report};
+pub use authority::{Authority, AuthorityError, RotationReport};
 pub use material::{Ca, CaCertificate, Leaf, MaterialError, PrivateKey};
 
 /// Name of the item in the ValidatingWebhookConfiguration. Frozen: after a rename, server-side apply would
@@ -33,7 +33,7 @@ pub const MUTATE_ITEM: &str = "mutate.zen-lead.io";
 
 /// The settings of the authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct PkiSettings {
     /// Namespace of zen-lead, its Secret and its Service.
     pub namespace: String,
     /// Name of the Secret with the CA.
@@ -54,7 +54,7 @@ pub struct Settings {
     pub margins: state::Margins,
 }
 
-impl Settings {
+impl PkiSettings {
     /// The defaults: Secret `zen-lead-ca`, Service and configurations `zen-lead`,
     /// a CA for 365 days, leaves for 7 days.
     pub fn new(namespace: impl Into<String>) -> Self {

@@ -42,7 +42,7 @@ const WINDOW: u32 = 64 * 1024;
 
 /// Bounds of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServerLimits {
     /// Maximum of open connections; further ones are closed immediately and counted.
     pub connections: usize,
     /// Longest TLS handshake.
@@ -57,7 +57,7 @@ pub struct Limits {
     pub streams: u32,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     /// 2,000 connections, 10 s for a handshake, 120 s idle, 100 streams.
     fn default() -> Self {
         Self {
@@ -140,7 +140,7 @@ pub async fn https(
     router: Router,
     tls: Arc<ServerConfig>,
     control: Control,
-    limits: &Limits,
+    limits: &ServerLimits,
     metrics: Arc<Metrics>,
 ) -> io::Result<()> {
     let errors = Arc::clone(&metrics);
@@ -167,7 +167,7 @@ pub async fn http(
     listener: Listener,
     router: Router,
     control: Control,
-    limits: &Limits,
+    limits: &ServerLimits,
 ) -> io::Result<()> {
     let acceptor = Capped::new(tcp(), control.handle.clone(), limits.connections);
     prepared(listener, &control, limits)?
@@ -182,7 +182,7 @@ pub async fn http(
 fn prepared(
     listener: Listener,
     control: &Control,
-    limits: &Limits,
+    limits: &ServerLimits,
 ) -> io::Result<Server<SocketAddr>> {
     let mut server = axum_server::from_tcp(listener.socket)?
         .handle(control.handle.clone())

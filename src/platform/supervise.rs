@@ -39,10 +39,10 @@ impl<E: Display> Ending for Result<(), E> {
 /// Spawns and joins the tasks of the process; clones share them.
 #[derive(Clone)]
 pub struct Supervisor {
-    inner: Arc<Inner>,
+    inner: Arc<SupervisorInner>,
 }
 
-struct Inner {
+struct SupervisorInner {
     shutdown: Shutdown,
     tasks: Mutex<HashMap<u64, Task>>,
     next: AtomicU64,
@@ -75,7 +75,7 @@ pub struct Failed(pub Vec<String>);
 impl Supervisor {
     /// A supervisor that triggers `shutdown` when a critical task fails.
     pub fn new(shutdown: Shutdown) -> Self {
-        let inner = Inner {
+        let inner = SupervisorInner {
             shutdown,
             tasks: Mutex::default(),
             next: AtomicU64::new(0),
@@ -174,7 +174,7 @@ impl Supervisor {
     }
 }
 
-impl Inner {
+impl SupervisorInner {
     fn fail(&self, fault: String) {
         self.note(fault);
         self.shutdown.trigger("a task failed");

@@ -1,7 +1,7 @@
 //! Logging: one line per event, JSON or text, filtered by level and target. The submodules are tracing: its
 //! configuration (`settings`), the spans (`spans`, `http`), and their export (`otlp`).
 //!
-//! Settings are passed in as values; no environment is read here. Metrics are elsewhere.
+//! LogSettings are passed in as values; no environment is read here. Metrics are elsewhere.
 
 pub mod http;
 pub mod otlp;
@@ -29,7 +29,7 @@ use crate::platform::clock::Clock;
 
 /// What and how to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct LogSettings {
     /// Format of a line.
     pub format: LogFormat,
     /// A level (`debug`) or directives as in `RUST_LOG` (`info,zen_lead::control::watch=debug`).
@@ -58,13 +58,13 @@ pub enum TelemetryError {
 ///
 /// # Errors
 /// If the filter is not valid, or on a second call.
-pub fn init(settings: &Settings) -> Result<(), TelemetryError> {
+pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
     Ok(subscriber(settings, std::io::stderr)?.try_init()?)
 }
 
 /// The layers.
 fn subscriber<W>(
-    settings: &Settings,
+    settings: &LogSettings,
     writer: W,
 ) -> Result<impl Subscriber + Send + Sync + for<'a> LookupSpan<'a>, TelemetryError>
 where
@@ -220,7 +220,7 @@ mod tests {
 
     fn logged(format: LogFormat, filter: &str, log: impl FnOnce()) -> String {
         let lines = Lines::default();
-        let settings = Settings { format, filter: filter.into() };
+        let settings = LogSettings { format, filter: filter.into() };
         tracing::subscriber::with_default(subscriber(&settings, lines.clone()).unwrap(), log);
         let bytes = lines.0.lock().clone();
         String::from_utf8(bytes).unwrap()
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn errors_say_what_to_write_instead() {
-        let settings = Settings { format: LogFormat::Json, filter: "zen_lead=loud".into() };
+        let settings = LogSettings { format: LogFormat::Json, filter: "zen_lead=loud".into() };
         let error = subscriber(&settings, std::io::sink).err().unwrap().to_string();
         assert!(
             error.starts_with(

@@ -14,7 +14,7 @@ use crate::keys::{PREFIX, setting, status};
 /// The settings as they are written on the leader Service; fields in the order of the documentation.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Settings<'a> {
+struct SettingsJson<'a> {
     leader_service_name: &'a str,
     strategy: &'static str,
     sticky: bool,
@@ -29,7 +29,7 @@ struct Settings<'a> {
 
 /// The effective settings as JSON, always in the same order, durations as Go writes them.
 pub fn settings_json(spec: &LeaderSpec) -> String {
-    let settings = Settings {
+    let settings = SettingsJson {
         leader_service_name: &spec.leader_service_name,
         strategy: spec.strategy.as_str(),
         sticky: spec.sticky,
@@ -109,7 +109,7 @@ pub fn idle_warnings(service: &Service) -> Vec<String> {
     out
 }
 
-/// Settings written as labels, where no part of zen-lead reads them.
+/// SettingsJson written as labels, where no part of zen-lead reads them.
 fn label_warnings(service: &Service) -> Option<String> {
     let labels = service.metadata.labels.as_ref()?;
     let mut ours = labels.keys().filter(|k| k.starts_with(PREFIX) && *k != status::SOURCE_SERVICE);

@@ -9,7 +9,7 @@ use kube::core::Status;
 use super::error::{Call, CallError, ErrorKind};
 
 /// What a failed attempt means for the call.
-pub(super) enum Verdict {
+pub(super) enum RetryVerdict {
     /// A retry would fail in the same way.
     Final(Refusal),
     /// A retry may succeed.
@@ -72,8 +72,8 @@ impl Transient {
 }
 
 /// Classifies the outcome of one attempt; `routes` is [`super::Operation::routes`] of the call.
-pub(super) fn classify(error: &kube::Error, routes: bool) -> Verdict {
-    let refused = |kind, message| Verdict::Final(Refusal { kind, message });
+pub(super) fn classify(error: &kube::Error, routes: bool) -> RetryVerdict {
+    let refused = |kind, message| RetryVerdict::Final(Refusal { kind, message });
     match error {
         kube::Error::Api(status) if routes => classify_write(status),
         kube::Error::Api(status) => classify_status(status),
@@ -81,7 +81,7 @@ pub(super) fn classify(error: &kube::Error, routes: bool) -> Verdict {
         kube::Error::FromUtf8(e) => refused(ErrorKind::Unreadable, e.to_string()),
         error @ (kube::Error::HyperError(_)
         | kube::Error::Service(_)
-        | kube::Error::ReadEvents(_)) => Verdict::Transient(Transient {
+        | kube::Error::ReadEvents(_)) => RetryVerdict::Transient(Transient {
             category: "connection",
             maybe_applied: !never_sent(error),
             message: with_causes(error),
@@ -100,14 +100,14 @@ pub(super) fn classify(error: &kube::Error, routes: bool) -> Verdict {
 /// same holds for a 500 of the API server about one object (a webhook that cannot be called, a range that is
 /// used up). A 500 is transient if it comes from the store ("etcdserver: ..."), or is not a Status of the API
 /// server but the answer of a proxy in front of it.
-fn classify_write(status: &Status) -> Verdict {
+fn classify_write(status: &Status) -> RetryVerdict {
     let expected = matches!(status.code, 401 | 403 | 422);
     let of_one_object = status.code == 500
         && status.reason == "InternalError"
         && !status.message.contains("etcdserver");
     if (by_webhook(&status.message) && !expected) || of_one_object {
         let kind = ErrorKind::Rejected { code: status.code, reason: status.reason.clone() };
-        return Verdict::Final(Refusal { kind, message: status.message.clone() });
+        return RetryVerdict::Final(Refusal { kind, message: status.message.clone() });
     }
     classify_status(status)
 }
@@ -119,7 +119,7 @@ pub fn by_webhook(message: &str) -> bool {
         || message.contains("failed calling webhook \"")
 }
 
-fn classify_status(status: &Status) -> Verdict {
+fn classify_status(status: &Status) -> RetryVerdict {
     let kind = match status.code {
         401 => ErrorKind::Unauthorized,
         403 if has_cause(status, "NamespaceTerminating") => ErrorKind::Terminating,
@@ -138,11 +138,11 @@ fn classify_status(status: &Status) -> Verdict {
         500 | 502 | 503 | 504 => return transient("unavailable", status, true),
         code => ErrorKind::Rejected { code, reason: status.reason.clone() },
     };
-    Verdict::Final(Refusal { kind, message: status.message.clone() })
+    RetryVerdict::Final(Refusal { kind, message: status.message.clone() })
 }
 
-fn transient(category: &'static str, status: &Status, maybe_applied: bool) -> Verdict {
-    Verdict::Transient(Transient {
+fn transient(category: &'static str, status: &Status, maybe_applied: bool) -> RetryVerdict {
+    RetryVerdict::Transient(Transient {
         category,
         retry_after: retry_after(status),
         message: format!("HTTP {}: {}", status.code, status.message),

@@ -197,7 +197,7 @@ fn a_terminating_namespace_differs_from_missing_rights() {
         "code": 403, "reason": "Forbidden", "message": "it is being terminated",
         "details": {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]},
     }));
-    let Verdict::Final(refusal) = classify(&kube::Error::Api(status.unwrap()), true) else {
+    let RetryVerdict::Final(refusal) = classify(&kube::Error::Api(status.unwrap()), true) else {
         panic!("not final")
     };
     let call = Call { operation: Operation::CreateSlice, object: "x".into() };

@@ -1,6 +1,6 @@
 //! The counters and histograms of one Service: plain numbers that are dropped together.
 //!
-//! [`Family::definition`] lists them. No locks and no Services here (`services`). `metrics` decides what is
+//! [`SeriesFamily::definition`] lists them. No locks and no Services here (`services`). `metrics` decides what is
 //! counted when.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use zen_lead_core::names::ServiceKey;
 
 /// A counter or histogram about a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Family {
+pub(super) enum SeriesFamily {
     Failovers,
     FailoverLatency,
     Reconciliations,
@@ -39,7 +39,7 @@ pub(super) struct Definition {
     pub(super) buckets: Option<&'static [f64]>,
 }
 
-impl Family {
+impl SeriesFamily {
     pub(super) const ALL: [Self; 13] = [
         Self::Failovers,
         Self::FailoverLatency,
@@ -147,8 +147,8 @@ type More = [&'static str; 2];
 /// The numbers of one Service.
 #[derive(Default)]
 pub(super) struct Series {
-    counts: BTreeMap<(Family, More), u64>,
-    observations: BTreeMap<(Family, More), Observations>,
+    counts: BTreeMap<(SeriesFamily, More), u64>,
+    observations: BTreeMap<(SeriesFamily, More), Observations>,
 }
 
 /// Observations per bucket (not cumulative); the last bucket counts those above all bounds.
@@ -158,11 +158,16 @@ struct Observations {
 }
 
 impl Series {
-    pub(super) fn inc(&mut self, family: Family, labels: &[&'static str]) {
+    pub(super) fn inc(&mut self, family: SeriesFamily, labels: &[&'static str]) {
         *self.counts.entry((family, more(labels))).or_default() += 1;
     }
 
-    pub(super) fn observe(&mut self, family: Family, labels: &[&'static str], took: Duration) {
+    pub(super) fn observe(
+        &mut self,
+        family: SeriesFamily,
+        labels: &[&'static str],
+        took: Duration,
+    ) {
         let bounds = family.definition().buckets.unwrap_or_default();
         let seconds = took.as_secs_f64();
         let new = || Observations { counts: vec![0; bounds.len() + 1].into(), sum: 0.0 };
@@ -172,7 +177,7 @@ impl Series {
     }
 
     /// All counters and histograms, in the exposed form.
-    pub(super) fn metrics(&self, key: &ServiceKey) -> impl Iterator<Item = (Family, Metric)> {
+    pub(super) fn metrics(&self, key: &ServiceKey) -> impl Iterator<Item = (SeriesFamily, Metric)> {
         let counts = self.counts.iter().map(|((family, more), count)| {
             let mut counter = Counter::default();
             #[allow(clippy::cast_precision_loss, reason = "metric values are floats")]
@@ -191,7 +196,7 @@ impl Series {
 }
 
 impl Observations {
-    fn histogram(&self, family: Family) -> Histogram {
+    fn histogram(&self, family: SeriesFamily) -> Histogram {
         let mut total = 0;
         let bounds = family.definition().buckets.unwrap_or_default();
         let buckets = bounds.iter().zip(&self.counts).map(|(bound, count)| {
@@ -213,7 +218,7 @@ fn more(labels: &[&'static str]) -> More {
     [labels.first().unwrap_or(&""), labels.get(1).unwrap_or(&"")]
 }
 
-fn labels(key: &ServiceKey, family: Family, more: More) -> Vec<LabelPair> {
+fn labels(key: &ServiceKey, family: SeriesFamily, more: More) -> Vec<LabelPair> {
     let mut pairs = of_service(key);
     pairs
         .extend(family.definition().labels.iter().zip(more).map(|(name, value)| pair(name, value)));

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::series::{Family, Series, of_service};
+use super::series::{Series, SeriesFamily, of_service};
 use crate::platform::clock::Clock;
 use zen_lead_core::names::ServiceKey;
 use zen_lead_core::report::ServiceReport;
@@ -21,7 +21,7 @@ use zen_lead_core::shrink;
 
 /// The report and the series of one Service.
 #[derive(Default)]
-struct Known {
+struct TrackedService {
     report: Option<ServiceReport>,
     series: Series,
 }
@@ -32,9 +32,9 @@ struct Known {
 /// tracked any more, has no effect.
 #[derive(Clone)]
 pub struct Services {
-    known: Arc<RwLock<HashMap<ServiceKey, Arc<Mutex<Known>>>>>,
+    known: Arc<RwLock<HashMap<ServiceKey, Arc<Mutex<TrackedService>>>>>,
     /// Records that belong to no tracked Service but must be counted.
-    others: Arc<Mutex<Known>>,
+    others: Arc<Mutex<TrackedService>>,
     clock: Clock,
 }
 
@@ -78,7 +78,7 @@ impl Services {
         what(&mut known.lock().series);
     }
 
-    fn of(&self, key: &ServiceKey) -> Option<Arc<Mutex<Known>>> {
+    fn of(&self, key: &ServiceKey) -> Option<Arc<Mutex<TrackedService>>> {
         self.known.read().get(key).cloned()
     }
 
@@ -122,7 +122,7 @@ impl ServiceCollector {
         for (name, help) in TOTALS {
             descriptions.push(desc(name, help, &[])?);
         }
-        for family in Family::ALL {
+        for family in SeriesFamily::ALL {
             let d = family.definition();
             descriptions.push(desc(
                 d.name,
@@ -159,7 +159,7 @@ impl Collector for ServiceCollector {
         let now = self.services.clock.now();
         let mut gauges = [(); GAUGES.len()].map(|()| Vec::new());
         let mut totals = [0_usize; TOTALS.len()];
-        let mut families = [(); Family::ALL.len()].map(|()| Vec::new());
+        let mut families = [(); SeriesFamily::ALL.len()].map(|()| Vec::new());
         // Locks the map only while its pointers are copied, then one Service at a time, so that recording
         // does not wait for a scrape.
         let all: Vec<_> =
@@ -183,7 +183,7 @@ impl Collector for ServiceCollector {
         let totals = totals.map(|n| vec![gauge(Vec::new(), n as f64)]);
         let gauges = GAUGES.into_iter().chain(TOTALS).zip(gauges.into_iter().chain(totals));
         let gauges = gauges.map(|((name, help), m)| exposed(name, help, MetricType::GAUGE, m));
-        let counted = Family::ALL.into_iter().zip(families).map(|(family, metrics)| {
+        let counted = SeriesFamily::ALL.into_iter().zip(families).map(|(family, metrics)| {
             let d = family.definition();
             exposed(d.name, d.help, d.kind(), metrics)
         });

@@ -18,11 +18,11 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Settings;
+use super::PkiSettings;
 use super::bundle::{self, Configuration};
 use super::material::{Ca, Leaf, MaterialError};
 use super::secret::{self, Found, Requests};
-use super::state::{self, Facts, State};
+use super::state::{self, Facts, RotationState};
 use crate::platform::api::{self, CallError, Caller, ErrorKind};
 use crate::platform::clock::{Clock, monotonic};
 use crate::platform::metrics::Metrics;
@@ -88,7 +88,7 @@ impl AuthorityError {
 /// The result of a pass, for health and logs.
 #[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct RotationReport {
     /// Whether this replica serves a certificate that the CA signed.
     pub serving: bool,
     /// Whether each of zen-lead's webhook items has the right bundle.
@@ -98,7 +98,7 @@ pub struct Report {
     /// Whether this pass wrote anything.
     pub wrote: bool,
     /// The step of a rotation that it performed.
-    pub advanced: Option<state::Step>,
+    pub advanced: Option<state::RotationStep>,
     /// The API server does not answer at all.
     pub unanswered: bool,
     /// Messages of the errors.
@@ -108,12 +108,12 @@ pub struct Report {
 /// The certificate authority of this replica.
 pub struct Authority {
     client: Client,
-    pub(super) settings: Settings,
+    pub(super) settings: PkiSettings,
     source: Arc<CertificateSource>,
     clock: Clock,
     caller: Caller,
     /// The last state read from or written to the Secret.
-    pub(super) known: Option<State>,
+    pub(super) known: Option<RotationState>,
     /// When `known` last changed.
     known_since: Option<Instant>,
     /// The requests on the Secret when it was last read.
@@ -134,7 +134,7 @@ impl Authority {
     /// An authority before its first pass.
     pub fn new(
         client: Client,
-        settings: Settings,
+        settings: PkiSettings,
         source: Arc<CertificateSource>,
         clock: Clock,
         metrics: Arc<Metrics>,
@@ -154,7 +154,7 @@ impl Authority {
 
     /// Runs without end: a pass immediately, on every `wake` (a change of the Secret or of a
     /// configuration), when something is due, and every 30 seconds to notice a jump of the wall clock.
-    pub async fn run(mut self, wake: Arc<Notify>, report: impl Fn(&Report) + Send) {
+    pub async fn run(mut self, wake: Arc<Notify>, report: impl Fn(&RotationReport) + Send) {
         let mut pause = SHORTEST;
         loop {
             let pass = self.pass().await;
@@ -204,17 +204,17 @@ impl Authority {
 
     /// Checks everything once and repairs what is wrong. A pass that takes too long is aborted; its
     /// knowledge is kept, and the next pass starts from the state of the API server at that time.
-    pub async fn pass(&mut self) -> Report {
+    pub async fn pass(&mut self) -> RotationReport {
         let metrics = Arc::clone(&self.caller.metrics);
         let object = format!("{}/{}", self.settings.namespace, self.settings.secret);
         let (operation, about) = (Operation::CertificatePass, Target::own(&object));
         let pass = async { Ok::<_, AuthorityError>(self.whole_pass().await) };
         match api::collection(&metrics, operation, about, PASS, pass).await {
             Ok(report) => report,
-            Err(error) => Report {
+            Err(error) => RotationReport {
                 serving: self.serves(),
                 problems: vec![error.to_string()],
-                ..Report::default()
+                ..RotationReport::default()
             },
         }
     }
@@ -225,8 +225,8 @@ impl Authority {
         self.leaf.as_ref().is_some_and(|shown| Some(&shown.ca) == known)
     }
 
-    async fn whole_pass(&mut self) -> Report {
-        let mut report = Report::default();
+    async fn whole_pass(&mut self) -> RotationReport {
+        let mut report = RotationReport::default();
         if let Err(error) = self.settle_secret(&mut report).await {
             report.unanswered = error.is_silence();
             report.problems.push(error.to_string());
@@ -252,18 +252,18 @@ impl Authority {
     }
 
     /// Reads the CA, or makes one if there is none. Afterwards `known` is the state of the Secret.
-    async fn settle_secret(&mut self, report: &mut Report) -> Result<(), AuthorityError> {
+    async fn settle_secret(&mut self, report: &mut RotationReport) -> Result<(), AuthorityError> {
         for _ in 0..RACES {
             let now = self.clock.now();
             let held = self.read_secret().await?;
             self.asked = held.as_ref().map(|s| Requests::of(&s.metadata)).unwrap_or_default();
             let data = held.as_ref().and_then(|s| s.data.clone()).unwrap_or_default();
             let wanted = match secret::decode(&data, now) {
-                Found::State { state, repaired: false } => {
+                Found::RotationState { state, repaired: false } => {
                     self.learn(*state);
                     return Ok(());
                 }
-                Found::State { state, repaired: true } => *state,
+                Found::RotationState { state, repaired: true } => *state,
                 Found::Empty => self.fresh_state(now)?,
                 Found::Rubbish(error) => {
                     tracing::error!(
@@ -283,22 +283,22 @@ impl Authority {
         Err(AuthorityError::Contended(self.settings.secret.clone()))
     }
 
-    fn fresh_state(&self, now: Timestamp) -> Result<State, MaterialError> {
+    fn fresh_state(&self, now: Timestamp) -> Result<RotationState, MaterialError> {
         let predecessor = self.known.as_ref().map(|s| &s.current.certificate);
         let ca = Ca::generate(now, self.settings.ca_lifetime, predecessor)?;
         let asked = self.asked.ca.clone();
         Ok(match &self.known {
             Some(known) => known.succeed(ca, now, asked),
-            None => State::first(ca, now, asked),
+            None => RotationState::first(ca, now, asked),
         })
     }
 
     /// Performs the next step of the rotation if it is due.
     async fn advance(
         &mut self,
-        state: &State,
+        state: &RotationState,
         published: Option<Vec<String>>,
-        report: &mut Report,
+        report: &mut RotationReport,
     ) -> Result<(), AuthorityError> {
         let now = self.clock.now();
         let facts = self.facts(published);
@@ -318,7 +318,7 @@ impl Authority {
         let data = held.as_ref().and_then(|s| s.data.clone()).unwrap_or_default();
         let unchanged = matches!(
             secret::decode(&data, now),
-            Found::State { state: found, .. } if *found == *state
+            Found::RotationState { state: found, .. } if *found == *state
         );
         if unchanged && self.write_secret(held, &after).await? {
             tracing::info!(?step, phase = after.phase.as_str(), "CA rotation advanced");
@@ -329,7 +329,7 @@ impl Authority {
         Ok(())
     }
 
-    fn learn(&mut self, state: State) {
+    fn learn(&mut self, state: RotationState) {
         #[allow(clippy::cast_precision_loss, reason = "seconds since 1970 fit 52 bits")]
         self.caller
             .metrics
@@ -342,7 +342,7 @@ impl Authority {
     }
 
     /// Signs a new leaf if there is none, if the CA changed, if it is due, or on request.
-    fn renew_leaf(&mut self, state: &State) -> Result<(), AuthorityError> {
+    fn renew_leaf(&mut self, state: &RotationState) -> Result<(), AuthorityError> {
         let now = self.clock.now();
         let asked = &self.asked.leaf;
         let good = self.leaf.as_ref().is_some_and(|shown| {
@@ -362,7 +362,11 @@ impl Authority {
     }
 
     /// Writes the caBundles; returns the bundles of all our items, `None` if one is unknown.
-    async fn publish(&self, state: &State, report: &mut Report) -> Option<Vec<String>> {
+    async fn publish(
+        &self,
+        state: &RotationState,
+        report: &mut RotationReport,
+    ) -> Option<Vec<String>> {
         let bundle = state.bundle();
         let validating = self
             .publish_to::<ValidatingWebhookConfiguration>(
@@ -390,7 +394,7 @@ impl Authority {
         &self,
         name: &str,
         bundle: &str,
-        report: &mut Report,
+        report: &mut RotationReport,
     ) -> Result<Option<String>, AuthorityError> {
         let api: Api<C> = Api::all(self.client.clone());
         let params = PatchParams::apply(FIELD_MANAGER_CA).force();
@@ -448,7 +452,7 @@ impl Authority {
     async fn write_secret(
         &self,
         held: Option<Secret>,
-        state: &State,
+        state: &RotationState,
     ) -> Result<bool, AuthorityError> {
         let name = &self.settings.secret;
         let params =

@@ -1,4 +1,4 @@
-//! Decodes the data of the Secret into a [`State`], and encodes it.
+//! Decodes the data of the Secret into a [`RotationState`], and encodes it.
 //!
 //! Pure. The whole state is in `data`, not in annotations: so a tool that rewrites metadata cannot separate a
 //! phase from its keys. Annotations hold only the requests of an administrator.
@@ -10,7 +10,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::material::{Ca, CaCertificate, MaterialError};
-use super::state::{Phase, State};
+use super::state::{RotationPhase, RotationState};
 use zen_lead_core::keys::request;
 
 const CERT: &str = "ca.crt";
@@ -49,9 +49,9 @@ pub(super) enum Found {
     /// No data of zen-lead: a Secret as the manifests create it.
     Empty,
     /// A CA that can sign.
-    State {
+    RotationState {
         /// The state.
-        state: Box<State>,
+        state: Box<RotationState>,
         /// Whether an unusable part was left out, so that the Secret should be written again.
         repaired: bool,
     },
@@ -76,15 +76,15 @@ pub(super) fn decode(data: &Data, now: Timestamp) -> Found {
         || lost(NEXT_KEY, next.is_some())
         || lost(OLD_CERT, previous.is_some());
 
-    let written = std::str::from_utf8(get(PHASE)).ok().and_then(Phase::parse);
+    let written = std::str::from_utf8(get(PHASE)).ok().and_then(RotationPhase::parse);
     let phase = match (written, &next, &previous) {
         // A phase is valid only together with its CA.
-        (Some(Phase::Introduced), Some(_), _) => Phase::Introduced,
-        (Some(Phase::Retiring), _, Some(_)) | (_, None, Some(_)) => Phase::Retiring,
-        (_, Some(_), _) => Phase::Introducing,
-        (_, None, None) => Phase::Steady,
+        (Some(RotationPhase::Introduced), Some(_), _) => RotationPhase::Introduced,
+        (Some(RotationPhase::Retiring), _, Some(_)) | (_, None, Some(_)) => RotationPhase::Retiring,
+        (_, Some(_), _) => RotationPhase::Introducing,
+        (_, None, None) => RotationPhase::Steady,
     };
-    if phase == Phase::Retiring && next.take().is_some() {
+    if phase == RotationPhase::Retiring && next.take().is_some() {
         repaired = true;
     }
     let since = std::str::from_utf8(get(SINCE)).ok().and_then(|t| t.parse::<Timestamp>().ok());
@@ -92,12 +92,12 @@ pub(super) fn decode(data: &Data, now: Timestamp) -> Found {
     let since = since.unwrap_or(now);
     let answered = std::str::from_utf8(get(ANSWERED)).ok().filter(|a| !a.is_empty());
     let answered = answered.map(str::to_owned);
-    let state = State { current, next, previous, phase, since, answered };
-    Found::State { state: Box::new(state), repaired }
+    let state = RotationState { current, next, previous, phase, since, answered };
+    Found::RotationState { state: Box::new(state), repaired }
 }
 
 /// Writes `state` into the data of a Secret; keys of others are kept.
-pub(super) fn encode(state: &State, mut data: Data) -> Data {
+pub(super) fn encode(state: &RotationState, mut data: Data) -> Data {
     for key in OURS {
         data.remove(key);
     }

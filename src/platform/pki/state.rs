@@ -33,7 +33,7 @@ impl Default for Margins {
 
 /// The phase of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum RotationPhase {
     /// No rotation is in progress.
     Steady,
     /// The next CA is being added to the bundles.
@@ -44,7 +44,7 @@ pub enum Phase {
     Retiring,
 }
 
-impl Phase {
+impl RotationPhase {
     /// The name of the phase in the Secret.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl Phase {
 
 /// The state of the CA that the replicas share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct RotationState {
     /// Signs the leaves.
     pub current: Ca,
     /// Will sign the leaves next.
@@ -73,7 +73,7 @@ pub struct State {
     /// Signed the leaves before; still trusted.
     pub previous: Option<CaCertificate>,
     /// The phase of the rotation.
-    pub phase: Phase,
+    pub phase: RotationPhase,
     /// When this phase was entered, by the clock of the replica that entered it: for readers of the Secret.
     /// Waits do not start from it, see [`Facts::observed`].
     pub since: Timestamp,
@@ -96,7 +96,7 @@ pub struct Facts {
 
 /// One step of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RotationStep {
     /// Make a next CA.
     Introduce,
     /// Record that all configurations have it.
@@ -109,9 +109,9 @@ pub enum Step {
     Replace,
 }
 
-impl Step {
-    /// Whether [`State::after`] needs a fresh CA for this step.
-    pub fn needs_ca(self, state: &State) -> bool {
+impl RotationStep {
+    /// Whether [`RotationState::after`] needs a fresh CA for this step.
+    pub fn needs_ca(self, state: &RotationState) -> bool {
         match self {
             Self::Introduce => true,
             Self::Replace => state.next.is_none(),
@@ -124,36 +124,40 @@ impl Step {
 ///
 /// `ca_lifetime` is the configured one: a CA is due when less than a third of it is left.
 pub fn step(
-    state: &State,
+    state: &RotationState,
     now: Timestamp,
     facts: &Facts,
     margins: &Margins,
     ca_lifetime: Duration,
-) -> Option<Step> {
+) -> Option<RotationStep> {
     if now >= state.current.certificate.ends {
-        return Some(Step::Replace);
+        return Some(RotationStep::Replace);
     }
     match state.phase {
-        Phase::Steady => {
+        RotationPhase::Steady => {
             // A request during a rotation is answered by the next rotation: it may have been made for a key
             // that is already being replaced, or for the new one.
             let asked = facts.asked.is_some() && facts.asked != state.answered;
             (asked || now >= renew_at(&state.current.certificate, ca_lifetime))
-                .then_some(Step::Introduce)
+                .then_some(RotationStep::Introduce)
         }
-        Phase::Introducing => {
+        RotationPhase::Introducing => {
             let next = state.next.as_ref()?.certificate.to_pem();
             let published = facts.published.as_ref()?;
-            published.iter().all(|bundle| bundle.contains(&next)).then_some(Step::Carried)
+            published.iter().all(|bundle| bundle.contains(&next)).then_some(RotationStep::Carried)
         }
-        Phase::Introduced => (facts.observed >= margins.carried).then_some(Step::Switch),
-        Phase::Retiring => (facts.observed >= margins.switched).then_some(Step::Retire),
+        RotationPhase::Introduced => {
+            (facts.observed >= margins.carried).then_some(RotationStep::Switch)
+        }
+        RotationPhase::Retiring => {
+            (facts.observed >= margins.switched).then_some(RotationStep::Retire)
+        }
     }
 }
 
 /// The time until the next step is due by time alone; `None` if something must be observed first.
 pub fn wait(
-    state: &State,
+    state: &RotationState,
     now: Timestamp,
     facts: &Facts,
     margins: &Margins,
@@ -161,13 +165,13 @@ pub fn wait(
 ) -> Option<Duration> {
     let rest = |margin: Duration| Some(margin.saturating_sub(facts.observed));
     match state.phase {
-        Phase::Steady => {
+        RotationPhase::Steady => {
             let at = renew_at(&state.current.certificate, ca_lifetime);
             Some(at.duration_since(now).try_into().unwrap_or_default())
         }
-        Phase::Introducing => None,
-        Phase::Introduced => rest(margins.carried),
-        Phase::Retiring => rest(margins.switched),
+        RotationPhase::Introducing => None,
+        RotationPhase::Introduced => rest(margins.carried),
+        RotationPhase::Retiring => rest(margins.switched),
     }
 }
 
@@ -176,10 +180,10 @@ fn renew_at(ca: &CaCertificate, lifetime: Duration) -> Timestamp {
     ca.ends.checked_sub(lifetime / 3).unwrap_or(Timestamp::MIN)
 }
 
-impl State {
+impl RotationState {
     /// The state for a cluster without a CA. `asked` is the request on the Secret: the first CA answers it.
     pub fn first(ca: Ca, now: Timestamp, asked: Option<String>) -> Self {
-        let (phase, answered) = (Phase::Steady, asked);
+        let (phase, answered) = (RotationPhase::Steady, asked);
         Self { current: ca, next: None, previous: None, phase, since: now, answered }
     }
 
@@ -192,34 +196,40 @@ impl State {
             current: self.current.clone(),
             next: Some(fresh),
             previous: self.previous.clone(),
-            phase: Phase::Introducing,
+            phase: RotationPhase::Introducing,
             since: now,
             answered: asked,
         }
     }
 
-    /// The state after a step that was chosen from `facts`. `fresh` is used if [`Step::needs_ca`]; without it
+    /// The state after a step that was chosen from `facts`. `fresh` is used if [`RotationStep::needs_ca`]; without it
     /// such a step changes nothing.
     #[must_use]
-    pub fn after(&self, step: Step, now: Timestamp, facts: &Facts, fresh: Option<Ca>) -> Self {
+    pub fn after(
+        &self,
+        step: RotationStep,
+        now: Timestamp,
+        facts: &Facts,
+        fresh: Option<Ca>,
+    ) -> Self {
         let mut after = Self { since: now, ..self.clone() };
         match step {
-            Step::Introduce => {
+            RotationStep::Introduce => {
                 let Some(ca) = fresh else { return self.clone() };
                 after.next = Some(ca);
-                after.phase = Phase::Introducing;
+                after.phase = RotationPhase::Introducing;
                 after.answered.clone_from(&facts.asked);
             }
-            Step::Carried => after.phase = Phase::Introduced,
-            Step::Switch | Step::Replace => {
+            RotationStep::Carried => after.phase = RotationPhase::Introduced,
+            RotationStep::Switch | RotationStep::Replace => {
                 let Some(ca) = after.next.take().or(fresh) else { return self.clone() };
                 after.previous = Some(self.current.certificate.clone());
                 after.current = ca;
-                after.phase = Phase::Retiring;
+                after.phase = RotationPhase::Retiring;
             }
-            Step::Retire => {
+            RotationStep::Retire => {
                 after.previous = None;
-                after.phase = Phase::Steady;
+                after.phase = RotationPhase::Steady;
             }
         }
         after

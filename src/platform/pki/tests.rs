@@ -60,14 +60,14 @@ impl Replica {
         let metrics = Arc::new(Metrics::new().unwrap());
         let source = CertificateSource::new(Arc::clone(&metrics));
         let clock = Clock::fixed(at);
-        let settings = Settings::new("zen");
+        let settings = PkiSettings::new("zen");
         let authority =
             Authority::new(fake.client(), settings, Arc::clone(&source), clock.clone(), metrics);
         Self { authority, source, clock }
     }
 
     /// One pass that must go well.
-    async fn pass(&mut self) -> Report {
+    async fn pass(&mut self) -> RotationReport {
         let report = self.authority.pass().await;
         assert_eq!(report.problems, Vec::<String>::new());
         report
@@ -79,7 +79,7 @@ impl Replica {
         verify(bundle, &chain, "zen-lead.zen.svc", self.clock.now())
     }
 
-    fn phase(&self) -> state::Phase {
+    fn phase(&self) -> state::RotationPhase {
         self.authority.known.as_ref().unwrap().phase
     }
 }
@@ -87,7 +87,7 @@ impl Replica {
 #[test]
 fn a_leaf_is_believed_for_its_names_and_for_no_other() {
     let ca = Ca::generate(t0(), DAY * 365, None).unwrap();
-    let mut settings = Settings::new("zen");
+    let mut settings = PkiSettings::new("zen");
     settings.extra_names = vec!["127.0.0.1".into(), "lead.example.com".into()];
     let leaf = ca.sign(&settings.names(), t0(), DAY * 7).unwrap();
     let bundle = ca.certificate.to_pem();
@@ -283,7 +283,7 @@ async fn a_secret_that_cannot_be_read_is_reported_and_the_certificate_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rotation_never_shows_a_certificate_that_a_known_bundle_does_not_cover() {
-    use state::Phase::{Introduced, Introducing, Retiring, Steady};
+    use state::RotationPhase::{Introduced, Introducing, Retiring, Steady};
 
     let fake = Fake::installed();
     let mut replicas: Vec<_> = (0..3).map(|_| Replica::new(&fake, t0())).collect();
@@ -417,7 +417,7 @@ async fn clock_jumps_renew_the_leaf_and_an_ended_ca() {
         replica.clock.set(at);
         replica.pass().await;
         assert_ne!(replica.source.chain(), before, "{at}");
-        assert_eq!(replica.phase(), state::Phase::Steady, "{at}");
+        assert_eq!(replica.phase(), state::RotationPhase::Steady, "{at}");
         replica.clock.set(t0());
         assert_eq!(replica.accepted_by(&fake.bundle(VALIDATING, 0)), Ok(()), "{at}");
     }
@@ -437,7 +437,7 @@ async fn clock_jumps_renew_the_leaf_and_an_ended_ca() {
 fn looping(
     fake: &Fake,
     wake: &Arc<Notify>,
-) -> (impl Future<Output = ()> + use<>, UnboundedReceiver<(tokio::time::Instant, Report)>) {
+) -> (impl Future<Output = ()> + use<>, UnboundedReceiver<(tokio::time::Instant, RotationReport)>) {
     let replica = Replica::new(fake, t0());
     let (sender, reports) = unbounded_channel();
     let run = replica.authority.run(Arc::clone(wake), move |r| {

@@ -52,7 +52,7 @@ fn show(source: &CertificateSource, ca: &Ca) {
     source.swap(leaf.chain(), leaf.key(), now()).unwrap();
 }
 
-async fn start(limits: Limits, ca: &Ca) -> Running {
+async fn start(limits: ServerLimits, ca: &Ca) -> Running {
     let metrics = Arc::new(Metrics::new().unwrap());
     let source = CertificateSource::new(Arc::clone(&metrics));
     show(&source, ca);
@@ -126,7 +126,7 @@ async fn ends_within(running: Running, most: Duration) {
 #[tokio::test]
 async fn both_http_versions_are_served_and_wrong_callers_refused() {
     let ca = new_ca();
-    let running = start(Limits::default(), &ca).await;
+    let running = start(ServerLimits::default(), &ca).await;
     let mut one = Http1::new(&running, &ca).await;
     assert_eq!(one.call("GET", "/").await.unwrap(), ("hello".into(), false));
     assert_eq!(one.call("GET", "/").await.unwrap(), ("hello".into(), false), "kept alive");
@@ -164,7 +164,7 @@ async fn both_http_versions_are_served_and_wrong_callers_refused() {
 #[tokio::test]
 async fn a_swap_shows_in_new_handshakes_and_spares_open_connections() {
     let (old, new) = (new_ca(), new_ca());
-    let running = start(Limits::default(), &old).await;
+    let running = start(ServerLimits::default(), &old).await;
     let mut before = Http1::new(&running, &old).await;
     before.call("GET", "/").await.unwrap();
 
@@ -181,7 +181,7 @@ async fn a_swap_shows_in_new_handshakes_and_spares_open_connections() {
 #[tokio::test]
 async fn a_drain_closes_by_answer_and_a_stop_waits_for_what_is_in_flight() {
     let ca = new_ca();
-    let running = start(Limits::default(), &ca).await;
+    let running = start(ServerLimits::default(), &ca).await;
     let mut idle = Http1::new(&running, &ca).await;
     idle.call("GET", "/").await.unwrap();
     let mut busy = Http1::new(&running, &ca).await;
@@ -210,7 +210,7 @@ async fn a_drain_closes_by_answer_and_a_stop_waits_for_what_is_in_flight() {
 #[tokio::test]
 async fn silent_clients_do_not_hold_up_the_end() {
     let ca = new_ca();
-    let limits = Limits { handshake: 60 * SECOND, ..Limits::default() };
+    let limits = ServerLimits { handshake: 60 * SECOND, ..ServerLimits::default() };
     let running = start(limits, &ca).await;
     // One sends nothing, one sends nothing after the handshake, one stops in the middle of a head.
     let _mute = TcpStream::connect(running.address).await.unwrap();
@@ -220,7 +220,7 @@ async fn silent_clients_do_not_hold_up_the_end() {
     running.control.stop(30 * SECOND);
     ends_within(running, 2 * SECOND).await;
 
-    let running = start(Limits::default(), &ca).await;
+    let running = start(ServerLimits::default(), &ca).await;
     let mut half = connect(running.address, &ca, NAME, "http/1.1").await.unwrap();
     half.write_all(b"GET / HTTP/1.1\r\nhost").await.unwrap();
     half.flush().await.unwrap();
@@ -232,11 +232,11 @@ async fn silent_clients_do_not_hold_up_the_end() {
 #[tokio::test]
 async fn dawdlers_are_cut_and_the_cap_holds() {
     let ca = new_ca();
-    let limits = Limits {
+    let limits = ServerLimits {
         connections: 2,
         handshake: Duration::from_millis(300),
         idle: Duration::from_millis(600),
-        ..Limits::default()
+        ..ServerLimits::default()
     };
     let running = start(limits, &ca).await;
     let mut mute = TcpStream::connect(running.address).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_taken_port_is_an_error_at_once_and_the_plain_server_works() {
     let control = Control::new();
     let server = {
         let (control, router) = (control.clone(), Router::new().route("/", get(|| async { "up" })));
-        async move { http(listener, router, control, &Limits::default()).await }
+        async move { http(listener, router, control, &ServerLimits::default()).await }
     };
     let ended = spawn(server);
     control.listening().await.unwrap();

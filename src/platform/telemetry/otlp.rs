@@ -37,7 +37,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
-use super::settings::{Protocol, Sampling, Settings};
+use super::settings::{Protocol, Sampling, TraceSettings};
 use super::spans::Tracer;
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
@@ -85,7 +85,7 @@ pub struct Tracing {
 /// # Errors
 /// If a file cannot be read, or the settings are not valid together.
 pub fn start(
-    settings: &Settings,
+    settings: &TraceSettings,
     pod: &str,
     namespace: &str,
     metrics: Arc<Metrics>,
@@ -143,7 +143,7 @@ impl Tracing {
 }
 
 /// The endpoint without its path, for messages.
-fn shown(settings: &Settings) -> String {
+fn shown(settings: &TraceSettings) -> String {
     let scheme = settings.endpoint.scheme_str().unwrap_or_default();
     let place = settings.endpoint.authority().map_or("", http::uri::Authority::as_str);
     format!("{scheme}://{place}")
@@ -162,7 +162,7 @@ fn sampler(Sampling { parent_based, ratio }: Sampling) -> Sampler {
 }
 
 /// The attributes of this process; those that the user sets take precedence.
-fn resource(settings: &Settings, pod: &str, namespace: &str) -> Resource {
+fn resource(settings: &TraceSettings, pod: &str, namespace: &str) -> Resource {
     let own = [
         (SERVICE_NAME, "zen-lead"),
         (SERVICE_VERSION, env!("CARGO_PKG_VERSION")),
@@ -176,7 +176,7 @@ fn resource(settings: &Settings, pod: &str, namespace: &str) -> Resource {
     Resource::builder_empty().with_attributes(own).with_attributes(given).build()
 }
 
-fn exporter(settings: &Settings) -> Result<SpanExporter, OtlpError> {
+fn exporter(settings: &TraceSettings) -> Result<SpanExporter, OtlpError> {
     let connector = connector(settings)?;
     match settings.protocol {
         Protocol::Http => Ok(SpanExporter::builder()
@@ -200,7 +200,7 @@ fn exporter(settings: &Settings) -> Result<SpanExporter, OtlpError> {
     }
 }
 
-fn connector(settings: &Settings) -> Result<HttpsConnector<HttpConnector>, OtlpError> {
+fn connector(settings: &TraceSettings) -> Result<HttpsConnector<HttpConnector>, OtlpError> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -212,7 +212,7 @@ fn connector(settings: &Settings) -> Result<HttpsConnector<HttpConnector>, OtlpE
     })
 }
 
-fn tls(settings: &Settings) -> Result<ClientConfig, OtlpError> {
+fn tls(settings: &TraceSettings) -> Result<ClientConfig, OtlpError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;

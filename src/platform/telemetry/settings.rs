@@ -42,7 +42,7 @@ pub struct Batch {
 
 /// Tracing that is on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct TraceSettings {
     /// Endpoint of the collector, with the path for HTTP.
     pub endpoint: Uri,
     /// Protocol of the export.
@@ -86,7 +86,7 @@ const URL: &str = "write a URL with scheme and host, for example http://collecto
 ///
 /// # Errors
 /// Names the first value that is not valid, and what to write instead.
-pub fn read(flags: &Traces, variables: &Variables) -> Result<Option<Settings>, Mistake> {
+pub fn read(flags: &Traces, variables: &Variables) -> Result<Option<TraceSettings>, Mistake> {
     let var = |name: &'static str| variables.get(name).map(|value| (name, value.as_str()));
     // The variable for traces takes precedence over the general one.
     let either = |special, general| var(special).or_else(|| var(general));
@@ -126,7 +126,7 @@ pub fn read(flags: &Traces, variables: &Variables) -> Result<Option<Settings>, M
     let whole = milliseconds(var("OTEL_BSP_EXPORT_TIMEOUT"), 30_000)?;
     let certificate =
         either("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE");
-    Ok(Some(Settings {
+    Ok(Some(TraceSettings {
         endpoint: endpoint(special, general, protocol)?,
         protocol,
         timeout: timeout.min(whole),

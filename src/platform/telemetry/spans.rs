@@ -41,7 +41,7 @@ pub struct Span(Option<Context>);
 
 /// The span that requested work which another task does later.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Cause(Option<SpanContext>);
+pub struct TraceLink(Option<SpanContext>);
 
 /// The request of an admission review.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,7 +250,7 @@ impl Drop for Span {
     }
 }
 
-impl Cause {
+impl TraceLink {
     /// The current span.
     pub fn current() -> Self {
         Self(Context::map_current(|context| {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use zen_lead::platform::clock::Clock;
 use zen_lead::platform::metrics::Metrics;
-use zen_lead::platform::pki::{Authority, Ca, Settings, state::Margins};
+use zen_lead::platform::pki::{Authority, Ca, PkiSettings, state::Margins};
 use zen_lead::platform::server::{self, tls};
 use zen_lead::platform::telemetry::spans::Tracer;
 use zen_lead::webhook;
@@ -135,12 +135,12 @@ impl InProcess {
     async fn start_at(t: &Case, now: Timestamp) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let source = tls::CertificateSource::new(metrics.clone());
-        let settings = Settings {
+        let settings = PkiSettings {
             validating: t.world.system.clone(),
             mutating: t.world.system.clone(),
             extra_names: vec!["127.0.0.1".to_owned()],
             margins: Margins { carried: Duration::from_secs(4), switched: Duration::from_secs(2) },
-            ..Settings::new(t.world.system.clone())
+            ..PkiSettings::new(t.world.system.clone())
         };
         let clock = Clock::fixed(now);
         let client = cluster::client(&t.world.product.kubeconfig().to_owned()).await;
@@ -166,7 +166,7 @@ impl InProcess {
         let server = server::Control::new();
         let control = server.clone();
         tokio::spawn(async move {
-            let limits = server::Limits::default();
+            let limits = server::ServerLimits::default();
             server::https(listener, router, config, control, &limits, metrics).await.unwrap();
         });
         Self { clock, wake, authority, server }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::state::{Facts, Step};
+use super::super::state::{Facts, RotationStep};
 use super::*;
 
 const YEAR: Duration = Duration::from_hours(365 * 24);
@@ -17,12 +17,12 @@ fn ca() -> Ca {
     Ca::generate(t0(), YEAR, None).unwrap()
 }
 
-fn states() -> Vec<State> {
-    let steady = State::first(ca(), t0(), None);
+fn states() -> Vec<RotationState> {
+    let steady = RotationState::first(ca(), t0(), None);
     let asked = Facts { asked: Some("2026-01-01, key may have leaked".into()), ..Facts::default() };
-    let introducing = steady.after(Step::Introduce, t0(), &asked, Some(ca()));
-    let introduced = introducing.after(Step::Carried, t0(), &Facts::default(), None);
-    let retiring = introduced.after(Step::Switch, t0(), &Facts::default(), None);
+    let introducing = steady.after(RotationStep::Introduce, t0(), &asked, Some(ca()));
+    let introduced = introducing.after(RotationStep::Carried, t0(), &Facts::default(), None);
+    let retiring = introduced.after(RotationStep::Switch, t0(), &Facts::default(), None);
     vec![steady, introducing, introduced, retiring]
 }
 
@@ -34,7 +34,7 @@ fn set(data: &mut Data, key: &str, text: &str) {
 fn outcome(data: &Data) -> String {
     match decode(data, t0()) {
         Found::Empty => "empty".into(),
-        Found::State { state, repaired } => format!(
+        Found::RotationState { state, repaired } => format!(
             "{}{}{}{}",
             state.phase.as_str(),
             if state.next.is_some() { " next" } else { "" },
@@ -54,7 +54,7 @@ fn every_state_comes_back_as_it_was_written_and_foreign_keys_stay() {
         let data = encode(&state, before);
         assert_eq!(data["note"].0, b"hands off");
         match decode(&data, t0()) {
-            Found::State { state: read, repaired } => {
+            Found::RotationState { state: read, repaired } => {
                 assert_eq!(*read, state);
                 assert!(!repaired, "{:?}", state.phase);
             }
@@ -65,9 +65,9 @@ fn every_state_comes_back_as_it_was_written_and_foreign_keys_stay() {
 
 #[test]
 fn rubbish_differs_from_empty_and_from_what_can_be_repaired() {
-    let [steady, introducing, _, retiring] = <[State; 4]>::try_from(states()).unwrap();
-    let good = |state: &State| encode(state, Data::new());
-    let with = |state: &State, key: &str, text: &str| {
+    let [steady, introducing, _, retiring] = <[RotationState; 4]>::try_from(states()).unwrap();
+    let good = |state: &RotationState| encode(state, Data::new());
+    let with = |state: &RotationState, key: &str, text: &str| {
         let mut data = good(state);
         set(&mut data, key, text);
         data
@@ -104,7 +104,7 @@ fn rubbish_differs_from_empty_and_from_what_can_be_repaired() {
 
 #[test]
 fn nothing_that_is_printed_shows_a_key() {
-    let state = State::first(ca(), t0(), None);
+    let state = RotationState::first(ca(), t0(), None);
     let pem = state.current.key_pem();
     let secret = pem.lines().nth(1).unwrap();
     let printed = format!("{state:?} {:#?}", state.current);
@@ -135,11 +135,11 @@ proptest! {
         }
         // A damaged certificate may still parse (its signature is not checked here); what is
         // claimed is that reading ends, and that a usable CA can be written again.
-        if let Found::State { state, .. } = decode(&data, t0()) {
+        if let Found::RotationState { state, .. } = decode(&data, t0()) {
             let again = encode(&state, data);
             let same = matches!(
                 decode(&again, t0()),
-                Found::State { state: read, repaired: false } if read == state
+                Found::RotationState { state: read, repaired: false } if read == state
             );
             prop_assert!(same);
         }

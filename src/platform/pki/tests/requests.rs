@@ -8,13 +8,13 @@ fn ask(fake: &Fake, key: &str, value: &str) {
 }
 
 /// Passes of all replicas and time, until one is in `phase`, or all are where it is the last one.
-async fn until(replicas: &mut [Replica], phase: state::Phase) {
+async fn until(replicas: &mut [Replica], phase: state::RotationPhase) {
     for _ in 0..200 {
         for replica in replicas.iter_mut() {
             replica.pass().await;
         }
         let there = replicas.iter().filter(|r| r.phase() == phase).count();
-        if there == replicas.len() || there > 0 && phase != state::Phase::Steady {
+        if there == replicas.len() || there > 0 && phase != state::RotationPhase::Steady {
             return;
         }
         tokio::time::sleep(Duration::from_secs(10)).await;
@@ -30,7 +30,7 @@ fn bundle_of(fake: &Fake) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_brings_one_new_ca_and_its_text_is_answered_once() {
-    use state::Phase::{Introducing, Retiring, Steady};
+    use state::RotationPhase::{Introducing, Retiring, Steady};
     let fake = Fake::installed();
     // A request that was on the Secret before there was a CA: the first CA answers it.
     ask(&fake, ROTATE_CA, "one");

@@ -7,13 +7,13 @@ fn flags(endpoint: &str, ratio: &str) -> Traces {
     Traces { otlp_endpoint: some(endpoint), trace_sample_ratio: some(ratio) }
 }
 
-fn with(variables: &[(&str, &str)]) -> Result<Option<Settings>, Mistake> {
+fn with(variables: &[(&str, &str)]) -> Result<Option<TraceSettings>, Mistake> {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     read(&Traces::default(), &variables.iter().map(owned).collect())
 }
 
-/// Settings with an endpoint and these variables.
-fn on(variables: &[(&str, &str)]) -> Settings {
+/// TraceSettings with an endpoint and these variables.
+fn on(variables: &[(&str, &str)]) -> TraceSettings {
     let mut all = vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")];
     all.extend(variables);
     with(&all).unwrap().unwrap()
@@ -41,7 +41,7 @@ fn it_is_off_until_an_endpoint_is_named_and_can_be_switched_off() {
 fn what_is_not_said_is_as_the_specification_has_it() {
     assert_eq!(
         on(&[]),
-        Settings {
+        TraceSettings {
             endpoint: Uri::from_static("http://c:4318/v1/traces"),
             protocol: Protocol::Http,
             timeout: Duration::from_secs(10),
@@ -96,7 +96,7 @@ fn each_variable_is_heard_and_the_one_for_traces_first() {
     ]);
     assert_eq!(
         settings,
-        Settings {
+        TraceSettings {
             endpoint: Uri::from_static("http://c:4318"),
             protocol: Protocol::Grpc,
             timeout: Duration::from_secs(3),
