@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -55,6 +55,7 @@ pub struct Product {
     kubeconfig: PathBuf,
     replicas: Vec<Replica>,
     starting: tokio::sync::Mutex<()>,
+    starts: AtomicUsize,
 }
 
 /// The place of a replica, and the process in it.
@@ -75,6 +76,7 @@ impl Product {
             kubeconfig: kubeconfig.to_owned(),
             replicas: ports.iter().map(place).collect(),
             starting: tokio::sync::Mutex::default(),
+            starts: AtomicUsize::new(0),
         }
     }
 
@@ -140,6 +142,11 @@ impl Product {
         self.spawn_with(replica, &self.kubeconfig, more, &[]);
     }
 
+    /// How often a replica was started so far.
+    pub fn starts(&self) -> usize {
+        self.starts.load(Ordering::Relaxed)
+    }
+
     /// As [`Self::spawn`], with another kubeconfig (the way to the API server leads elsewhere) and
     /// with variables.
     pub fn spawn_with(
@@ -149,6 +156,7 @@ impl Product {
         more: &[&str],
         variables: &[(&str, &str)],
     ) {
+        self.starts.fetch_add(1, Ordering::Relaxed);
         let Ports { webhook, admin } = self.replicas[replica].ports;
         // Another one, as the static binary of the image, where one is named.
         let binary = std::env::var_os("ZEN_LEAD_BINARY");
