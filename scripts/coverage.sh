@@ -34,7 +34,7 @@ for module in abuse certificates churn crash dry_run monitoring partitions repli
   skipped+=(--skip "$module::")
 done
 scripts/test.sh llvm-cov --locked --no-report --workspace --lib --bins --test router --test otlp --test cluster -- "${skipped[@]}"
-cargo llvm-cov report --ignore-filename-regex "$NOT_COUNTED" --lcov --output-path target/coverage/lcov.info
+cargo llvm-cov report --workspace --ignore-filename-regex "$NOT_COUNTED" --lcov --output-path target/coverage/lcov.info
 
 awk -F: -v root="$ROOT/" -v metrics_bound="$METRICS" -v crate_bound="$CRATE" '
   function percent(hit, all) { return all ? 100 * hit / all : 0 }
