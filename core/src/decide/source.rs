@@ -15,7 +15,7 @@ use super::mirror::{self, LeaderState};
 use super::plan::Plan;
 use super::removal;
 use super::{Blocked, Context, Notice, ObjectRef, Step, StepKind, desired, follow};
-use crate::index::service::{Leader, own_conditions};
+use crate::index::service::Leader;
 use crate::index::snapshot::{Holder, SourceState};
 use crate::index::{Limit, Snapshot};
 use crate::keys;
@@ -126,10 +126,10 @@ fn serve(case: &Case<'_>, leader: Option<&Arc<Leader>>, problem: Option<Problem>
 
 fn take_down(snapshot: &Snapshot, ctx: &Context<'_>, source: Option<&Service>, uid: &str) -> Plan {
     let mut plan = removal::others(snapshot, ctx, None, uid);
-    if let Some(source) = source
-        && own_conditions(source).next().is_some()
-    {
-        plan.steps.push(Step::SourceConditions(ObjectRef::of(source), Vec::new(), Vec::new()));
+    if let Some(source) = source {
+        // What keeps its leader Service from going away is reported where it was disabled.
+        let refused = refusal(ctx, &plan.steps, false);
+        plan.add(source_conditions(source, refused.as_ref(), ctx));
     }
     plan.add(removal::disown(snapshot, ctx, uid));
     plan

@@ -479,3 +479,23 @@ fn every_refusal_is_reported_with_an_event_of_its_own() {
     let learned = Blocked { message: "over quota; denied".into(), ..denied() };
     assert_eq!(conditions(&[quota(), learned], &scene).0, both);
 }
+
+#[test]
+fn a_refusal_that_keeps_a_disabled_leader_service_is_reported_on_its_source() {
+    let refused = [Blocked::all(StepKind::Slice, EventReason::RefusedByWebhook, "denied")];
+    let mut scene = Scene::served(pair());
+    // A finalizer keeps the leader Service.
+    let mut leader = scene.leader();
+    leader.metadata.finalizers = Some(vec!["example.com/hold".into()]);
+    scene.server.put_service(leader);
+    scene.server.remove_service("web-leader");
+    let off = scene.source().set("enabled", "false");
+    scene.server.put_service(off);
+    scene.settle_without(&refused);
+    let expected = ("False".into(), "RefusedByWebhook".into(), "denied".into());
+    assert_eq!(condition(&scene.source()), expected);
+    scene.settle();
+    assert_eq!(scene.routed(), None);
+    let conditions = scene.source().status.and_then(|s| s.conditions).unwrap_or_default();
+    assert_eq!(conditions, [], "nothing is left to report");
+}
