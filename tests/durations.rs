@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use zen_lead_core::fixtures::dice::Dice;
 use zen_lead_core::settings::duration::parse;
 
 const MILLION: usize = 1_000_000;
@@ -79,65 +80,46 @@ const LETTERS: [char; 24] = [
     '\n', '\0', '"', '\\', '\u{e9}', '\u{65e5}', '_', '\u{7f}',
 ];
 
-/// SplitMix64: small, and the same everywhere.
-struct Dice(u64);
+/// Draws strings.
+struct Texts(Dice);
 
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n as u64).unwrap()
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-
+impl Texts {
     fn digits(&mut self, most: usize) -> String {
-        let length = self.below(most + 1);
-        (0..length).map(|_| self.of(&['0', '0', '1', '2', '5', '7', '9', '9'])).collect()
+        let length = self.0.below(most + 1);
+        (0..length).map(|_| self.0.of(&['0', '0', '1', '2', '5', '7', '9', '9'])).collect()
     }
 
     fn term(&mut self) -> String {
-        let mut text = if self.one_in(6) { self.of(&EDGES).to_owned() } else { self.digits(4) };
-        if self.one_in(12) {
+        let mut text = if self.0.one_in(6) { self.0.of(&EDGES).to_owned() } else { self.digits(4) };
+        if self.0.one_in(12) {
             text.push_str(&self.digits(20));
         }
-        if self.one_in(2) {
+        if self.0.one_in(2) {
             text.push('.');
-            let most = if self.one_in(3) { 30 } else { 9 };
+            let most = if self.0.one_in(3) { 30 } else { 9 };
             text.push_str(&self.digits(most));
         }
-        text.push_str(if self.one_in(12) { self.of(&NO_UNITS) } else { self.of(&UNITS) });
+        text.push_str(if self.0.one_in(12) { self.0.of(&NO_UNITS) } else { self.0.of(&UNITS) });
         text
     }
 
     /// A string that follows the grammar, or nearly does.
     fn text(&mut self) -> String {
-        if self.one_in(20) {
-            let length = self.below(12);
-            return (0..length).map(|_| self.of(&LETTERS)).collect();
+        if self.0.one_in(20) {
+            let length = self.0.below(12);
+            return (0..length).map(|_| self.0.of(&LETTERS)).collect();
         }
-        let mut text = if self.one_in(3) { self.of(&["-", "+"]).to_owned() } else { String::new() };
-        let terms = 1 + self.below(3);
+        let mut text =
+            if self.0.one_in(3) { self.0.of(&["-", "+"]).to_owned() } else { String::new() };
+        let terms = 1 + self.0.below(3);
         (0..terms).for_each(|_| text.push_str(&self.term()));
-        if self.one_in(4) {
+        if self.0.one_in(4) {
             let mut letters: Vec<char> = text.chars().collect();
-            let at = self.below(letters.len() + 1);
-            match self.below(3) {
-                0 => letters.insert(at, self.of(&LETTERS)),
+            let at = self.0.below(letters.len() + 1);
+            match self.0.below(3) {
+                0 => letters.insert(at, self.0.of(&LETTERS)),
                 1 if at < letters.len() => drop(letters.remove(at)),
-                _ if at < letters.len() => letters[at] = self.of(&LETTERS),
+                _ if at < letters.len() => letters[at] = self.0.of(&LETTERS),
                 _ => {}
             }
             text = letters.into_iter().collect();
@@ -200,13 +182,13 @@ fn generated(program: &str) -> Result<(), Failed> {
     let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().unwrap());
     let all = number("ZEN_LEAD_DURATIONS").map_or(MILLION, |n| usize::try_from(n).unwrap());
     let seed = number("ZEN_LEAD_DURATIONS_SEED").unwrap_or(SEED);
-    let mut dice = Dice(seed);
+    let mut texts = Texts(Dice::from_state(seed));
     let mut good = 0;
     let mut left = all;
     while left > 0 {
-        let texts: Vec<String> = (0..left.min(MILLION)).map(|_| dice.text()).collect();
-        left -= texts.len();
-        good += compare(program, &texts).map_err(|e| {
+        let some: Vec<String> = (0..left.min(MILLION)).map(|_| texts.text()).collect();
+        left -= some.len();
+        good += compare(program, &some).map_err(|e| {
             Failed::from(format!("seed {seed}: {}", e.message().unwrap_or_default()))
         })?;
     }

@@ -4,11 +4,9 @@
 //! A room is a module of the core, of `control`, `webhook` or `platform`, or one of the others in src/. The
 //! map in words is in CONTRIBUTING.md. Tests of rooms may use what they like.
 
-#![allow(clippy::unwrap_used, reason = "a test: what fails here fails the test")]
-
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+
+use super::{code, is_test, rust_files};
 
 /// From below. A room may use rooms of its own floor and of those below.
 const FLOORS: [&[&str]; 6] =
@@ -19,33 +17,6 @@ const APART: [(&str, &str); 3] =
 
 /// Rooms, and the rooms that each uses with a file that does.
 type Uses = BTreeMap<String, BTreeMap<String, String>>;
-
-fn rust_files(below: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![below.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
-/// What is compiled into the program: no comments, no tests.
-fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
-    text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
-}
-
-fn is_test(name: &str) -> bool {
-    ["/tests", "fixtures", "testing", "/fake.rs"].iter().any(|part| name.contains(part))
-}
 
 /// The room of a module path; `None` for the root of a crate.
 fn room(in_core: bool, path: &[&str]) -> Option<String> {
@@ -74,17 +45,18 @@ fn paths<'a>(code: &'a str, root: &str) -> Vec<Vec<&'a str>> {
 }
 
 fn uses() -> Uses {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let mut map = Uses::new();
     for (folder, in_core) in [("core/src", true), ("src", false)] {
-        for path in rust_files(&root.join(folder)) {
-            let name = path.strip_prefix(root.join(folder)).unwrap().display().to_string();
+        for path in rust_files(folder) {
+            let shown = super::shown(&path);
+            let name = shown.strip_prefix(folder).unwrap().trim_start_matches('/').to_owned();
             let parts: Vec<&str> = name.trim_end_matches(".rs").split('/').collect();
-            if is_test(&format!("/{name}")) || ["lib", "main"].contains(&parts[0]) {
+            let left_out = is_test(&path) || name.ends_with("/fake.rs");
+            if left_out || ["lib", "main"].contains(&parts[0]) {
                 continue;
             }
             let Some(own) = room(in_core, &parts) else { continue };
-            let code = code(&fs::read_to_string(&path).unwrap());
+            let code = code(&path);
             for list in ["crate::{", "crate::control::{", "crate::platform::{"] {
                 let top = ["app", "cli"].contains(&wing(&own));
                 assert!(

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test: what fails here fails the test")]
 
+mod rooms;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
