@@ -1,6 +1,6 @@
 //! Every annotation, label and field-manager name that zen-lead reads or writes.
 //!
-//! Only constants live here, grouped by who may write them. No parsing, no judging: that is `spec`.
+//! Only constants live here, grouped by who may write them. No parsing, no judging: that is `settings`.
 
 /// Prefix of every key that belongs to zen-lead.
 pub const PREFIX: &str = "zen-lead.io/";

@@ -1,6 +1,6 @@
 //! Checked names: the key of a Service, and what Kubernetes allows as a Service name.
 //!
-//! No annotation parsing (`spec`), no lookups (`index`).
+//! No annotation parsing (`settings`), no lookups (`index`).
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The wire format: an AdmissionReview (admission.k8s.io/v1) in, its answer out.
 //!
 //! Own small types: kube's carry a full Status that cannot say what kubectl prints for a refusal
-//! (`details.causes`), and its patch is not base64. No HTTP here (`serve`), no judging (`verdict`).
+//! (`details.causes`), and its patch is not base64. No HTTP here (the `webhook` of zen-lead), no judging (`verdict`).
 
 mod size;
 mod wire;

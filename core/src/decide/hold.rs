@@ -1,14 +1,14 @@
 //! What exists for a source that cannot be read: it stays routed and follows its pod, and nothing
 //! else. No election, nothing created, nothing deleted.
 //!
-//! Everything that is needed stands on the slices. A source that can be read is `serve`'s.
+//! Everything that is needed stands on the slices. A source that can be read is `leader_service`'s.
 
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions};
 
 use super::mirror::{self, LeaderState};
 use super::plan::Plan;
 use super::slices::{SliceStep, SliceWrite};
-use super::{Context, ObjectRef, Step};
+use super::{Context, Step};
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
@@ -17,7 +17,7 @@ use crate::keys::{kubernetes, status};
 use crate::reason::Reason;
 use crate::report::ServiceReport;
 
-/// Adds the steps for every leader Service of the source, and the report about the first that routes.
+/// The steps for every leader Service of the source, and the report about the first that routes.
 pub(super) fn hold(snapshot: &Snapshot, ctx: &Context<'_>, uid: &str, error: &str) -> Plan {
     let mut plan = Plan::default();
     // A uid that cannot be read contradicts no owner.
@@ -58,12 +58,7 @@ pub(super) fn hold(snapshot: &Snapshot, ctx: &Context<'_>, uid: &str, error: &st
             ),
         };
         if !leader.deleting() && leader.unreadable.is_none() {
-            let mirror = mirror::wanted(leader, &truth, name, &state, None, ctx.now);
-            if !mirror::matches(&leader.object, &mirror) {
-                let notices = mirror::notices(leader, &truth, &state);
-                let target = ObjectRef::as_seen(&leader.object);
-                plan.steps.push(Step::Mirror(target, Box::new(mirror), notices));
-            }
+            plan.steps.extend(mirror::step(leader, &truth, name, &state, None, ctx.now));
         }
         let report = report(snapshot, &truth, &state, slices.len());
         if plan.report.as_ref().is_none_or(|r| r.endpoints < report.endpoints) {

@@ -305,16 +305,12 @@ impl<'a> Case<'a> {
         routed: Option<&Routed>,
         state: &LeaderState,
     ) -> Option<Step> {
-        let settings = self.valid.then(|| settings::settings_json(self.spec));
-        let name = routed.map(|r| r.name.as_str());
-        let mirror = mirror::wanted(leader, truth, name, state, settings, self.ctx.now);
-        if leader.unreadable.is_some() || mirror::matches(&leader.object, &mirror) {
+        if leader.unreadable.is_some() {
             return None;
         }
-        let notices = mirror::notices(leader, truth, state);
-        // With its version: a late writer must not take the epoch back.
-        let target = ObjectRef::as_seen(&leader.object);
-        Some(Step::Mirror(target, Box::new(mirror), notices))
+        let settings = self.valid.then(|| settings::settings_json(self.spec));
+        let name = routed.map(|r| r.name.as_str());
+        mirror::step(leader, truth, name, state, settings, self.ctx.now)
     }
 
     fn report(

@@ -8,9 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::Notice;
 use super::elect::{Choice, Standing};
 use super::slices::Switch;
+use super::{Notice, ObjectRef, Step};
 use crate::index::pod::Pod;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::slice::Truth;
@@ -89,6 +89,24 @@ pub fn wanted(
     Mirror { annotations, conditions: vec![condition(&leader.object, state, now)] }
 }
 
+/// The write that brings a leader Service's mirror to a state, with its Events; `None` where it is there.
+pub(super) fn step(
+    leader: &Leader,
+    truth: &Truth,
+    routed: Option<&str>,
+    state: &LeaderState,
+    settings: Option<String>,
+    now: Timestamp,
+) -> Option<Step> {
+    let mirror = wanted(leader, truth, routed, state, settings, now);
+    if matches(&leader.object, &mirror) {
+        return None;
+    }
+    // With its version: a late writer must not take the epoch back.
+    let target = ObjectRef::as_seen(&leader.object);
+    Some(Step::Mirror(target, Box::new(mirror), notices(leader, truth, state)))
+}
+
 /// True when the leader Service carries the mirror already (times of conditions do not count).
 pub fn matches(leader: &Service, mirror: &Mirror) -> bool {
     let present = leader.metadata.annotations.clone().unwrap_or_default();
@@ -131,7 +149,8 @@ pub fn notices(leader: &Leader, truth: &Truth, state: &LeaderState) -> Vec<Notic
     }
     let known = own_conditions(&leader.object).find(|c| c.type_ == keys::CONDITION_LEADER_READY);
     let changed = known.is_none_or(|c| c.reason != state.reason.as_str());
-    if changed {
+    // That it is out of service is no news to the user who asked for it.
+    if changed && state.reason != EventReason::NotServed {
         notices.push(Notice::of(state.reason, state.message.as_str()));
     }
     notices

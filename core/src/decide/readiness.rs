@@ -1,7 +1,7 @@
 //! What is said of a leader Service in its condition: what its lock routes to on the server now, and what
 //! prevents more.
 //!
-//! Nothing is chosen or written here (`serve`).
+//! Nothing is chosen or written here (`leader_service`).
 
 use std::sync::Arc;
 

@@ -74,15 +74,8 @@ fn out_of_service(
     };
     let state = LeaderState { ready: false, reason, message };
     let truth = mirror::read(&leader.object);
-    let mirror = mirror::wanted(leader, &truth, None, &state, None, ctx.now);
-    if own_conditions(&leader.object).next().is_some() && !mirror::matches(&leader.object, &mirror)
-    {
-        let notices = match reason {
-            Reason::NotServed => Vec::new(),
-            _ => mirror::notices(leader, &truth, &state),
-        };
-        let target = ObjectRef::as_seen(&leader.object);
-        plan.steps.push(Step::Mirror(target, Box::new(mirror), notices));
+    if own_conditions(&leader.object).next().is_some() {
+        plan.steps.extend(mirror::step(leader, &truth, None, &state, None, ctx.now));
     }
     plan
 }
@@ -127,12 +120,12 @@ pub(super) fn others(
     uid: &str,
 ) -> Plan {
     let mut plan = Plan::default();
+    let leaves = snapshot.judged().is_some_and(|s| is_orphaning(&s.object.metadata));
     let others = own(snapshot, uid).filter(|l| keep.is_none_or(|k| k.uid() != l.uid()));
     // One that cannot be read may not be what it was.
     for leader in others.filter(|l| l.unreadable.is_none()) {
         // What may be asked for again by now is destroyed: that rests on a read.
         plan.doubtful = true;
-        let leaves = snapshot.judged().is_some_and(|s| is_orphaning(&s.object.metadata));
         if leader.deleting() || leaves {
             let why = if leader.deleting() { NOT_ASKED_FOR } else { LEFT_BEHIND };
             plan.add(out_of_service(snapshot, ctx, leader, why, false));

@@ -136,9 +136,9 @@ impl Version {
 
 /// The write that comes next, before it is written out.
 #[derive(Debug)]
-enum Move<'a> {
-    /// A slice that no family needs is emptied, signed or deleted.
-    Retire(&'a Slice),
+enum Move {
+    /// A slice that no family needs is emptied, signed or deleted, by this write.
+    Retire(Box<SliceStep>),
     /// The follower is emptied, with the epoch to come.
     EmptyFollower,
     /// The lock is written: the switch, where there is one.
@@ -188,7 +188,7 @@ impl<'a> SliceProtocol<'a> {
     fn next(self) -> Option<SliceStep> {
         let (wanted, own) = (self.wanted, self.own);
         match self.next_move()? {
-            Move::Retire(slice) => wanted.retired(slice),
+            Move::Retire(step) => Some(*step),
             Move::EmptyFollower => {
                 let follower = own.follower_says();
                 let content = Content::emptied(self.next_epoch, self.switch.as_ref(), follower);
@@ -221,7 +221,7 @@ impl<'a> SliceProtocol<'a> {
     /// | the lock does not say what is wanted | write the lock |
     /// | the follower does not say what is wanted | write the follower |
     /// | a slice that no family needs is there | retire it |
-    fn next_move(&self) -> Option<Move<'a>> {
+    fn next_move(&self) -> Option<Move> {
         let (wanted, own) = (self.wanted, self.own);
         let dual = wanted.families.len() > 1;
         let switches = self.switch.is_some();
@@ -229,8 +229,9 @@ impl<'a> SliceProtocol<'a> {
             slice.is_some_and(|s| wanted.matches(s, family, &self.content))
         };
         let names_healthy = |s: &&&'a Slice| wanted.names_healthy(Some(s));
+        let retire = |slice: &&Slice| wanted.retired(slice).map(|s| Move::Retire(Box::new(s)));
         if let Some(slice) = own.superfluous.iter().find(names_healthy).filter(|_| switches) {
-            return Some(Move::Retire(slice));
+            return retire(slice);
         }
         if dual && (switches || own.lock.is_none()) && self.follower_first() {
             return Some(Move::EmptyFollower);
@@ -242,8 +243,7 @@ impl<'a> SliceProtocol<'a> {
             return Some(Move::WriteFollower);
         }
         // One that gets no owner because its leader Service leaves it behind needs no write.
-        let writable = |s: &&&'a Slice| wanted.retired(s).is_some();
-        own.superfluous.iter().find(writable).map(|slice| Move::Retire(slice))
+        own.superfluous.iter().find_map(retire)
     }
 
     /// Whether the follower is emptied before the lock is written. The first row that applies:

@@ -29,13 +29,14 @@ struct Problem {
     message: String,
     /// The bound behind it, where it is one.
     limit: Option<Limit>,
-    /// The Events that report it; one of its reason and message where there are none.
+    /// The Events that report it.
     events: Vec<Notice>,
 }
 
 impl Problem {
     fn new(reason: Reason, message: String) -> Self {
-        Self { reason, message, limit: None, events: Vec::new() }
+        let events = vec![Notice::of(reason, message.as_str())];
+        Self { reason, message, limit: None, events }
     }
 }
 
@@ -264,13 +265,14 @@ fn too_many_pods(bound: usize, served: bool) -> Problem {
     };
     let flag = Limit::PodsPerService.flag();
     Problem {
-        reason: Reason::LimitReached,
-        message: format!(
-            "the selector matches more than {bound} pods: {what}; narrow it, run fewer pods, or \
-             raise {flag}"
-        ),
         limit: Some(Limit::PodsPerService),
-        events: Vec::new(),
+        ..Problem::new(
+            Reason::LimitReached,
+            format!(
+                "the selector matches more than {bound} pods: {what}; narrow it, run fewer pods, or \
+             raise {flag}"
+            ),
+        )
     }
 }
 
@@ -311,29 +313,28 @@ fn claim(
             "Service {name:?} exists and was not made by zen-lead; it is left alone; {instead} or \
              delete it"
         ))),
-        Holder::Unreadable { error } => Err(Problem {
-            reason: Reason::Unreadable,
-            message: format!(
+        Holder::Unreadable { error } => Err(Problem::new(
+            Reason::Unreadable,
+            format!(
                 "Service {name:?} cannot be read ({error}), so it is left alone and no leader Service \
                  is made; correct that field, delete the Service or {instead}"
             ),
-            limit: None,
-            events: Vec::new(),
-        }),
+        )),
         Holder::Free => match (&snapshot.older_rival, snapshot.over_limit) {
             (Some(rival), _) => Err(conflict(format!(
                 "the older Service {:?} asks for the leader Service {name:?} too; {instead}",
                 &*rival.name
             ))),
             (None, Some(limit)) if own(snapshot, uid).next().is_none() => Err(Problem {
-                reason: Reason::LimitReached,
-                message: format!(
-                    "the namespace has more than {limit} enabled Services: no leader Service is \
-                     made; disable one or raise {}",
-                    Limit::ServicesPerNamespace.flag()
-                ),
                 limit: Some(Limit::ServicesPerNamespace),
-                events: Vec::new(),
+                ..Problem::new(
+                    Reason::LimitReached,
+                    format!(
+                        "the namespace has more than {limit} enabled Services: no leader Service is \
+                     made; disable one or raise {}",
+                        Limit::ServicesPerNamespace.flag()
+                    ),
+                )
             }),
             _ => Ok(None),
         },
@@ -343,17 +344,15 @@ fn claim(
 /// A leader Service that cannot be read goes on, as far as its slices are concerned.
 fn unreadable(leader: &Leader) -> Option<Problem> {
     let error = leader.unreadable.as_ref()?;
-    Some(Problem {
-        reason: Reason::Unreadable,
-        message: format!(
+    Some(Problem::new(
+        Reason::Unreadable,
+        format!(
             "the leader Service {:?} cannot be read ({error}): its EndpointSlices are kept up to date, \
              its own fields and conditions are not; correct that field, or delete it to have it made \
              anew",
             leader.name()
         ),
-        limit: None,
-        events: Vec::new(),
-    })
+    ))
 }
 
 fn invalid(violations: &[Violation]) -> Problem {
@@ -394,11 +393,7 @@ fn source_conditions(source: &Service, problem: Option<&Problem>, ctx: &Context<
                 reason: problem.reason,
                 message: problem.message.clone(),
             };
-            let mut events = problem.events.clone();
-            if events.is_empty() {
-                events.push(Notice::of(problem.reason, problem.message.as_str()));
-            }
-            (vec![mirror::condition(source, &state, ctx.now)], events)
+            (vec![mirror::condition(source, &state, ctx.now)], problem.events.clone())
         }
     };
     let mut plan = Plan { refused_by: problem.and_then(|p| p.limit), ..Plan::default() };

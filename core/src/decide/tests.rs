@@ -192,7 +192,7 @@ fn a_leader_service_is_made_and_routes() {
     let Step::Slice(next) = &steps[1] else { panic!() };
     let switch = next.switch.as_ref().unwrap();
     assert_eq!(switch.leader, ObjectRef::of(&scene.leader()));
-    assert_eq!(mirror::switch_event(switch), notices[0], "the same event, whoever tells");
+    assert_eq!(mirror::switch_event(switch), notices[0], "the same Event from every replica");
 }
 
 #[test]

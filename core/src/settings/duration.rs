@@ -1,7 +1,7 @@
 //! Durations exactly as Go's time.ParseDuration reads them and Duration.String writes them.
 //!
 //! Users know the grammar from every other Kubernetes field, so verdict, value and error text are
-//! Go's (read in go1.26.8, src/time/format.go). No bounds of zen-lead here: that is `spec::values`.
+//! Go's (read in go1.26.8, src/time/format.go). No bounds of zen-lead here: that is `settings::values`.
 
 use std::fmt;
 

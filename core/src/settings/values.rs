@@ -1,6 +1,6 @@
 //! The value of each setting: one small reader a type, each with its words of refusal.
 //!
-//! Nothing here looks at another annotation or at the Service's shape (`spec`, `spec::shape`).
+//! Nothing here looks at another annotation or at the Service's shape (`settings`).
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! A broken rule: which field, which value, which rule, and what to write instead.
 //!
-//! No judging here (that is `spec` and `admission::verdict`), only the words. They follow the ones
+//! No judging here (that is `settings` and `admission::verdict`), only the words. They follow the ones
 //! of Kubernetes (apimachinery, util/validation/field/errors.go), so that ours read like its own.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Which replicas of zen-lead are ready, from the slices of its own Service. Ranking is `replica`'s.
+//! Which replicas of zen-lead are ready, from the slices of its own Service. Ranking is `ranking`'s, in the core.
 
 use std::collections::BTreeMap;
 

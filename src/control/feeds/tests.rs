@@ -54,7 +54,7 @@ fn all() -> BTreeSet<String> {
     ["ns/web", "ns/db", "other/web"].map(str::to_owned).into()
 }
 
-// Which changes are worth a look is `replica`'s; here, that it is asked about this replica.
+// Which changes are worth a look is `ranking`'s; here, that it is asked about this replica.
 #[test]
 fn a_change_of_the_ready_replicas_has_all_looked_at_where_a_newer_version_may_be_gone() {
     use std::sync::atomic::{AtomicUsize, Ordering};

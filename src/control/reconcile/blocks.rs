@@ -170,11 +170,7 @@ impl Blocks {
         let before = self.held.iter().position(|h| h.is_about(step) && h.undone == undone);
         let before = before.map(|at| self.held.swap_remove(at));
         let wait = next_wait(before.map(|h| h.wait));
-        let until = now + for_rank(wait, rank);
-        let latest = until + (until - now) / TOGETHER;
-        let shared = self.held.iter().map(|h| h.until).filter(|at| *at >= until && *at <= latest);
-        let until = shared.min().unwrap_or(until);
-        let until = self.apart(step, until, now);
+        let until = self.next_try(step, now, now + for_rank(wait, rank));
         let (kind, only) = (step.kind(), Some(step.subject()));
         let blocked = Blocked { kind, only, reason, message };
         let base = step.base().to_owned();
@@ -182,9 +178,12 @@ impl Blocks {
         until - now
     }
 
-    /// The time at which a step is tried again, so that tries of one Service are [`APART`] or together. A
-    /// slice is never delayed for another step: the other is tried with it.
-    fn apart(&mut self, step: &Step, until: Instant, now: Instant) -> Instant {
+    /// When a step is tried again that is to wait until then: with another step that is due within
+    /// [`TOGETHER`], else [`APART`] from all others. That distance delays no slice: other steps are moved to it.
+    fn next_try(&mut self, step: &Step, now: Instant, until: Instant) -> Instant {
+        let latest = until + (until - now) / TOGETHER;
+        let shared = self.held.iter().map(|h| h.until).filter(|at| *at >= until && *at <= latest);
+        let until = shared.min().unwrap_or(until);
         let near = |at: Instant| at.max(until) - at.min(until) < APART;
         if is_slice(step.kind()) {
             let others = self.held.iter_mut().filter(|h| !is_slice(h.blocked.kind));
