@@ -326,7 +326,10 @@ impl Reconciler {
     /// Whether the step may be written now.
     fn may_write(&self, round: &mut Round<'_>, planned: &Planned, step: &Step) -> GoAhead {
         let key = round.key;
-        if self.is_taken(key, step, &mut round.met) || self.learns(key, &planned.snapshot, step) {
+        if self.is_taken(key, step, &mut round.met)
+            || self.is_lacked(key, step)
+            || self.learns(key, &planned.snapshot, step)
+        {
             return GoAhead::Again;
         }
         if planned.decision.history_void {

@@ -43,6 +43,8 @@ pub enum Fault {
     Late(Duration),
     /// This HTTP status with this body.
     Body(u16, &'static str),
+    /// A mutating webhook takes this annotation out of what is written.
+    Strip(&'static str),
 }
 
 /// A request the server has seen.
@@ -286,11 +288,16 @@ impl FakeApi {
         let seen = Seen { verb, path, query, agent };
         self.inner.seen.lock().push(seen.clone());
         let body = to_bytes(body, usize::MAX).await.map_err(|_| Lost)?;
-        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let fault = self.fault(&seen.verb, &seen.path);
+        let mut body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let annotations = body.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut);
+        if let (Some(Fault::Strip(key)), Some(annotations)) = (&fault, annotations) {
+            annotations.remove(*key);
+        }
 
         let run = || self.run(&parts.method, &seen, &content, body);
-        match self.fault(&seen.verb, &seen.path) {
-            None => Ok(run()),
+        match fault {
+            None | Some(Fault::Strip(_)) => Ok(run()),
             Some(Fault::Plain(code, retry_after)) => {
                 let mut answer = Response::builder().status(code);
                 if let Some(seconds) = retry_after {

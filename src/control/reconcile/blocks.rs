@@ -59,6 +59,8 @@ struct LastWrite {
     content: u64,
     times: u32,
     at: Instant,
+    /// The answer lacked something of it, and that was not held against it yet.
+    lacked: bool,
 }
 
 /// What undoes a write, as far as it is known.
@@ -103,8 +105,9 @@ impl Blocks {
         self.hold(step, reason, message.to_owned(), false, rank);
     }
 
-    /// Remembers a write that succeeded; whether it is one too many of the same.
-    pub(super) fn written(&mut self, step: &Step) -> bool {
+    /// Remembers a write that succeeded, and whether its answer lacks something of it; whether it is one
+    /// too many of the same.
+    pub(super) fn written(&mut self, step: &Step, lacks: bool) -> bool {
         let (kind, content, now) = (place(step.kind()), step.content(), clock::monotonic());
         let soon = self.wait_of(step).map_or(SOON, |wait| (2 * wait).max(SOON));
         let last = self.written.iter().position(|w| w.kind == kind && w.object == step.object());
@@ -114,8 +117,18 @@ impl Blocks {
             _ => 1,
         };
         let object = step.object().to_owned();
-        self.written.push(LastWrite { kind, object, content, times, at: now });
+        self.written.push(LastWrite { kind, object, content, times, at: now, lacked: lacks });
         times >= if step.creates() { UNDONE_CREATION } else { UNDONE }
+    }
+
+    /// Whether the answer to the last write of an object lacked something of just what is wanted again:
+    /// one more would end the same way. Only once for each write, so that it is tried again after a wait.
+    pub(super) fn lacked(&mut self, step: &Step) -> bool {
+        let (kind, content) = (place(step.kind()), step.content());
+        let same = |w: &&mut LastWrite| {
+            (w.kind, w.content) == (kind, content) && w.object == step.object()
+        };
+        self.written.iter_mut().find(same).is_some_and(|w| std::mem::take(&mut w.lacked))
     }
 
     /// At rest, with nothing kept back: a slice that says something else than was last written to it, and

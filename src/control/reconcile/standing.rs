@@ -1,6 +1,8 @@
 //! What the answer to a write means for the next decision: a race, a refusal that is held back, a
 //! failure of the API server, or a write that does not last.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -128,22 +130,29 @@ impl Reconciler {
     pub(super) fn wrote(&self, key: &ServiceKey, step: &Step, applied: &Applied, met: &mut Met) {
         *self.known.answered.lock() = Some(crate::platform::clock::monotonic());
         met.done.push(step.clone());
-        let rank = self.rank(key);
-        let (again, wait) = self.remember(key, |known| {
+        let (rank, lacks) = (self.rank(key), !lasts(step, applied));
+        let wait = self.remember(key, |known| {
             known.unanswered = None;
             if known.blocks.succeeded(step) {
                 info!(%key, step = ?step.kind(), "no longer refused");
             }
-            if !known.blocks.written(step) {
-                return (false, None);
-            }
-            let by = if lasts(step, applied) { Undoer::Later } else { Undoer::InTheAnswer };
-            (true, Some(known.blocks.undone(step, by, rank)))
+            let by = if lacks { Undoer::InTheAnswer } else { Undoer::Later };
+            known.blocks.written(step, lacks).then(|| known.blocks.undone(step, by, rank))
         });
-        if again && let Some(wait) = wait {
-            let (kind, object) = (step.kind(), step.object());
-            warn!(%key, step = ?kind, object, "this write is undone each time; it is repeated in {wait:?}");
+        if let Some(wait) = wait {
+            warn_undone(key, step, wait);
         }
+    }
+
+    /// The last write of the object had an answer that lacked something of it, and the same is wanted
+    /// again: it is held back at once.
+    pub(super) fn is_lacked(&self, key: &ServiceKey, step: &Step) -> bool {
+        let rank = self.rank(key);
+        let wait = self.remember(key, |known| {
+            let lacked = known.blocks.lacked(step);
+            lacked.then(|| known.blocks.undone(step, Undoer::InTheAnswer, rank))
+        });
+        wait.inspect(|wait| warn_undone(key, step, *wait)).is_some()
     }
 
     /// There is more to do than one reconcile may: what it has done more than once is held back.
@@ -268,14 +277,18 @@ fn conditions(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
     services.flat_map(own_conditions).map(|c| &*c.message)
 }
 
+fn warn_undone(key: &ServiceKey, step: &Step, wait: Duration) {
+    let (kind, object) = (step.kind(), step.object());
+    warn!(%key, step = ?kind, object, "this write is undone each time; it is repeated in {wait:?}");
+}
+
 /// Whether the answer to a write has what was written. One that cannot be read says nothing.
 fn lasts(step: &Step, applied: &Applied) -> bool {
     match (step, applied) {
         (Step::Slice(next), Applied::Slice(answer)) => match (&next.write, &**answer) {
             (SliceWrite::Create(s) | SliceWrite::Replace(s), Decoded::Object(answer)) => {
-                let (endpoints, ports) = (&answer.endpoints, &answer.ports);
-                carries(&json!(endpoints), &json!(s.endpoints))
-                    && carries(&json!(ports), &json!(s.ports))
+                let there = json!([answer.endpoints, answer.ports, answer.metadata.annotations]);
+                carries(&there, &json!([s.endpoints, s.ports, s.metadata.annotations]))
             }
             _ => true,
         },

@@ -89,17 +89,17 @@ async fn what_is_written_a_third_time_soon_after_is_undone_and_a_change_begins_a
     let mut blocks = Blocks::default();
     let (one, two) = (patch("web-leader", "1", "None"), patch("web-leader", "2", "ClientIP"));
     let again = patch("web-leader", "9", "None");
-    assert!(!blocks.written(&one));
-    assert!(!blocks.written(&again), "the version does not count");
-    assert!(!blocks.written(&two), "something else");
-    assert!(!blocks.written(&one));
-    assert!(!blocks.written(&one));
-    assert!(blocks.written(&one));
+    assert!(!blocks.written(&one, false));
+    assert!(!blocks.written(&again, false), "the version does not count");
+    assert!(!blocks.written(&two, false), "something else");
+    assert!(!blocks.written(&one, false));
+    assert!(!blocks.written(&one, false));
+    assert!(blocks.written(&one, false));
     assert_eq!(blocks.undone(&one, Undoer::Later, 0), FIRST_WAIT);
     assert!(!blocks.succeeded(&one), "its writes succeed each time");
     assert_eq!(blocks.undone(&one, Undoer::Later, 0), 2 * FIRST_WAIT);
     tokio::time::advance(SOON + Duration::from_secs(1)).await;
-    assert!(!blocks.written(&one));
+    assert!(!blocks.written(&one, false));
 }
 
 #[tokio::test(start_paused = true)]

@@ -378,3 +378,54 @@ async fn a_source_that_changes_its_mind_blames_nobody() {
     }
     assert_eq!(pair.message(&format!("{SERVICES}/web")), "null");
 }
+
+/// A dual-stack Service; while its leader Service is deleted with its slices orphaned and its leader is
+/// lost, a webhook takes one annotation out of each slice.
+async fn stripped(key: &'static str) -> Pair {
+    let mut pair = Pair::new();
+    let mut source = source();
+    source["spec"]["ipFamilies"] = json!(["IPv4", "IPv6"]);
+    pair.api.put(SERVICES, source);
+    for (name, n) in [("a", 1), ("b", 2)] {
+        let mut pod = pod(name, &format!("10.0.0.{n}"), true, n);
+        pod["status"]["podIPs"] =
+            json!([{"ip": format!("10.0.0.{n}")}, {"ip": format!("fd00::{n}")}]);
+        pair.api.put(PODS, pod);
+    }
+    pair.run(Duration::from_mins(1)).await;
+    pair.calls.clear();
+    always(&pair, "PUT", "/endpointslices/", Fault::Strip(key));
+    always(&pair, "POST", "/endpointslices", Fault::Strip(key));
+    pair.api.remove(LEADER);
+    for mut slice in pair.api.all(SLICES) {
+        slice["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+        pair.api.put(SLICES, slice);
+    }
+    let mut lost = pair.api.get(&format!("{PODS}/a")).unwrap();
+    lost["status"]["conditions"][0]["status"] = json!("False");
+    pair.api.put(PODS, lost);
+    pair.judge(key).await;
+    pair
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_webhook_takes_out_of_both_slices_is_written_once_before_a_wait() {
+    let mut reported = 0;
+    for key in [
+        "zen-lead.io/leader-epoch",
+        "zen-lead.io/leader-pod-uid",
+        "zen-lead.io/asked",
+        "zen-lead.io/decision-version",
+    ] {
+        let pair = stripped(key).await;
+        assert_eq!(pair.routed().as_deref(), Some("b"), "{key}: routing goes on");
+        let message = pair.message(&format!("{SERVICES}/web"));
+        assert!(!message.contains("another client"), "{key}: the answer shows it: {message}");
+        reported += usize::from(message.contains("a mutating admission webhook or policy changes"));
+        let soon = pair.calls[0].0 + Duration::from_secs(1);
+        let is_put = |(at, call): &&(Instant, String)| *at < soon && call.contains(" PUT ");
+        let puts = pair.calls.iter().filter(is_put).count();
+        assert!(puts <= 3, "{key}: {puts} writes: {}", pair.list(0, pair.calls.len().min(20)));
+    }
+    assert_eq!(reported, 3, "without an epoch it is served all the same");
+}
