@@ -7,6 +7,7 @@ mod kinds;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 use std::borrow::Cow;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use shape::Field;
 pub use shape::Shape;
+pub use trim::{Trim, too_large};
 
 /// An object as the API server sent it: read, or known by its metadata only.
 #[derive(Clone, Debug, PartialEq)]

@@ -155,15 +155,14 @@ impl StatusReading<'_> {
         let mut params = params.clone().limit(PAGE);
         loop {
             let page = api::call(self.caller, operation, about, || async {
-                let text = page::page(&self.client, &request, &params).await?;
-                let mut found = Vec::new();
-                let list = page::read::<K>(&text, &mut found).map_err(kube::Error::SerdeError)?;
-                Ok((list, found))
+                let mut objects = Vec::new();
+                let page = page::page(&self.client, &request, &params, |o| objects.push(o)).await?;
+                Ok((page, objects))
             });
-            let (list, found) = page.await?;
-            self.unreadable.extend(found);
-            list.items.into_iter().for_each(&mut keep);
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            let (page, objects) = page.await?;
+            self.unreadable.extend(page.malformed);
+            objects.into_iter().for_each(&mut keep);
+            match page.next {
                 Some(token) => params = params.continue_token(&token),
                 None => return Ok(()),
             }

@@ -107,7 +107,7 @@ impl Applier {
         let s = Decoded::Object(s);
         let call = || api.create(&params, &s);
         let made = self.call(Operation::CreateService, key, &name, call).await?;
-        Ok(Applied::Service(Box::new(made)))
+        Ok(Applied::Service(Box::new(made.trimmed())))
     }
 
     async fn patch_service(
@@ -126,7 +126,7 @@ impl Applier {
         let patch = Patch::Merge(&patch);
         let call = || api.patch(&target.name, &params, &patch);
         let made = self.call(Operation::ApplyService, key, &target.name, call).await?;
-        Ok(Applied::Service(Box::new(made)))
+        Ok(Applied::Service(Box::new(made.trimmed())))
     }
 
     async fn delete_service(&self, key: &ServiceKey, t: ObjectRef) -> Result<Applied, CallError> {
@@ -174,7 +174,7 @@ impl Applier {
             self.call(Operation::ReplaceSlice, key, &name, call).await
         };
         match written {
-            Ok(slice) => Ok(Applied::Slice(Box::new(slice))),
+            Ok(slice) => Ok(Applied::Slice(Box::new(slice.trimmed()))),
             Err(error) if error.maybe_applied => {
                 let call = || api.get(&name);
                 let failed = error.to_string();
@@ -182,7 +182,7 @@ impl Applier {
                 {
                     // Our write id on it: we won.
                     Ok(now) if carries(&now, &id) => {
-                        ("it took effect", Ok(Applied::Slice(Box::new(now))))
+                        ("it took effect", Ok(Applied::Slice(Box::new(now.trimmed()))))
                     }
                     // No slice: our write did not happen, and no other replica was faster.
                     Ok(_) | Err(CallError { kind: ErrorKind::NotFound, .. }) => {
@@ -209,7 +209,7 @@ impl Applier {
         let patch = Patch::Apply(&body);
         let call = || api.patch_status(&target.name, &params, &patch);
         let made = self.call(Operation::ApplyServiceStatus, key, &target.name, call).await?;
-        Ok(Applied::Service(Box::new(made)))
+        Ok(Applied::Service(Box::new(made.trimmed())))
     }
 
     /// Deletes the Endpoints of a Service, as they were seen.

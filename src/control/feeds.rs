@@ -30,6 +30,7 @@ use crate::platform::supervise::Supervisor;
 use crate::shared::{Replicas, SharedIndex};
 use zen_lead_core::decide::Trust;
 use zen_lead_core::decode::Decoded;
+use zen_lead_core::index::slice::Slice;
 use zen_lead_core::index::{Dirty, Index};
 use zen_lead_core::keys::kubernetes;
 use zen_lead_core::names::ServiceKey;
@@ -317,7 +318,7 @@ impl Sink<Decoded<EndpointSlice>> for SliceSink {
     type Kept = Decoded<EndpointSlice>;
 
     fn trim(&self, object: Decoded<EndpointSlice>) -> Self::Kept {
-        object
+        Slice::bare(object)
     }
 
     fn reset(&self, objects: Vec<Self::Kept>, version: Rv) {

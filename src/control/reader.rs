@@ -10,7 +10,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
-use kube::core::{ObjectList, Request};
+use kube::core::Request;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use crate::platform::clock;
 use crate::platform::operation::{Operation, Target};
 use zen_lead_core::decode::Decoded;
 use zen_lead_core::index::pod::NamespacedPod;
+use zen_lead_core::index::slice::Slice;
 use zen_lead_core::index::{Index, Limits};
 use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::version::Rv;
@@ -98,43 +99,47 @@ impl Reader {
         let slices: Api<Decoded<EndpointSlice>> = Api::namespaced(self.client.clone(), ns);
         // The slices first: a mark written while the rest is read must not lie above it, or it
         // would look like one of another history.
-        let slices = self.list(key, Kind::Slices, &slices, &not_built_in).await?;
+        let slices =
+            self.list(key, Kind::Slices, &slices, &not_built_in, |s| Some(Slice::bare(s))).await?;
         let (services, pods) = tokio::try_join!(
-            self.list(key, Kind::Services, &services, &all),
-            self.list(key, Kind::Pods, &pods, &all),
+            self.list(key, Kind::Services, &services, &all, Some),
+            self.list(key, Kind::Pods, &pods, &all, NamespacedPod::trim_decoded),
         )?;
-        let version = |v: &Option<String>| v.as_deref().and_then(Rv::parse).unwrap_or_default();
         let mut index = Index::new(self.names, self.limits);
-        index.reset_decoded_services(services.items, version(&services.metadata.resource_version));
-        let seen = version(&pods.metadata.resource_version);
-        let pods = pods.items.into_iter().filter_map(NamespacedPod::trim_decoded).collect();
-        index.reset_trimmed_pods(Some(ns), pods, seen);
-        index.reset_decoded_slices(slices.items, version(&slices.metadata.resource_version));
+        index.reset_decoded_services(services.objects, services.version);
+        index.reset_trimmed_pods(Some(ns), pods.objects, pods.version);
+        index.reset_decoded_slices(slices.objects, slices.version);
         Ok(index)
     }
 
     /// A whole list; what cannot be read in it is counted, as the watches do.
-    async fn list<K: Watched>(
+    async fn list<K: Watched, T>(
         &self,
         key: &ServiceKey,
         kind: Kind,
         api: &Api<K>,
         params: &ListParams,
-    ) -> Result<ObjectList<K>, CallError> {
+        trim: impl Fn(K) -> Option<T>,
+    ) -> Result<Listed<T>, CallError> {
         let request = Request::new(api.resource_url());
-        let (list, malformed) =
-            api::call(&self.caller, kind.list(), Target::of(key, ""), || async {
-                let text = page::page(&self.client, &request, params).await?;
-                let mut malformed = Vec::new();
-                let list = page::read(&text, &mut malformed).map_err(kube::Error::SerdeError)?;
-                Ok((list, malformed))
-            })
-            .await?;
-        for error in malformed {
+        let (page, objects) = api::call(&self.caller, kind.list(), Target::of(key, ""), || async {
+            let mut objects = Vec::new();
+            let keep = |object| objects.extend(trim(object));
+            let page = page::page(&self.client, &request, params, keep).await?;
+            Ok((page, objects))
+        })
+        .await?;
+        for error in page.malformed {
             self.caller.metrics.watch_malformed(kind.as_str());
             let kind = kind.as_str();
             tracing::error!(kind, "an object cannot be read, what exists for it stays: {error}");
         }
-        Ok(list)
+        Ok(Listed { objects, version: Rv::parse(&page.version).unwrap_or_default() })
     }
+}
+
+/// A list as it was read.
+struct Listed<T> {
+    objects: Vec<T>,
+    version: Rv,
 }

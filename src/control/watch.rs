@@ -29,7 +29,7 @@ use crate::platform::supervise::Supervisor;
 use follow::End;
 use handle::Pulse;
 use list::ListError;
-use zen_lead_core::decode::{Decoded, Shape};
+use zen_lead_core::decode::{Decoded, Shape, Trim};
 use zen_lead_core::version::Rv;
 
 /// Where a watch delivers. All methods are called from the one task of the watch, in order, and
@@ -247,6 +247,11 @@ mod times {
 pub trait Watched:
     Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
 {
+    /// The object without what is not needed of it, as soon as it is read.
+    fn trimmed(self) -> Self {
+        self
+    }
+
     /// What is wrong with an object that is there and cannot be read.
     fn unreadable(&self) -> Option<String> {
         None
@@ -255,8 +260,12 @@ pub trait Watched:
 
 impl<K> Watched for Decoded<K>
 where
-    K: Resource<DynamicType = ()> + Shape + Clone + Debug + Send + 'static,
+    K: Resource<DynamicType = ()> + Shape + Trim + Clone + Debug + Send + 'static,
 {
+    fn trimmed(self) -> Self {
+        Self::trimmed(self)
+    }
+
     fn unreadable(&self) -> Option<String> {
         let Self::Unreadable(found) = self else { return None };
         let name = |part: &Option<String>| part.clone().unwrap_or_default();
@@ -403,7 +412,7 @@ impl ListError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Call(error) => error.retry_after,
-            _ => None,
+            Self::Version { .. } => None,
         }
     }
 }

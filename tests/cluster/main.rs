@@ -35,6 +35,7 @@ mod fields;
 mod first_leader;
 mod inputs;
 mod invalid;
+mod large;
 mod lifecycle;
 mod limits;
 mod metrics;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         churn::tests(),
         dry_run::tests(),
         abuse::tests(),
+        large::tests(),
         inputs::alone(),
         clumsy::tests(),
         // Last: it checks the calls of the whole run.

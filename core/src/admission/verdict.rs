@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Service;
 
 use super::peers::Peer;
+use crate::decode;
 use crate::index::view::Neighbour;
 use crate::index::{Limit, Reached};
 use crate::keys::{setting, status};
@@ -127,6 +128,10 @@ pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule
         warnings.extend(unsure);
     }
     violations.extend(too_many_pods(question, old, others));
+    // A value that is wrong says more.
+    if violations.is_empty() {
+        violations.extend(too_large(old, new));
+    }
     if violations.is_empty() {
         let selects_anew = old.is_some_and(|old| selector(old) != selector(new));
         let peer = peer.as_ref().filter(|_| asked || selects_anew);
@@ -298,6 +303,15 @@ fn too_many_pods(
             Limit::PodsPerService.flag()
         ),
     ))
+}
+
+/// Refuses an enabled Service that could not be read, unless it was like that before.
+fn too_large(old: Option<&Service>, new: &Service) -> Option<Violation> {
+    let before =
+        old.is_some_and(|old| settings::is_enabled(old) && decode::too_large(old).is_some());
+    let why =
+        Some(new).filter(|new| settings::is_enabled(new) && !before).and_then(decode::too_large)?;
+    Some(Violation::plain("metadata", Rule::TooLarge, Cause::TooMany, why))
 }
 
 /// Refuses a leader name that a Service has, or another source asks for.

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod trim;
+
 fn decode<K: Shape + Resource>(text: &str) -> Decoded<K> {
     serde_json::from_str(text).unwrap()
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::evidence;
 use super::pod::Family;
 use super::service::Leader;
-use crate::decode::Unreadable;
+use crate::decode::{Decoded, Unreadable};
 use crate::keys::{self, status};
 use crate::version::{Marks, Rv};
 
@@ -72,6 +73,18 @@ pub struct Truth {
 }
 
 impl Slice {
+    /// A slice without its endpoints, unless it may be ours: of others' no more is kept than whose they are.
+    #[must_use]
+    pub fn bare(mut slice: Decoded<EndpointSlice>) -> Decoded<EndpointSlice> {
+        if let Decoded::Object(object) = &mut slice
+            && !may_be_ours(&object.metadata)
+        {
+            (object.endpoints, object.ports) = (None, None);
+            object.metadata.annotations = None;
+        }
+        slice
+    }
+
     /// Trims a slice; `None` for one that belongs to no Service.
     pub fn trim(mut slice: EndpointSlice) -> Option<Self> {
         let meta = &mut slice.metadata;
@@ -81,7 +94,7 @@ impl Slice {
         let managed = label(keys::kubernetes::SLICE_MANAGED_BY) == Some(keys::MANAGER);
         let stamped = evidence::is_stamped(meta);
         let named_for = evidence::leader_of_slice_name(name);
-        let ours = managed || (stamped && named_for.is_some());
+        let ours = may_be_ours(meta);
         let labelled = label(keys::kubernetes::SERVICE_NAME);
         let source = label(status::SOURCE_SERVICE).map(Arc::from);
         // Its label may have been changed, its name cannot.
@@ -199,9 +212,14 @@ impl Slice {
     }
 }
 
+/// Whether a slice carries the label of zen-lead, or its name and an annotation that only zen-lead writes.
+fn may_be_ours(meta: &ObjectMeta) -> bool {
+    let manager = meta.labels.as_ref().and_then(|all| all.get(keys::kubernetes::SLICE_MANAGED_BY));
+    let named = meta.name.as_deref().and_then(evidence::leader_of_slice_name).is_some();
+    manager.is_some_and(|manager| manager == keys::MANAGER) || (named && evidence::is_stamped(meta))
+}
+
 /// Uid of the controller owner of an object.
-pub fn controller_uid(
-    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> Option<&str> {
+pub fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
     evidence::controller(meta).map(|o| o.uid.as_str())
 }

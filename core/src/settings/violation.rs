@@ -57,6 +57,8 @@ pub enum Rule {
     NamespaceLimit,
     /// The selector matches more pods than zen-lead looks at.
     PodLimit,
+    /// The Service is larger than zen-lead reads.
+    TooLarge,
     /// A value that is not a string (only in files; the API server does not let it through).
     NotAString,
     /// A document that cannot be read as a Service (only in files).
@@ -108,7 +110,7 @@ impl Cause {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::UnknownKey,
         Self::StatusKey,
         Self::Boolean,
@@ -131,6 +133,7 @@ impl Rule {
         Self::OwnNameClaimed,
         Self::NamespaceLimit,
         Self::PodLimit,
+        Self::TooLarge,
         Self::NotAString,
         Self::Unreadable,
     ];
@@ -160,6 +163,7 @@ impl Rule {
             Self::OwnNameClaimed => "own_name_claimed",
             Self::NamespaceLimit => "namespace_limit",
             Self::PodLimit => "pod_limit",
+            Self::TooLarge => "too_large",
             Self::NotAString => "not_a_string",
             Self::Unreadable => "unreadable",
         }

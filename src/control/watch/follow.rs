@@ -118,6 +118,7 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
             return Some(End::Relist(Restart::History));
         }
         *version = written;
+        let object = object.trimmed();
         if let Some(error) = object.unreadable().filter(|_| !deleted) {
             self.malformed(&error);
         }

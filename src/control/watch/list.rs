@@ -7,7 +7,7 @@ use kube::api::ListParams;
 use kube::core::Request;
 
 use super::{Selector, Watched, times};
-use crate::control::watch::page::{page, read};
+use crate::control::watch::page::page;
 use crate::platform::api::{self, CallError, Caller};
 use crate::platform::operation::{Operation, Target};
 use zen_lead_core::version::Rv;
@@ -28,10 +28,6 @@ pub(super) struct Listed<T> {
 pub(super) enum ListError {
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error(
-        "{operation}: the API server (or a proxy before it) answered something that is no list: {source}"
-    )]
-    Unreadable { operation: Operation, source: serde_json::Error },
     #[error("{operation}: the list of the API server has the version {text:?}, which is no number")]
     Version { operation: Operation, text: String },
 }
@@ -68,17 +64,21 @@ async fn pages<K: Watched, T>(
     };
     let mut listed = Listed { objects: Vec::new(), version: Rv::NONE, malformed: Vec::new() };
     loop {
-        let text = api::call(caller, operation, about, || page(&client, &request, &params)).await?;
-        let page = read::<K>(&text, &mut listed.malformed)
-            .map_err(|source| ListError::Unreadable { operation, source })?;
-        drop(text);
+        let one = api::call(caller, operation, about, || async {
+            let mut objects = Vec::new();
+            let page =
+                page(&client, &request, &params, |object| objects.push(trim(object))).await?;
+            Ok((page, objects))
+        });
+        let (page, objects) = one.await?;
         if listed.version == Rv::NONE {
             // All pages are of the version of the first one.
-            let text = page.metadata.resource_version.unwrap_or_default();
+            let text = page.version;
             listed.version = Rv::parse(&text).ok_or(ListError::Version { operation, text })?;
         }
-        listed.objects.extend(page.items.into_iter().map(&trim));
-        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        listed.objects.extend(objects);
+        listed.malformed.extend(page.malformed);
+        params.continue_token = page.next;
         if params.continue_token.is_none() {
             return Ok(listed);
         }

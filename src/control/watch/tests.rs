@@ -1,6 +1,7 @@
 //! Tests of the loop against the fake API server: one thing that happens a test.
 
 mod messages;
+mod pages;
 mod random;
 
 use std::collections::BTreeMap;

@@ -397,6 +397,24 @@ fn too_many_pods_are_refused_where_they_are_newly_selected() {
 }
 
 #[test]
+fn a_service_that_is_too_large_to_be_read_is_refused_unless_it_was_before() {
+    let large = |mut service: Service| {
+        let many = (0..300).map(|n| (format!("example.com/{n}"), String::new()));
+        service.metadata.annotations.as_mut().unwrap().extend(many);
+        service
+    };
+    let none = View::default();
+    assert_eq!(
+        ask(None, &large(web(&[ON])), &none).violations[0].to_string(),
+        "metadata: Too many: it has 301 annotations, and zen-lead reads at most 256; remove some"
+    );
+    assert_eq!(rules(&ask(Some(&large(web(&[OFF]))), &large(web(&[ON])), &none)), [Rule::TooLarge]);
+    let sticky = large(web(&[ON, ("sticky", "true")]));
+    assert_eq!(rules(&ask(Some(&large(web(&[ON]))), &sticky, &none)), []);
+    assert_eq!(rules(&ask(None, &large(web(&[OFF])), &none)), []);
+}
+
+#[test]
 fn a_leader_that_the_index_knows_cannot_become_a_source() {
     let view = View { services: vec![("web", Some("api"))], ..View::default() };
     let verdict = ask(Some(&web(&[])), &web(&[ON]), &view);

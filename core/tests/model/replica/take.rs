@@ -3,7 +3,8 @@
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use zen_lead_core::decode::Decoded;
+use kube_core::Resource;
+use zen_lead_core::decode::{Decoded, Trim};
 use zen_lead_core::index::pod::NamespacedPod;
 use zen_lead_core::index::{Dirty, Index};
 use zen_lead_core::keys::{PREFIX, kubernetes, status};
@@ -17,13 +18,13 @@ use zen_lead_core::fixtures::NAMESPACE;
 use zen_lead_core::fixtures::api::{Answer, Event, Server, Stored};
 
 /// The object as the decoding layer gives it, or none where what is unknown counts as absent.
-fn decode<T: Stored>(object: T, without: Without) -> Option<Decoded<T>> {
+fn decode<T: Stored + Trim + Resource>(object: T, without: Without) -> Option<Decoded<T>> {
     if !unreadable(object.metadata()) {
-        return Some(Decoded::Object(object));
+        return Some(Decoded::Object(object).trimmed());
     }
     let error = "status: it cannot be read".to_owned();
     let unknown = Decoded::unreadable(object.metadata().clone(), error);
-    Some(unknown).filter(|_| without != Without::Unknown)
+    Some(unknown.trimmed()).filter(|_| without != Without::Unknown)
 }
 
 /// A Service from the watch.
