@@ -12,6 +12,8 @@ IMAGE ?= zen-lead:dev
 SAMPLE ?= 200
 # Names of measurements, none for all.
 BENCH ?=
+# Not empty: `make test` counts the covered lines.
+COVERAGE ?=
 
 .PHONY: help
 help: ## This list
@@ -40,7 +42,8 @@ lint: toolchain-all ## Format, clippy, rustdoc, shellcheck, prose, go vet, licen
 .PHONY: test
 test: toolchain-all ## Unit, router and API tests; starts the cluster, whose API server they use
 	e2e/cluster.sh build prometheus
-	scripts/test.sh test --locked --workspace
+	scripts/model.sh
+	$(if $(COVERAGE),scripts/coverage.sh,scripts/test.sh test --locked --workspace)
 	e2e/test_manifests.sh
 
 # The targets below e2e/ need the feature "e2e", so that `cargo test` alone does not run them.
@@ -58,8 +61,8 @@ audit: toolchain ## Known vulnerabilities in the dependencies (RustSec)
 	scripts/audit.sh
 
 .PHONY: coverage
-coverage: toolchain-all ## `make test` with counters; fails where too few lines are covered (target/coverage/lcov.info)
-	scripts/coverage.sh
+coverage: ## `make test` with counters; fails where too few lines are covered (target/coverage/lcov.info)
+	$(MAKE) test COVERAGE=1
 
 .PHONY: mutants
 mutants: toolchain ## A few mutants of the core, and which of them the tests notice (SAMPLE=n: one in n)

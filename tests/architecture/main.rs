@@ -320,3 +320,24 @@ fn the_api_server_is_called_through_one_module_alone() {
         assert_eq!(code.matches("page(&").count(), 1, "{file}");
     }
 }
+
+/// `cargo test` does not run a target that says `test = false`: `make test` has to.
+#[test]
+fn make_runs_each_test_that_cargo_leaves_out() {
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let recipe = makefile.split("\ntest: ").nth(1).unwrap().split("\n\n").next().unwrap();
+    let mut left_out = Vec::new();
+    for manifest in ["Cargo.toml", "core/Cargo.toml"] {
+        let text = fs::read_to_string(root().join(manifest)).unwrap();
+        let targets = text.split("[[test]]\n").skip(1).filter_map(|t| t.split("\n\n").next());
+        let out = targets.filter(|target| target.contains("test = false"));
+        left_out.extend(out.map(|t| t.split('"').nth(1).unwrap().to_owned()));
+    }
+    assert_eq!(left_out, ["model"]);
+    for name in left_out {
+        let script = format!("scripts/{name}.sh");
+        assert!(recipe.contains(&script), "`make test` does not call {script}");
+        let text = fs::read_to_string(root().join(&script)).unwrap();
+        assert!(text.contains(&format!("--test {name}")), "{script} does not run {name}");
+    }
+}

@@ -141,6 +141,11 @@ pub async fn is_reported(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>
             .filter(|c| c.code >= 400 && c.message.contains(word) && c.is_about("web"))
             .collect();
         let Some(last) = refused.last() else { continue };
+        // Of several refusals of one call the latest is reported: another webhook, or another answer of it.
+        let mut later = calls.iter().filter(|c| c.at > last.at && c.code >= 400);
+        if later.any(|c| (&c.verb, &c.resource) == (&last.verb, &last.resource)) {
+            continue;
+        }
         let (call, message) = (last.short(), &last.message);
         let on_source = seen.source.as_ref().is_some_and(|s| {
             let all = s["status"]["conditions"].as_array();

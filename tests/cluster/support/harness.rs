@@ -7,7 +7,7 @@ use std::panic;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
@@ -72,6 +72,9 @@ pub struct Phase {
     pub alone: bool,
 }
 
+/// How many of the longest tests are listed.
+const LONGEST: usize = 25;
+
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 static WORLD: OnceLock<Result<Arc<World>, String>> = OnceLock::new();
 
@@ -123,6 +126,13 @@ pub fn main(phases: [Phase; 2]) -> ExitCode {
     if let Some(Ok(world)) = WORLD.get() {
         runtime().block_on(world.clone().tear_down());
     }
+    let mut took = std::mem::take(&mut *TOOK.lock().unwrap());
+    took.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+    let all: Duration = took.iter().map(|(_, took)| *took).sum();
+    println!("{} tests, one after the other {} s; the longest:", took.len(), all.as_secs());
+    for (name, took) in took.iter().take(LONGEST) {
+        println!("{:>5} s  {name}", took.as_secs());
+    }
     // Repeated at the end, where a reader of a long log looks first.
     for why in FAILED.lock().unwrap().iter() {
         println!("failed: {why}");
@@ -149,7 +159,7 @@ fn trial(test: Test, alone: bool, cluster: Result<Cluster, String>) -> Trial {
 fn run(test: &Test, alone: bool, cluster: &Cluster) -> Result<(), Failed> {
     let world = world(cluster)?;
     let runtime = runtime();
-    let name = test.name.clone();
+    let (name, began) = (test.name.clone(), Instant::now());
     let outcome = runtime.block_on(runtime.spawn(NAME.scope(name.clone(), {
         let (world, name) = (world.clone(), name.clone());
         async move {
@@ -180,6 +190,7 @@ fn run(test: &Test, alone: bool, cluster: &Cluster) -> Result<(), Failed> {
             }
         };
         case.close().await;
+        TOOK.lock().unwrap().push((name, began.elapsed()));
         result
     })
 }
@@ -188,6 +199,7 @@ tokio::task_local! {
     static NAME: String;
 }
 static FAILED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static TOOK: Mutex<Vec<(String, Duration)>> = Mutex::new(Vec::new());
 static PANICS: Mutex<Option<HashMap<String, String>>> = Mutex::new(None);
 
 /// Keeps the place and message of a panic for the report of its test, instead of printing it in between.
