@@ -19,11 +19,13 @@ step() {
   timings+=("$(printf '%4d s  %s' $((SECONDS - started)) "$name")")
 }
 
-step "format" cargo fmt --all --check
+cargo fmt --all --check || die "not formatted" "run: cargo fmt --all"
 step "clippy" cargo clippy --locked --quiet --workspace --all-targets --all-features -- -D warnings
-step "unit tests" cargo test --locked --quiet --workspace --lib
+# The quickest first.
 step "borders, router, manifests, options" cargo test --locked --quiet --package zen-lead \
   --test architecture --test router --test manifests --test configuration
+step "unit tests of the core" cargo test --locked --quiet --package zen-lead-core --lib
+step "unit tests of zen-lead" cargo test --locked --quiet --package zen-lead --lib
 # A few walks of each kind and shortened small worlds; `make test` runs them all.
 export ZEN_LEAD_MODEL_WALKS=${ZEN_LEAD_MODEL_WALKS:-20} ZEN_LEAD_MODEL_STATES=${ZEN_LEAD_MODEL_STATES:-500}
 step "a short model" cargo test --locked --quiet --package zen-lead-core --test model -- \

@@ -29,7 +29,30 @@ fn lists_of_keys() -> Vec<BTreeSet<&'static str>> {
 fn the_policies_protect_every_key_there_is() {
     let truth: BTreeSet<_> = status::ALL.into_iter().collect();
     let all: BTreeSet<_> = truth.iter().copied().chain(setting::ALL).collect();
-    assert_eq!(lists_of_keys(), [all, truth], "Services first, slices second");
+    let lists = lists_of_keys();
+    assert_eq!(lists.len(), 2);
+    for (list, (policy, keys)) in lists.iter().zip([("Services", all), ("slices", truth)]) {
+        let differing: Vec<_> = list.symmetric_difference(&keys).collect();
+        assert!(
+            differing.is_empty(),
+            "deploy/manifests/70-protection.yaml, list `keys` of the policy for {policy}: differs from \
+             core/src/keys.rs in {differing:?}"
+        );
+    }
+}
+
+/// What no other test compares with the code.
+#[test]
+fn every_setting_is_listed_for_readers_and_for_fuzzing() {
+    for key in setting::ALL {
+        for (file, text, line) in [
+            ("README.md", include_str!("../README.md"), format!("| `{key}` |")),
+            ("fuzz/annotations.dict", include_str!("../fuzz/annotations.dict"), key.to_owned()),
+            ("fuzz/review.dict", include_str!("../fuzz/review.dict"), key.to_owned()),
+        ] {
+            assert!(text.contains(&line), "{file} does not list {key} (core/src/keys.rs)");
+        }
+    }
 }
 
 #[test]

@@ -119,7 +119,11 @@ impl Contract {
         for name in self.metrics.keys() {
             let missing = !scrapes.iter().any(|s| s.families.contains_key(name));
             if missing && !absent.contains(&name.as_str()) {
-                faults.push(format!("{name} is documented and was not exported"));
+                faults.push(format!(
+                    "{name} is documented and was not exported: record it in record_everything \
+                     (src/platform/metrics/tests.rs); in tests/cluster/metrics.rs make it happen, or list \
+                     it in ABSENT with the reason"
+                ));
             }
         }
         faults

@@ -123,7 +123,11 @@ fn load_balancer(annotations: &[(&str, &str)]) -> Value {
 fn every_mistake_is_named_with_what_to_write_instead() {
     for (object, expected) in refused::refused() {
         let (judged, answer) = judged(Path::Validate, &review("CREATE", &object, &Value::Null));
-        assert_eq!(causes(&answer), expected);
+        assert_eq!(
+            causes(&answer),
+            expected,
+            "expected by core/src/admission/review/tests/refused.rs"
+        );
         assert_eq!(judged.outcome, Outcome::Denied);
         assert_eq!(judged.rules.len(), expected.len());
         assert_eq!(answer.pointer("/response/allowed"), Some(&Value::Bool(false)));

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::contract::Contract;
 use super::*;
 use crate::control::watch::{Kind, Restart};
+use crate::platform::metrics::series::SeriesFamily;
 use crate::platform::operation::Operation;
 use zen_lead_core::decide::elect;
 use zen_lead_core::reason::Reason;
@@ -18,6 +19,20 @@ fn every_metric_is_as_documented_and_every_documented_one_is_exported() {
     record_everything(&m, &web);
     let faults = Contract::read().differences(&[scrape(&m)], &[]);
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// What `record_everything` leaves out is not exported, and would be compared with nothing.
+#[test]
+fn every_series_of_a_service_is_recorded_by_these_tests() {
+    let (m, web) = (metrics(), key("shop", "web"));
+    m.track(&web);
+    record_everything(&m, &web);
+    let found = scrape(&m);
+    for family in SeriesFamily::ALL {
+        let name = format!("zen_lead_{}", family.definition().name);
+        let advice = "call what records it in record_everything (src/platform/metrics/tests.rs)";
+        assert!(found.families.contains_key(&name), "{name}: {advice}");
+    }
 }
 
 #[test]

@@ -23,7 +23,12 @@ fn everything_about_a_service_is_forgotten_and_nothing_else() {
     // Six gauges, ten counters (one of them for two reasons), two results of reconciles and one
     // latency with their buckets.
     let histograms = 2 * (FAST_BUCKETS.len() + 3) + FAILOVER_BUCKETS.len() + 3;
-    assert_eq!(both.iter().filter(of_api).count(), 6 + 12 + histograms);
+    let number = both.iter().filter(of_api).count();
+    assert_eq!(
+        number,
+        6 + 12 + histograms,
+        "a new series changes this sum and the comment above it"
+    );
     m.forget(&api);
     assert_eq!(scrape(&m).series(), before);
     m.forget(&api);
