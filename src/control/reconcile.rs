@@ -19,7 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use blocks::Blocks;
 pub use room::Room;
@@ -36,7 +36,7 @@ use crate::platform::metrics::Metrics;
 use crate::platform::operation::Operation;
 use crate::platform::telemetry::spans::Tracer;
 use crate::shared::{Replicas, SharedIndex};
-use zen_lead_core::decide::{self, Action, Blocked, Context, Decision, Step, Trust};
+use zen_lead_core::decide::{self, Action, Blocked, Context, Decision, Step, StepKind, Trust};
 use zen_lead_core::index::{Dirty, Index, Snapshot};
 use zen_lead_core::names::ServiceKey;
 use zen_lead_core::ranking::{self, DECISION_VERSION, TAKEOVER};
@@ -51,6 +51,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// deadlines of its own.
 const DEADLINE: Duration = Duration::from_mins(1);
 
+/// Two reads of one Service for a report, which changes no routing, are at least this long apart. After a
+/// decision on a read, both replicas are behind its mark until their watches say more, up to a minute.
+const REPORT_READS: Duration = Duration::from_secs(5);
+
 /// What the worker remembers of a Service between two reconciles. None of it is needed for
 /// correctness: a restart loses it.
 #[derive(Default)]
@@ -59,6 +63,8 @@ struct Memory {
     wish: Option<(u64, Instant)>,
     /// Steps that are not tried for a while.
     blocks: Blocks,
+    /// When it was last read for a report.
+    report_read: Option<Instant>,
     /// Hash of what the source asks for.
     asked: Option<u64>,
     /// The step whose last call had no answer.
@@ -255,6 +261,8 @@ impl Reconciler {
                 Action::Nothing => return Ok(self.at_rest(key, &planned)),
                 Action::Wait => return Ok(Requeue::Idle),
                 Action::Read => {
+                    let step = planned.decision.read_for.as_ref().map(Step::kind);
+                    debug!(%key, ?step, "reading the namespace");
                     round.view = self.read(key).await?;
                     continue;
                 }
@@ -303,13 +311,17 @@ impl Reconciler {
     /// or has reported that it is refused, and for a first leader Service only in its turn.
     fn may_plan_this<'a>(&'a self, round: &mut Round<'a>, planned: &Planned) -> GoAhead {
         let Planned { snapshot, decision } = planned;
-        let read_for = decision.read_for.as_ref();
-        if let Some(step) = read_for.filter(|step| step.needs_read() && !round.acting) {
-            if self.learns(round.key, snapshot, step) {
-                return GoAhead::Again;
-            }
-            if let Some(at) = self.waits_for_rank(round.key, step) {
-                return GoAhead::Closed(Requeue::At(at));
+        if let Some(step) = decision.read_for.as_ref().filter(|_| !round.acting) {
+            if step.needs_read() {
+                if self.learns(round.key, snapshot, step) {
+                    return GoAhead::Again;
+                }
+                if let Some(at) = self.waits_for_rank(round.key, step) {
+                    return GoAhead::Closed(Requeue::At(at));
+                }
+            } else if let Some(at) = self.reads_later(round.key, step) {
+                let timer = decision.again_at.map(|at| self.instant(at));
+                return GoAhead::Closed(Requeue::At(timer.map_or(at, |timer| timer.min(at))));
             }
         }
         if !decision.makes_first {
@@ -321,6 +333,21 @@ impl Reconciler {
             }
         }
         GoAhead::Open
+    }
+
+    /// When a report that has to rest on a read may be read for, if not now.
+    fn reads_later(&self, key: &ServiceKey, step: &Step) -> Option<Instant> {
+        if !matches!(step.kind(), StepKind::Mirror | StepKind::SourceConditions) {
+            return None;
+        }
+        let now = clock::monotonic();
+        self.remember(key, |known| {
+            let later = known.report_read.map(|at| at + REPORT_READS).filter(|at| *at > now);
+            if later.is_none() {
+                known.report_read = Some(now);
+            }
+            later
+        })
     }
 
     /// Whether the step may be written now.
@@ -463,12 +490,17 @@ impl Reconciler {
         }
         self.metrics.services().set(key, report.clone());
         let now = clock::monotonic();
-        let timer = decision.again_at.map(|at| now + until(at, self.clock.now()));
+        let timer = decision.again_at.map(|at| self.instant(at));
         let blocked = known.blocks.until().into_iter().chain(known.blocks.on_probation()).min();
         // Once it is over, the takeover is a step like any other; a time that has passed would bring
         // the key back at once, without end, while that step is refused.
         let takeover = known.newer_gone.map(|since| since + TAKEOVER).filter(|at| *at > now);
         [timer, blocked, takeover].into_iter().flatten().min().map_or(Requeue::Idle, Requeue::At)
+    }
+
+    /// When this time of the wall clock comes.
+    fn instant(&self, at: Timestamp) -> Instant {
+        clock::monotonic() + until(at, self.clock.now())
     }
 
     /// Remembers when a leadership ended, for the failover latency.

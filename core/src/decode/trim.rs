@@ -1,5 +1,5 @@
 //! What is kept of an object that was read: nothing that zen-lead does not use, and not more than a
-//! bound. Whoever may write an object decides how large it is.
+//! bound. The user who may write an object decides how large it is.
 //!
 //! Which fields are read at all is `kinds`'. Objects of an admission review are not trimmed: their verdict
 //! compares old and new values.

@@ -429,3 +429,21 @@ async fn what_a_webhook_takes_out_of_both_slices_is_written_once_before_a_wait()
     }
     assert_eq!(reported, 3, "without an epoch it is served all the same");
 }
+
+#[tokio::test(start_paused = true)]
+async fn reports_that_need_a_read_are_read_for_once_in_five_seconds() {
+    let mut pair = Pair::served().await;
+    for worker in &mut pair.workers {
+        worker.trust = Box::new(|_| Trust::Lost);
+    }
+    // Each time the message of the condition changes, and no leader.
+    for n in 0..20 {
+        pair.api.put(PODS, pod("b", "10.0.0.2", n % 2 == 1, 2));
+        pair.run(Duration::from_millis(250)).await;
+    }
+    let reads = pair.calls.iter().filter(|(_, call)| call.contains(" GET ")).count();
+    assert!((3..=12).contains(&reads), "{reads} lists: {}", pair.list(0, pair.calls.len()));
+    pair.run(Duration::from_secs(10)).await;
+    let message = pair.message(LEADER);
+    assert!(message.contains("b"), "{message}");
+}

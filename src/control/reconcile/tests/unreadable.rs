@@ -106,6 +106,8 @@ async fn a_relist_with_a_source_that_cannot_be_read_empties_nothing() {
 
     let ports = json!([{"port": 80, "protocol": "TCP", "targetPort": 8080}]);
     change(&world, SERVICES, "web", "/spec/ports", ports);
+    // Reads for reports are 5 s apart.
+    tokio::time::advance(Duration::from_secs(5)).await;
     world.reconcile().await.unwrap();
     assert_eq!(condition(&world, "web-leader").1, "LeaderRoutingAvailable");
     world.api.remove(&format!("{PODS}/a"));
