@@ -96,14 +96,13 @@ impl Trim for Pod {
 
 impl Trim for EndpointSlice {
     fn trim(&mut self) -> Result<(), String> {
-        let labels = self.metadata.labels.as_ref();
-        let manager = labels.and_then(|all| all.get(kubernetes::SLICE_MANAGED_BY));
+        let (labels, annotations) = (&self.metadata.labels, &self.metadata.annotations);
+        let manager = labels.as_ref().and_then(|all| all.get(kubernetes::SLICE_MANAGED_BY));
+        let mut keys = annotations.iter().flat_map(BTreeMap::keys);
+        let is_ours = manager.is_some_and(|manager| manager == keys::MANAGER)
+            || keys.any(|key| key.starts_with(keys::PREFIX));
         // Those of others have up to a thousand endpoints, and are not kept.
-        if manager.is_some_and(|manager| manager != keys::MANAGER) {
-            Ok(())
-        } else {
-            within_bound(self)
-        }
+        if is_ours { within_bound(self) } else { Ok(()) }
     }
 }
 

@@ -96,8 +96,9 @@ fn a_slice_of_others_may_be_large_and_ours_may_not() {
     let mut large = slice();
     let endpoint = large["endpoints"][0].clone();
     large["endpoints"] = json!(vec![endpoint; 1000]);
-    large["metadata"]["labels"][kubernetes::SLICE_MANAGED_BY] = json!("someone");
-    assert!(matches!(trimmed::<EndpointSlice>(&large), Decoded::Object(_)));
+    let mut foreign = large.clone();
+    foreign["metadata"]["annotations"] = json!({"example.com/note": "x"});
+    assert!(matches!(trimmed::<EndpointSlice>(&foreign), Decoded::Object(_)));
     large["metadata"]["labels"] = many(4_000);
     large["metadata"]["labels"][kubernetes::SERVICE_NAME] = json!("web-leader");
     large["metadata"]["labels"][kubernetes::SLICE_MANAGED_BY] = json!(keys::MANAGER);
