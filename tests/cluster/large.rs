@@ -34,7 +34,8 @@ const AT_ONCE: usize = 4;
 
 pub fn tests() -> Vec<Test> {
     let name = "large_objects_of_one_namespace_cost_no_memory";
-    vec![Test::new(module_path!(), name, large).within(Duration::from_mins(4) * times())]
+    let test = Test::new(module_path!(), name, large_objects_of_one_namespace_cost_no_memory);
+    vec![test.within(Duration::from_mins(4) * times())]
 }
 
 fn times() -> u32 {
@@ -45,7 +46,7 @@ fn many() -> Value {
     Value::Object((0..MANY).map(|n| (format!("a{n:04x}"), json!(""))).collect::<Map<_, _>>())
 }
 
-async fn large(t: Arc<Case>) {
+async fn large_objects_of_one_namespace_cost_no_memory(t: Arc<Case>) {
     t.world.product.ensure_started().await;
     let other = t.outside().await;
     other.show_to_webhooks().await;
