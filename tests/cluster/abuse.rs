@@ -184,7 +184,11 @@ async fn all_reviewed(caller: &Caller, at_once: usize, body: &[u8]) {
         within(Duration::from_secs(100), format!("body {n} is reviewed"), || async {
             let answer = caller.review("/validate?timeout=10s", body).await?;
             check(answer.code == 200, format!("{:.300}", answer.body))?;
-            check(response(&answer, UID)["allowed"] == true, answer.body)
+            let review = response(&answer, UID);
+            // A Service with too many values is refused by its verdict.
+            let too_large =
+                review["status"]["message"].to_string().contains("zen-lead reads at most");
+            check(review["allowed"] == true || too_large, answer.body)
         })
         .await;
     });
