@@ -12,7 +12,7 @@ cd "$ROOT"
 
 traces=target/model-traces
 rm -rf "$traces" && mkdir -p "$traces"
-ZEN_LEAD_MODEL_TRACES=$PWD/$traces cargo test --locked --quiet --package zen-lead-core --test model -- caught
+ZEN_LEAD_MODEL_TRACES=$PWD/$traces scripts/model.sh caught
 awk -v dir="$traces" '
   /^<!-- trace / { print; file = dir "/" $3 ".md"; while ((getline line < file) > 0) print line; skip = 1; next }
   /^<!-- end -->$/ { skip = 0 }

@@ -154,12 +154,10 @@ impl StatusReading<'_> {
         let about = Target::own(namespace.unwrap_or("of all namespaces"));
         let mut params = params.clone().limit(PAGE);
         loop {
-            let page = api::call(self.caller, operation, about, || async {
-                let mut objects = Vec::new();
-                let page = page::page(&self.client, &request, &params, |o| objects.push(o)).await?;
-                Ok((page, objects))
+            let page = api::call(self.caller, operation, about, || {
+                page::page(&self.client, &request, &params, Some)
             });
-            let (page, objects) = page.await?;
+            let (objects, page) = page.await?;
             self.unreadable.extend(page.malformed);
             objects.into_iter().for_each(&mut keep);
             match page.next {

@@ -122,11 +122,8 @@ impl Reader {
         trim: impl Fn(K) -> Option<T>,
     ) -> Result<Listed<T>, CallError> {
         let request = Request::new(api.resource_url());
-        let (page, objects) = api::call(&self.caller, kind.list(), Target::of(key, ""), || async {
-            let mut objects = Vec::new();
-            let keep = |object| objects.extend(trim(object));
-            let page = page::page(&self.client, &request, params, keep).await?;
-            Ok((page, objects))
+        let (objects, page) = api::call(&self.caller, kind.list(), Target::of(key, ""), || {
+            page::page(&self.client, &request, params, &trim)
         })
         .await?;
         for error in page.malformed {

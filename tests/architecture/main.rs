@@ -312,15 +312,8 @@ fn the_api_server_is_called_through_one_module_alone() {
     };
     assert_eq!(spaced("src/control/watch/page.rs").matches("request_stream(").count(), 1);
     for (file, call) in [
-        (
-            "src/control/watch/list.rs",
-            "|| async { let mut objects = Vec::new(); let page = page(&client",
-        ),
-        (
-            "src/control/reader.rs",
-            "|| async { let mut objects = Vec::new(); let keep = |object| objects.extend(trim(object)); \
-             let page = page::page(&self.client",
-        ),
+        ("src/control/watch/list.rs", "|| page(&client"),
+        ("src/control/reader.rs", "|| { page::page(&self.client"),
     ] {
         let code = spaced(file);
         assert!(code.contains(call), "{file}: a page is called past src/platform/api");

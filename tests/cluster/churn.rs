@@ -67,14 +67,12 @@ impl Held {
     }
 
     async fn read(t: &Case) -> Result<Self, String> {
-        let pid = t.world.product.pid(0);
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let resident = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+        let resident = t.world.product.memory(0, "VmRSS:");
         let scrape = t.world.product.scrape(0).await?;
         let series = scrape.series();
         let sizes = &scrape.families["zen_lead_cache_size"].samples;
         Ok(Self {
-            resident: resident.trim().trim_end_matches(" kB").parse().unwrap(),
+            resident,
             series: series.len(),
             sizes: sizes.iter().map(|s| (s.labels["resource"].clone(), s.value)).collect(),
             of_services: series.into_iter().filter(|(_, l)| l.contains_key("service")).collect(),

@@ -127,14 +127,8 @@ fn forget_peak(t: &Case, replica: usize) {
 
 /// Prints the highest resident memory of each replica, which must be within the bound.
 fn report(t: &Case, when: &str) {
-    let peaks: Vec<u64> = t.world.product.replicas().map(|n| peak(t, n)).collect();
+    let peaks: Vec<u64> =
+        t.world.product.replicas().map(|n| t.world.product.memory(n, "VmHWM:") / 1024).collect();
     println!("large: when {when}: at most {peaks:?} MiB");
     assert!(peaks.iter().all(|peak| *peak <= MOST_MIB), "when {when}: {peaks:?} MiB");
-}
-
-fn peak(t: &Case, replica: usize) -> u64 {
-    let pid = t.world.product.pid(replica);
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
 }

@@ -59,7 +59,7 @@ pub fn read(leader: &Service) -> Truth {
 
 /// The mirror the leader Service should carry. `routed` is the name of the pod that its slice routes to
 /// on the server now.
-pub fn wanted(
+fn wanted(
     leader: &Leader,
     truth: &Truth,
     routed: Option<&str>,
@@ -108,7 +108,7 @@ pub(super) fn step(
 }
 
 /// True when the leader Service carries the mirror already (times of conditions do not count).
-pub fn matches(leader: &Service, mirror: &Mirror) -> bool {
+fn matches(leader: &Service, mirror: &Mirror) -> bool {
     let present = leader.metadata.annotations.clone().unwrap_or_default();
     mirror.annotations.iter().all(|(k, v)| present.get(k) == Some(v))
         && same_conditions(leader, &mirror.conditions)
@@ -141,7 +141,7 @@ pub fn condition(service: &Service, state: &LeaderState, now: Timestamp) -> Cond
 }
 
 /// The events a change of the mirror tells: one an epoch for switches, one a change of state.
-pub fn notices(leader: &Leader, truth: &Truth, state: &LeaderState) -> Vec<Notice> {
+fn notices(leader: &Leader, truth: &Truth, state: &LeaderState) -> Vec<Notice> {
     let before = read(&leader.object);
     let mut notices = Vec::new();
     if truth.switched_at != before.switched_at {

@@ -64,13 +64,9 @@ async fn pages<K: Watched, T>(
     };
     let mut listed = Listed { objects: Vec::new(), version: Rv::NONE, malformed: Vec::new() };
     loop {
-        let one = api::call(caller, operation, about, || async {
-            let mut objects = Vec::new();
-            let page =
-                page(&client, &request, &params, |object| objects.push(trim(object))).await?;
-            Ok((page, objects))
-        });
-        let (page, objects) = one.await?;
+        let some = |object| Some(trim(object));
+        let (objects, page) =
+            api::call(caller, operation, about, || page(&client, &request, &params, some)).await?;
         if listed.version == Rv::NONE {
             // All pages are of the version of the first one.
             let text = page.version;

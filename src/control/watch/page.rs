@@ -43,12 +43,23 @@ pub fn not_built_in() -> String {
     format!("{}!={}", kubernetes::SLICE_MANAGED_BY, kubernetes::SLICE_CONTROLLER)
 }
 
-/// Asks for one page, and passes its objects on.
+/// Asks for one page: what `trim` takes of its objects, and what it says of its list.
 ///
 /// # Errors
-/// What the client or the API server says, or that the answer is no list; some objects may have been passed
-/// on before.
-pub async fn page<K: Watched>(
+/// What the client or the API server says, or that the answer is no list.
+pub async fn page<K: Watched, T>(
+    client: &Client,
+    request: &Request,
+    params: &ListParams,
+    trim: impl Fn(K) -> Option<T>,
+) -> kube::Result<(Vec<T>, Page)> {
+    let mut objects = Vec::new();
+    let page = read(client, request, params, |object| objects.extend(trim(object))).await?;
+    Ok((objects, page))
+}
+
+/// Asks for one page, and passes its objects on.
+async fn read<K: Watched>(
     client: &Client,
     request: &Request,
     params: &ListParams,

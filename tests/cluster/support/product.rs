@@ -258,6 +258,14 @@ impl Product {
     }
 
     /// kill -9.
+    /// A line of the status of a replica's process, such as `VmRSS:`, in KiB (proc(5)).
+    pub fn memory(&self, replica: usize, line: &str) -> u64 {
+        let path = format!("/proc/{}/status", self.pid(replica));
+        let status = std::fs::read_to_string(path).unwrap();
+        let kib = status.lines().find_map(|l| l.strip_prefix(line)).unwrap();
+        kib.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub fn kill(&self, replica: usize) {
         if let Some(mut child) = self.process(replica).take() {
             let _ = child.kill();

@@ -44,14 +44,11 @@ fn list(objects: &[Value]) -> Value {
     json!({"kind": "ConfigMapList", "metadata": metadata, "items": objects})
 }
 
-/// The names that were passed on, and how the page ended.
-async fn read(text: &str, ending: Ending) -> (Vec<String>, kube::Result<Page>) {
+async fn read(text: &str, ending: Ending) -> kube::Result<(Vec<String>, Page)> {
     let client = answering(text, ending);
     let request = kube::core::Request::new(MAPS);
-    let mut names = Vec::new();
-    let keep = |map: ConfigMap| names.push(map.metadata.name.unwrap());
-    let page = page(&client, &request, &ListParams::default(), keep).await;
-    (names, page)
+    let name = |map: ConfigMap| map.metadata.name;
+    page(&client, &request, &ListParams::default(), name).await
 }
 
 /// So many objects make a short page and a long one.
@@ -61,8 +58,7 @@ const LENGTHS: [usize; 2] = [3, 300];
 async fn each_object_is_passed_on_in_order() {
     for number in LENGTHS {
         let objects: Vec<Value> = (0..number).map(|n| map(n, 1000)).collect();
-        let (names, page) = read(&list(&objects).to_string(), Ending::Whole).await;
-        let page = page.unwrap();
+        let (names, page) = read(&list(&objects).to_string(), Ending::Whole).await.unwrap();
         assert_eq!(names, (0..number).map(|n| n.to_string()).collect::<Vec<_>>());
         assert_eq!((&*page.version, page.next.as_deref()), ("7", Some("more")));
         assert!(page.malformed.is_empty());
@@ -74,9 +70,9 @@ async fn one_object_that_cannot_be_read_hides_no_other() {
     for number in LENGTHS {
         let mut objects: Vec<Value> = (0..number).map(|n| map(n, 1000)).collect();
         objects[1]["data"] = json!("no map");
-        let (names, page) = read(&list(&objects).to_string(), Ending::Whole).await;
+        let (names, page) = read(&list(&objects).to_string(), Ending::Whole).await.unwrap();
         assert_eq!(names.len(), number - 1);
-        let malformed = page.unwrap().malformed;
+        let malformed = page.malformed;
         assert_eq!(malformed.len(), 1, "{malformed:?}");
         assert!(malformed[0].starts_with("n/1: "), "{malformed:?}");
     }
@@ -87,10 +83,10 @@ async fn a_broken_page_is_a_broken_connection_and_none_a_list() {
     for number in LENGTHS {
         let objects: Vec<Value> = (0..number).map(|n| map(n, 1000)).collect();
         let text = list(&objects).to_string();
-        let (_, page) = read(&text[..text.len() - 500], Ending::Broken).await;
+        let page = read(&text[..text.len() - 500], Ending::Broken).await;
         assert!(matches!(page, Err(kube::Error::ReadEvents(_))), "{page:?}");
         // Cut off by a proxy that says nothing.
-        let (_, page) = read(&text[..text.len() - 500], Ending::Whole).await;
+        let page = read(&text[..text.len() - 500], Ending::Whole).await;
         assert!(matches!(page, Err(kube::Error::SerdeError(_))), "{page:?}");
     }
 }
@@ -102,8 +98,7 @@ async fn what_is_no_list_is_an_unexpected_answer() {
     let numbers = json!({"metadata": {}, "items": [3]});
     let html = format!("<html>{}", "x".repeat(1_000_000));
     for text in [&status.to_string(), &no_metadata.to_string(), &numbers.to_string(), &html, ""] {
-        let (names, page) = read(text, Ending::Whole).await;
-        assert!(names.is_empty());
+        let page = read(text, Ending::Whole).await;
         assert!(matches!(page, Err(kube::Error::SerdeError(_))), "{page:?}");
     }
 }
