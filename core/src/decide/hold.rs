@@ -43,10 +43,16 @@ pub(super) fn hold(snapshot: &Snapshot, ctx: &Context<'_>, uid: &str, error: &st
         let mut names = names.filter(|(_, uid)| fit(uid));
         let name = names.next().map(|(name, _)| name);
         let routed = name.is_some();
-        let known = slices.iter().all(|s| s.unreadable.is_none());
-        let who = match name {
-            Some(pod) => format!("{pod} leads"),
-            None => "no pod leads".to_owned(),
+        // A replica that has just started knows nothing of what such a slice said before: all report alike.
+        let unreadable = snapshot.unreadable_slice(leader);
+        let known = unreadable.is_none();
+        let who = match (unreadable, name) {
+            (Some((slice, _)), _) => format!(
+                "which pod leads is unknown, because EndpointSlice {} cannot be read either",
+                slice.name
+            ),
+            (None, Some(pod)) => format!("{pod} leads"),
+            (None, None) => "no pod leads".to_owned(),
         };
         let state = LeaderState {
             ready: routed && known,

@@ -15,7 +15,7 @@ use super::mirror::{self, LeaderState};
 use super::own_slices::OwnSlices;
 use super::plan::Plan;
 use super::ports::{self, Ports};
-use super::readiness::{Findings, Routed, Strangers, routed, unreadable};
+use super::readiness::{Findings, Routed, Strangers, Unreadable, routed};
 use super::slices::{self, SliceWrite, Version};
 use super::{Blocked, Context, ObjectRef, Step, bookkeeping, desired, follow};
 use crate::index::Snapshot;
@@ -25,7 +25,6 @@ use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
 use crate::keys::status;
 use crate::ranking;
-use crate::reason::Reason;
 use crate::report::ServiceReport;
 use crate::settings::{self, LeaderSpec};
 
@@ -59,8 +58,8 @@ struct Observed<'a> {
     mirrored: Truth,
     incumbent: Option<Incumbent>,
     newer: Newer,
-    /// Why the slices must stay as they are, and whether they can still be taken to route.
-    unreadable: Option<(bool, String)>,
+    /// Why the slices must stay as they are.
+    unreadable: Option<Unreadable<'a>>,
     source_hash: String,
 }
 
@@ -134,7 +133,7 @@ impl<'a> Case<'a> {
         let mirrored = mirror::read(&leader.object);
         let incumbent = incumbent(snapshot, &own, &mirrored, leader, self.uid);
         let newer = newer(self.ctx, leader, &own);
-        let unreadable = unreadable(snapshot, leader, incumbent.as_ref());
+        let unreadable = Unreadable::of(snapshot, leader, incumbent.as_ref());
         let source_hash = source_hash(self.source);
         Observed {
             leader,
@@ -283,15 +282,9 @@ impl<'a> Case<'a> {
             missing_ports: elected.withheld.then_some(&elected.missing_ports),
             held_back: slices.held_back,
             valid: self.valid,
+            unreadable: seen.unreadable.as_ref(),
         }
         .state();
-        if let Some((routes, message)) = &seen.unreadable {
-            // Replicas that knew the object before, and that did not, say the same of a slice.
-            let message =
-                if *routes { format!("{message}; {}", state.message) } else { message.clone() };
-            let ready = *routes && routed.is_some();
-            state = LeaderState { ready, reason: Reason::Unreadable, message };
-        }
         if let Some(blocked) = repair.held_back {
             state.message = format!("{}; {}", state.message, blocked.message);
         }

@@ -11,7 +11,7 @@ use super::mirror::{self, LeaderState};
 use super::own_slices::OwnSlices;
 use crate::index::Snapshot;
 use crate::index::evidence::slice_names;
-use crate::index::pod::Pod;
+use crate::index::pod::{Known, Pod};
 use crate::index::service::Leader;
 use crate::index::slice::Slice;
 use crate::keys;
@@ -23,12 +23,16 @@ pub(super) struct Routed {
     pub(super) name: String,
     /// It can take traffic, as far as is known.
     fit: bool,
+    /// It cannot be read, or not any longer.
+    unreadable: bool,
 }
 
 pub(super) fn routed(snapshot: &Snapshot, own: &OwnSlices<'_>) -> Option<Routed> {
     let (uid, name) = own.routed()?;
-    let fit = snapshot.pod(uid).is_some_and(Pod::eligible);
-    Some(Routed { uid: uid.to_owned(), name: name.to_owned(), fit })
+    let pod = snapshot.pod(uid);
+    let fit = pod.is_some_and(|pod| pod.eligible() || pod.unjudged());
+    let unreadable = pod.is_some_and(|pod| pod.known != Known::Now);
+    Some(Routed { uid: uid.to_owned(), name: name.to_owned(), fit, unreadable })
 }
 
 /// Slices beside ours that zen-lead did not write: endpoints are the union of all slices.
@@ -84,33 +88,25 @@ impl Strangers {
     }
 }
 
-/// Why the slices must stay as they are: one of them cannot be read, or nothing is known of the pod
-/// that leads. With it, whether they can still be taken to route.
-pub(super) fn unreadable(
-    snapshot: &Snapshot,
-    leader: &Leader,
-    incumbent: Option<&Incumbent>,
-) -> Option<(bool, String)> {
-    let mut slices = snapshot.slices.iter().filter(|s| *s.service == *leader.name());
-    if let Some((slice, error)) = slices.find_map(|s| Some((s, s.unreadable.as_ref()?))) {
-        return Some((
-            false,
-            format!(
-                "EndpointSlice {} cannot be read ({error}) and is left as it is; correct that field, \
-                 or delete the EndpointSlice to have it made anew",
-                slice.name
-            ),
-        ));
+/// Why the slices must stay as they are.
+pub(super) enum Unreadable<'a> {
+    /// One of them cannot be read.
+    Slice { name: &'a str, error: &'a str },
+    /// Nothing is known of the pod that leads.
+    Leader(&'a Pod),
+}
+
+impl<'a> Unreadable<'a> {
+    pub(super) fn of(
+        snapshot: &'a Snapshot,
+        leader: &Leader,
+        incumbent: Option<&Incumbent>,
+    ) -> Option<Self> {
+        if let Some((slice, error)) = snapshot.unreadable_slice(leader) {
+            return Some(Self::Slice { name: &slice.name, error });
+        }
+        snapshot.pod(&incumbent?.uid).filter(|pod| pod.unjudged()).map(Self::Leader)
     }
-    let pod = snapshot.pod(&incumbent?.uid).filter(|p| p.unjudged())?;
-    Some((
-        true,
-        format!(
-            "the leading pod {} cannot be read, so it stays the leader; correct it, or delete it to \
-             have another one lead",
-            pod.name
-        ),
-    ))
 }
 
 /// What was found of a leader Service, for its condition.
@@ -122,11 +118,36 @@ pub(super) struct Findings<'a> {
     /// Why the write of a slice is kept back.
     pub(super) held_back: Option<&'a Blocked>,
     pub(super) valid: bool,
+    pub(super) unreadable: Option<&'a Unreadable<'a>>,
 }
 
 impl Findings<'_> {
+    /// The state. Replicas that knew an object before it became unreadable, and that did not, say the same.
     pub(super) fn state(&self) -> LeaderState {
-        let Self { choice, routed, strangers, missing_ports, held_back, valid } = *self;
+        if let Some(Unreadable::Slice { name, error }) = self.unreadable {
+            let message = format!(
+                "EndpointSlice {name} cannot be read ({error}) and is left as it is; correct that field, \
+                 or delete the EndpointSlice to have it made anew"
+            );
+            return LeaderState { ready: false, reason: Reason::Unreadable, message };
+        }
+        let state = self.readable_state();
+        match self.routed.filter(|routed| routed.unreadable && state.ready) {
+            Some(leader) => LeaderState {
+                ready: true,
+                reason: Reason::Unreadable,
+                message: format!(
+                    "the leading pod {} cannot be read, so it stays the leader; correct it, or delete it \
+                     to have another one lead; {}",
+                    leader.name, state.message
+                ),
+            },
+            None => state,
+        }
+    }
+
+    fn readable_state(&self) -> LeaderState {
+        let Self { choice, routed, strangers, missing_ports, held_back, valid, unreadable } = *self;
         let leads = routed.filter(|r| r.fit);
         let mut pods = mirror::explain(choice, leads.map(|r| r.uid.as_str()));
         if let Some(gone) = routed.filter(|r| !r.fit) {
@@ -192,6 +213,15 @@ impl Findings<'_> {
         }
         let message = if !valid {
             format!("no new leader while the source is invalid; {pods}")
+        } else if let (Some(Unreadable::Leader(pod)), true) = (unreadable, choice.available > 0) {
+            let last = &pod.name;
+            return not(
+                Reason::Unreadable,
+                format!(
+                    "the last leader {last} cannot be read, so no other pod is chosen; correct it, or \
+                     delete it to have another one lead; {pods}"
+                ),
+            );
         } else if choice.available > 0 {
             format!("waiting for failover-min-delay or min-ready-duration; {pods}")
         } else {

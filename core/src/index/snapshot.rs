@@ -154,6 +154,12 @@ impl Snapshot {
         self.known_pods().find(|pod| *pod.uid == *uid)
     }
 
+    /// A slice of this leader Service that cannot be read, and why. Whose it is may be unknown then.
+    pub fn unreadable_slice(&self, leader: &Leader) -> Option<(&Slice, &str)> {
+        let mut slices = self.slices.iter().filter(|slice| *slice.service == *leader.name());
+        slices.find_map(|slice| Some((&**slice, slice.unreadable.as_deref()?)))
+    }
+
     /// The slices that zen-lead provably made for this leader Service.
     pub fn slices_of(&self, leader: &Leader) -> impl Iterator<Item = &Slice> {
         let slices = self.slices.iter().map(|slice| &**slice);

@@ -2,6 +2,7 @@
 //! is left over.
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use zen_lead_core::keys::{kubernetes, setting, status};
 
 use crate::checks::{Bad, bad};
@@ -10,6 +11,7 @@ use crate::facts::{
     number, ready_since, routed, seconds, selected, sticky, text,
 };
 use crate::repaired::repaired;
+use zen_lead_core::fixtures::api::refuse::STRANGER;
 use zen_lead_core::fixtures::api::{Server, Stored};
 
 /// Checks the world at rest.
@@ -69,8 +71,10 @@ pub fn at_rest(server: &Server, sources: &[&str], version: u32) -> Result<(), Ba
         let name = slice.name();
         let service = led_by(&name).map_or(tied, str::to_owned);
         let ours = label(&slice.metadata, kubernetes::SLICE_MANAGED_BY) == "zen-lead";
-        // An orphaned slice has no owner; it serves no client, and is adopted again by its name.
-        let owned = slice.metadata.owner_references.iter().flatten().any(|o| o.kind == "Service");
+        // An orphaned slice has no owner; it serves no client, and is adopted again by its name. One whose
+        // owner is a Service that never was is not ours.
+        let owner = |o: &OwnerReference| o.kind == "Service" && o.uid != STRANGER;
+        let owned = slice.metadata.owner_references.iter().flatten().any(owner);
         if ours && owned && !server.services.now.contains_key(&service) {
             return bad("at rest: no slice without its Service", slice.name());
         }
