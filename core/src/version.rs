@@ -62,6 +62,12 @@ impl Marks {
         self.services < other.services || self.pods < other.pods
     }
 
+    /// True when these marks say nothing of a type that `other` knows: they were removed or changed.
+    pub fn lack(&self, other: &Self) -> bool {
+        let lacks = |own: Rv, other: Rv| own == Rv::NONE && other != Rv::NONE;
+        lacks(self.services, other.services) || lacks(self.pods, other.pods)
+    }
+
     /// The further of the two, type by type.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
@@ -109,6 +115,13 @@ mod tests {
         assert_eq!(marks.to_string(), "services=12,pods=7");
         assert_eq!(Marks::parse("services=12,pods=7"), marks);
         assert_eq!(Marks::parse("pods=x,,nodes=3"), Marks::default());
+    }
+
+    #[test]
+    fn marks_lack_a_type_that_others_know() {
+        let marks = |services, pods| Marks { services: Rv(services), pods: Rv(pods) };
+        assert!(marks(0, 5).lack(&marks(1, 1)) && marks(5, 0).lack(&marks(1, 1)));
+        assert!(!marks(5, 0).lack(&marks(9, 0)) && !marks(1, 1).lack(&marks(9, 9)));
     }
 
     #[test]

@@ -108,7 +108,9 @@ impl<'a> Case<'a> {
             marks: seen.own.marks(),
             outranked: self.is_outranked(&seen),
             may_take_over: seen.newer == Newer::Gone,
-            doubtful: lock.is_some_and(|lock| lock.epoch < seen.mirrored.epoch),
+            // Without marks it is not known how far the last decision had seen.
+            doubtful: lock.is_some_and(|lock| lock.epoch < seen.mirrored.epoch)
+                || (lock.is_some() && seen.own.marks().lack(&self.snapshot.marks)),
             again_at: elected.choice.again_at,
             report: Some(report),
             choice: Some(elected.choice),
@@ -408,9 +410,14 @@ fn incumbent(
         },
         None => second().or_else(old_name)?,
     };
+    let uid = truth.pod_uid?;
+    // Its annotation may be lost or changed. The pod knows its name, and so do endpoint and mirror.
+    let routed = own.routed().filter(|(routed, _)| *routed == uid).map(|(_, name)| name);
+    let pod = snapshot.pod(&uid).map(|pod| &*pod.name).or(routed).map(str::to_owned);
+    let last = || mirrored.pod_name.clone().filter(|_| mirrored.pod_uid.as_ref() == Some(&uid));
     Some(Incumbent {
-        uid: truth.pod_uid?,
-        name: truth.pod_name,
+        name: pod.or(truth.pod_name).or_else(last),
+        uid,
         not_ready_since: truth.not_ready_since,
     })
 }

@@ -408,7 +408,7 @@ impl Wanted<'_> {
         left.any(|p| p.eligible() && p.address(self.families[0]).is_some())
     }
 
-    /// True when the slice says this already; marks, writer and times do not count.
+    /// True when the slice says this already; writer, times and how far the marks are do not count.
     fn matches(&self, slice: &Slice, family: Family, content: &Content) -> bool {
         let Some(object) = &slice.object else { return false };
         let truth = slice.truth();
@@ -416,6 +416,8 @@ impl Wanted<'_> {
         let label = |k: &str| labels.and_then(|l| l.get(k)).map(String::as_str);
         truth.epoch == content.epoch
             && truth.pod_uid == content.leader_uid
+            && truth.pod_name == content.leader_name
+            && !truth.marks.lack(&self.marks)
             && truth.source_hash.as_deref() == Some(&*self.source_hash)
             && truth.not_ready_since.is_some() == content.not_ready_since.is_some()
             && self.version.right(truth.decision_version)

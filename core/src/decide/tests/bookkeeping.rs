@@ -8,6 +8,7 @@ use super::*;
 use crate::fixtures::api::refuse::{Refuses, Write};
 use crate::index::evidence::controller;
 use crate::keys::kubernetes;
+use crate::version::Marks;
 
 /// A change to the metadata of an object.
 type Change = (&'static str, fn(&mut ObjectMeta));
@@ -129,6 +130,52 @@ fn signs_lost_on_a_slice_are_put_back() {
             scene.server.put_slice(follower);
         });
     }
+}
+
+#[test]
+fn marks_that_were_removed_are_put_back_after_a_read() {
+    for value in ["", "clumsy", "services=7"] {
+        for follower in [false, true] {
+            let mut scene = dual(pair());
+            let slice = if follower { scene.follower() } else { scene.lock() };
+            let slice = scene.server.put_slice(slice.annotation(status::DECIDED_AT, value));
+            let step = scene.next();
+            assert_eq!((step.kind(), step.object()), (StepKind::Slice, &*slice.name()), "{value}");
+            scene.settle();
+            let slice = scene.server.slices.now[&slice.name()].clone();
+            let marks = Marks::parse(&mark(&slice, status::DECIDED_AT));
+            assert!(!marks.lack(&scene.snapshot().marks), "{value}: {marks}");
+        }
+    }
+    // How far the last decision had seen is not known then.
+    let mut scene = Scene::served(pair());
+    scene.server.put_slice(scene.lock().annotation(status::DECIDED_AT, ""));
+    let cached = Snapshot { consistent: false, ..scene.snapshot() };
+    assert_eq!(decide(&cached, &scene.context()).action, Action::Read);
+}
+
+#[test]
+fn the_name_of_the_leader_is_put_back_on_slices_and_mirror() {
+    for value in ["", "clumsy"] {
+        for follower in [false, true] {
+            let mut scene = dual(pair());
+            let slice = if follower { scene.follower() } else { scene.lock() };
+            scene.server.put_slice(slice.annotation(status::LEADER_POD_NAME, value));
+            settle_led_by(&mut scene, "a", value);
+            for slice in [scene.lock(), scene.follower()] {
+                assert_eq!(mark(&slice, status::LEADER_POD_NAME), "a", "{value}");
+            }
+            let mirror = scene.leader().metadata.annotations.unwrap();
+            assert_eq!(mirror[status::LEADER_POD_NAME], "a", "{value}");
+        }
+    }
+    // The pod is gone by then: the mirror still names it.
+    let mut scene = Scene::served(vec![pod("a").ready_for(5)]);
+    scene.server.remove_pod("a");
+    scene.settle();
+    scene.server.put_slice(scene.lock().annotation(status::LEADER_POD_NAME, ""));
+    scene.settle();
+    assert_eq!(mark(&scene.lock(), status::LEADER_POD_NAME), "a");
 }
 
 #[test]
