@@ -57,6 +57,12 @@ pub fn read(leader: &Service) -> Truth {
     }
 }
 
+/// Whether the leader Service's annotations say that a pod leads now.
+pub(super) fn names_leader(leader: &Service) -> bool {
+    let annotations = leader.metadata.annotations.as_ref();
+    annotations.and_then(|a| a.get(status::CURRENT_LEADER)).is_some_and(|name| !name.is_empty())
+}
+
 /// The mirror the leader Service should carry. `routed` is the name of the pod that its slice routes to
 /// on the server now.
 fn wanted(

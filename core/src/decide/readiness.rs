@@ -155,13 +155,15 @@ impl Findings<'_> {
                 format!("the EndpointSlice still names {}, which cannot lead; {pods}", gone.name);
         }
         let not = |reason, message| LeaderState { ready: false, reason, message };
+        // Where something else is reported first, a refusal is reported after it.
+        let refused = held_back.map(|b| format!("; {}", b.message)).unwrap_or_default();
         if !strangers.tied.is_empty() {
             let names = strangers.tied.join(", ");
             return not(
                 Reason::ForeignEndpoints,
                 format!(
                     "EndpointSlices not written by zen-lead add endpoints to this Service: {names}; \
-                     delete them; {pods}"
+                     delete them; {pods}{refused}"
                 ),
             );
         }
@@ -171,7 +173,7 @@ impl Findings<'_> {
                 Reason::OwnershipConflict,
                 format!(
                     "EndpointSlice {name} of an earlier leader Service is being deleted, a finalizer \
-                     keeps it, and it routes {pod}; remove the finalizer; {pods}"
+                     keeps it, and it routes {pod}; remove the finalizer; {pods}{refused}"
                 ),
             );
         }
@@ -181,16 +183,13 @@ impl Findings<'_> {
                 Reason::OwnershipConflict,
                 format!(
                     "EndpointSlice {names} has the name that zen-lead needs and was not made by \
-                     zen-lead; delete it; {pods}"
+                     zen-lead; delete it; {pods}{refused}"
                 ),
             );
         }
         if leads.is_some() {
             // What else is to be written changes nothing for those who send traffic.
-            let message = match held_back {
-                Some(blocked) => format!("{pods}; {}", blocked.message),
-                None => pods,
-            };
+            let message = format!("{pods}{refused}");
             return LeaderState { ready: true, reason: Reason::LeaderRoutingAvailable, message };
         }
         if let Some(blocked) = held_back {

@@ -74,7 +74,10 @@ fn out_of_service(
     };
     let state = LeaderState { ready: false, reason, message };
     let truth = mirror::read(&leader.object);
-    if own_conditions(&leader.object).next().is_some() {
+    // One that is new and routes to no pod has nothing to take back.
+    let says =
+        own_conditions(&leader.object).next().is_some() || mirror::names_leader(&leader.object);
+    if says || routes(snapshot, leader) {
         plan.steps.extend(mirror::step(leader, &truth, None, &state, None, ctx.now));
     }
     plan

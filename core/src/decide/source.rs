@@ -38,6 +38,19 @@ impl Problem {
         let events = vec![Notice::of(reason, message.as_str())];
         Self { reason, message, limit: None, events }
     }
+
+    /// Both in one message, this one first. A message that has the other one in it already stays.
+    fn and(self, other: Option<Self>) -> Self {
+        let Some(other) = other else { return self };
+        let message = match () {
+            () if self.message.contains(&other.message) => self.message,
+            () if other.message.contains(&self.message) => other.message,
+            () => format!("{}; {}", self.message, other.message),
+        };
+        let mut events = self.events;
+        events.extend(other.events);
+        Self { message, limit: self.limit.or(other.limit), events, reason: self.reason }
+    }
 }
 
 /// What is done with the leader Services of a source.
@@ -107,8 +120,12 @@ fn serve(case: &Case<'_>, leader: Option<&Arc<Leader>>, problem: Option<Problem>
         }
     }
     let problem = problem.or_else(|| leader.and_then(|leader| unreadable(leader)));
-    let refused = || refusal(ctx, &plan.steps, leader.is_none());
-    let problem = if valid { refused().or(problem) } else { problem };
+    let disowned = removal::disown(snapshot, ctx, uid);
+    let refused = refusal(ctx, &[&plan.steps, &disowned.steps], leader.is_none());
+    let problem = match problem {
+        Some(problem) if !valid => Some(problem.and(refused)),
+        problem => refused.or(problem),
+    };
     let may_create = problem.is_none() && source.metadata.deletion_timestamp.is_none();
     // These do not keep a leader Service from being made.
     let problem = problem.or_else(|| squatted.as_deref().map(name_taken));
@@ -120,26 +137,27 @@ fn serve(case: &Case<'_>, leader: Option<&Arc<Leader>>, problem: Option<Problem>
         plan.steps.push(Step::CreateLeader(Box::new(service)));
         plan.report.get_or_insert_default();
     }
-    plan.add(removal::disown(snapshot, ctx, uid));
+    plan.add(disowned);
     plan.add(source_conditions(source, problem.as_ref(), ctx));
     plan
 }
 
 fn take_down(snapshot: &Snapshot, ctx: &Context<'_>, source: Option<&Service>, uid: &str) -> Plan {
     let mut plan = removal::others(snapshot, ctx, None, uid);
+    let disowned = removal::disown(snapshot, ctx, uid);
     if let Some(source) = source {
         // What keeps its leader Service from going away is reported where it was disabled.
-        let refused = refusal(ctx, &plan.steps, false);
+        let refused = refusal(ctx, &[&plan.steps, &disowned.steps], false);
         plan.add(source_conditions(source, refused.as_ref(), ctx));
     }
-    plan.add(removal::disown(snapshot, ctx, uid));
+    plan.add(disowned);
     plan
 }
 
 /// What was refused lately and is still wanted, all of it in one message. Once another replica has done it,
 /// it is no problem any more: to go on reporting it would undo what that one writes, and it would write
 /// again.
-fn refusal(ctx: &Context<'_>, steps: &[Step], leaderless: bool) -> Option<Problem> {
+fn refusal(ctx: &Context<'_>, steps: &[&[Step]], leaderless: bool) -> Option<Problem> {
     // A namespace that is being deleted is no problem to report. The weightiest first, and always in the same
     // order: replicas that report different ones would undo each other's condition.
     let kinds = [
@@ -152,7 +170,7 @@ fn refusal(ctx: &Context<'_>, steps: &[Step], leaderless: bool) -> Option<Proble
     ];
     let wanted = |blocked: &&Blocked| {
         (leaderless && blocked.kind == StepKind::CreateLeader)
-            || steps.iter().any(|step| blocked.refuses(step))
+            || steps.iter().copied().flatten().any(|step| blocked.refuses(step))
     };
     let weight = |blocked: &&Blocked| kinds.iter().position(|kind| *kind == blocked.kind);
     let mut all: Vec<&Blocked> =

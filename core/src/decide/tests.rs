@@ -8,6 +8,7 @@ mod limits;
 mod ownership;
 mod protocol;
 mod published;
+mod refused;
 mod told;
 mod unreadable;
 
