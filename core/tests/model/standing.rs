@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use zen_lead_core::decide::StepKind;
 use zen_lead_core::keys::{CONDITION_LEADER_READY, PREFIX, kubernetes, status};
@@ -174,7 +174,10 @@ pub fn reported(server: &Server) -> Result<(), Bad> {
             Some(_) if foreign => says != "True",
             Some((uid, name)) => {
                 let pod = server.pods.now.values().find(|p| p.id() == *uid);
-                let fit = pod.is_some_and(|p| healthy(p) && source.is_some_and(|s| selected(p, s)));
+                // What a replica knew of a pod before it became unreadable may be that it is not ready.
+                let known = |p: &Pod| !unreadable(&p.metadata);
+                let fit = |p: &Pod| healthy(p) && source.is_some_and(|s| selected(p, s));
+                let fit = pod.is_some_and(|p| fit(p) && known(p));
                 let true_ = says == "True" && names == qualified(name);
                 // A pod that cannot lead any longer and is still routed, because the write is refused.
                 let false_ = says == "False" && names.is_empty();
@@ -213,7 +216,10 @@ fn said(server: &Server, replicas: &[Replica]) -> Result<(), Bad> {
     for replica in replicas {
         for (kind, words) in replica.held(server.now) {
             let reports = matches!(kind, StepKind::Mirror | StepKind::SourceConditions);
-            if !reports && !messages.iter().any(|m| m.contains(words)) {
+            // Where nothing can be made, nothing that refuses it is reported (src/control/reconcile/standing.rs).
+            let made = matches!(kind, StepKind::CreateLeader | StepKind::CreateSlice);
+            let ends = made && server.disturbed.terminating;
+            if !reports && !ends && !messages.iter().any(|m| m.contains(words)) {
                 let found =
                     format!("{} holds {kind:?}: {words:?}; said {messages:?}", replica.name);
                 return bad("R-e: a lasting refusal is reported", found);

@@ -38,6 +38,8 @@ impl Replica {
         }
         let mut blocked: Vec<_> = self.holds.get(key).map(|h| h.now(now)).unwrap_or_default();
         if self.ending.get(key).is_some_and(|ends| uid(view).as_ref() == Some(ends)) {
+            // As src/control/reconcile/standing.rs: of what is not created there nothing else is reported.
+            blocked.retain(|b| !matches!(b.kind, StepKind::CreateLeader | StepKind::CreateSlice));
             blocked.push(of(StepKind::Creation, "the namespace is being deleted"));
         }
         blocked
