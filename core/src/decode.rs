@@ -37,12 +37,22 @@ pub struct Unreadable {
     pub metadata: ObjectMeta,
     /// The first field that cannot be read, and why.
     pub error: String,
+    /// Some of its labels were left out, because they are too large.
+    pub without_labels: bool,
+}
+
+impl Unreadable {
+    /// Uid, labels and owner are all known: what cannot be read is elsewhere.
+    pub fn knows_metadata(&self) -> bool {
+        let wrong = self.without_labels || self.error.starts_with("metadata");
+        self.metadata.uid.is_some() && !wrong
+    }
 }
 
 impl<K> Decoded<K> {
     /// An object that cannot be read.
     pub fn unreadable(metadata: ObjectMeta, error: String) -> Self {
-        Self::Unreadable(Box::new(Unreadable { metadata, error }))
+        Self::Unreadable(Box::new(Unreadable { metadata, error, without_labels: false }))
     }
 
     /// The object, where it could be read.

@@ -47,10 +47,16 @@ impl<K: Trim + kube_core::Resource> Decoded<K> {
         match self {
             Self::Object(mut object) => match object.trim() {
                 Ok(()) => Self::Object(object),
-                Err(error) => Self::unreadable(identity(object.meta_mut()), error),
+                Err(error) => {
+                    let metadata = std::mem::take(object.meta_mut());
+                    Self::unreadable(metadata, error).trimmed()
+                }
             },
             Self::Unreadable(mut found) => {
+                let has_labels = found.metadata.labels.as_ref().map(BTreeMap::len);
                 found.metadata = identity(&mut found.metadata);
+                found.without_labels |=
+                    has_labels != found.metadata.labels.as_ref().map(BTreeMap::len);
                 Self::Unreadable(found)
             }
         }

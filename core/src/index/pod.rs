@@ -183,12 +183,17 @@ impl Pod {
             let metadata = core::Pod { metadata: meta.clone(), ..core::Pod::default() };
             return Some(Self { known: Known::Nothing, ..Self::trim(&metadata)? });
         };
+        // Which Services select it, its metadata say, so that all replicas find the same.
+        let metadata = core::Pod { metadata: meta.clone(), ..core::Pod::default() };
+        let now = Self::trim(&metadata).filter(|_| found.knows_metadata());
+        let labels = now.map_or_else(|| before.labels.clone(), |now| now.labels);
         let known = if before.known == Known::Nothing { Known::Nothing } else { Known::Before };
         Some(Self {
             version: Rv::of(meta),
             // That is known, whatever else is not.
             deletion_asked: deletion_asked(meta).or(before.deletion_asked),
             known,
+            labels,
             ..before.clone()
         })
     }

@@ -90,20 +90,25 @@ impl Entry {
     }
 
     /// What is known of a Service that cannot be read: what was known before, where it is the same
-    /// object; else what its metadata say. A uid that cannot be read is taken to be the known one.
+    /// object; else what its metadata say. A uid that cannot be read is taken to be the known one. Whose
+    /// leader Service it is, its metadata say in both cases, so that all replicas find the same.
     pub fn unreadable(known: Option<&Self>, found: &Unreadable, names: NameRule) -> Self {
         let meta = &found.metadata;
         let version = Rv::of(meta);
         let same = known.filter(|k| meta.uid.as_deref().is_none_or(|uid| *k.uid == *uid));
         let (uid, mut role) = if let Some(known) = same {
-            (known.uid.clone(), known.role.clone())
+            let role = match &known.role {
+                Role::Leader(leader) if found.knows_metadata() => {
+                    let object = leader.object.clone();
+                    let object = core::Service { metadata: meta.clone(), ..object };
+                    leader_or_plain(classify(object, names))
+                }
+                role => role.clone(),
+            };
+            (known.uid.clone(), role)
         } else {
             let object = core::Service { metadata: meta.clone(), ..core::Service::default() };
-            let role = match classify(object, names) {
-                Role::Leader(leader) => Role::Leader(leader),
-                // What it asks for is not known.
-                _ => Role::Plain,
-            };
+            let role = leader_or_plain(classify(object, names));
             (meta.uid.as_deref().unwrap_or_default().into(), role)
         };
         let error = Some(Arc::from(&*found.error));
@@ -139,6 +144,11 @@ impl Entry {
             _ => None,
         }
     }
+}
+
+/// What a Service asks for that cannot be read is not known.
+fn leader_or_plain(role: Role) -> Role {
+    if matches!(role, Role::Leader(_)) { role } else { Role::Plain }
 }
 
 fn classify(object: core::Service, names: NameRule) -> Role {

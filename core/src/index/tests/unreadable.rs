@@ -1,8 +1,9 @@
 //! Objects that cannot be read: they are not absent, and what was known of them stays.
 
-use super::super::pod::Known;
+use super::super::pod::{Known, NamespacedPod};
 use super::super::snapshot::Holder;
 use super::*;
+use crate::keys::kubernetes;
 
 fn hidden<K: Resource>(object: &K) -> Decoded<K> {
     Decoded::unreadable(object.meta().clone(), "spec: wrong".into())
@@ -130,4 +131,59 @@ fn a_pod_that_cannot_be_read_keeps_what_was_known() {
     assert!(one(&index).unjudged() && !one(&index).eligible());
     assert_eq!(index.delete_trimmed_pod(&hidden(&pod("a").version(14))), keys(&["web"]));
     assert!(members(&index, "web").is_empty());
+}
+
+/// A replica that was there before an object became unreadable, and one that has just started, find the
+/// same owner and the same labels.
+#[test]
+fn labels_and_owner_of_what_cannot_be_read_are_those_that_it_has_now() {
+    let leader = service("web-leader").leading("web", "uid-web").version(12);
+    let changed = leader
+        .clone()
+        .label(kubernetes::SERVICE_PROXY_NAME, "other")
+        .owned_by("Service", "web", "uid-past")
+        .version(14);
+    let (mut known, mut started) = (with_pods(&[pod("a")]), with_pods(&[]));
+    known.apply_service(leader.clone());
+    let seen = |index: &Index| index.snapshot(&key("web")).leaders[0].clone();
+    for index in [&mut known, &mut started] {
+        index.apply_service(hidden(&changed));
+        let found = seen(index);
+        assert_eq!(found.owner_uid(), Some("uid-past"));
+        let labels = found.object.metadata.labels.clone().unwrap();
+        assert_eq!(labels[kubernetes::SERVICE_PROXY_NAME], "other");
+        assert!(found.unreadable.is_some());
+    }
+    assert_eq!(seen(&known).object.spec, leader.spec, "the rest is as it was known");
+    let mut stranger = changed.clone().version(15);
+    (stranger.metadata.labels, stranger.metadata.annotations) = (None, None);
+    known.apply_service(hidden(&stranger));
+    assert!(known.snapshot(&key("web")).leaders.is_empty());
+
+    let other = pod("a").label("app", "other");
+    known.apply_trimmed_pod(NamespacedPod::trim_decoded(hidden(&other)).unwrap());
+    assert_eq!(members(&known, "web"), [""; 0], "the selector has left it");
+}
+
+/// What is not known of the metadata is no change.
+#[test]
+fn metadata_that_cannot_be_read_or_are_too_large_change_nothing() {
+    let leader = service("web-leader").leading("web", "uid-web").version(12);
+    let mut index = with_pods(&[pod("a")]);
+    index.apply_service(leader.clone());
+    let mut found = leader.clone().version(13);
+    found.metadata.labels = None;
+    let wrong = "metadata.labels: expected an object, found a text";
+    let seen = |index: &Index| index.snapshot(&key("web")).leaders[0].clone();
+    index.apply_service(Decoded::<Service>::unreadable(found.metadata, wrong.into()));
+    assert_eq!(seen(&index).label.as_deref(), Some("web"));
+    let mut other = pod("a");
+    other.metadata.labels = None;
+    let other = Decoded::<RawPod>::unreadable(other.metadata, wrong.into());
+    index.apply_trimmed_pod(NamespacedPod::trim_decoded(other).unwrap());
+    assert_eq!(members(&index, "web"), ["a"]);
+    // Labels that are left out are not gone.
+    let large = leader.version(14).label("team", &"x".repeat(70_000));
+    index.apply_service(hidden(&large).trimmed());
+    assert_eq!(seen(&index).object.metadata.resource_version.as_deref(), Some("12"));
 }
