@@ -121,7 +121,9 @@ fn serve(case: &Case<'_>, leader: Option<&Arc<Leader>>, problem: Option<Problem>
     }
     let problem = problem.or_else(|| leader.and_then(|leader| unreadable(leader)));
     let disowned = removal::disown(snapshot, ctx, uid);
-    let refused = refusal(ctx, &[&plan.steps, &disowned.steps], leader.is_none());
+    // An invalid source gets no leader Service, so that nothing that refuses one is reported.
+    let leaderless = leader.is_none() && valid;
+    let refused = refusal(ctx, &[&plan.steps, &disowned.steps], leaderless);
     let problem = match problem {
         Some(problem) if !valid => Some(problem.and(refused)),
         problem => refused.or(problem),

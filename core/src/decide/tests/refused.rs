@@ -34,6 +34,18 @@ fn a_refusal_is_reported_beside_an_invalid_source() {
 }
 
 #[test]
+fn a_refusal_of_what_an_invalid_source_does_not_get_is_not_reported() {
+    let refused = [Blocked::all(StepKind::CreateLeader, EventReason::RefusedByWebhook, DENIED)];
+    let mut scene = Scene::with(service("web").enabled(), pair());
+    scene.settle_without(&refused);
+    assert_eq!(condition(&scene.source()).2, DENIED);
+    external(&mut scene);
+    scene.settle_without(&refused);
+    let message = condition(&scene.source()).2;
+    assert!(message.starts_with("spec.type: ") && !message.contains(DENIED), "{message}");
+}
+
+#[test]
 fn a_message_that_was_taken_over_with_the_problem_is_not_reported_twice() {
     let mut scene = Scene::served(pair());
     external(&mut scene);
