@@ -39,7 +39,7 @@ pub(super) fn hold(snapshot: &Snapshot, ctx: &Context<'_>, uid: &str, error: &st
             s.routed_pods().filter_map(move |u| named.iter().find(|(_, uid)| *uid == u).copied())
         });
         // One that is known to be unfit is about to be taken out, where that is not refused.
-        let fit = |uid: &str| snapshot.pod(uid).is_none_or(|p| p.unjudged() || p.eligible());
+        let fit = |uid: &str| snapshot.pod(uid).is_none_or(Pod::may_be_eligible);
         let mut names = names.filter(|(_, uid)| fit(uid));
         let name = names.next().map(|(name, _)| name);
         let routed = name.is_some();

@@ -30,7 +30,7 @@ pub(super) struct Routed {
 pub(super) fn routed(snapshot: &Snapshot, own: &OwnSlices<'_>) -> Option<Routed> {
     let (uid, name) = own.routed()?;
     let pod = snapshot.pod(uid);
-    let fit = pod.is_some_and(|pod| pod.eligible() || pod.unjudged());
+    let fit = pod.is_some_and(Pod::may_be_eligible);
     let unreadable = pod.is_some_and(|pod| pod.known != Known::Now);
     Some(Routed { uid: uid.to_owned(), name: name.to_owned(), fit, unreadable })
 }
@@ -105,7 +105,10 @@ impl<'a> Unreadable<'a> {
         if let Some((slice, error)) = snapshot.unreadable_slice(leader) {
             return Some(Self::Slice { name: &slice.name, error });
         }
-        snapshot.pod(&incumbent?.uid).filter(|pod| pod.unjudged()).map(Self::Leader)
+        // One that the selector has left by its labels is replaced as any other.
+        let uid = &*incumbent?.uid;
+        let left = snapshot.deselected.iter().any(|p| *p.uid == *uid && p.known != Known::Name);
+        snapshot.pod(uid).filter(|pod| pod.unjudged() && !left).map(Self::Leader)
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn disown(snapshot: &Snapshot, ctx: &Context<'_>, uid: &str) -> Plan 
 /// Whether no pod that the slices of a leader Service name could take traffic.
 fn unfit(snapshot: &Snapshot, leader: &Leader) -> bool {
     let routed = || snapshot.slices_of(leader).flat_map(Slice::routed_pods);
-    let fit = |uid: &str| snapshot.pod(uid).is_some_and(Pod::eligible);
+    let fit = |uid: &str| snapshot.pod(uid).is_some_and(Pod::may_be_eligible);
     snapshot.pods_known && routed().next().is_some() && !routed().any(fit)
 }
 

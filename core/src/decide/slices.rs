@@ -398,14 +398,14 @@ impl Wanted<'_> {
         let successor = self.choice.endpoint.as_ref().map(|(p, _)| &*p.uid);
         let mut known = self.pods.iter().chain(self.deselected);
         let others: Vec<&str> = named(slice).filter(|uid| Some(*uid) != successor).collect();
-        known.any(|p| others.contains(&&*p.uid) && p.eligible())
+        known.any(|p| others.contains(&&*p.uid) && p.may_be_eligible())
     }
 
     /// True when the lock names a pod that could lead, had the selector not left it.
     fn was_left_by_the_selector(&self, lock: Option<&Slice>) -> bool {
         let named: Vec<&str> = named(lock).collect();
         let mut left = self.deselected.iter().filter(|p| named.contains(&&*p.uid));
-        left.any(|p| p.eligible() && p.address(self.families[0]).is_some())
+        left.any(|p| p.unjudged() || (p.eligible() && p.address(self.families[0]).is_some()))
     }
 
     /// True when the slice says this already; writer, times and how far the marks are do not count.

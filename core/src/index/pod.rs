@@ -82,6 +82,8 @@ pub enum Known {
     Before,
     /// It was never read: only its metadata are known.
     Nothing,
+    /// Not even its metadata can be read: its labels may have changed.
+    Name,
 }
 
 /// A trimmed pod.
@@ -179,15 +181,20 @@ impl Pod {
     pub fn unreadable(known: Option<&Self>, found: &Unreadable) -> Option<Self> {
         let meta = &found.metadata;
         let same = known.filter(|k| meta.uid.as_deref().is_none_or(|uid| *k.uid == *uid));
+        let now = Self::trim(&core::Pod { metadata: meta.clone(), ..core::Pod::default() });
+        let labelled = found.knows_metadata();
         let Some(before) = same else {
-            let metadata = core::Pod { metadata: meta.clone(), ..core::Pod::default() };
-            return Some(Self { known: Known::Nothing, ..Self::trim(&metadata)? });
+            let known = if labelled { Known::Nothing } else { Known::Name };
+            return Some(Self { known, ..now? });
         };
         // Which Services select it, its metadata say, so that all replicas find the same.
-        let metadata = core::Pod { metadata: meta.clone(), ..core::Pod::default() };
-        let now = Self::trim(&metadata).filter(|_| found.knows_metadata());
+        let now = now.filter(|_| labelled);
         let labels = now.map_or_else(|| before.labels.clone(), |now| now.labels);
-        let known = if before.known == Known::Nothing { Known::Nothing } else { Known::Before };
+        let known = match before.known {
+            _ if !labelled => Known::Name,
+            Known::Now | Known::Before => Known::Before,
+            Known::Nothing | Known::Name => Known::Nothing,
+        };
         Some(Self {
             version: Rv::of(meta),
             // That is known, whatever else is not.
@@ -198,9 +205,15 @@ impl Pod {
         })
     }
 
-    /// Nothing says whether this pod takes traffic: what routes to it must stay as it is.
+    /// Nothing says whether this pod takes traffic now: what routes to it must stay as it is, also where a
+    /// replica knew it before. One that has just started does not, and the two must not disagree.
     pub fn unjudged(&self) -> bool {
-        self.known == Known::Nothing && !self.terminating()
+        self.known != Known::Now && !self.terminating()
+    }
+
+    /// It may take traffic, as far as is known.
+    pub fn may_be_eligible(&self) -> bool {
+        self.eligible() || self.unjudged()
     }
 
     /// The pod's address of a family.

@@ -374,3 +374,52 @@ fn what_is_reported_does_not_depend_on_what_was_read_before() {
         }
     }
 }
+
+/// What happens in a scene before its leading pod becomes unreadable.
+type Case = (&'static str, fn(&mut Scene));
+
+#[test]
+fn what_was_known_of_a_leading_pod_before_changes_no_slice() {
+    let cases: [Case; 3] = [
+        ("another one is preferred", |scene| {
+            scene.server.put_service(scene.source().set("sticky", "false"));
+            scene.settle();
+            scene.server.put_pod(pod("c").age(99).ready_for(5));
+        }),
+        ("it is asked for something else", |scene| {
+            scene.server.put_service(scene.source().set("min-ready-duration", "1s"));
+        }),
+        ("it was not ready, and is not known to be by now", |scene| {
+            scene.server.put_pod(pod("a").age(9).unready_for(0));
+        }),
+    ];
+    for (what, happens) in cases {
+        for before in BOTH {
+            let mut scene = Scene::served(pair());
+            happens(&mut scene);
+            let steps = settle(&mut scene, Spoilt::Pod("a"), before);
+            assert!(!steps.contains(&StepKind::Slice), "{what}, read before {before}: {steps:?}");
+            assert_eq!(scene.routed().as_deref(), Some("a"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_leading_pod_that_cannot_be_read_is_replaced_once_its_labels_leave_the_selector() {
+    for before in BOTH {
+        let mut scene = Scene::with(service("web").enabled().dual_stack(), pair());
+        scene.settle();
+        let left = scene.server.pods.now["a"].clone().label("app", "other");
+        scene.server.put_pod(left);
+        // It may be healthy: no family routes it beside the other one.
+        let Action::Do(step) =
+            decide(&seen(&scene, Spoilt::Pod("a"), before), &scene.context()).action
+        else {
+            panic!("it is replaced, read before: {before}")
+        };
+        assert_eq!(step.object(), "web-leader-zen-lead-ipv6", "read before: {before}");
+        settle(&mut scene, Spoilt::Pod("a"), before);
+        assert_eq!(scene.routed().as_deref(), Some("b"), "read before: {before}");
+        assert_eq!(routed(&scene.follower()).as_deref(), Some("b"));
+    }
+}
