@@ -36,6 +36,8 @@ pub(super) struct Namespace {
     slices: HashMap<Arc<str>, Arc<Slice>>,
     /// Service name -> slices that belong to it.
     slices_of: HashMap<Arc<str>, Names>,
+    /// Pod name -> slices of ours that name it, also where no selector matches it.
+    named: HashMap<Arc<str>, Names>,
     /// Number of enabled sources.
     enabled: usize,
     /// Position of the namespace's own pod watch.
@@ -168,7 +170,7 @@ impl Namespace {
                 return Names::new();
             }
         }
-        let mut dirty = Names::new();
+        let mut dirty = self.led_by(name);
         if let Some(old) = self.pods.remove(name) {
             shrink::map(&mut self.pods);
             for source in self.selecting(&old) {
@@ -204,6 +206,13 @@ impl Namespace {
             .collect()
     }
 
+    /// The sources whose slices name a pod.
+    fn led_by(&self, pod: &str) -> Names {
+        let slices = self.named.get(pod).into_iter().flatten();
+        let slices = slices.filter_map(|name| self.slices.get(name));
+        slices.flat_map(|slice| self.sources_of_slice(slice)).collect()
+    }
+
     pub(super) fn drop_pods(&mut self) {
         self.pods = HashMap::new();
         self.members = HashMap::new();
@@ -233,11 +242,17 @@ impl Namespace {
         if let Some(old) = self.slices.remove(name) {
             dirty.extend(self.sources_of_slice(&old));
             remove(&mut self.slices_of, &old.service, name);
+            for (pod, _) in old.named_pods() {
+                remove(&mut self.named, pod, name);
+            }
             shrink::map(&mut self.slices);
         }
         if let Some(new) = slice {
             dirty.extend(self.sources_of_slice(&new));
             self.slices_of.entry(new.service.clone()).or_default().insert(name.clone());
+            for (pod, _) in new.named_pods() {
+                self.named.entry(pod.into()).or_default().insert(name.clone());
+            }
             self.slices.insert(name.clone(), Arc::new(new));
         }
         dirty

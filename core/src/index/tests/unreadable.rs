@@ -188,3 +188,36 @@ fn metadata_that_cannot_be_read_or_are_too_large_change_nothing() {
     index.apply_service(hidden(&large).trimmed());
     assert_eq!(seen(&index).object.metadata.resource_version.as_deref(), Some("12"));
 }
+
+#[test]
+fn a_pod_that_a_slice_names_concerns_its_source_whatever_it_selects() {
+    let slice = |pod: &str, version| {
+        let mut slice = foreign_slice("web-leader-zen-lead-ipv4", "web-leader")
+            .label("endpointslice.kubernetes.io/managed-by", "zen-lead")
+            .version(version);
+        let endpoint = &mut slice.endpoints.as_mut().unwrap()[0];
+        endpoint.target_ref = Some(k8s_openapi::api::core::v1::ObjectReference {
+            name: Some(pod.into()),
+            uid: Some(format!("uid-{pod}")),
+            ..<_>::default()
+        });
+        slice
+    };
+    let other = |name: &str, version| pod(name).label("app", "other").version(version);
+    // Its source was never read, so that no selector is known; or the selector has left the pod.
+    for source in [hidden(&source(10)), source(10).into()] {
+        let mut index = empty();
+        index.apply_service(source);
+        index.apply_service(service("web-leader").leading("web", "uid-web").version(11));
+        index.apply_slice(slice("a", 12));
+        assert_eq!(index.apply_pod(&other("a", 13)), keys(&["web"]));
+        assert_eq!(index.apply_pod(&other("a", 14).unready_for(3)), keys(&["web"]));
+        assert_eq!(index.apply_pod(&other("b", 15)), Dirty::new());
+        assert_eq!(index.delete_pod(&other("a", 16)), keys(&["web"]));
+        index.apply_slice(slice("b", 17));
+        assert_eq!(index.apply_pod(&other("a", 18)), Dirty::new(), "it is named no longer");
+        assert_eq!(index.apply_pod(&other("b", 19).unready_for(3)), keys(&["web"]));
+        index.delete_slice(&slice("b", 20));
+        assert_eq!(index.apply_pod(&other("b", 21)), Dirty::new());
+    }
+}

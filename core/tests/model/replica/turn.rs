@@ -104,7 +104,9 @@ impl Replica {
                     self.sign(next);
                 }
                 let other_history = self.read.is_none() && self.watches.iter().any(|w| w.broken);
-                self.pending = Some(Pending { step, view, reach, now, unsure, other_history });
+                let held_back = self.holds_slices(&key, &view, now);
+                self.pending =
+                    Some(Pending { step, view, reach, now, unsure, other_history, held_back });
             }
         }
         Ok(())
@@ -180,7 +182,9 @@ impl Replica {
         }
         let late = self.flying.remove(0);
         let before = checks::Before::of(server);
-        if server.perform(&late.step).is_ok() {
+        let version = server.version;
+        // A webhook that puts everything back makes no write of it.
+        if server.perform(&late.step).is_ok() && server.version != version {
             late.check(server, &before, ledger)?;
         }
         Ok(true)
@@ -423,6 +427,7 @@ impl Pending {
             return Ok(());
         }
         checks::sure(&self.step, self.unsure)?;
+        ledger.held_back = self.held_back;
         ledger.wrote(server, before, &self.step, &self.view, self.reach, self.now)
     }
 }
