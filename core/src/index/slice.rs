@@ -128,15 +128,18 @@ impl Slice {
         let name = meta.name.as_deref()?;
         let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key)).map(|v| &**v);
         let writer = label(keys::kubernetes::SLICE_MANAGED_BY);
-        let foreign = writer.is_some_and(|by| by != keys::MANAGER);
+        let ours = may_be_ours(meta);
+        let foreign = writer.is_some_and(|by| by != keys::MANAGER) && !ours;
         let labelled = label(keys::kubernetes::SERVICE_NAME);
-        let service = labelled.or_else(|| evidence::leader_of_slice_name(name))?;
+        let named_for = evidence::leader_of_slice_name(name);
+        // As for one that can be read: labels may have been changed, a name cannot.
+        let service = named_for.filter(|_| ours).or(labelled).or(named_for)?;
         Some(Self {
             name: name.into(),
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             version,
             service: service.into(),
-            tied: labelled.is_some(),
+            tied: labelled == Some(service),
             managed: writer == Some(keys::MANAGER),
             stamped: evidence::is_stamped(meta),
             source: label(status::SOURCE_SERVICE).map(Arc::from),

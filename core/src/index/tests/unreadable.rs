@@ -190,6 +190,23 @@ fn metadata_that_cannot_be_read_or_are_too_large_change_nothing() {
 }
 
 #[test]
+fn a_slice_that_cannot_be_read_is_ours_whatever_its_labels_were_made_to_say() {
+    let (managed, name) = ("endpointslice.kubernetes.io/managed-by", "kubernetes.io/service-name");
+    for (key, value) in [(managed, "Helm"), (name, "Helm")] {
+        let mut index = with_pods(&[pod("a")]);
+        index.apply_service(service("web-leader").leading("web", "uid-web"));
+        let slice = foreign_slice("web-leader-zen-lead-ipv4", "web-leader")
+            .label(managed, "zen-lead")
+            .annotation("zen-lead.io/leader-epoch", "7")
+            .label(key, value);
+        assert_eq!(index.apply_slice(hidden(&slice)), keys(&["web"]), "{key}");
+        let found = index.snapshot(&self::key("web")).slices[0].clone();
+        assert_eq!(found.unreadable.as_deref(), Some("spec: wrong"), "{key}");
+        assert_eq!((&*found.service, found.tied), ("web-leader", key != name));
+    }
+}
+
+#[test]
 fn a_pod_that_a_slice_names_concerns_its_source_whatever_it_selects() {
     let slice = |pod: &str, version| {
         let mut slice = foreign_slice("web-leader-zen-lead-ipv4", "web-leader")
