@@ -403,10 +403,14 @@ fn incumbent(
         slices.map(Slice::truth).filter(named).max_by_key(|t| t.epoch)
     };
     let truth = match own.lock_says() {
-        // Whatever its annotations were made to say, the endpoint still says it.
-        Some(lock) => Truth {
-            pod_uid: own.routed().map(|(uid, _)| uid.to_owned()).or(lock.pod_uid.clone()),
-            ..lock.clone()
+        // Whatever its annotations and labels were made to say, the endpoint still says it.
+        Some(lock) => match own.leads() {
+            Some((uid, name)) => Truth {
+                pod_uid: Some(uid.to_owned()),
+                pod_name: Some(name.to_owned()),
+                ..lock.clone()
+            },
+            None => lock.clone(),
         },
         None => second().or_else(old_name)?,
     };

@@ -86,6 +86,11 @@ impl<'a> OwnSlices<'a> {
         lock.named_pods().find(|(_, named)| *named == uid).map(|(name, uid)| (uid, name))
     }
 
+    /// Uid and name of the pod that the lock is about, whether it is routed to or not.
+    pub fn leads(&self) -> Option<(&'a str, &'a str)> {
+        self.lock?.named_pods().next().map(|(name, uid)| (uid, name))
+    }
+
     /// Number of slices of ours.
     pub fn count(&self) -> usize {
         usize::from(self.lock.is_some())

@@ -221,6 +221,39 @@ fn an_annotation_that_names_another_pod_moves_no_leader() {
 }
 
 #[test]
+fn the_endpoint_of_the_lock_says_who_leads_also_where_it_takes_no_traffic() {
+    // b, which is not Ready, is the leader until another pod can be.
+    let mut scene = Scene::served(vec![pod("b").age(8).ready_for(5)]);
+    scene.server.put_pod(pod("b").age(8).unready_for(0));
+    scene.settle();
+    let epoch = scene.epoch();
+    let lock = scene.lock().annotation(status::LEADER_POD_UID, "clumsy");
+    scene.server.put_slice(lock.annotation(status::LEADER_POD_NAME, "clumsy"));
+    scene.settle();
+    let id = scene.server.pods.now["b"].id();
+    assert_eq!(mark(&scene.lock(), status::LEADER_POD_UID), id);
+    assert_eq!(mark(&scene.lock(), status::LEADER_POD_NAME), "b");
+    // min-ready-duration does not apply to a leader that comes back.
+    scene.server.put_service(scene.source().set("min-ready-duration", "1h"));
+    scene.server.put_slice(scene.lock().annotation(status::LEADER_POD_UID, "clumsy"));
+    scene.server.put_pod(pod("b").age(8).ready_for(0));
+    scene.settle();
+    assert_eq!((scene.routed().as_deref(), scene.epoch()), (Some("b"), epoch));
+}
+
+#[test]
+fn a_lock_that_was_untied_and_names_another_leader_moves_none() {
+    survives(dual(pair()), "untied", |scene| {
+        for uid in ["clumsy", ""] {
+            let mut lock = scene.lock().annotation(status::LEADER_POD_UID, uid);
+            without_label(&mut lock.metadata, kubernetes::SERVICE_NAME);
+            scene.server.put_slice(lock);
+            settle_led_by(scene, "b", uid);
+        }
+    });
+}
+
+#[test]
 fn the_mirror_never_goes_back_behind_a_slice_that_cannot_be_written() {
     let refused = [Blocked::all(StepKind::Slice, EventReason::WriteRefused, "no")];
     let mut scene = Scene::served(pair());
