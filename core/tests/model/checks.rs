@@ -22,8 +22,7 @@ use crate::facts::{
     Asks, asks, has_address, healthy, is_leader_of, is_slice_of, label, leader_name, named, number,
     ready_since, routed, seconds, selected, siblings, sticky, text, was_made_for,
 };
-use crate::kept::{fully, kept, leader_of, readable};
-use zen_lead_core::fixtures::api::refuse::Write;
+use crate::kept::{fully, kept, leader_of, readable_pods};
 use zen_lead_core::fixtures::api::{Server, Stored};
 
 /// A property that does not hold: its name, and what was found.
@@ -69,6 +68,8 @@ pub struct Ledger {
     pub harm_only: bool,
     /// How far the clocks of the replicas are apart, in milliseconds.
     pub clocks_apart: i64,
+    /// The writer of the present write holds back a write of a slice, because it was refused or undone.
+    pub held_back: bool,
 }
 
 /// Checks the data behind a decision to write a slice: `unsure` means that a watch was lost and no
@@ -227,11 +228,16 @@ impl Ledger {
             return bad("invariant 1", detail());
         }
         // A pod that cannot be read keeps its last readable state, and is not a successor.
-        let pods = readable(&server.pods, reach.pods.0);
+        let pods = readable_pods(server, reach.pods.0);
         let by_uid = |uid: &str| pods.values().find(|p| p.id() == uid);
-        // The selector of a source that was never read is unknown: its leader depends on readiness only.
-        let held = matches!(view.source, SourceState::Unreadable { selects: false, .. });
-        let deselected = view.deselected.iter().filter(|_| held);
+        // While a source cannot be read its leader depends on readiness only. Where the source was read before,
+        // a pod that its selector has left stays, and does not come back.
+        let stays = |uid: &str| old.and_then(routed).as_deref() == Some(uid);
+        let held = |uid: &str| match view.source {
+            SourceState::Unreadable { selects, .. } => !selects || stays(uid),
+            _ => false,
+        };
+        let deselected = view.deselected.iter().filter(|p| held(&p.uid));
         let candidates: Vec<_> = view.pods.iter().chain(deselected).collect();
         let seen = |uid: &str| candidates.iter().any(|p| *p.uid == *uid);
         let family = new.address_type.as_str();
@@ -434,13 +440,10 @@ impl Ledger {
                 server.pods.at(Marks::parse(&text(&new.metadata, status::DECIDED_AT)).pods.0);
             let known = |p: &&Pod| unknown.get(&p.name()).is_none_or(|p| !unreadable(&p.metadata));
             let mut successors = pods.values().filter(long_enough).filter(known);
-            // The write that has to come first (the follower is made or emptied) may be refused: then the pod
-            // that is lost is taken out all the same.
-            let answers =
-                [Write::CreateSlice, Write::ReplaceSlice].map(|w| server.disturbed.answer(w));
-            let refused = server.slice_quota || answers.iter().any(Option::is_some);
+            // The write that has to come first (the follower is made or emptied) may be refused, and is held
+            // back for a while after the cause has gone: then the pod that is lost is taken out all the same.
             if !delayed
-                && !refused
+                && !self.held_back
                 && let Some(successor) = successors.next()
             {
                 return bad(

@@ -43,6 +43,19 @@ pub fn readable<T: Stored>(store: &Store<T>, version: u64) -> BTreeMap<String, T
     objects
 }
 
+/// The pods at a version, each in its last readable state. Labels and deletion are metadata, which can be
+/// read whatever else cannot.
+pub fn readable_pods(server: &Server, version: u64) -> BTreeMap<String, Pod> {
+    let mut pods = readable(&server.pods, version);
+    for (name, pod) in server.pods.at(version) {
+        if let Some(known) = pods.get_mut(&name).filter(|k| k.id() == pod.id()) {
+            known.metadata.labels = pod.metadata.labels;
+            known.metadata.deletion_timestamp = pod.metadata.deletion_timestamp;
+        }
+    }
+    pods
+}
+
 /// No write takes a healthy, selected, sticky leader out of the lock of the leader Service that an
 /// enabled, valid source asks for.
 pub fn kept(
@@ -77,7 +90,7 @@ pub fn kept(
     if led_by(&name) != Some(&wanted) || name != lock {
         return Ok(());
     }
-    let pods = readable(&server.pods, reach.pods.0);
+    let pods = readable_pods(server, reach.pods.0);
     let fit = |p: &&Pod| healthy(p) && selected(p, source) && has_address(p, &new.address_type);
     match pods.values().filter(fit).find(|p| p.id() == was) {
         Some(pod) => {

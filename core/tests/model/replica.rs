@@ -114,6 +114,8 @@ pub struct Pending {
     unsure: bool,
     /// It was decided from a history that is lost.
     other_history: bool,
+    /// Another write of a slice was held back meanwhile.
+    held_back: bool,
 }
 
 /// A slice write whose answer was lost, to be settled by reading.

@@ -45,6 +45,12 @@ impl Replica {
         blocked
     }
 
+    /// A write of a slice is kept back.
+    pub(super) fn holds_slices(&self, key: &ServiceKey, view: &Snapshot, now: Timestamp) -> bool {
+        let slices = [StepKind::Slice, StepKind::CreateSlice, StepKind::Creation];
+        self.blocked(key, view, now).iter().any(|b| slices.contains(&b.kind))
+    }
+
     /// A step was carried out.
     pub(super) fn carried_out(&mut self, key: &ServiceKey, step: &Step, now: Timestamp) {
         let holds = self.holds.entry(key.clone()).or_default();
