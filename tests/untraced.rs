@@ -106,6 +106,7 @@ fn decision(key: &ServiceKey) -> Decision {
         blocked: &[],
         version: 1,
         replicas: &[],
+        verified: decide::Verified::default(),
         takes_over: false,
     };
     let decision = decide::decide(&snapshot, &context);

@@ -14,6 +14,7 @@ pub mod slices;
 
 mod follow;
 mod hold;
+mod inputs;
 mod leader_service;
 mod own_slices;
 mod plan;
@@ -32,7 +33,9 @@ use crate::keys;
 use crate::ranking::hash;
 use crate::reason::Reason as EventReason;
 use crate::report::ServiceReport;
+use crate::version::Marks;
 use elect::Choice;
+pub use inputs::{Inputs, Verified};
 use mirror::Mirror;
 use slices::SliceWrite;
 
@@ -299,6 +302,8 @@ pub struct Context<'a> {
     pub version: u32,
     /// Ready replicas of zen-lead, by pod name, as far as this one sees them.
     pub replicas: &'a [String],
+    /// What was read by name just now.
+    pub verified: Verified,
     /// [`Decision::may_take_over`] has held for [`crate::ranking::TAKEOVER`].
     pub takes_over: bool,
 }
@@ -317,7 +322,9 @@ pub enum Action {
     Nothing,
     /// Wait until the watches this decision needs passed their first list.
     Wait,
-    /// Read Service, pods and slices consistently and decide again.
+    /// Read these objects and decide again.
+    ReadInputs(Inputs),
+    /// Read Service, pods and slices of the namespace consistently and decide again.
     Read,
     /// Write.
     Do(Step),
@@ -331,8 +338,11 @@ pub struct Decision {
     /// What is to be done, or to be read for, is making the leader Service of a source that has none:
     /// it serves no client yet, so it may wait for its turn.
     pub makes_first: bool,
-    /// The step that is to be read for, where the action is [`Action::Read`].
+    /// The step that is to be read for, where the action is a read.
     pub read_for: Option<Step>,
+    /// It is to be read for because a slice was decided on later Services or pods than these watches have
+    /// brought: how far that decision had seen.
+    pub overtaken_at: Option<Marks>,
     /// When a timer of this Service runs out.
     pub again_at: Option<Timestamp>,
     /// State for the metrics; `None` when the Service is not managed (any more).
@@ -363,17 +373,22 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
     let makes_first = snapshot.leaders.is_empty() && matches!(step, Some(Step::CreateLeader(_)));
     // An election over pods that were never listed would find everybody gone.
     let blind = plan.choice.is_some() && !snapshot.pods_known && ctx.trust != Trust::Lost;
-    let mut read_for = None;
+    let (mut read_for, mut overtaken_at) = (None, None);
     let action = match step {
         None => Action::Nothing,
         Some(_) if (ctx.trust == Trust::Starting || blind) && !snapshot.consistent => Action::Wait,
         Some(step) => {
-            let doubtful = behind || plan.doubtful || ctx.trust == Trust::Lost || step.needs_read();
-            if doubtful && !snapshot.consistent {
-                read_for = Some(step);
-                Action::Read
-            } else {
+            let doubtful = behind || plan.doubtful || ctx.trust == Trust::Lost;
+            let removes = plan.removes || matches!(step, Step::DeleteLeader(_));
+            let inputs =
+                if removes { Inputs::of_removal(snapshot) } else { Inputs::of(snapshot, &step) };
+            if snapshot.consistent || (!doubtful && ctx.verified.covers(&inputs, &step)) {
                 Action::Do(step)
+            } else {
+                read_for = Some(step);
+                let only_behind = behind && !plan.doubtful && ctx.trust == Trust::Live;
+                overtaken_at = only_behind.then_some(plan.marks);
+                if doubtful { Action::Read } else { Action::ReadInputs(inputs) }
             }
         }
     };
@@ -381,6 +396,7 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
         action,
         makes_first,
         read_for,
+        overtaken_at,
         again_at: plan.again_at,
         report: plan.report,
         choice: plan.choice,

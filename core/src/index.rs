@@ -24,7 +24,7 @@ use kube_core::Resource;
 use crate::decode::Decoded;
 use crate::names::{NameRule, ServiceKey};
 use crate::shrink;
-use crate::version::Rv;
+use crate::version::{Marks, Rv};
 pub use limits::{Limit, Limits, Reached};
 use namespace::Namespace;
 use pod::{NamespacedPod, Pod};
@@ -144,6 +144,27 @@ impl Index {
             Some(known) if &*known.uid == uid => ns.set_slice(&name.into(), None),
             _ => BTreeSet::new(),
         })
+    }
+
+    /// How far the watches of a namespace have come.
+    pub fn seen(&self, namespace: &str) -> Marks {
+        let own = self.namespaces.get(namespace).and_then(|ns| ns.pods_seen);
+        Marks { services: self.services_seen, pods: self.pods_seen.or(own).unwrap_or_default() }
+    }
+
+    /// The version at which a Service is known.
+    pub fn service_version(&self, namespace: &str, name: &str) -> Option<Rv> {
+        Some(self.namespaces.get(namespace)?.service(name)?.version)
+    }
+
+    /// The version at which a slice is known.
+    pub fn slice_version(&self, namespace: &str, name: &str) -> Option<Rv> {
+        Some(self.namespaces.get(namespace)?.slice(name)?.version)
+    }
+
+    /// The version at which a pod is known.
+    pub fn pod_version(&self, namespace: &str, name: &str) -> Option<Rv> {
+        Some(self.namespaces.get(namespace)?.pod(name)?.version)
     }
 
     /// Replaces all Services by a list; what is newer than the list (an answer to our own write) stays.

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Service;
 use super::routed::{self, Endpoint};
 use crate::control::reader::Reader;
 use zen_lead_core::decide::slices::SliceWrite;
-use zen_lead_core::decide::{self, Action, Context, Decision, Step, Trust};
+use zen_lead_core::decide::{self, Action, Context, Decision, Step, Trust, Verified};
 use zen_lead_core::index::service::{Leader, own_conditions};
 use zen_lead_core::index::{Snapshot, SourceState};
 use zen_lead_core::names::ServiceKey;
@@ -65,6 +65,7 @@ fn context(now: Timestamp) -> Context<'static> {
         blocked: &[],
         version: DECISION_VERSION,
         replicas: &[],
+        verified: Verified::default(),
         takes_over: false,
     }
 }
@@ -267,7 +268,7 @@ fn next(snapshot: &Snapshot, decision: &Decision, right: bool) -> String {
         Action::Nothing if !asks(snapshot) => "nothing".into(),
         Action::Nothing if right && !refused => "nothing, all is as it should be".into(),
         Action::Nothing => "nothing that zen-lead may do by itself; see the lines above".into(),
-        Action::Wait | Action::Read => "read the cluster again".into(),
+        Action::Wait | Action::Read | Action::ReadInputs(_) => "read the cluster again".into(),
         Action::Do(step) if refused => {
             format!(
                 "{} (if this does not change, the conditions above say what prevents it)",

@@ -3,16 +3,18 @@
 //! Shared per namespace in a burst: callers that ask while a read is under way wait for the next
 //! one and take it together. No decisions, no writes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
-use kube::core::Request;
-use kube::{Api, Client};
+use kube::core::{NamespaceResourceScope, Request};
+use kube::{Api, Client, Resource};
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::control::watch::page;
@@ -20,6 +22,7 @@ use crate::control::watch::{Kind, Watched};
 use crate::platform::api::{self, CallError, Caller};
 use crate::platform::clock;
 use crate::platform::operation::{Operation, Target};
+use zen_lead_core::decide::Inputs;
 use zen_lead_core::decode::Decoded;
 use zen_lead_core::index::pod::NamespacedPod;
 use zen_lead_core::index::slice::Slice;
@@ -64,6 +67,41 @@ impl Reader {
             slots.remove(&key.namespace);
         }
         read
+    }
+
+    /// Reads these objects by name. A GET without a resourceVersion is a quorum read, of one key.
+    ///
+    /// # Errors
+    /// What the API server answered, after the retries that make sense.
+    pub async fn present(&self, key: &ServiceKey, inputs: &Inputs) -> Result<Present, CallError> {
+        let (services, slices, pods) = tokio::try_join!(
+            self.versions::<Service>(key, Operation::GetService, &inputs.services),
+            self.versions::<EndpointSlice>(key, Operation::GetSlice, &inputs.slices),
+            self.versions::<Pod>(key, Operation::GetPod, &inputs.pods),
+        )?;
+        Ok(Present { namespace: key.namespace.clone(), services, slices, pods })
+    }
+
+    /// The present versions of objects; none of those that are not there.
+    async fn versions<K>(
+        &self,
+        key: &ServiceKey,
+        operation: Operation,
+        names: &BTreeSet<String>,
+    ) -> Result<Vec<(String, Option<Rv>)>, CallError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), &key.namespace);
+        let each = names.iter().map(|name| async {
+            let call = || api.get_metadata_opt(name);
+            let found = api::call(&self.caller, operation, Target::of(key, name), call).await?;
+            Ok((name.clone(), found.map(|object| Rv::of(&object.metadata))))
+        });
+        futures::future::try_join_all(each).await
     }
 
     /// Takes part in a read that begins from now on. Its failure is shared too: the next in line
@@ -132,6 +170,30 @@ impl Reader {
             tracing::error!(kind, "an object cannot be read, what exists for it stays: {error}");
         }
         Ok(Listed { objects, version: Rv::parse(&page.version).unwrap_or_default() })
+    }
+}
+
+/// Versions of objects as they were read by name; none of those that are not there.
+pub struct Present {
+    namespace: Arc<str>,
+    services: Vec<(String, Option<Rv>)>,
+    slices: Vec<(String, Option<Rv>)>,
+    pods: Vec<(String, Option<Rv>)>,
+}
+
+impl Present {
+    /// Whether the index knows all of these as they were read, or as they are since then.
+    pub fn is_known(&self, index: &Index) -> bool {
+        let ns = &*self.namespace;
+        let all = |read: &[(String, Option<Rv>)], known: &dyn Fn(&str) -> Option<Rv>| {
+            read.iter().all(|(name, now)| {
+                let known = known(name);
+                known.is_some() == now.is_some() && known >= *now
+            })
+        };
+        all(&self.services, &|name| index.service_version(ns, name))
+            && all(&self.slices, &|name| index.slice_version(ns, name))
+            && all(&self.pods, &|name| index.pod_version(ns, name))
     }
 }
 

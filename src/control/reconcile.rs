@@ -5,6 +5,7 @@
 
 mod blocks;
 mod cause;
+mod reads;
 mod room;
 mod standing;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use blocks::Blocks;
 pub use room::Room;
@@ -36,7 +37,7 @@ use crate::platform::metrics::Metrics;
 use crate::platform::operation::Operation;
 use crate::platform::telemetry::spans::Tracer;
 use crate::shared::{Replicas, SharedIndex};
-use zen_lead_core::decide::{self, Action, Blocked, Context, Decision, Step, StepKind, Trust};
+use zen_lead_core::decide::{self, Action, Blocked, Context, Decision, Step, Trust, Verified};
 use zen_lead_core::index::{Dirty, Index, Snapshot};
 use zen_lead_core::names::ServiceKey;
 use zen_lead_core::ranking::{self, DECISION_VERSION, TAKEOVER};
@@ -162,6 +163,10 @@ struct Round<'a> {
     met: Met,
     /// It has written: it goes on whatever its rank.
     acting: bool,
+    /// What was read by name.
+    verified: Verified,
+    /// It has waited for a watch that another replica's was ahead of.
+    waited: bool,
     /// The turn to make a first leader Service.
     turn: Option<turns::Turn<'a>>,
 }
@@ -245,6 +250,8 @@ impl Reconciler {
             view: Basis::Cache,
             met: Met::default(),
             acting: false,
+            verified: Verified::default(),
+            waited: false,
             turn: self.turns.given(key, &*self.wake),
         };
         for _ in 0..MAX_STEPS {
@@ -261,9 +268,11 @@ impl Reconciler {
                 Action::Nothing => return Ok(self.at_rest(key, &planned)),
                 Action::Wait => return Ok(Requeue::Idle),
                 Action::Read => {
-                    let step = planned.decision.read_for.as_ref().map(Step::kind);
-                    debug!(%key, ?step, "reading the namespace");
-                    round.view = self.read(key).await?;
+                    self.read_namespace(&mut round, &planned.decision).await?;
+                    continue;
+                }
+                Action::ReadInputs(inputs) => {
+                    self.read_inputs(&mut round, &planned.decision, inputs).await?;
                     continue;
                 }
                 Action::Do(step) => step.clone(),
@@ -300,7 +309,7 @@ impl Reconciler {
         drop(gathering);
         self.note_asked(key, &snapshot);
         let blocked = self.blocked(key, &snapshot);
-        let decision = self.decide(key, &snapshot, &blocked);
+        let decision = self.decide(key, &snapshot, &blocked, round.verified);
         self.note_newer(key, decision.may_take_over);
         self.metrics.cache_lookup("services", cached);
         self.note_loss(key, &decision, round.noticed);
@@ -335,21 +344,6 @@ impl Reconciler {
         GoAhead::Open
     }
 
-    /// When a report that has to rest on a read may be read for, if not now.
-    fn reads_later(&self, key: &ServiceKey, step: &Step) -> Option<Instant> {
-        if !matches!(step.kind(), StepKind::Mirror | StepKind::SourceConditions) {
-            return None;
-        }
-        let now = clock::monotonic();
-        self.remember(key, |known| {
-            let later = known.report_read.map(|at| at + REPORT_READS).filter(|at| *at > now);
-            if later.is_none() {
-                known.report_read = Some(now);
-            }
-            later
-        })
-    }
-
     /// Whether the step may be written now.
     fn may_write(&self, round: &mut Round<'_>, planned: &Planned, step: &Step) -> GoAhead {
         let key = round.key;
@@ -382,6 +376,7 @@ impl Reconciler {
     ) -> Result<(), CallError> {
         let (key, Planned { snapshot, decision }) = (round.key, planned);
         round.acting = true;
+        round.verified.step = None;
         match self.applier.apply(key, step.clone()).await {
             Ok(applied) => {
                 let lost_at = self.known.services.lock().get_mut(key).and_then(|m| m.lost_at);
@@ -395,11 +390,13 @@ impl Reconciler {
             Err(error) => {
                 self.recorder.failed(key, &step, &error);
                 let after = self.after(key, snapshot, &step, error, &mut round.met, round.began);
-                if let Some(turn) = round.turn.as_ref().filter(|_| !matches!(after, After::Read)) {
+                if let Some(turn) =
+                    round.turn.as_ref().filter(|_| !matches!(after, After::Overtaken))
+                {
                     turn.failed();
                 }
                 match after {
-                    After::Read => round.view = self.read(key).await?,
+                    After::Overtaken => self.look_again(round, &step).await?,
                     After::Held => {}
                     After::Fail(error) => return Err(error),
                 }
@@ -425,17 +422,17 @@ impl Reconciler {
         Requeue::At(clock::monotonic() + pause)
     }
 
-    async fn read(&self, key: &ServiceKey) -> Result<Basis, CallError> {
-        let read = self.reader.read(key).await?;
-        *self.known.answered.lock() = Some(clock::monotonic());
-        Ok(Basis::Read(Box::new((*read).clone())))
-    }
-
     fn remember<T>(&self, key: &ServiceKey, f: impl FnOnce(&mut Memory) -> T) -> T {
         f(self.known.services.lock().entry(key.clone()).or_default())
     }
 
-    fn decide(&self, key: &ServiceKey, snapshot: &Snapshot, blocked: &[Blocked]) -> Decision {
+    fn decide(
+        &self,
+        key: &ServiceKey,
+        snapshot: &Snapshot,
+        blocked: &[Blocked],
+        verified: Verified,
+    ) -> Decision {
         let deciding = self.tracer.decide();
         let decision = decide::decide(
             snapshot,
@@ -446,6 +443,7 @@ impl Reconciler {
                 blocked,
                 version: DECISION_VERSION,
                 replicas: &self.replicas.read(),
+                verified,
                 takes_over: self.takes_over_at(key).is_some_and(|at| at <= clock::monotonic()),
             },
         );

@@ -122,7 +122,7 @@ impl Metrics {
             cache_misses: counter(
                 r,
                 "cache_misses_total",
-                "Decisions that needed a consistent read.",
+                "Decisions on a consistent read of the namespace.",
                 &["resource"],
             )?,
             cache_evictions: counter(

@@ -37,6 +37,8 @@ macro_rules! operations {
 operations! {
     /// Reads the Services of a namespace.
     ListServices = "list_services", false;
+    /// Reads one Service.
+    GetService = "get_service", false;
     /// Creates a leader Service.
     CreateService = "create_service", true;
     /// Applies fields of a Service.
@@ -61,6 +63,8 @@ operations! {
     DeleteEndpoints = "delete_endpoints", true;
     /// Reads the pods of a namespace.
     ListPods = "list_pods", false;
+    /// Reads one pod.
+    GetPod = "get_pod", false;
     /// Reads one namespace.
     GetNamespace = "get_namespace", false;
     /// Creates an Event.

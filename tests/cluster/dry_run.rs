@@ -96,7 +96,10 @@ async fn a_thousand_dry_runs_leave_no_trace_in_etcd(t: Arc<Case>) {
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
     // Waits until all writes that follow from the creations are done.
     let before = within(Duration::from_mins(1), "nothing is written for 3 s", || async {
-        let (now, _) = written_after(0).await;
+        let (now, all) = written_after(0).await;
+        // A busy controller manager writes the Endpoints of the source many seconds later.
+        let endpoints = format!("/registry/services/endpoints/{}/web", t.ns);
+        check(all.contains(&endpoints), format!("{endpoints} is missing"))?;
         tokio::time::sleep(Duration::from_secs(3)).await;
         let (_, later) = written_after(now).await;
         let of_us: Vec<_> = later.into_iter().filter(|key| !is_noise(&t, key)).collect();

@@ -114,7 +114,7 @@ pub(super) fn followed(
     let mut written = object.clone();
     written.endpoints = Some(after);
     let annotations = written.metadata.annotations.get_or_insert_default();
-    annotations.insert(status::DECIDED_AT.to_owned(), snapshot.marks.to_string());
+    annotations.insert(status::DECIDED_AT.to_owned(), snapshot.decided_at().to_string());
     annotations.insert(kubernetes::LAST_CHANGE_TRIGGER_TIME.to_owned(), ctx.now.to_string());
     if !newer {
         annotations.insert(status::WRITER.to_owned(), ctx.writer.to_owned());

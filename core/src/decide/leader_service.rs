@@ -108,6 +108,7 @@ impl<'a> Case<'a> {
             marks: seen.own.marks(),
             outranked: self.is_outranked(&seen),
             may_take_over: seen.newer == Newer::Gone,
+            removes: false,
             // Without marks it is not known how far the last decision had seen.
             doubtful: lock.is_some_and(|lock| lock.epoch < seen.mirrored.epoch)
                 || (lock.is_some() && seen.own.marks().lack(&self.snapshot.marks)),
@@ -207,7 +208,10 @@ impl<'a> Case<'a> {
         if seen.lock_taken {
             // Nothing can be created under the name of another owner's slice, and without the lock no pod
             // leads.
-            return seen.own.follower().and_then(|f| slices::emptied(f, snapshot.marks, ctx));
+            return seen
+                .own
+                .follower()
+                .and_then(|f| slices::emptied(f, snapshot.decided_at(), ctx));
         }
         let wanted = slices::Wanted {
             source: &snapshot.key.name,
@@ -218,7 +222,7 @@ impl<'a> Case<'a> {
             withheld: elected.withheld,
             incumbent: seen.incumbent.as_ref(),
             mirror: &seen.mirrored,
-            marks: snapshot.marks,
+            marks: snapshot.decided_at(),
             source_hash: seen.source_hash.clone(),
             writer: ctx.writer,
             version: if self.takes_over(seen) {

@@ -12,6 +12,7 @@ use crate::version::Marks;
 
 /// Steps in their order, and what was found on the way.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "findings that do not depend on each other")]
 pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
     /// The furthest marks on the slices that were looked at.
@@ -22,6 +23,8 @@ pub(super) struct Plan {
     pub(super) may_take_over: bool,
     /// The Services seen here are ahead of the slices: read before writing.
     pub(super) doubtful: bool,
+    /// It takes leader Services away, which rests on objects that are read by name.
+    pub(super) removes: bool,
     /// When a timer runs out.
     pub(super) again_at: Option<Timestamp>,
     pub(super) report: Option<ServiceReport>,
@@ -40,6 +43,7 @@ impl Plan {
         self.outranked |= other.outranked;
         self.may_take_over |= other.may_take_over;
         self.doubtful |= other.doubtful;
+        self.removes |= other.removes;
         self.again_at = elect::earliest(self.again_at, other.again_at);
         if self.report.is_none() {
             self.report = other.report;

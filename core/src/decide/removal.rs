@@ -89,7 +89,7 @@ fn empty_slices(snapshot: &Snapshot, ctx: &Context<'_>, leader: &Leader, urgent:
     let mut plan = Plan::default();
     for slice in snapshot.slices_of(leader) {
         plan.marks = plan.marks.max(slice.truth().marks);
-        if let Some(emptied) = slices::emptied(slice, snapshot.marks, ctx) {
+        if let Some(emptied) = slices::emptied(slice, snapshot.decided_at(), ctx) {
             plan.steps.push(Step::Slice(Box::new(slices::SliceStep { urgent, ..emptied })));
         }
     }
@@ -128,7 +128,7 @@ pub(super) fn others(
     // One that cannot be read may not be what it was.
     for leader in others.filter(|l| l.unreadable.is_none()) {
         // What may be asked for again by now is destroyed: that rests on a read.
-        plan.doubtful = true;
+        plan.removes = true;
         if leader.deleting() || leaves {
             let why = if leader.deleting() { NOT_ASKED_FOR } else { LEFT_BEHIND };
             plan.add(out_of_service(snapshot, ctx, leader, why, false));

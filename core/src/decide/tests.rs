@@ -67,6 +67,7 @@ impl Scene {
             blocked: &[],
             version: DECISION_VERSION,
             replicas: &[],
+            verified: Verified::default(),
             takes_over: false,
         }
     }

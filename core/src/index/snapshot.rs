@@ -11,7 +11,7 @@ use super::service::{Entry, Leader, Role, Source};
 use super::slice::Slice;
 use crate::names::{NameRule, ServiceKey};
 use crate::settings;
-use crate::version::Marks;
+use crate::version::{Marks, Rv};
 
 /// What is known of the source Service.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +78,8 @@ pub struct Snapshot {
     pub key: ServiceKey,
     /// What is known of it.
     pub source: SourceState,
+    /// The version it is known at; none where there is none.
+    pub source_version: Rv,
     /// Who has the leader name the source asks for.
     pub holder: Holder,
     /// Every Service whose label or owner says that it leads for this source.
@@ -122,6 +124,12 @@ impl Snapshot {
     /// Name of the leader Service that the source asks for, also where other settings are invalid.
     fn wanted_name(&self) -> Option<String> {
         settings::claimed_name(&self.judged()?.object, NameRule::Dns1123)
+    }
+
+    /// How far a decision on it has seen, to be recorded on the slices that it writes. An answer to a
+    /// write of ours may have brought a newer source than the watch has.
+    pub fn decided_at(&self) -> Marks {
+        Marks { services: self.marks.services.max(self.source_version), ..self.marks }
     }
 
     /// Uid of the source, where it exists and its uid can be read.
@@ -173,6 +181,7 @@ impl Index {
         let mut snapshot = Snapshot {
             key: key.clone(),
             source: SourceState::Absent,
+            source_version: Rv::NONE,
             holder: Holder::Free,
             leaders: Vec::new(),
             rivals: Vec::new(),
@@ -194,6 +203,7 @@ impl Index {
         }
         let entry = ns.service(&key.name);
         snapshot.source = source_state(entry);
+        snapshot.source_version = entry.map_or(Rv::NONE, |entry| entry.version);
         snapshot.leaders = ns
             .leaders_for(&key.name)
             .filter_map(|name| ns.service(name)?.leader().cloned())

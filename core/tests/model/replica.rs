@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use zen_lead_core::decide::{Step, StepKind};
+use zen_lead_core::decide::{Inputs, Step, StepKind, Verified};
 use zen_lead_core::index::{Index, Limits, Snapshot};
 use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::ranking;
@@ -54,6 +54,8 @@ pub enum Without {
     Evidence,
     /// An object that cannot be read is taken for absent.
     Unknown,
+    /// Objects of this kind are not read by name before a step that rests on them.
+    ByName(Kind),
 }
 
 /// What becomes of a call.
@@ -94,6 +96,14 @@ struct Watch {
     version: u64,
 }
 
+/// Objects that are read by name, one after the other, for a step.
+#[derive(Clone)]
+struct ReadingByName {
+    left: Vec<(Kind, String)>,
+    inputs: Inputs,
+    step: Step,
+}
+
 /// A consistent read under way: three lists, one after the other.
 #[derive(Clone, Default)]
 struct Reading {
@@ -110,6 +120,10 @@ pub struct Pending {
     pub reach: Marks,
     /// The time of day it was decided at.
     now: Timestamp,
+    /// The server's version when its reconcile, or its last read, began.
+    since: u64,
+    /// The source it is for.
+    source: ServiceKey,
     /// It was decided without a read while a watch was lost, or not there yet.
     unsure: bool,
     /// It was decided from a history that is lost.
@@ -158,9 +172,13 @@ pub struct Replica {
     /// The calls it made, by the server's clock.
     pub calls: Vec<Timestamp>,
     current: Option<ServiceKey>,
+    /// The server's version when that, or its last read, began.
+    since: u64,
     turns: usize,
     read: Option<Arc<Index>>,
     reading: Option<Reading>,
+    reading_by_name: Option<ReadingByName>,
+    verified: Verified,
     pub pending: Option<Pending>,
     /// A step of this turn was taken: it does not wait for other replicas any more.
     acting: bool,
@@ -194,9 +212,12 @@ impl Replica {
             ending: BTreeMap::new(),
             calls: Vec::new(),
             current: None,
+            since: 0,
             turns: 0,
             read: None,
             reading: None,
+            reading_by_name: None,
+            verified: Verified::default(),
             pending: None,
             acting: false,
             settling: None,
@@ -240,6 +261,7 @@ impl Replica {
         }
         // A read or a write under way ends with its connection.
         (self.reading, self.settling, self.answered) = (None, None, None);
+        (self.reading_by_name, self.verified) = (None, Verified::default());
         self.flying.clear();
     }
 
@@ -369,7 +391,10 @@ impl Replica {
 
     /// No call and no step is half done: the next arrival is handled at once.
     pub fn between(&self) -> bool {
-        self.pending.is_none() && self.reading.is_none() && self.settling.is_none()
+        self.pending.is_none()
+            && self.reading.is_none()
+            && self.reading_by_name.is_none()
+            && self.settling.is_none()
     }
 
     /// Something has happened that it has not seen yet.

@@ -32,15 +32,15 @@ pub(super) struct Met {
     /// Writes that found something else than was read: kind, subject and base.
     overtaken: Vec<(StepKind, u64, String)>,
     /// A creation that was refused because something has the name, and by which answer.
-    taken: Option<(u64, CallError)>,
+    pub(super) taken: Option<(u64, CallError)>,
     /// Writes that succeeded.
     done: Vec<Step>,
 }
 
 /// What comes after a failed write.
 pub(super) enum After {
-    /// It was overtaken: read, and decide again.
-    Read,
+    /// It was overtaken: look again, and decide again.
+    Overtaken,
     /// It is held back: decide what else there is to do.
     Held,
     /// It says nothing about the write: the queue backs off.
@@ -73,11 +73,11 @@ impl Reconciler {
                 let again = sure || met.overtaken.contains(&tried) || met.overtaken.len() >= RACES;
                 met.overtaken.push(tried);
                 if !again && !self.remember(key, |known| known.blocks.knows(step)) {
-                    debug!(%key, step = ?step.kind(), "{error}; it was overtaken: reading again");
+                    debug!(%key, step = ?step.kind(), "{error}; it was overtaken: looking again");
                     if error.kind == ErrorKind::AlreadyExists {
                         met.taken = Some((step.subject(), error));
                     }
-                    return After::Read;
+                    return After::Overtaken;
                 }
             }
             ErrorKind::Timeout(_) => {

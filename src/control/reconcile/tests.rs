@@ -1,5 +1,6 @@
 //! Scenarios of the worker against the API server double: what it writes, and what faults do to it.
 
+mod reads;
 mod standing;
 mod told;
 mod turns;

@@ -291,6 +291,7 @@ fn action(action: &Action) -> &'static str {
         Action::Nothing => "nothing",
         Action::Wait => "wait",
         Action::Read => "read",
+        Action::ReadInputs(_) => "read_inputs",
         Action::Do(step) => match step.kind() {
             StepKind::CreateLeader => "create_leader",
             StepKind::PatchLeader => "patch_leader",

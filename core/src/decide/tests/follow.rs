@@ -32,6 +32,7 @@ impl Pair {
             blocked: &[],
             version: DECISION_VERSION,
             replicas: &[],
+            verified: Verified::default(),
             takes_over: false,
         };
         decide(&Snapshot { consistent: true, ..snapshot }, &context)

@@ -362,25 +362,61 @@ fn from_one_family_to_two_and_back() {
     assert_eq!(names, ["web-leader-zen-lead-ipv4"]);
 }
 
+/// What a decision on the cache does, if these inputs were read.
+fn cached(scene: &Scene, verified: Verified) -> Decision {
+    let context = Context { verified, ..scene.context() };
+    decide(&Snapshot { consistent: false, ..scene.snapshot() }, &context)
+}
+
+/// The names that a decision on the cache has read: Services, slices, pods. With them it does its step.
+fn read_by_name(scene: &Scene) -> [Vec<String>; 3] {
+    let decision = cached(scene, Verified::default());
+    let Action::ReadInputs(inputs) = &decision.action else { panic!("{:?}", decision.action) };
+    let mut verified = Verified::default();
+    verified.add(inputs, &decision.read_for.unwrap());
+    let does = cached(scene, verified).action;
+    assert_eq!(does, Action::Do(scene.next()), "after it was read");
+    let names = [&inputs.services, &inputs.slices, &inputs.pods];
+    names.map(|names| names.iter().cloned().collect())
+}
+
 #[test]
-fn steps_that_cannot_be_compared_and_swapped_rest_on_a_read() {
+fn steps_that_cannot_be_compared_and_swapped_rest_on_what_is_read_by_name() {
+    const NONE: [&str; 0] = [];
+    let slices = ["web-leader-zen-lead-ipv4", "web-leader-zen-lead-ipv6"];
     let mut scene = Scene::with(service("web").enabled(), pair());
-    let cached = |scene: &Scene| {
-        decide(&Snapshot { consistent: false, ..scene.snapshot() }, &scene.context()).action
-    };
-    assert_eq!(cached(&scene), Action::Read);
+    assert_eq!(read_by_name(&scene), [vec!["web"], NONE.into(), NONE.into()]);
     let create = scene.next();
     assert_eq!(create.kind(), StepKind::CreateLeader);
     scene.perform(&create);
-    assert_eq!(cached(&scene), Action::Read);
+    assert_eq!(read_by_name(&scene), [vec!["web-leader"], NONE.into(), vec!["a"]]);
     scene.settle();
     scene.server.put_pod(pod("a").age(9).unready_for(0));
-    assert!(
-        matches!(cached(&scene), Action::Do(Step::Slice(_))),
-        "the failover path reads nothing"
-    );
+    let action = cached(&scene, Verified::default()).action;
+    assert!(matches!(action, Action::Do(Step::Slice(_))), "a switch reads nothing: {action:?}");
     scene.server.put_service(scene.source().set("enabled", "false"));
-    assert_eq!(cached(&scene), Action::Read);
+    assert_eq!(read_by_name(&scene), [vec!["web", "web-leader"], slices.into(), NONE.into()]);
+}
+
+#[test]
+fn what_was_read_for_one_step_or_source_does_not_count_for_another() {
+    let mut scene = Scene::with(service("web").enabled(), pair());
+    let first = cached(&scene, Verified::default());
+    let Action::ReadInputs(inputs) = first.action else { panic!("{:?}", first.action) };
+    let mut verified = Verified::default();
+    verified.add(&inputs, &first.read_for.unwrap());
+    let create = scene.next();
+    scene.perform(&create);
+    assert!(matches!(cached(&scene, verified).action, Action::ReadInputs(_)), "another step");
+    scene.settle();
+    scene.server.put_service(scene.source().set("enabled", "false"));
+    let removal = cached(&scene, Verified::default());
+    let Action::ReadInputs(inputs) = removal.action else { panic!("{:?}", removal.action) };
+    verified.add(&inputs, &removal.read_for.unwrap());
+    assert!(matches!(cached(&scene, verified).action, Action::Do(_)));
+    scene.server.put_service(scene.source().set("enabled", "no"));
+    let action = cached(&scene, verified).action;
+    assert!(!matches!(action, Action::Do(Step::DeleteLeader(_))), "another source: {action:?}");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use zen_lead_core::names::ServiceKey;
 use zen_lead_core::reason::Reason;
 
 use super::{Pending, Reading, Replica, Without};
+use zen_lead_core::fixtures::NAMESPACE;
 use zen_lead_core::fixtures::api::{Refusal, Server};
+use zen_lead_core::version::Rv;
 
 /// Words for a success that changes nothing.
 pub(super) const UNDONE: &str = "another client changes it back after each repair";
@@ -109,6 +111,19 @@ impl Replica {
         }
     }
 
+    /// The cache has another version of the object than the one that the step was made for.
+    fn knows_what_overtook(&self, step: &Step) -> bool {
+        let known = match step {
+            Step::Slice(_) => self.index.slice_version(NAMESPACE, step.object()),
+            _ => self.index.service_version(NAMESPACE, step.object()),
+        };
+        match (Rv::parse(step.base()), known) {
+            (Some(base), Some(known)) => known > base,
+            (Some(_), None) => true,
+            (None, known) => known.is_some() == step.creates(),
+        }
+    }
+
     /// The write was refused.
     pub(super) fn refused(
         &mut self,
@@ -121,8 +136,10 @@ impl Replica {
         let raced = self.holds.entry(key.clone()).or_default().raced(&pending.step, refusal);
         let passing = matches!(refusal, Refusal::Conflict | Refusal::Exists | Refusal::NotFound);
         if raced || (passing && !self.holds_back()) {
-            self.read = None;
-            self.reading = Some(Reading::default());
+            // What overtook it may have come by the watch since it was decided.
+            if self.read.take().is_some() || !self.knows_what_overtook(&pending.step) {
+                self.reading = Some(Reading::default());
+            }
             return;
         }
         match refusal {

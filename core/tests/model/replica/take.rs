@@ -11,7 +11,7 @@ use zen_lead_core::keys::{PREFIX, kubernetes, status};
 use zen_lead_core::names::ServiceKey;
 use zen_lead_core::version::Rv;
 
-use super::Without;
+use super::{Kind, Without};
 use crate::clumsy::unreadable;
 use crate::facts::{label, text};
 use zen_lead_core::fixtures::NAMESPACE;
@@ -80,6 +80,24 @@ pub fn slices(
 ) -> Dirty {
     let all = listed.into_iter().map(|s| seen_slice(s, without));
     index.reset_decoded_slices(all.filter_map(|s| decode(s, without)).collect(), version)
+}
+
+/// Whether an object is known as it is now.
+pub fn is_current(index: &Index, server: &Server, kind: Kind, name: &str) -> bool {
+    let (known, now) = match kind {
+        Kind::Services => {
+            (index.service_version(NAMESPACE, name), server.services.now.get(name).map(version))
+        }
+        Kind::Slices => {
+            (index.slice_version(NAMESPACE, name), server.slices.now.get(name).map(version))
+        }
+        Kind::Pods => (index.pod_version(NAMESPACE, name), server.pods.now.get(name).map(version)),
+    };
+    known == now
+}
+
+fn version(object: &impl Stored) -> Rv {
+    Rv::of(object.metadata())
 }
 
 /// Takes in the answer to a write.

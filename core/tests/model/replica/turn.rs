@@ -1,11 +1,12 @@
 //! A replica's turn: decide, read, write, one API call at a time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use zen_lead_core::decide::slices::{SliceStep, SliceWrite};
-use zen_lead_core::decide::{self, Action, Context, Decision, Step, Trust};
+use zen_lead_core::decide::{self, Action, Context, Decision, Step, Trust, Verified};
 use zen_lead_core::index::pod::{Family, Pod};
 use zen_lead_core::index::slice::Slice;
 use zen_lead_core::index::{Index, Limits, Snapshot};
@@ -14,10 +15,13 @@ use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::ranking::{self, TAKEOVER};
 use zen_lead_core::version::{Marks, Rv};
 
-use super::{KINDS, Outcome, Pending, Reading, Replica, Settling, Without, take};
+use super::{
+    KINDS, Kind, Outcome, Pending, Reading, ReadingByName, Replica, Settling, Without, take,
+};
 use crate::checks::{self, Bad, Before, Ledger};
 use crate::digest::Part;
 use crate::facts;
+use crate::fresh::fresh;
 use zen_lead_core::fixtures::api::{Answer, Server, Stored};
 use zen_lead_core::fixtures::{NAMESPACE, at};
 
@@ -36,6 +40,11 @@ impl Replica {
         if self.reading.is_some() {
             self.calls.push(server.now);
             self.read_on(server, outcome);
+            return Ok(());
+        }
+        if self.reading_by_name.is_some() {
+            self.calls.push(server.now);
+            self.read_by_name(server, outcome);
             return Ok(());
         }
         if let Some(settling) = self.settling.take() {
@@ -67,7 +76,7 @@ impl Replica {
         };
         if self.current.is_none() {
             self.current = Some(key.clone());
-            self.turns = 0;
+            (self.turns, self.since) = (0, server.version);
         }
         self.turns += 1;
         if self.turns > 24 {
@@ -97,7 +106,22 @@ impl Replica {
                 self.wish = None;
                 self.rest();
             }
-            Action::Read => self.reading = Some(Reading::default()),
+            Action::Read => {
+                self.since = server.version;
+                self.reading = Some(Reading::default());
+            }
+            Action::ReadInputs(inputs) => {
+                let names = |kind, names: &BTreeSet<String>| {
+                    names.iter().map(|name| (kind, name.clone())).collect::<Vec<_>>()
+                };
+                let mut left = names(Kind::Pods, &inputs.pods);
+                left.extend(names(Kind::Slices, &inputs.slices));
+                left.extend(names(Kind::Services, &inputs.services));
+                left.retain(|(kind, _)| self.without != Without::ByName(*kind));
+                let step = decision.read_for.expect("it is read for a step");
+                self.since = server.version;
+                self.reading_by_name = Some(ReadingByName { left, inputs, step });
+            }
             Action::Do(mut step) => {
                 self.acting = true;
                 if let Step::Slice(next) = &mut step {
@@ -105,8 +129,17 @@ impl Replica {
                 }
                 let other_history = self.read.is_none() && self.watches.iter().any(|w| w.broken);
                 let held_back = self.holds_slices(&key, &view, now);
-                self.pending =
-                    Some(Pending { step, view, reach, now, unsure, other_history, held_back });
+                self.pending = Some(Pending {
+                    step,
+                    view,
+                    reach,
+                    now,
+                    since: self.since,
+                    source: key,
+                    unsure,
+                    other_history,
+                    held_back,
+                });
             }
         }
         Ok(())
@@ -193,6 +226,7 @@ impl Replica {
     pub(super) fn rest(&mut self) {
         (self.current, self.read, self.reading, self.pending) = (None, None, None, None);
         (self.acting, self.answered) = (false, None);
+        (self.reading_by_name, self.verified) = (None, Verified::default());
     }
 
     pub(super) fn again(&mut self, key: &ServiceKey) {
@@ -218,7 +252,7 @@ impl Replica {
 
     fn decide(&self, key: &ServiceKey, now: Timestamp) -> (Snapshot, Marks, Decision) {
         let mut view = self.snapshot(key);
-        let reach = view.marks;
+        let reach = view.decided_at();
         match self.without {
             Without::FreshOrRead => view.consistent |= self.watches.iter().all(|w| w.listed),
             Without::MarksOverServices => {
@@ -246,6 +280,7 @@ impl Replica {
                 _ => self.version,
             },
             replicas: &self.members,
+            verified: self.verified,
             takes_over: self.newer_gone.is_some_and(|since| since + TAKEOVER <= now),
         };
         let mut decision = decide::decide(&view, &ctx);
@@ -266,6 +301,28 @@ impl Replica {
             decision = decide::decide(&view, &ctx);
         }
         (view, reach, decision)
+    }
+
+    /// Reads one object of those that a step rests on. Where one is not as it is known, all are read.
+    fn read_by_name(&mut self, server: &Server, outcome: Outcome) {
+        if outcome == Outcome::Failed {
+            if let Some(key) = self.current.clone() {
+                self.again(&key);
+            }
+            return;
+        }
+        let Some(reading) = &mut self.reading_by_name else { return };
+        if let Some((kind, name)) = reading.left.pop()
+            && !take::is_current(&self.index, server, kind, &name)
+        {
+            self.reading_by_name = None;
+            self.reading = Some(Reading::default());
+            return;
+        }
+        if reading.left.is_empty() {
+            self.verified.add(&reading.inputs, &reading.step);
+            self.reading_by_name = None;
+        }
     }
 
     /// One list of a consistent read. The slices come first: a mark found on one of them was then
@@ -311,6 +368,7 @@ impl Replica {
         ledger: &mut Ledger,
     ) -> Result<(), Bad> {
         let Some(key) = self.current.clone() else { return Ok(()) };
+        self.verified.step = None;
         if outcome == Outcome::Late {
             self.flying.push(pending);
             self.again(&key);
@@ -376,6 +434,12 @@ impl Replica {
                 part(Part::View(&index.snapshot(&key)));
             }
         }
+        for (kind, name) in self.reading_by_name.iter().flat_map(|r| &r.left) {
+            part(Part::Flags(*kind as u64));
+            part(Part::Text(name));
+        }
+        part(Part::Flags(self.verified.step.unwrap_or_default()));
+        part(Part::Flags(self.verified.removal.map_or(0, |rv| rv.0 + 1)));
         if let Some(pending) = &self.pending {
             part(Part::Pending(&pending.step, &pending.reach, &pending.view));
         }
@@ -428,6 +492,9 @@ impl Pending {
         }
         checks::sure(&self.step, self.unsure)?;
         ledger.held_back = self.held_back;
+        if !ledger.harm_only && !ledger.restored {
+            fresh(server, self.since, &self.source.name, &self.step)?;
+        }
         ledger.wrote(server, before, &self.step, &self.view, self.reach, self.now)
     }
 }

@@ -4,27 +4,27 @@
 
 use super::*;
 
-const SLICE: &str = "web-leader-zen-lead-ipv4";
-const LEADER: &str = "/api/v1/namespaces/shop/services/web-leader";
+pub(super) const SLICE: &str = "web-leader-zen-lead-ipv4";
+pub(super) const LEADER: &str = "/api/v1/namespaces/shop/services/web-leader";
 
 /// What others do whenever something has changed.
 type Meddler = Box<dyn Fn(&FakeApi)>;
 
 /// Two replicas on one API server, and the calls they made.
-struct Pair {
-    api: FakeApi,
-    workers: [Reconciler; 2],
-    key: ServiceKey,
+pub(super) struct Pair {
+    pub(super) api: FakeApi,
+    pub(super) workers: [Reconciler; 2],
+    pub(super) key: ServiceKey,
     due: [Option<Instant>; 2],
     failures: [u32; 2],
     seen: u64,
     meddler: Meddler,
     /// When each call was made.
-    calls: Vec<(Instant, String)>,
+    pub(super) calls: Vec<(Instant, String)>,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let api = FakeApi::new();
         api.put(SERVICES, source());
         api.put(PODS, pod("a", "10.0.0.1", true, 1));
@@ -41,7 +41,7 @@ impl Pair {
     }
 
     /// Served, before trouble begins.
-    async fn served() -> Self {
+    pub(super) async fn served() -> Self {
         let mut pair = Self::new();
         pair.run(Duration::from_secs(5)).await;
         assert_eq!(pair.routed().as_deref(), Some("a"));
@@ -51,7 +51,7 @@ impl Pair {
         pair
     }
 
-    fn routed(&self) -> Option<String> {
+    pub(super) fn routed(&self) -> Option<String> {
         let slice = self.api.get(&format!("{SLICES}/{SLICE}"))?;
         let endpoint = slice["endpoints"].get(0)?;
         (endpoint["conditions"]["ready"] == true)
@@ -64,12 +64,21 @@ impl Pair {
     }
 
     /// Both caches follow what changed, and both workers are woken.
-    async fn watch(&mut self) {
+    pub(super) async fn watch(&mut self) {
         (self.meddler)(&self.api);
         if self.api.version() == self.seen {
             return;
         }
         self.seen = self.api.version();
+        let read = self.present().await;
+        for worker in &self.workers {
+            *worker.index.write() = read.clone();
+        }
+        self.due = [Some(clock::monotonic()); 2];
+    }
+
+    /// The namespace as it is, read without a trace.
+    pub(super) async fn present(&self) -> Index {
         let calls = self.api.seen().len();
         let reader = Reader::new(
             self.api.client(),
@@ -78,15 +87,12 @@ impl Pair {
             Limits::default(),
         );
         let read = reader.read(&self.key).await.unwrap();
-        for worker in &self.workers {
-            *worker.index.write() = (*read).clone();
-        }
         self.api.forget_seen_after(calls);
-        self.due = [Some(clock::monotonic()); 2];
+        (*read).clone()
     }
 
     /// As the queue does, for so long.
-    async fn run(&mut self, time: Duration) {
+    pub(super) async fn run(&mut self, time: Duration) {
         let end = clock::monotonic() + time;
         let mut rounds = 0;
         loop {
@@ -119,7 +125,7 @@ impl Pair {
     }
 
     /// Calls in words, with the times since the first of them.
-    fn list(&self, from: usize, number: usize) -> String {
+    pub(super) fn list(&self, from: usize, number: usize) -> String {
         let some = &self.calls[from..from + number];
         let line = |(at, call): &(Instant, String)| format!("\n{:?} {call}", *at - some[0].0);
         some.iter().map(line).collect()

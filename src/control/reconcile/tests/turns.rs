@@ -7,6 +7,7 @@ use futures::future::join_all;
 use tokio::sync::mpsc;
 
 use super::*;
+use zen_lead_core::version::Rv;
 
 const WORKERS: usize = 16;
 /// One lane is left for other namespaces.
@@ -158,6 +159,9 @@ fn sync_both(worker: &Reconciler, api: &FakeApi) {
                 };
             }
         }
+    }
+    for namespace in ["shop", OTHER] {
+        index.pods_heard(Some(namespace), Rv(api.version()));
     }
     *worker.index.write() = index;
 }

@@ -1,0 +1,118 @@
+//! What a reconcile reads before it writes, and when it waits for its watches instead.
+
+use super::standing::{LEADER, Pair, SLICE};
+use super::*;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+/// The lists of a namespace among these calls.
+fn lists(calls: &[(Instant, String)]) -> Vec<&str> {
+    let kinds = ["/services", "/pods", "/endpointslices"];
+    let is_list = |call: &&str| call.contains(" GET ") && kinds.iter().any(|k| call.ends_with(k));
+    calls.iter().map(|(_, call)| &**call).filter(is_list).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_is_made_and_deleted_without_a_list_of_its_namespace() {
+    let mut pair = Pair::new();
+    pair.run(Duration::from_secs(5)).await;
+    assert_eq!(pair.routed().as_deref(), Some("a"));
+    let reads = pair.calls.iter().filter(|(_, call)| call.contains(" GET ")).count();
+    assert!((3..=4).contains(&reads), "{}", pair.list(0, pair.calls.len()));
+    let mut source = pair.api.get(&format!("{SERVICES}/web")).unwrap();
+    source["metadata"]["annotations"]["zen-lead.io/enabled"] = json!("false");
+    pair.api.put(SERVICES, source);
+    pair.run(Duration::from_secs(5)).await;
+    assert!(pair.api.get(LEADER).is_none());
+    assert_eq!(lists(&pair.calls), [""; 0], "{}", pair.list(0, pair.calls.len()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_as_it_is_known_is_read_with_all_of_its_namespace() {
+    let mut pair = Pair::new();
+    pair.watch().await;
+    // The watches have not brought this yet.
+    pair.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    let next = pair.workers[0].reconcile(&pair.key, clock::monotonic()).await;
+    let later = pair.workers[1].reconcile(&pair.key, clock::monotonic()).await;
+    assert!(next.is_ok() && later.is_ok());
+    assert_eq!(pair.routed().as_deref(), Some("b"), "and not the pod that is known as ready");
+}
+
+/// Two replicas; a was the leader. Then a became unready and b ready, one replica has switched, and the other
+/// has seen nothing but the slice. Returns the calls that the latter makes, if its other watches come
+/// so much later.
+async fn overtaken(later: Duration) -> Vec<String> {
+    let mut pair = Pair::new();
+    pair.api.put(PODS, pod("b", "10.0.0.2", false, 2));
+    pair.run(Duration::from_secs(5)).await;
+    assert_eq!(pair.routed().as_deref(), Some("a"));
+    tokio::time::advance(Duration::from_mins(10)).await;
+    let behind = pair.present().await;
+    pair.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    pair.api.put(PODS, pod("b", "10.0.0.2", true, 2));
+    pair.watch().await;
+    // The one of the first rank switches; another one waits for it.
+    let (first, second) = (&pair.workers[0], &pair.workers[1]);
+    assert!(first.reconcile(&pair.key, clock::monotonic()).await.is_ok());
+    let second = if pair.routed().as_deref() == Some("b") { second } else { first };
+    if std::ptr::eq(second, first) {
+        assert!(pair.workers[1].reconcile(&pair.key, clock::monotonic()).await.is_ok());
+    }
+    assert_eq!(pair.routed().as_deref(), Some("b"));
+    let slice = pair.api.get(&format!("{SLICES}/{SLICE}")).unwrap();
+    let index = second.index.clone();
+    *index.write() = behind;
+    index.write().apply_slice(serde_json::from_value::<EndpointSlice>(slice).unwrap());
+    let (before, now) = (pair.api.seen().len(), pair.present().await);
+    let watch = async {
+        tokio::time::sleep(later).await;
+        *index.write() = now;
+    };
+    let (next, ()) = tokio::join!(second.reconcile(&pair.key, clock::monotonic()), watch);
+    assert!(next.is_ok());
+    assert_eq!(pair.routed().as_deref(), Some("b"));
+    pair.api.seen()[before..].iter().map(|s| format!("{} {}", s.verb, s.path)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overtaken_decision_waits_for_its_watches_before_it_reads() {
+    assert_eq!(overtaken(Duration::from_millis(100)).await, [""; 0]);
+    let calls = overtaken(Duration::from_secs(1)).await;
+    assert_eq!(calls.len(), 3, "the namespace is read: {calls:?}");
+}
+
+/// Another client changes the slice; the watch of it comes so much later than the refusal of a switch.
+async fn refused(later: Duration) -> Vec<String> {
+    let mut pair = Pair::served().await;
+    pair.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    pair.watch().await;
+    let mut slice = pair.api.get(&format!("{SLICES}/{SLICE}")).unwrap();
+    slice["metadata"]["labels"]["team"] = json!("blue");
+    pair.api.put(SLICES, slice);
+    let (before, now) = (pair.api.seen().len(), pair.present().await);
+    let index = pair.workers.each_ref().map(|worker| worker.index.clone());
+    let watch = async {
+        tokio::time::sleep(later).await;
+        index.iter().for_each(|index| *index.write() = now.clone());
+    };
+    let key = pair.key.clone();
+    let switch = async {
+        for worker in &pair.workers {
+            assert!(worker.reconcile(&key, clock::monotonic()).await.is_ok());
+        }
+    };
+    tokio::join!(switch, watch);
+    pair.run(Duration::from_secs(1)).await;
+    assert_eq!(pair.routed().as_deref(), Some("b"));
+    pair.api.seen()[before..].iter().map(|s| format!(" {} {}", s.verb, s.path)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_switch_that_was_overtaken_is_decided_on_what_the_watch_brings() {
+    let lists = |calls: Vec<String>| {
+        let calls: Vec<_> = calls.into_iter().map(|call| (clock::monotonic(), call)).collect();
+        lists(&calls).len()
+    };
+    assert_eq!(lists(refused(Duration::from_millis(100)).await), 0);
+    assert_eq!(lists(refused(Duration::from_secs(1)).await), 3);
+}
