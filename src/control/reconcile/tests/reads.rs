@@ -93,7 +93,9 @@ async fn refused(later: Duration) -> Vec<String> {
     let index = pair.workers.each_ref().map(|worker| worker.index.clone());
     let watch = async {
         tokio::time::sleep(later).await;
-        index.iter().for_each(|index| *index.write() = now.clone());
+        for index in &index {
+            *index.write() = now.clone();
+        }
     };
     let key = pair.key.clone();
     let switch = async {
