@@ -103,6 +103,8 @@ impl<'a> Case<'a> {
         steps.extend(repair.step);
         steps.extend(mirror);
         let lock = seen.own.lock_says();
+        // Where no slice may be written, what is waited for never begins: the timer would come back without end.
+        let may_switch = !seen.lock_taken && seen.unreadable.is_none();
         let plan = Plan {
             steps,
             marks: seen.own.marks(),
@@ -112,7 +114,7 @@ impl<'a> Case<'a> {
             // Without marks it is not known how far the last decision had seen.
             doubtful: lock.is_some_and(|lock| lock.epoch < seen.mirrored.epoch)
                 || (lock.is_some() && seen.own.marks().lack(&self.snapshot.marks)),
-            again_at: elected.choice.again_at,
+            again_at: elected.choice.again_at.filter(|_| may_switch),
             report: Some(report),
             choice: Some(elected.choice),
             missing_ports: elected.missing_ports,

@@ -237,3 +237,22 @@ fn only_where_the_source_is_gone_are_slices_emptied_out_of_turn() {
         assert_eq!(step.urgent(), gone, "{step:?}");
     }
 }
+
+/// What a timer waits for is written to a slice: where none may be written, it would come back without end.
+#[test]
+fn no_timer_runs_where_no_slice_may_be_written() {
+    let source = service("web").enabled().dual_stack().set("failover-min-delay", "3s");
+    let mut scene = Scene::with(source, vec![pod("a").ready_for(5), pod("b").ready_for(5)]);
+    scene.settle();
+    scene.server.put_slice(scene.lock().owned_by("ConfigMap", "theirs", "uid-theirs"));
+    for name in ["a", "b"] {
+        scene.server.put_pod(scene.server.pods.now[name].clone().unready_for(0));
+    }
+    scene.settle();
+    assert_eq!(scene.decide().again_at, None);
+    // Its name is free again.
+    scene.server.remove_slice("web-leader-zen-lead-ipv4");
+    scene.server.put_pod(scene.server.pods.now["b"].clone().ready_for(0));
+    scene.settle();
+    assert!(scene.decide().again_at.is_some(), "failover-min-delay runs");
+}
