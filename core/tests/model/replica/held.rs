@@ -11,12 +11,16 @@ const FIRST: SignedDuration = SignedDuration::from_secs(1);
 /// The same content written this often in a short time means that it is undone each time.
 const UNDONE: usize = 8;
 const SHORT: SignedDuration = SignedDuration::from_secs(5);
+/// So many writes of one reconcile may be overtaken.
+const RACES: usize = 4;
 const LAST: SignedDuration = SignedDuration::from_mins(5);
 
 /// A step that is held back.
 #[derive(Clone, Debug)]
 struct Held {
     blocked: Blocked,
+    /// The version that was refused.
+    base: String,
     words: &'static str,
     until: Timestamp,
     wait: SignedDuration,
@@ -28,8 +32,8 @@ pub struct Holds {
     all: Vec<Held>,
     /// How often each content was written, and since when.
     done: Vec<(String, usize, Timestamp)>,
-    /// The last write that was refused because of its version, before it was read again.
-    doubtful: Option<String>,
+    /// The writes of this reconcile that found something else than was read.
+    overtaken: Vec<String>,
 }
 
 /// The write and the version it is made on.
@@ -39,11 +43,22 @@ fn over(step: &Step) -> String {
 
 impl Holds {
     /// The step was refused; true where it is to be read and decided again at once, because another
-    /// may have been faster.
+    /// may have been faster. As in the worker, one reconcile reads for the same write once, and not at all
+    /// where just this write was refused before (src/control/reconcile/standing.rs).
     pub fn raced(&mut self, step: &Step, refusal: Refusal) -> bool {
-        let passing = matches!(refusal, Refusal::Conflict | Refusal::Exists | Refusal::NotFound);
-        let now = over(step);
-        passing && self.doubtful.replace(now.clone()).as_ref() != Some(&now)
+        if !matches!(refusal, Refusal::Conflict | Refusal::Exists | Refusal::NotFound) {
+            return false;
+        }
+        let tried = over(step);
+        let again = self.overtaken.contains(&tried) || self.overtaken.len() >= RACES;
+        self.overtaken.push(tried);
+        let same = |h: &Held| h.blocked.refuses(step) && h.base == step.base();
+        !again && !self.all.iter().any(|h| same(h) && h.words != super::refused::UNDONE)
+    }
+
+    /// The reconcile is over.
+    pub fn over(&mut self) {
+        self.overtaken.clear();
     }
 
     /// Holds the step back, longer each time.
@@ -53,13 +68,13 @@ impl Holds {
         let wait = before.map_or(FIRST, |h| (h.wait * 2).min(LAST));
         let message = format!("{words}; tried again by itself");
         let blocked = Blocked { kind: step.kind(), only: Some(step.subject()), reason, message };
-        self.all.push(Held { blocked, words, until: now + wait, wait });
+        let base = step.base().to_owned();
+        self.all.push(Held { blocked, base, words, until: now + wait, wait });
     }
 
     /// The step was carried out; false where that happened too often lately: it is undone each time.
     pub fn succeeded(&mut self, step: &Step, now: Timestamp) -> bool {
         let what = format!("{:?} {} {}", step.kind(), step.object(), step.content());
-        self.doubtful = None;
         self.done.retain(|(_, _, since)| *since + SHORT > now);
         match self.done.iter_mut().find(|(done, ..)| *done == what) {
             Some((_, times, _)) => *times += 1,

@@ -66,8 +66,14 @@ impl Replica {
         self.patient && self.without != Without::Holding
     }
 
-    /// What others undid since then.
+    /// It holds back what was refused, not only undone.
+    pub fn remembers_refusal(&self, now: Timestamp) -> bool {
+        self.held(now).iter().any(|(_, words)| *words != UNDONE)
+    }
+
+    /// What others undid since then, by the server's clock.
     pub fn undone(&self, since: Timestamp) -> Option<String> {
+        let since = since + SignedDuration::from_millis(self.skew);
         self.holds.values().find_map(|h| h.undone(since)).map(str::to_owned)
     }
 

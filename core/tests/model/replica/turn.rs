@@ -224,6 +224,9 @@ impl Replica {
     }
 
     pub(super) fn rest(&mut self) {
+        if let Some(holds) = self.current.as_ref().and_then(|key| self.holds.get_mut(key)) {
+            holds.over();
+        }
         (self.current, self.read, self.reading, self.pending) = (None, None, None, None);
         (self.acting, self.answered) = (false, None);
         (self.reading_by_name, self.verified) = (None, Verified::default());
