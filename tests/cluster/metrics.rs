@@ -74,6 +74,7 @@ async fn live_scrapes_are_as_documented(t: Arc<Case>) {
     let (.., before_the_end) =
         tokio::join!(leaders(&t), conflicts(&t), admission(&t), strangers(&t), async {
             refused_writes(&outside, &proxy).await;
+            refused_switch(&outside, &proxy).await;
             // The series of this Service end with it.
             let found = scrapes(&t).await.unwrap();
             idle_namespace(&outside).await;
@@ -207,6 +208,16 @@ async fn refused_writes(t: &Case, proxy: &Proxy) {
         t.slices().delete(&slice.name_any(), &DeleteParams::default()).await.unwrap();
     }
     panic!("no retried call succeeded");
+}
+
+/// A conflict that no watch explains: the namespace is read.
+async fn refused_switch(t: &Case, proxy: &Proxy) {
+    let slices = format!("/namespaces/{}/endpointslices/", t.ns);
+    proxy
+        .fail(2, Fault::answer(409), move |seen| seen.verb == "PUT" && seen.path.contains(&slices));
+    t.set_ready("a", false).await;
+    until_above(t, "zen_lead_cache_misses_total", &[("resource", "services")], 0.0).await;
+    proxy.clear();
 }
 
 /// The API server is not able to answer when a slice of this namespace is created.
