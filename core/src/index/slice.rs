@@ -87,67 +87,61 @@ impl Slice {
 
     /// Trims a slice; `None` for one that belongs to no Service.
     pub fn trim(mut slice: EndpointSlice) -> Option<Self> {
-        let meta = &mut slice.metadata;
-        meta.managed_fields = None;
-        let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key)).map(String::as_str);
-        let name = meta.name.as_deref()?;
-        let managed = label(keys::kubernetes::SLICE_MANAGED_BY) == Some(keys::MANAGER);
-        let stamped = evidence::is_stamped(meta);
-        let named_for = evidence::leader_of_slice_name(name);
-        let ours = may_be_ours(meta);
-        let labelled = label(keys::kubernetes::SERVICE_NAME);
-        let source = label(status::SOURCE_SERVICE).map(Arc::from);
-        // Its label may have been changed, its name cannot.
-        let service = named_for.filter(|_| ours).or(labelled).or(named_for)?;
+        slice.metadata.managed_fields = None;
+        slice.metadata.uid.as_ref()?;
+        let trimmed = Self::by_its_metadata(&slice.metadata)?;
+        let object = may_be_ours(&slice.metadata).then(|| Arc::new(slice));
+        Some(Self { object, ..trimmed })
+    }
+
+    /// What is known of a slice that cannot be read: whose it is, which its metadata say, and of one that
+    /// may be ours what was known before, where it is the same object. `None` for one that belongs to no
+    /// Service.
+    pub fn unreadable(known: Option<&Self>, found: &Unreadable) -> Option<Self> {
+        let meta = &found.metadata;
+        let same = known.filter(|k| meta.uid.as_deref().is_none_or(|uid| *k.uid == *uid));
+        let error = Arc::from(&*found.error);
+        if let Some(known) = same.filter(|_| !found.knows_metadata()) {
+            // Not even these can be read, or some of them were left out.
+            let version = Rv::of(meta);
+            return Some(Self { version, unreadable: Some(error), ..known.clone() });
+        }
+        let now = Self::by_its_metadata(meta)?;
+        // What it says of the leader is in its metadata as well.
+        let object = same.and_then(|known| known.object.as_deref()).cloned();
+        let object =
+            object.map(|object| Arc::new(EndpointSlice { metadata: meta.clone(), ..object }));
+        let writer = label(meta, keys::kubernetes::SLICE_MANAGED_BY);
+        // Of others' slices no more is ever read.
+        let foreign = writer.is_some_and(|by| by != keys::MANAGER) && !may_be_ours(meta);
         Some(Self {
-            name: name.into(),
-            uid: meta.uid.as_deref()?.into(),
-            version: Rv::of(meta),
-            tied: labelled == Some(service),
-            service: service.into(),
-            managed,
-            stamped,
-            source,
-            owner_uid: controller_uid(meta).map(Arc::from),
-            deleting: meta.deletion_timestamp.is_some(),
-            object: ours.then(|| Arc::new(slice)),
-            unreadable: None,
+            uid: same.map_or(now.uid, |known| known.uid.clone()),
+            object: object.filter(|_| !foreign),
+            unreadable: (!foreign).then_some(error),
+            ..now
         })
     }
 
-    /// What is known of a slice that cannot be read: what was known before, where it is the same
-    /// object; else what its metadata say. Ours are known by their names as well. `None` for one that
-    /// belongs to no Service.
-    pub fn unreadable(known: Option<&Self>, found: &Unreadable) -> Option<Self> {
-        let meta = &found.metadata;
-        let (version, error) = (Rv::of(meta), Some(Arc::from(&*found.error)));
-        let same = known.filter(|k| meta.uid.as_deref().is_none_or(|uid| *k.uid == *uid));
-        if let Some(known) = same {
-            return Some(Self { version, unreadable: error, ..known.clone() });
-        }
+    /// What the metadata of a slice say. Every replica reads that alike.
+    fn by_its_metadata(meta: &ObjectMeta) -> Option<Self> {
         let name = meta.name.as_deref()?;
-        let label = |key: &str| meta.labels.as_ref().and_then(|l| l.get(key)).map(|v| &**v);
-        let writer = label(keys::kubernetes::SLICE_MANAGED_BY);
-        let ours = may_be_ours(meta);
-        let foreign = writer.is_some_and(|by| by != keys::MANAGER) && !ours;
-        let labelled = label(keys::kubernetes::SERVICE_NAME);
         let named_for = evidence::leader_of_slice_name(name);
-        // As for one that can be read: labels may have been changed, a name cannot.
-        let service = named_for.filter(|_| ours).or(labelled).or(named_for)?;
+        let labelled = label(meta, keys::kubernetes::SERVICE_NAME);
+        // Its label may have been changed, its name cannot.
+        let service = named_for.filter(|_| may_be_ours(meta)).or(labelled).or(named_for)?;
         Some(Self {
             name: name.into(),
             uid: meta.uid.as_deref().unwrap_or_default().into(),
-            version,
-            service: service.into(),
+            version: Rv::of(meta),
             tied: labelled == Some(service),
-            managed: writer == Some(keys::MANAGER),
+            service: service.into(),
+            managed: label(meta, keys::kubernetes::SLICE_MANAGED_BY) == Some(keys::MANAGER),
             stamped: evidence::is_stamped(meta),
-            source: label(status::SOURCE_SERVICE).map(Arc::from),
+            source: label(meta, status::SOURCE_SERVICE).map(Arc::from),
             owner_uid: controller_uid(meta).map(Arc::from),
             deleting: meta.deletion_timestamp.is_some(),
             object: None,
-            // Of others' slices no more is ever read.
-            unreadable: error.filter(|_| !foreign),
+            unreadable: None,
         })
     }
 
@@ -215,9 +209,13 @@ impl Slice {
     }
 }
 
+fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.labels.as_ref()?.get(key).map(String::as_str)
+}
+
 /// Whether a slice carries the label of zen-lead, or its name and an annotation that only zen-lead writes.
 fn may_be_ours(meta: &ObjectMeta) -> bool {
-    let manager = meta.labels.as_ref().and_then(|all| all.get(keys::kubernetes::SLICE_MANAGED_BY));
+    let manager = label(meta, keys::kubernetes::SLICE_MANAGED_BY);
     let named = meta.name.as_deref().and_then(evidence::leader_of_slice_name).is_some();
     manager.is_some_and(|manager| manager == keys::MANAGER) || (named && evidence::is_stamped(meta))
 }

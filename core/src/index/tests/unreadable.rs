@@ -1,6 +1,9 @@
 //! Objects that cannot be read: they are not absent, and what was known of them stays.
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+
 use super::super::pod::{Known, NamespacedPod};
+use super::super::slice::Slice;
 use super::super::snapshot::Holder;
 use super::*;
 use crate::keys::kubernetes;
@@ -94,7 +97,8 @@ fn a_slice_that_cannot_be_read_is_kept_and_ours_is_known_by_its_name() {
     let known = index.snapshot(&key("web")).slices[0].clone();
     assert_eq!(index.reset_decoded_slices(vec![hidden(&ours(21))], Rv(21)), keys(&["web"]));
     let slices = index.snapshot(&key("web")).slices;
-    assert_eq!(slices[0].object, known.object);
+    let endpoints = |slice: &Slice| slice.object.as_ref().unwrap().endpoints.clone();
+    assert_eq!(endpoints(&slices[0]), endpoints(&known));
     assert_eq!(slices[0].unreadable.as_deref(), Some("spec: wrong"));
     assert_eq!(index.delete_slice(&hidden(&ours(22))), keys(&["web"]));
     assert!(index.snapshot(&key("web")).slices.is_empty());
@@ -236,5 +240,36 @@ fn a_pod_that_a_slice_names_concerns_its_source_whatever_it_selects() {
         assert_eq!(index.apply_pod(&other("b", 19).unready_for(3)), keys(&["web"]));
         index.delete_slice(&slice("b", 20));
         assert_eq!(index.apply_pod(&other("b", 21)), Dirty::new());
+    }
+}
+
+/// One that was known before is judged by what its metadata say now, as one that was never read.
+#[test]
+fn labels_and_owner_of_a_slice_that_cannot_be_read_are_those_that_it_has_now() {
+    let managed = "endpointslice.kubernetes.io/managed-by";
+    let made = |version| {
+        foreign_slice("web-leader-zen-lead-ipv4", "web-leader")
+            .label(managed, "zen-lead")
+            .owned_by("Service", "web-leader", "uid-web-leader")
+            .version(version)
+    };
+    let edits: [fn(EndpointSlice) -> EndpointSlice; 4] = [
+        |slice| slice.label("endpointslice.kubernetes.io/managed-by", "Helm"),
+        |slice| slice.label("kubernetes.io/service-name", "other"),
+        |slice| slice.owned_by("Service", "web-leader", "another"),
+        |slice| slice.label("zen-lead.io/source-service", "other"),
+    ];
+    for edit in edits {
+        let seen = [true, false].map(|before| {
+            let mut index = with_pods(&[pod("a")]);
+            index.apply_service(service("web-leader").leading("web", "uid-web"));
+            if before {
+                index.apply_slice(made(20));
+            }
+            index.apply_slice(hidden(&edit(made(21))));
+            let slices = index.snapshot(&key("web")).slices;
+            slices.iter().map(|s| Slice { object: None, ..(**s).clone() }).collect::<Vec<_>>()
+        });
+        assert_eq!(seen[0], seen[1]);
     }
 }
