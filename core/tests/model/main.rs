@@ -104,7 +104,7 @@ fn clocks_twenty_minutes_apart_hold() {
 
 #[test]
 fn clumsy_hands_hold() {
-    walks(Profile::Clumsy, 300);
+    walks(Profile::Clumsy, 1000);
 }
 
 /// What this many clumsy walks find, for a search for faults. `ZEN_LEAD_MODEL_SHORTER=n` shortens each

@@ -26,6 +26,11 @@ fn uid(view: &Snapshot) -> Option<String> {
     }
 }
 
+/// It reports, and changes no routing.
+fn is_report(kind: StepKind) -> bool {
+    matches!(kind, StepKind::Mirror | StepKind::SourceConditions)
+}
+
 impl Replica {
     /// Steps that are kept back, regardless of what they write.
     pub(super) fn blocked(
@@ -66,9 +71,10 @@ impl Replica {
         self.patient && self.without != Without::Holding
     }
 
-    /// It holds back what was refused, not only undone.
+    /// It holds back a write that was refused, not only undone. A report that was overtaken too often is no
+    /// refusal: that is what a fight looks like.
     pub fn remembers_refusal(&self, now: Timestamp) -> bool {
-        self.held(now).iter().any(|(_, words)| *words != UNDONE)
+        self.held(now).iter().any(|(kind, words)| *words != UNDONE && !is_report(*kind))
     }
 
     /// What others undid since then, by the server's clock.
