@@ -77,7 +77,8 @@ fn out_of_service(
     // One that is new and routes to no pod has nothing to take back.
     let says =
         own_conditions(&leader.object).next().is_some() || mirror::names_leader(&leader.object);
-    if says || routes(snapshot, leader) {
+    // What the condition of one that cannot be read says is not known to every replica.
+    if leader.unreadable.is_none() && (says || routes(snapshot, leader)) {
         plan.steps.extend(mirror::step(leader, &truth, None, &state, None, ctx.now));
     }
     plan

@@ -195,10 +195,14 @@ impl Pod {
             Known::Now | Known::Before => Known::Before,
             Known::Nothing | Known::Name => Known::Nothing,
         };
+        let deletion_asked = deletion_asked(meta).or(before.deletion_asked);
+        // A replica that never read it knows no address at which it could still be served.
+        let addresses = deletion_asked.map_or_else(|| before.addresses.clone(), |_| Box::default());
         Some(Self {
             version: Rv::of(meta),
             // That is known, whatever else is not.
-            deletion_asked: deletion_asked(meta).or(before.deletion_asked),
+            deletion_asked,
+            addresses,
             known,
             labels,
             ..before.clone()

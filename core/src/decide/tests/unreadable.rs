@@ -43,7 +43,8 @@ fn seen_without(scene: &Scene, all: &[Spoilt], before: bool) -> Snapshot {
 fn spoil(index: &mut Index, scene: &Scene, what: Spoilt, before: bool) {
     match what {
         Spoilt::Source | Spoilt::Leader => {
-            let object = if what == Spoilt::Source { scene.source() } else { scene.leader() };
+            let name = if what == Spoilt::Source { "web" } else { "web-leader" };
+            let Some(object) = scene.server.services.now.get(name).cloned() else { return };
             if !before {
                 index.delete_service(&object);
             }
@@ -356,7 +357,7 @@ fn what_is_reported_does_not_depend_on_what_was_read_before() {
     use Spoilt::{Leader, Lock, Pod, Source};
     let all = [Source, Leader, Lock, Pod("a"), Pod("b")];
     let pairs = all.iter().flat_map(|a| all.map(|b| [*a, b]));
-    let change: [fn(&mut Scene); 3] = [
+    let change: [fn(&mut Scene); 5] = [
         |_| {},
         |scene| {
             for name in ["a", "b"] {
@@ -364,11 +365,12 @@ fn what_is_reported_does_not_depend_on_what_was_read_before() {
             }
         },
         |scene| _ = scene.server.put_pod(scene.server.pods.now["b"].clone().phase("Succeeded")),
+        |scene| _ = scene.server.put_pod(scene.server.pods.now["a"].clone().terminating()),
+        |scene| _ = scene.server.remove_service("web"),
     ];
     for (spoilt, change) in pairs.flat_map(|pair| change.map(|change| (pair, change))) {
         let mut scene = Scene::served(pair());
         change(&mut scene);
-        scene.settle();
         settle_without(&mut scene, &spoilt, true);
         for before in [false, true] {
             let steps = settle_without(&mut scene, &spoilt, before);
@@ -424,5 +426,16 @@ fn a_leading_pod_that_cannot_be_read_is_replaced_once_its_labels_leave_the_selec
         settle(&mut scene, Spoilt::Pod("a"), before);
         assert_eq!(scene.routed().as_deref(), Some("b"), "read before: {before}");
         assert_eq!(routed(&scene.follower()).as_deref(), Some("b"));
+    }
+}
+
+#[test]
+fn the_condition_of_an_unreadable_leader_service_stays_when_its_source_goes() {
+    for before in BOTH {
+        let mut scene = Scene::served(pair());
+        scene.server.remove_service("web");
+        let steps = settle(&mut scene, Spoilt::Leader, before);
+        assert_eq!(steps, [StepKind::Slice], "the slice is emptied; read before: {before}");
+        assert_eq!(scene.routed(), None);
     }
 }
