@@ -28,12 +28,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
-use crate::index::{Limit, Snapshot};
+use crate::index::{Index, Limit, Snapshot};
 use crate::keys;
 use crate::ranking::hash;
 use crate::reason::Reason as EventReason;
 use crate::report::ServiceReport;
-use crate::version::Marks;
+use crate::version::{Marks, Rv};
 use elect::Choice;
 pub use inputs::{Inputs, Verified};
 use mirror::Mirror;
@@ -230,6 +230,19 @@ impl Step {
         }
     }
 
+    /// The index has another version of its object than the one that it was made for.
+    pub fn is_overtaken(&self, index: &Index, namespace: &str) -> bool {
+        let known = match self {
+            Self::Slice(_) => index.slice_version(namespace, self.object()),
+            _ => index.service_version(namespace, self.object()),
+        };
+        match (Rv::parse(self.base()), known) {
+            (Some(base), Some(known)) => known > base,
+            (Some(_), None) => true,
+            (None, known) => known.is_some() == self.creates(),
+        }
+    }
+
     /// Steps that must rest on a consistent read: what they make or destroy cannot be compared and
     /// swapped on the version of the source.
     pub fn needs_read(&self) -> bool {
@@ -379,9 +392,11 @@ pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
         Some(_) if (ctx.trust == Trust::Starting || blind) && !snapshot.consistent => Action::Wait,
         Some(step) => {
             let doubtful = behind || plan.doubtful || ctx.trust == Trust::Lost;
-            let removes = plan.removes || matches!(step, Step::DeleteLeader(_));
-            let inputs =
-                if removes { Inputs::of_removal(snapshot) } else { Inputs::of(snapshot, &step) };
+            let inputs = if plan.removes {
+                Inputs::of_removal(snapshot)
+            } else {
+                Inputs::of(snapshot, &step)
+            };
             if snapshot.consistent || (!doubtful && ctx.verified.covers(&inputs, &step)) {
                 Action::Do(step)
             } else {

@@ -325,14 +325,15 @@ fn standings(
         .iter()
         .map(|p| {
             let too_short = ready_long_enough_at(p, rules).is_some_and(|at| at > rules.now);
-            let standing = if leader.as_ref() == Some(&p.uid) {
+            // What is known from before is not known to every replica, so it does not count here.
+            let standing = if p.unjudged() {
+                Standing::Unreadable
+            } else if leader.as_ref() == Some(&p.uid) {
                 Standing::Leads
-            } else if p.finished {
+            } else if p.finished && p.known == Known::Now {
                 Standing::Finished
             } else if p.terminating() {
                 Standing::Terminating
-            } else if p.known != Known::Now {
-                Standing::Unreadable
             } else if !p.readiness.ready {
                 Standing::NotReady
             } else if p.address(rules.family).is_none() {

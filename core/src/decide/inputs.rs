@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde_json::json;
 
 use super::Step;
-use super::slices::{SliceStep, SliceWrite};
+use super::slices::SliceWrite;
 use crate::index::Snapshot;
 use crate::index::evidence::slice_names;
 use crate::ranking::hash;
@@ -67,13 +67,10 @@ impl Inputs {
     pub fn of(snapshot: &Snapshot, step: &Step) -> Self {
         let mut inputs = Self::default();
         match step {
-            Step::Slice(next) if step.needs_read() => inputs.add_slice(snapshot, next),
+            Step::Slice(next) => inputs.add_slice(snapshot, &next.write),
             Step::CreateLeader(_) => _ = inputs.services.insert(snapshot.key.name.to_string()),
             Step::DeleteLeader(_) => return Self::of_removal(snapshot),
-            Step::Slice(_)
-            | Step::PatchLeader(..)
-            | Step::Mirror(..)
-            | Step::SourceConditions(..) => {}
+            Step::PatchLeader(..) | Step::Mirror(..) | Step::SourceConditions(..) => {}
         }
         inputs
     }
@@ -89,11 +86,11 @@ impl Inputs {
         inputs
     }
 
-    fn add_slice(&mut self, snapshot: &Snapshot, next: &SliceStep) {
-        let leaders = snapshot.leaders.iter().map(|leader| leader.name().to_owned());
-        self.services.extend(leaders);
-        match &next.write {
-            SliceWrite::Create(slice) | SliceWrite::Replace(slice) => {
+    fn add_slice(&mut self, snapshot: &Snapshot, write: &SliceWrite) {
+        match write {
+            // It is compared and swapped.
+            SliceWrite::Replace(_) => return,
+            SliceWrite::Create(slice) => {
                 let endpoints = slice.endpoints.iter().flatten();
                 let pods = endpoints.filter_map(|e| e.target_ref.as_ref()?.name.clone());
                 self.pods.extend(pods);
@@ -103,6 +100,8 @@ impl Inputs {
                 self.slices.insert(name.clone());
             }
         }
+        let leaders = snapshot.leaders.iter().map(|leader| leader.name().to_owned());
+        self.services.extend(leaders);
     }
 
     /// Hash of the step and of the names that are read for it.

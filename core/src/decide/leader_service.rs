@@ -421,9 +421,8 @@ fn incumbent(
         None => second().or_else(old_name)?,
     };
     let uid = truth.pod_uid?;
-    // Its annotation may be lost or changed. The pod knows its name, and so do endpoint and mirror.
-    let routed = own.routed().filter(|(routed, _)| *routed == uid).map(|(_, name)| name);
-    let pod = snapshot.pod(&uid).map(|pod| &*pod.name).or(routed).map(str::to_owned);
+    // Its annotation may be lost or changed. The pod knows its name, and so does the mirror.
+    let pod = snapshot.pod(&uid).map(|pod| pod.name.to_string());
     let last = || mirrored.pod_name.clone().filter(|_| mirrored.pod_uid.as_ref() == Some(&uid));
     Some(Incumbent {
         name: pod.or(truth.pod_name).or_else(last),

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::elect::{Choice, Standing};
 use super::slices::Switch;
 use super::{Notice, ObjectRef, Step};
-use crate::index::pod::{Known, Pod};
+use crate::index::pod::Pod;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::slice::Truth;
 use crate::keys::{self, status};
@@ -217,13 +217,6 @@ pub fn explain(choice: &Choice, routed: Option<&str>) -> String {
         .take(PODS_NAMED)
         .map(|(pod, standing)| match standing {
             _ if leads(pod) => format!("{} leads", pod.name),
-            // What is known from before is not known to every replica.
-            _ if pod.known != Known::Now && !pod.terminating() => {
-                format!("{}: {}", pod.name, Standing::Unreadable.as_str())
-            }
-            _ if pod.known != Known::Now => {
-                format!("{}: {}", pod.name, Standing::Terminating.as_str())
-            }
             // Which of the two depends on the clock that is asked, and clocks differ.
             Standing::Leads | Standing::Standby | Standing::ReadyTooShort => {
                 format!("{}: standby", pod.name)

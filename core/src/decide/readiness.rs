@@ -23,7 +23,7 @@ pub(super) struct Routed {
     pub(super) name: String,
     /// It can take traffic, as far as is known.
     fit: bool,
-    /// It cannot be read, or not any longer.
+    /// It cannot be read now.
     unreadable: bool,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn routed(snapshot: &Snapshot, own: &OwnSlices<'_>) -> Option<Routed>
     let (uid, name) = own.routed()?;
     let pod = snapshot.pod(uid);
     let fit = pod.is_some_and(Pod::may_be_eligible);
-    let unreadable = pod.is_some_and(|pod| pod.known != Known::Now);
+    let unreadable = pod.is_some_and(Pod::unjudged);
     Some(Routed { uid: uid.to_owned(), name: name.to_owned(), fit, unreadable })
 }
 

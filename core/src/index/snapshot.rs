@@ -190,17 +190,14 @@ impl Index {
             pods: Vec::new(),
             deselected: Vec::new(),
             slices: Vec::new(),
-            marks: Marks { services: self.services_seen, pods: self.pods_seen.unwrap_or_default() },
+            marks: self.seen(&key.namespace),
             over_limit: None,
             over_pods: None,
             pods_known: self.pods_seen.is_some(),
             consistent: false,
         };
         let Some(ns) = self.namespaces.get(&key.namespace) else { return snapshot };
-        if self.pods_seen.is_none() {
-            snapshot.marks.pods = ns.pods_seen.unwrap_or_default();
-            snapshot.pods_known = ns.pods_seen.is_some();
-        }
+        snapshot.pods_known |= ns.pods_seen.is_some();
         let entry = ns.service(&key.name);
         snapshot.source = source_state(entry);
         snapshot.source_version = entry.map_or(Rv::NONE, |entry| entry.version);

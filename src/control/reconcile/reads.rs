@@ -14,7 +14,6 @@ use crate::platform::clock;
 use zen_lead_core::decide::{Decision, Inputs, Step, StepKind};
 use zen_lead_core::index::Index;
 use zen_lead_core::names::ServiceKey;
-use zen_lead_core::version::Rv;
 
 /// How long a decision waits for a watch that lies behind what others have seen. An event takes
 /// milliseconds; a LIST of a large namespace takes longer than this.
@@ -79,19 +78,9 @@ impl Reconciler {
         round: &mut Round<'_>,
         step: &Step,
     ) -> Result<(), CallError> {
-        let (key, base) = (round.key, Rv::parse(step.base()));
-        let changed = |index: &Index| {
-            let known = match step {
-                Step::Slice(_) => index.slice_version(&key.namespace, step.object()),
-                _ => index.service_version(&key.namespace, step.object()),
-            };
-            match (base, known) {
-                (Some(base), Some(known)) => known > base,
-                (Some(_), None) => true,
-                (None, known) => known.is_some() == step.creates(),
-            }
-        };
-        if matches!(round.view, Basis::Cache) && self.comes_to(changed).await {
+        let key = round.key;
+        let overtaken = |index: &Index| step.is_overtaken(index, &key.namespace);
+        if matches!(round.view, Basis::Cache) && self.comes_to(overtaken).await {
             round.met.taken = None;
         } else {
             round.view = self.read(key).await?;

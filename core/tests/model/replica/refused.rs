@@ -10,7 +10,6 @@ use zen_lead_core::reason::Reason;
 use super::{Pending, Reading, Replica, Without};
 use zen_lead_core::fixtures::NAMESPACE;
 use zen_lead_core::fixtures::api::{Refusal, Server};
-use zen_lead_core::version::Rv;
 
 /// Words for a success that changes nothing.
 pub(super) const UNDONE: &str = "another client changes it back after each repair";
@@ -123,19 +122,6 @@ impl Replica {
         }
     }
 
-    /// The cache has another version of the object than the one that the step was made for.
-    fn knows_what_overtook(&self, step: &Step) -> bool {
-        let known = match step {
-            Step::Slice(_) => self.index.slice_version(NAMESPACE, step.object()),
-            _ => self.index.service_version(NAMESPACE, step.object()),
-        };
-        match (Rv::parse(step.base()), known) {
-            (Some(base), Some(known)) => known > base,
-            (Some(_), None) => true,
-            (None, known) => known.is_some() == step.creates(),
-        }
-    }
-
     /// The write was refused.
     pub(super) fn refused(
         &mut self,
@@ -149,7 +135,7 @@ impl Replica {
         let passing = matches!(refusal, Refusal::Conflict | Refusal::Exists | Refusal::NotFound);
         if raced || (passing && !self.holds_back()) {
             // What overtook it may have come by the watch since it was decided.
-            if self.read.take().is_some() || !self.knows_what_overtook(&pending.step) {
+            if self.read.take().is_some() || !pending.step.is_overtaken(&self.index, NAMESPACE) {
                 self.reading = Some(Reading::default());
             }
             return;
