@@ -79,20 +79,6 @@ impl Reason {
         Self::Unreadable,
     ];
 
-    /// A write is refused or undone, and tried again with growing pauses.
-    pub fn is_standing(self) -> bool {
-        matches!(
-            self,
-            Self::QuotaExceeded
-                | Self::Forbidden
-                | Self::RefusedByPolicy
-                | Self::RefusedByWebhook
-                | Self::RangeExhausted
-                | Self::WriteRefused
-                | Self::WriteUndone
-        )
-    }
-
     /// The reason as `kubectl get events` shows it, and as a metric label.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -7,7 +7,7 @@ use super::plan::Plan;
 use super::source::own;
 use super::{Context, ObjectRef, Step, bookkeeping, slices};
 use crate::index::Snapshot;
-use crate::index::evidence::is_orphaning;
+use crate::index::evidence::{is_orphaning, slice_name};
 use crate::index::pod::Pod;
 use crate::index::service::{Leader, own_conditions};
 use crate::index::slice::Slice;
@@ -31,9 +31,30 @@ pub(super) fn disown(snapshot: &Snapshot, ctx: &Context<'_>, uid: &str) -> Plan 
             plan.add(out_of_service(snapshot, ctx, leader, EARLIER_SOURCE, true));
         } else if leader.owner.is_none() && !leader.owned_by_others && unfit(snapshot, leader) {
             plan.add(empty_slices(snapshot, ctx, leader, true));
+        } else {
+            plan.add(relabelled(snapshot, ctx, leader));
         }
     }
     plan
+}
+
+/// A leader Service whose owner was an earlier source, while its label names another one: its slices are
+/// left as they are. Where they route no pod, that is reported; of two, the lock slice counts.
+fn relabelled(snapshot: &Snapshot, ctx: &Context<'_>, leader: &Leader) -> Plan {
+    let here = |name: &str| *name == *snapshot.key.name;
+    let owned = leader.owner.as_ref().is_some_and(|o| here(&o.name));
+    let other = leader.label.as_deref().is_some_and(|label| !here(label))
+        && snapshot.leads_another.iter().all(|name| name != leader.name());
+    let lock = slice_name(leader.name(), slices::families(&leader.object)[0]);
+    let lock = snapshot.slices_of(leader).find(|slice| *slice.name == *lock);
+    let routes = lock.map_or_else(
+        || routes(snapshot, leader),
+        |lock| lock.unreadable.is_some() || lock.routed_pods().next().is_some(),
+    );
+    if !(owned && other && leader.stamped) || routes {
+        return Plan::default();
+    }
+    out_of_service(snapshot, ctx, leader, RELABELLED, true)
 }
 
 /// Whether no pod that the slices of a leader Service name could take traffic.
@@ -52,6 +73,9 @@ const EARLIER_SOURCE: &str =
 /// See [`SOURCE_GONE`].
 const LEFT_BEHIND: &str =
     "the Service it was made for is being deleted and leaves it behind; delete this one";
+/// See [`SOURCE_GONE`].
+const RELABELLED: &str = "the Service that its owner reference names does not exist any more, and its label \
+                          zen-lead.io/source-service names another one; delete this one";
 /// See [`SOURCE_GONE`].
 const NOT_ASKED_FOR: &str = "its source does not ask for it any more; it is being deleted";
 
@@ -100,8 +124,12 @@ fn empty_slices(snapshot: &Snapshot, ctx: &Context<'_>, leader: &Leader, urgent:
 /// The source is gone: no pod is routed, and garbage collection removes the rest.
 pub(super) fn abandon(snapshot: &Snapshot, ctx: &Context<'_>) -> Plan {
     let mut plan = Plan::default();
-    for leader in snapshot.leaders.iter().filter(|l| l.was_made_for(&snapshot.key.name)) {
-        plan.add(out_of_service(snapshot, ctx, leader, SOURCE_GONE, true));
+    for leader in &snapshot.leaders {
+        if leader.was_made_for(&snapshot.key.name) {
+            plan.add(out_of_service(snapshot, ctx, leader, SOURCE_GONE, true));
+        } else {
+            plan.add(relabelled(snapshot, ctx, leader));
+        }
     }
     plan
 }

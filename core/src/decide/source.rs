@@ -39,14 +39,10 @@ impl Problem {
         Self { reason, message, limit: None, events }
     }
 
-    /// Both in one message, this one first. A message that has the other one in it already stays.
+    /// Both in one message, this one first.
     fn and(self, other: Option<Self>) -> Self {
         let Some(other) = other else { return self };
-        let message = match () {
-            () if self.message.contains(&other.message) => self.message,
-            () if other.message.contains(&self.message) => other.message,
-            () => format!("{}; {}", self.message, other.message),
-        };
+        let message = format!("{}; {}", self.message, other.message);
         let mut events = self.events;
         events.extend(other.events);
         Self { message, limit: self.limit.or(other.limit), events, reason: self.reason }
@@ -178,14 +174,10 @@ fn refusal(ctx: &Context<'_>, steps: &[&[Step]], leaderless: bool) -> Option<Pro
     let mut all: Vec<&Blocked> =
         ctx.blocked.iter().filter(|b| weight(b).is_some()).filter(wanted).collect();
     all.sort_by_key(|b| (weight(b), b.message.clone()));
-    // A replica that takes over what another one reports has all of it as one message.
+    // One of a kind: that a Service is undone is said of its creation and of its fields.
     let mut parts: Vec<&Blocked> = Vec::new();
     for blocked in &all {
-        let longer = |b: &&Blocked| {
-            b.message.len() > blocked.message.len() && b.message.contains(&*blocked.message)
-        };
-        let known = parts.iter().any(|b| b.message == blocked.message);
-        if !known && !all.iter().any(longer) {
+        if !parts.iter().any(|b| b.message == blocked.message) {
             parts.push(blocked);
         }
     }

@@ -9,6 +9,7 @@ mod ownership;
 mod protocol;
 mod published;
 mod refused;
+mod removal;
 mod told;
 mod unreadable;
 

@@ -98,8 +98,10 @@ impl Namespace {
         }
         dirty.extend(self.followers_of(name));
         // A source whose last annotation is gone still has a leader Service to take down.
-        if self.leaders.contains_key(name) {
+        for leader in self.leaders.get(name).into_iter().flatten() {
+            let leader = self.services.get(leader).and_then(Entry::leader);
             dirty.insert(name.clone());
+            dirty.extend(leader.into_iter().flat_map(|leader| leader.sources()).cloned());
         }
         if let Some(spec) = entry.spec()
             && let Some(others) = self.claims.get(spec.leader_service_name.as_str())

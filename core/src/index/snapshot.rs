@@ -84,6 +84,8 @@ pub struct Snapshot {
     pub holder: Holder,
     /// Every Service whose label or owner says that it leads for this source.
     pub leaders: Vec<Arc<Leader>>,
+    /// Names of those among them that are another Service's, which exists.
+    pub leads_another: Vec<String>,
     /// Other enabled sources that ask for the same leader name, oldest first.
     pub rivals: Vec<ServiceKey>,
     /// True when one of the rivals is older than this source.
@@ -184,6 +186,7 @@ impl Index {
             source_version: Rv::NONE,
             holder: Holder::Free,
             leaders: Vec::new(),
+            leads_another: Vec::new(),
             rivals: Vec::new(),
             older_rival: None,
             followed: None,
@@ -205,6 +208,12 @@ impl Index {
             .leaders_for(&key.name)
             .filter_map(|name| ns.service(name)?.leader().cloned())
             .collect();
+        let leads_another = |leader: &Leader| {
+            let mut others = leader.sources().filter(|name| **name != key.name);
+            others.any(|name| ns.service(name).is_some_and(|e| leader.is_ours(name, &e.uid)))
+        };
+        let leading_another = snapshot.leaders.iter().filter(|leader| leads_another(leader));
+        snapshot.leads_another = leading_another.map(|leader| leader.name().to_owned()).collect();
         let mut services: Vec<&str> = Vec::new();
         let led: Vec<Arc<Leader>> = snapshot.leaders.clone();
         services.extend(led.iter().map(|l| l.name()));

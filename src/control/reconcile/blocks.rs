@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cause::RefusalCause;
+use super::words::{self, TRIED_AGAIN};
 use crate::control::pause::{FIRST_WAIT, LAST_WAIT, for_rank, next_wait};
 use crate::platform::clock;
 use zen_lead_core::decide::{Blocked, Step, StepKind};
@@ -93,16 +94,23 @@ impl Blocks {
             words.truncate(end);
         }
         // The same each time: a condition that counted down would be written without end.
-        let message = format!(
-            "{call}: {words}; {}; tried again by itself within {LAST_WAIT:?}",
-            cause.advice()
-        );
+        let message = format!("{call}: {words}; {}; {TRIED_AGAIN} {LAST_WAIT:?}", cause.advice());
         self.hold(step, cause.reason(), message, false, rank)
     }
 
-    /// Takes over what another replica reports: it is tried here too, but later.
-    pub(super) fn reported(&mut self, step: &Step, reason: Reason, message: &str, rank: usize) {
-        self.hold(step, reason, message.to_owned(), false, rank);
+    /// Takes over what another replica reports of this step, if `message` does: it is tried here too, but
+    /// later. Whether it is taken over.
+    pub(super) fn reported(&mut self, step: &Step, call: &str, message: &str, rank: usize) -> bool {
+        if self.remembers(step) {
+            return false;
+        }
+        let mut begins = vec![format!("{call}: ")];
+        if step.kind() != StepKind::Mirror {
+            begins.push(undone_begin(step));
+        }
+        let Some(part) = words::part(message, &begins) else { return false };
+        self.hold(step, RefusalCause::reason_of(part), part.to_owned(), false, rank);
+        true
     }
 
     /// Remembers a write that succeeded, and whether its answer lacks something of it; whether it is one
@@ -150,11 +158,7 @@ impl Blocks {
 
     /// Keeps a step back that is undone each time; for how long.
     pub(super) fn undone(&mut self, step: &Step, by: Undoer, rank: usize) -> Duration {
-        let what = match step {
-            Step::Slice(_) => "EndpointSlice",
-            _ => "Service",
-        };
-        let object = step.object();
+        let begin = undone_begin(step);
         let how = match by {
             Undoer::InTheAnswer => {
                 "the answer to each write lacks what was written: a mutating admission webhook or \
@@ -166,8 +170,7 @@ impl Blocks {
                  stop that client"
             }
         };
-        let message =
-            format!("{what} {object:?}: {how}; tried again by itself within {LAST_WAIT:?}");
+        let message = format!("{begin}{how}; {TRIED_AGAIN} {LAST_WAIT:?}");
         self.hold(step, Reason::WriteUndone, message, true, rank)
     }
 
@@ -223,7 +226,7 @@ impl Blocks {
     }
 
     /// Whether something like it was refused or undone before.
-    pub(super) fn remembers(&self, step: &Step) -> bool {
+    fn remembers(&self, step: &Step) -> bool {
         self.held.iter().any(|h| h.is_about(step))
     }
 
@@ -263,6 +266,15 @@ impl HeldStep {
     fn is_about(&self, step: &Step) -> bool {
         self.blocked.kind == step.kind() && self.blocked.only == Some(step.subject())
     }
+}
+
+/// How a message about a step begins that is undone each time.
+fn undone_begin(step: &Step) -> String {
+    let what = match step {
+        Step::Slice(_) => "EndpointSlice",
+        _ => "Service",
+    };
+    format!("{what} {:?}: ", step.object())
 }
 
 fn is_slice(kind: StepKind) -> bool {

@@ -99,6 +99,23 @@ fn by_words(words: &str) -> Option<RefusalCause> {
 }
 
 impl RefusalCause {
+    const ALL: [Self; 14] = [
+        Self::Policy,
+        Self::Webhook,
+        Self::WebhookDown,
+        Self::Quota,
+        Self::Rights,
+        Self::NodePorts,
+        Self::Addresses,
+        Self::Invalid,
+        Self::TooLarge,
+        Self::Conflict,
+        Self::Taken,
+        Self::NotFound,
+        Self::NoAnswer,
+        Self::Other,
+    ];
+
     /// The reason for condition and Event.
     pub(super) fn reason(self) -> Reason {
         match self {
@@ -115,6 +132,13 @@ impl RefusalCause {
             | Self::NoAnswer
             | Self::Other => Reason::WriteRefused,
         }
+    }
+
+    /// The reason of a message that was composed with [`Self::advice`]; of one with no cause's advice, that
+    /// the write is undone.
+    pub(super) fn reason_of(message: &str) -> Reason {
+        let cause = Self::ALL.iter().find(|cause| message.contains(cause.advice()));
+        cause.map_or(Reason::WriteUndone, |cause| cause.reason())
     }
 
     /// What to do.

@@ -11,7 +11,8 @@ use super::blocks::Undoer;
 use super::cause::{self, RefusalCause};
 use super::{Reconciler, words};
 use crate::control::apply::Applied;
-use crate::platform::api::{CallError, ErrorKind};
+use crate::platform::api::{Call, CallError, ErrorKind};
+use crate::platform::operation::Operation;
 use zen_lead_core::decide::slices::SliceWrite;
 use zen_lead_core::decide::{Blocked, Step, StepKind};
 use zen_lead_core::decode::Decoded;
@@ -167,23 +168,28 @@ impl Reconciler {
         }
     }
 
-    /// A replica of a lower rank reports on the source that something is refused: this one tries it as
+    /// A replica of a lower rank reports on the source that this step is refused: this one tries it as
     /// well, but later. A slice that is there is written by the replica that comes first.
     pub(super) fn learns(&self, key: &ServiceKey, snapshot: &Snapshot, step: &Step) -> bool {
         let rank = self.rank(key);
-        if rank == 0 || matches!(step.kind(), StepKind::Slice | StepKind::SourceConditions) {
+        let operation = match step.kind() {
+            StepKind::CreateLeader => Operation::CreateService,
+            StepKind::PatchLeader => Operation::ApplyService,
+            StepKind::DeleteLeader => Operation::DeleteService,
+            StepKind::CreateSlice => Operation::CreateSlice,
+            StepKind::Mirror => Operation::ApplyServiceStatus,
+            StepKind::Slice | StepKind::SourceConditions | StepKind::Creation => return false,
+        };
+        if rank == 0 {
             return false;
         }
-        let Some((reason, message)) = reported(snapshot) else { return false };
-        if !reason.is_standing() && reason != Reason::OwnershipConflict {
-            return false;
-        }
+        let object = format!("{}/{}", key.namespace, step.object()).into();
+        let call = Call { operation, object }.to_string();
+        let source = snapshot.judged().map(|source| &source.object);
+        let refused = source.into_iter().flat_map(own_conditions).filter(|c| c.status == "False");
+        let messages: Vec<&str> = refused.map(|c| &*c.message).collect();
         self.remember(key, |known| {
-            let learns = !known.blocks.remembers(step);
-            if learns {
-                known.blocks.reported(step, reason, message, rank);
-            }
-            learns
+            messages.iter().any(|message| known.blocks.reported(step, &call, message, rank))
         })
     }
 
@@ -258,13 +264,6 @@ impl Reconciler {
     fn rank(&self, key: &ServiceKey) -> usize {
         ranking::rank(&self.me, &self.replicas.read(), key)
     }
-}
-
-/// What the source says of its trouble.
-fn reported(snapshot: &Snapshot) -> Option<(Reason, &str)> {
-    let condition = own_conditions(&snapshot.judged()?.object).find(|c| c.status == "False")?;
-    let reason = Reason::ALL.into_iter().find(|r| r.as_str() == condition.reason)?;
-    Some((reason, &condition.message))
 }
 
 /// The messages of our conditions on source and leader Services.

@@ -1,7 +1,22 @@
-//! Whether two messages say the same but for numbers, times and names made of digits.
+//! Messages of conditions that are read back, so that two replicas do not undo each other's without end:
+//! the part about one step, and whether two messages say the same but for numbers, times and names made
+//! of digits.
 //!
 //! The server's words carry such (`current time ... is after ...`, `used: services=3`, the port of a
-//! connection). Two replicas that each write theirs would undo each other's condition without end.
+//! connection). What the messages say is composed in `blocks`.
+
+/// What follows a refusal in each message, before the longest wait.
+pub(super) const TRIED_AGAIN: &str = "tried again by itself within";
+
+/// The part of a message that begins with one of these and ends with [`TRIED_AGAIN`] and the wait; `None`
+/// where there is none.
+pub(super) fn part<'a>(message: &'a str, begins: &[String]) -> Option<&'a str> {
+    let from = begins.iter().filter_map(|begin| message.find(&**begin)).min()?;
+    let rest = message.get(from..)?;
+    let wait = rest.find(TRIED_AGAIN)? + TRIED_AGAIN.len();
+    let end = rest.get(wait..)?.find(';').map_or(rest.len(), |more| wait + more);
+    rest.get(..end)
+}
 
 /// The part of `present` that says what `mine` says, in its own numbers; `None` where there is none.
 pub(super) fn as_said<'a>(present: &'a str, mine: &str) -> Option<&'a str> {
@@ -22,6 +37,24 @@ fn numbered(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_part_about_one_step_is_found_among_the_others() {
+        let message = "bad port; create_slice shop/a: no; make room; tried again by itself within 300s; \
+                       apply_service shop/a: denied; tried again by itself within 300s";
+        let part = |begin: &str| part(message, &[begin.to_owned(), "Service \"a\": ".to_owned()]);
+        assert_eq!(
+            part("create_slice shop/a: "),
+            Some("create_slice shop/a: no; make room; tried again by itself within 300s")
+        );
+        assert_eq!(
+            part("apply_service shop/a: "),
+            Some("apply_service shop/a: denied; tried again by itself within 300s")
+        );
+        assert_eq!(part("delete_service shop/a: "), None);
+        assert_eq!(part("bad port"), Some(message.split("; apply").next().unwrap()));
+        assert_eq!(super::part("create_slice shop/a: no", &["create_slice shop/a: ".into()]), None);
+    }
 
     #[test]
     fn what_differs_in_numbers_only_is_taken_as_it_is_said_already() {

@@ -179,38 +179,6 @@ fn the_name_of_the_leader_is_put_back_on_slices_and_mirror() {
 }
 
 #[test]
-fn a_service_that_an_owner_reference_names_wrongly_empties_nothing() {
-    for other in [None, Some(service("else")), Some(service("else").enabled())] {
-        let mut scene = Scene::served(pair());
-        let mut leader = scene.leader();
-        leader.metadata.owner_references.as_mut().unwrap()[0].name = "else".into();
-        scene.server.put_service(leader);
-        if let Some(other) = other {
-            scene.server.put_service(other);
-        }
-        let key = ServiceKey::new(NAMESPACE, "else");
-        let snapshot = Snapshot { consistent: true, ..scene.index().snapshot(&key) };
-        let decision = decide(&snapshot, &scene.context());
-        let writes_ours = match &decision.action {
-            Action::Do(step) => step.kind() == StepKind::Slice || step.kind() == StepKind::Mirror,
-            _ => false,
-        };
-        assert!(!writes_ours, "{decision:?}");
-    }
-}
-
-#[test]
-fn a_slice_that_cannot_be_emptied_when_the_source_goes_is_reported() {
-    let refused = [Blocked::all(StepKind::Slice, EventReason::RefusedByWebhook, "denied")];
-    let mut scene = Scene::served(pair());
-    scene.server.remove_service("web");
-    assert_eq!(kinds(&scene.settle_without(&refused)), [StepKind::Mirror]);
-    let words = "the Service it was made for does not exist any more; delete this one, or create that \
-                 one again; its EndpointSlice is not emptied: denied";
-    assert_eq!(scene.condition(), ("False".into(), "RefusedByWebhook".into(), words.into()));
-}
-
-#[test]
 fn an_annotation_that_names_another_pod_moves_no_leader() {
     for value in ["uid-of-nothing", ""] {
         survives(Scene::served(pair()), value, |scene| {
@@ -555,27 +523,4 @@ fn every_refusal_is_reported_with_an_event_of_its_own() {
     let each =
         [(EventReason::QuotaExceeded, "over quota"), (EventReason::RefusedByWebhook, "denied")];
     assert_eq!(events, each.map(|(reason, note)| (reason, note.to_owned())));
-    // A replica that takes over the whole message for one of its steps reports the same.
-    let learned = Blocked { message: "over quota; denied".into(), ..denied() };
-    assert_eq!(conditions(&[quota(), learned], &scene).0, both);
-}
-
-#[test]
-fn a_refusal_that_keeps_a_disabled_leader_service_is_reported_on_its_source() {
-    let refused = [Blocked::all(StepKind::Slice, EventReason::RefusedByWebhook, "denied")];
-    let mut scene = Scene::served(pair());
-    // A finalizer keeps the leader Service.
-    let mut leader = scene.leader();
-    leader.metadata.finalizers = Some(vec!["example.com/hold".into()]);
-    scene.server.put_service(leader);
-    scene.server.remove_service("web-leader");
-    let off = scene.source().set("enabled", "false");
-    scene.server.put_service(off);
-    scene.settle_without(&refused);
-    let expected = ("False".into(), "RefusedByWebhook".into(), "denied".into());
-    assert_eq!(condition(&scene.source()), expected);
-    scene.settle();
-    assert_eq!(scene.routed(), None);
-    let conditions = scene.source().status.and_then(|s| s.conditions).unwrap_or_default();
-    assert_eq!(conditions, [], "nothing is left to report");
 }

@@ -45,18 +45,6 @@ fn a_refusal_of_what_an_invalid_source_does_not_get_is_not_reported() {
     assert!(message.starts_with("spec.type: ") && !message.contains(DENIED), "{message}");
 }
 
-#[test]
-fn a_message_that_was_taken_over_with_the_problem_is_not_reported_twice() {
-    let mut scene = Scene::served(pair());
-    external(&mut scene);
-    scene.server.remove_pod("a");
-    scene.settle_without(&refused());
-    let message = condition(&scene.source()).2;
-    let learned = [Blocked::all(StepKind::Slice, EventReason::InvalidService, message.clone())];
-    scene.settle_without(&learned);
-    assert_eq!(condition(&scene.source()).2, message);
-}
-
 /// The reason that is reported, a scene, and what others do in it.
 type Case<'a> = (&'static str, Scene, &'a dyn Fn(&mut Scene));
 

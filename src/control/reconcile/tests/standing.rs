@@ -147,6 +147,17 @@ impl Pair {
             self.list(times.len() - late, late)
         );
         assert!(!times.is_empty(), "{what}: nothing was tried");
+        for path in [LEADER, &format!("{SERVICES}/web")] {
+            let Some(service) = self.api.get(path) else { continue };
+            for condition in service["status"]["conditions"].as_array().into_iter().flatten() {
+                let message = condition["message"].as_str().unwrap();
+                let mut parts: Vec<&str> = message.split("; tried again by itself").collect();
+                let all = parts.len();
+                parts.sort_unstable();
+                parts.dedup();
+                assert_eq!(parts.len(), all, "{what}: said twice: {message}");
+            }
+        }
         assert!(late > 0 || self.routed().is_some(), "{what}: it is still tried");
     }
 }
@@ -237,6 +248,32 @@ async fn a_refused_patch_of_the_leader_service_is_no_storm_and_routing_goes_on()
         assert!(message.contains("\"status\":\"True\""), "it is routed: {message}");
         let said = ["apply_service shop/web-leader: ", "the answer to each write lacks"];
         assert!(said.iter().any(|w| message.contains(w)), "{answer:?}: {message}");
+    }
+}
+
+/// A replica that takes over the report of another one takes over the part about its step, and reports
+/// no more than that one does.
+#[tokio::test(start_paused = true)]
+async fn two_refusals_at_once_are_reported_once_each_and_the_same_by_both_replicas() {
+    let refused = [(403, DENIED), (500, DOWN), (422, "field is immutable"), (413, "limit is 1")];
+    for (first, second) in refused.into_iter().zip(refused.into_iter().cycle().skip(1)) {
+        let mut pair = Pair::served().await;
+        let no = |(code, words)| Fault::Status(code, "", words);
+        pair.api.fail_exactly("PATCH", LEADER, usize::MAX, no(first));
+        always(&pair, "POST", SLICES, no(second));
+        let mut source = pair.api.get(&format!("{SERVICES}/web")).unwrap();
+        source["spec"]["sessionAffinity"] = json!("ClientIP");
+        pair.api.put(SERVICES, source);
+        pair.run(Duration::from_secs(30)).await;
+        pair.api.remove(&format!("{SLICES}/{SLICE}"));
+        let what = format!("{first:?} and {second:?}");
+        pair.judge(&what).await;
+        let message = pair.message(&format!("{SERVICES}/web"));
+        for part in ["apply_service shop/web-leader: ", "create_slice shop/web-leader-"] {
+            assert_eq!(message.matches(part).count(), 1, "{what}: {part}: {message}");
+        }
+        let reports = pair.calls.iter().filter(|(_, call)| call.ends_with("web/status")).count();
+        assert!(reports <= 4, "{what}: {reports} reports: {}", pair.list(0, pair.calls.len()));
     }
 }
 
