@@ -49,8 +49,8 @@ pub struct Leftover {
     pub made: LeftoverKind,
     /// The object.
     pub target: ObjectRef,
-    /// Name of the Service it was made for.
-    service: String,
+    /// The Service it was made for.
+    service: ServiceKey,
 }
 
 /// What a built-in controller makes of a Service with a selector.
@@ -64,25 +64,24 @@ pub enum LeftoverKind {
 }
 
 impl Leftover {
-    fn slice(meta: &ObjectMeta) -> Option<(ServiceKey, Self)> {
+    fn slice(meta: &ObjectMeta) -> Option<Self> {
         let made = LeftoverKind::Slice(controller_uid(meta).map(str::to_owned));
         let service = meta.labels.as_ref()?.get(kubernetes::SERVICE_NAME)?.clone();
         Self::read(meta.clone(), made, service)
     }
 
-    fn endpoints(meta: &ObjectMeta) -> Option<(ServiceKey, Self)> {
+    fn endpoints(meta: &ObjectMeta) -> Option<Self> {
         Self::read(meta.clone(), LeftoverKind::Endpoints, meta.name.clone()?)
     }
 
-    /// With the source its label names; `None` where it is being deleted already.
-    fn read(meta: ObjectMeta, made: LeftoverKind, service: String) -> Option<(ServiceKey, Self)> {
+    /// `None` where it is being deleted already.
+    fn read(meta: ObjectMeta, made: LeftoverKind, service: String) -> Option<Self> {
         if meta.deletion_timestamp.is_some() {
             return None;
         }
-        let source = meta.labels.as_ref()?.get(status::SOURCE_SERVICE)?;
-        let source = ServiceKey::new(meta.namespace.as_deref()?, source.as_str());
+        let service = ServiceKey::new(meta.namespace?, service);
         let target = ObjectRef { name: meta.name?, uid: meta.uid?, version: meta.resource_version };
-        Some((source, Self { made, target, service }))
+        Some(Self { made, target, service })
     }
 
     /// Whether it was made for a leader Service of zen-lead that has no selector (any longer).
@@ -94,7 +93,7 @@ impl Leftover {
         snapshot.leaders.iter().any(|leader| {
             leader.unreadable.is_none()
                 && snapshot.owns(leader, uid)
-                && leader.name() == self.service
+                && *leader.name() == *self.service.name
                 && selector(&leader.object).next().is_none()
                 && match &self.made {
                     LeftoverKind::Slice(owner) => {
@@ -116,29 +115,37 @@ struct FoundLeftovers {
 
 /// Namespace and name.
 type ObjectName = (String, String);
-type ByName = Mutex<BTreeMap<ObjectName, (ServiceKey, Leftover)>>;
+type ByName = Mutex<BTreeMap<ObjectName, Leftover>>;
 
 impl FoundLeftovers {
-    fn by_source(&self) -> BTreeMap<ServiceKey, Vec<Leftover>> {
-        let mut all: BTreeMap<ServiceKey, Vec<Leftover>> = BTreeMap::new();
-        for pile in [&self.slices, &self.endpoints] {
-            for (source, left) in pile.lock().values() {
-                all.entry(source.clone()).or_default().push(left.clone());
-            }
-        }
-        all
+    fn all(&self) -> Vec<Leftover> {
+        let piles = [&self.slices, &self.endpoints];
+        piles.iter().flat_map(|pile| pile.lock().values().cloned().collect::<Vec<_>>()).collect()
     }
+}
+
+/// With the sources of their Services. The label with the name of the source does not count: a webhook may
+/// have changed it.
+fn by_source(index: &SharedIndex, all: Vec<Leftover>) -> BTreeMap<ServiceKey, Vec<Leftover>> {
+    let index = index.read();
+    let mut sources: BTreeMap<ServiceKey, Vec<Leftover>> = BTreeMap::new();
+    for left in all {
+        if let Some(source) = index.source_of(&left.service) {
+            sources.entry(source).or_default().push(left);
+        }
+    }
+    sources
 }
 
 /// Delivers the objects of one kind.
 struct FoundSink {
     found: Arc<FoundLeftovers>,
     pile: fn(&FoundLeftovers) -> &ByName,
-    read: fn(&ObjectMeta) -> Option<(ServiceKey, Leftover)>,
+    read: fn(&ObjectMeta) -> Option<Leftover>,
 }
 
 impl FoundSink {
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<ObjectName, (ServiceKey, Leftover)>)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<ObjectName, Leftover>)) {
         change(&mut (self.pile)(&self.found).lock());
         self.found.changed.notify_one();
     }
@@ -146,7 +153,7 @@ impl FoundSink {
 
 impl<K: Watched> Sink<K> for FoundSink {
     /// Where it is, and what is left over there.
-    type Kept = (ObjectName, Option<(ServiceKey, Leftover)>);
+    type Kept = (ObjectName, Option<Leftover>);
 
     fn trim(&self, object: K) -> Self::Kept {
         let place = (object.namespace().unwrap_or_default(), object.name_any());
@@ -229,15 +236,15 @@ type Tried = HashMap<String, (Instant, Duration)>;
 async fn keep_removing(on: &Remover, found: &FoundLeftovers, metrics: &Metrics) {
     let mut tried = Tried::new();
     loop {
-        let all = found.by_source();
-        metrics.set_cache_size("leftovers", all.values().map(Vec::len).sum());
-        let there: HashSet<&str> = all.values().flatten().map(|l| &*l.target.uid).collect();
+        let all = found.all();
+        metrics.set_cache_size("leftovers", all.len());
+        let there: HashSet<&str> = all.iter().map(|l| &*l.target.uid).collect();
         tried.retain(|uid, _| there.contains(&**uid));
         if all.is_empty() {
             found.changed.notified().await;
             continue;
         }
-        remove(on, all, &mut tried).await;
+        remove(on, by_source(&on.index, all), &mut tried).await;
         sleep(LOOK).await;
     }
 }
@@ -291,7 +298,7 @@ async fn remove_all(on: &Remover, source: &ServiceKey, some: &[Leftover]) -> Res
         };
         match done {
             Ok(()) => info!(
-                key = %source, leader_service = %left.service, name = %left.target.name,
+                key = %source, leader_service = %left.service.name, name = %left.target.name,
                 "removed what a built-in controller left behind a leader Service"
             ),
             Err(error) => result = Err(error),

@@ -264,3 +264,18 @@ async fn one_that_is_being_deleted_is_not_deleted_again() {
     let asked = scene.world.api.count("DELETE");
     assert!(asked <= 1, "{asked} deletions of what is being deleted already");
 }
+
+// A mutating webhook of others sets the label on what the built-in controllers make.
+#[tokio::test(start_paused = true)]
+async fn the_service_says_whose_a_leftover_is_whatever_its_label_says() {
+    for label in ["changed", "", "else"] {
+        let scene = Scene::selected().await;
+        for (collection, name) in [(SLICES, "web-leader-x7"), (ENDPOINTS, "web-leader")] {
+            let mut object = scene.world.api.get(&format!("{collection}/{name}")).unwrap();
+            object["metadata"]["labels"]["zen-lead.io/source-service"] = json!(label);
+            scene.world.api.put(collection, object);
+        }
+        scene.deselect().await;
+        assert_eq!(scene.left(), (false, false), "{label:?}");
+    }
+}
