@@ -17,6 +17,7 @@ use crate::control::apply::Applier;
 use crate::control::events;
 use crate::control::feeds::Feeds;
 use crate::control::leftovers::{self, Remover};
+use crate::control::pressure::Pressure;
 use crate::control::queue::Queue;
 use crate::control::reader::Reader;
 use crate::control::reconcile::{Memories, Reconciler, Requeue, Room, Turns};
@@ -213,7 +214,8 @@ async fn run(
         metrics.set_cache_limit(limit, bound);
     }
     let index = Arc::new(RwLock::new(Index::new(names, limits)));
-    let queue: Queue<ServiceKey> = Queue::new(metrics.clone());
+    let pressure = Arc::<Pressure>::default();
+    let queue: Queue<ServiceKey> = Queue::new(metrics.clone(), pressure.clone(), args.workers);
     let replicas = Arc::new(RwLock::new(Vec::new()));
 
     let certificates_changed = Arc::new(Notify::new());
@@ -230,6 +232,7 @@ async fn run(
         caller.clone(),
         args.pod_name.clone(),
         clock.clone(),
+        pressure.clone(),
     );
     let until = shutdown.clone();
     supervisor.spawn("events", async move { writer.run(until.stopping()).await });
@@ -257,6 +260,7 @@ async fn run(
         tracer: caller.tracer.clone(),
         turns: Turns::of(args.workers),
         room: Room::of(args.workers),
+        pressure,
         known: Memories::default(),
     });
     let remover = Remover {
@@ -298,6 +302,7 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
             Ok(Requeue::Idle | Requeue::Forget) => held.done(None),
             Ok(Requeue::At(at)) => held.done(Some(at)),
             Ok(Requeue::Waits(at)) => held.put_aside(at),
+            Ok(Requeue::GivesWay(since)) => held.give_way(since),
             Err(error) => {
                 let asked = error.retry_after.map(|pause| pause.min(MAX_RETRY_AFTER));
                 let wait = held.fail(asked.map(|pause| clock::monotonic() + pause));

@@ -11,6 +11,7 @@ pub(crate) mod events;
 pub(crate) mod feeds;
 pub(crate) mod leftovers;
 pub(crate) mod pause;
+pub(crate) mod pressure;
 pub mod queue;
 pub(crate) mod reader;
 pub(crate) mod reconcile;

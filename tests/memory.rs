@@ -78,7 +78,7 @@ async fn work(queue: &Queue<ServiceKey>) {
 fn every_byte_of_ten_thousand_services_comes_back() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut index = Index::new(NameRule::default(), Limits::default());
-    let queue = Queue::new(Arc::new(Metrics::new().unwrap()));
+    let queue = Queue::new(Arc::new(Metrics::new().unwrap()), Arc::default(), 4);
     runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
 
     println!("resident {} KiB before", resident());

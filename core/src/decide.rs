@@ -22,6 +22,8 @@ mod readiness;
 mod removal;
 mod source;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -30,7 +32,7 @@ use serde_json::{Value, json};
 
 use crate::index::{Index, Limit, Snapshot};
 use crate::keys;
-use crate::ranking::hash;
+use crate::ranking::{self, hash};
 use crate::reason::Reason as EventReason;
 use crate::report::ServiceReport;
 use crate::version::{Marks, Rv};
@@ -112,6 +114,13 @@ pub enum StepKind {
     Mirror,
     /// [`Step::SourceConditions`]
     SourceConditions,
+}
+
+impl StepKind {
+    /// It makes or moves what takes traffic; all others may be a little later.
+    pub fn is_routing(self) -> bool {
+        matches!(self, Self::CreateLeader | Self::Slice | Self::CreateSlice)
+    }
 }
 
 /// Hash of what a slice says: endpoints, ports and whose turn it is to lead.
@@ -207,6 +216,19 @@ impl Step {
         match self {
             Self::Slice(_) => self.content(),
             _ => hash(&[self.object()]),
+        }
+    }
+
+    /// It changes the message of a condition, and nothing else.
+    pub fn is_rewording(&self) -> bool {
+        matches!(self, Self::Mirror(_, mirror, _) if mirror.rewording)
+    }
+
+    /// How long a replica of this rank waits before it takes the step.
+    pub fn stagger(&self, rank: usize) -> Duration {
+        match self.kind() {
+            StepKind::Mirror | StepKind::SourceConditions => ranking::stagger_of_copies(rank),
+            _ => ranking::stagger(rank),
         }
     }
 
@@ -375,7 +397,14 @@ pub struct Decision {
 
 /// Decides what comes next for one source.
 pub fn decide(snapshot: &Snapshot, ctx: &Context<'_>) -> Decision {
-    let plan = source::plan(snapshot, ctx);
+    let mut plan = source::plan(snapshot, ctx);
+    // What takes traffic goes before copies of it, also where another leader Service comes later; what may
+    // wait a while keeps nothing waiting.
+    plan.steps.sort_by_key(|step| match step {
+        Step::Slice(_) => 0,
+        step if step.is_rewording() => 2,
+        _ => 1,
+    });
     let behind = snapshot.marks.behind(&plan.marks);
     let step = plan.steps.into_iter().find(|step| {
         let refused = ctx.blocked_by(step).is_some();

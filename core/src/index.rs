@@ -420,20 +420,27 @@ impl Index {
 
     /// Every source and every leader Service's source: all that a full reconcile has to look at.
     pub fn all_keys(&self) -> Dirty {
-        let mut all = Dirty::new();
-        for (namespace, ns) in &self.namespaces {
-            for name in ns.sources().chain(ns.led_sources()) {
-                all.insert(ServiceKey::new(namespace.clone(), name.clone()));
-            }
-        }
-        all
+        self.namespaces.iter().flat_map(|(namespace, ns)| keys_of(namespace, ns)).collect()
     }
 
     /// The keys of [`Index::all_keys`] in one namespace, or all of them.
     pub fn keys_in(&self, namespace: Option<&str>) -> Dirty {
-        let mut keys = self.all_keys();
-        if let Some(namespace) = namespace {
-            keys.retain(|key| *key.namespace == *namespace);
+        let Some(namespace) = namespace else { return self.all_keys() };
+        let namespaces = self.namespaces.get_key_value(namespace).into_iter();
+        namespaces.flat_map(|(namespace, ns)| keys_of(namespace, ns)).collect()
+    }
+
+    /// The sources whose leader Service or slices were written by decision rules above this version.
+    pub fn keys_of_newer(&self, version: u32) -> Dirty {
+        let newer = |ns: &Namespace, name: &Arc<str>| {
+            let service = ns.service(name).and_then(Entry::leader);
+            service.is_some_and(|leader| leader.decision_version() > version)
+                || ns.slices_of(name).any(|slice| slice.truth().decision_version > version)
+        };
+        let mut keys = Dirty::new();
+        for (namespace, ns) in &self.namespaces {
+            let led = ns.led_sources().filter(|s| ns.leaders_for(s).any(|name| newer(ns, name)));
+            keys.extend(led.map(|source| ServiceKey::new(namespace.clone(), source.clone())));
         }
         keys
     }
@@ -513,6 +520,15 @@ fn place_of(pod: &Decoded<NamespacedPod>) -> Option<(Arc<str>, Arc<str>, Rv)> {
             Some((namespace, name, Rv::of(&found.metadata)))
         }
     }
+}
+
+/// The sources of a namespace, and those that leader Services are there for.
+fn keys_of<'a>(
+    namespace: &'a Arc<str>,
+    ns: &'a Namespace,
+) -> impl Iterator<Item = ServiceKey> + 'a {
+    let names = ns.sources().chain(ns.led_sources());
+    names.map(|name| ServiceKey::new(namespace.clone(), name.clone()))
 }
 
 fn qualify(namespace: &Arc<str>, names: BTreeSet<Arc<str>>) -> Dirty {

@@ -19,6 +19,10 @@ pub const TAKEOVER: Duration = Duration::from_secs(10);
 /// How much later each further rank promotes.
 pub const STAGGER: Duration = Duration::from_millis(250);
 
+/// The same for copies of what the slices say. Longer than the replica that moves leaders leaves its copies
+/// waiting: they need no takeover in a blink.
+pub const STAGGER_OF_COPIES: Duration = Duration::from_secs(3);
+
 /// Rank after which replicas no longer wait longer.
 const LAST_RANK: u32 = 2;
 
@@ -44,6 +48,11 @@ pub fn may_show_others_gone(me: &str, before: &[String], now: &[String]) -> bool
 /// How long a replica of this rank waits before it promotes.
 pub fn stagger(rank: usize) -> Duration {
     STAGGER * u32::try_from(rank).unwrap_or(LAST_RANK).min(LAST_RANK)
+}
+
+/// How long a replica of this rank waits before it writes a copy ([`STAGGER_OF_COPIES`]).
+pub fn stagger_of_copies(rank: usize) -> Duration {
+    STAGGER_OF_COPIES * u32::try_from(rank).unwrap_or(LAST_RANK).min(LAST_RANK)
 }
 
 fn weight(replica: &str, key: &ServiceKey) -> u64 {

@@ -6,7 +6,8 @@
 mod pods;
 mod replicas;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use k8s_openapi::api::admissionregistration::v1::{
@@ -17,6 +18,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::config::Serve;
 use crate::control::queue::Queue;
@@ -34,6 +36,7 @@ use zen_lead_core::index::slice::Slice;
 use zen_lead_core::index::{Dirty, Index};
 use zen_lead_core::keys::kubernetes;
 use zen_lead_core::names::ServiceKey;
+use zen_lead_core::ranking;
 use zen_lead_core::version::Rv;
 
 use pods::PodWatches;
@@ -47,16 +50,12 @@ pub struct Feeds {
 
 struct FeedsInner {
     client: Client,
-    index: SharedIndex,
-    queue: Queue<ServiceKey>,
-    metrics: Arc<Metrics>,
+    feed: Feed,
     supervisor: Supervisor,
     services: WatchHandle,
     slices: WatchHandle,
     groups: [WatchGroup; 3],
     pods: Mutex<PodWatches>,
-    /// Rung when the set of namespaces whose pods are needed may have changed.
-    scope: Arc<Notify>,
     kept: pods::IdlePolicy,
     clean_up: Duration,
 }
@@ -72,7 +71,6 @@ impl Feeds {
         certificates_changed: Arc<Notify>,
     ) -> Self {
         let Runtime { client, metrics, health, supervisor, .. } = runtime;
-        let scope = Arc::new(Notify::new());
         let gate = |gate: Gate| {
             let health = health.clone();
             move |up| health.set(gate, up)
@@ -82,11 +80,19 @@ impl Feeds {
         let slice_group = WatchGroup::new(Kind::Slices, metrics.clone(), gate(Gate::SlicesWatch));
         let pod_group = WatchGroup::new(Kind::Pods, metrics.clone(), gate(Gate::PodsWatches));
 
+        let running = Arc::new(OnceLock::<Weak<FeedsInner>>::new());
+        let watches = running.clone();
+        let is_starting = move |namespace: &str| {
+            let inner = watches.get().and_then(Weak::upgrade);
+            inner.is_none_or(|inner| inner.trust(namespace) == Trust::Starting)
+        };
         let feed = Feed {
-            index: index.clone(),
-            queue: queue.clone(),
+            index,
+            queue,
             metrics: metrics.clone(),
-            scope: scope.clone(),
+            scope: Arc::default(),
+            is_starting: Arc::new(is_starting),
+            put_off: Arc::default(),
         };
         let services = watch::start(
             supervisor,
@@ -112,8 +118,11 @@ impl Feeds {
         let own = format!("{}={}", kubernetes::SERVICE_NAME, args.service_name);
         let own_slices = Api::<Decoded<EndpointSlice>>::namespaced(client.clone(), &args.namespace);
         let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
-        let look_at_all = move || _ = feed.feed("services", |index| index.all_keys());
-        let sink = ReplicaSink::new(&args.pod_name, replicas, Box::new(look_at_all));
+        let newer = feed.clone();
+        let look_at_newer = move || {
+            _ = newer.feed("services", |index| index.keys_of_newer(ranking::DECISION_VERSION));
+        };
+        let sink = ReplicaSink::new(&args.pod_name, replicas, Box::new(look_at_newer));
         watch::start(supervisor, "replicas watch", &group, own_slices, Selector::labels(own), sink);
         group.seal();
         if args.cert_dir.is_none() {
@@ -122,15 +131,12 @@ impl Feeds {
 
         let inner = Arc::new(FeedsInner {
             client: client.clone(),
-            index,
-            queue,
-            metrics: metrics.clone(),
+            feed,
             supervisor: supervisor.clone(),
             services,
             slices,
             groups: [service_group, slice_group, pod_group],
             pods: Mutex::default(),
-            scope,
             kept: pods::IdlePolicy {
                 watches: args.max_namespace_watches,
                 idle_for: args.namespace_idle_ttl,
@@ -138,6 +144,8 @@ impl Feeds {
             },
             clean_up: args.cleanup_interval,
         });
+        // Set once: this function runs once.
+        _ = running.set(Arc::downgrade(&inner));
         let watches = Self { inner: inner.clone() };
         supervisor
             .spawn_until_stopping("pod watches", async move { inner.keep_pod_watches().await });
@@ -146,15 +154,7 @@ impl Feeds {
 
     /// Whether everything a decision about a namespace rests on can be trusted.
     pub fn trust(&self, namespace: &str) -> Trust {
-        let inner = &self.inner;
-        // No pods are asked about where no valid source is: only its problem is to be told.
-        let pods = if inner.index.read().needs_pods(namespace) {
-            let watches = inner.pods.lock();
-            watches.state(namespace)
-        } else {
-            WatchState::Live
-        };
-        trust([inner.services.state(), inner.slices.state(), pods])
+        self.inner.trust(namespace)
     }
 
     /// Whether all Services were seen and are up to date: admission judges collisions only then.
@@ -174,15 +174,27 @@ fn trust(states: [WatchState; 3]) -> Trust {
 }
 
 impl FeedsInner {
+    /// See [`Feeds::trust`].
+    fn trust(&self, namespace: &str) -> Trust {
+        // No pods are asked about where no valid source is: only its problem is to be reported.
+        let pods = if self.feed.index.read().needs_pods(namespace) {
+            self.pods.lock().state(namespace)
+        } else {
+            WatchState::Live
+        };
+        trust([self.services.state(), self.slices.state(), pods])
+    }
+
     /// Starts and ends the pod watches as the index needs them, until the process ends.
     async fn keep_pod_watches(&self) {
         // Which namespaces are needed is known only once the Services are.
         self.services.synced().await;
         loop {
             self.adjust();
+            self.feed.look_at_put_off();
             self.publish();
             tokio::select! {
-                () = self.scope.notified() => {}
+                () = self.feed.scope.notified() => {}
                 () = tokio::time::sleep(self.clean_up) => {}
             }
         }
@@ -192,8 +204,8 @@ impl FeedsInner {
         for group in &self.groups {
             group.publish(&Clock::system());
         }
-        let sizes = self.index.read().sizes();
-        let [waiting, held, failing] = self.queue.sizes();
+        let sizes = self.feed.index.read().sizes();
+        let [waiting, held, failing] = self.feed.queue.sizes();
         let (watches, idle) = self.pods.lock().sizes();
         for (resource, size) in [
             ("idle_namespaces", idle),
@@ -206,7 +218,7 @@ impl FeedsInner {
             ("endpointslices", sizes.slices),
             ("namespaces", sizes.namespaces),
         ] {
-            self.metrics.set_cache_size(resource, size);
+            self.feed.metrics.set_cache_size(resource, size);
         }
     }
 }
@@ -236,29 +248,69 @@ struct Feed {
     index: SharedIndex,
     queue: Queue<ServiceKey>,
     metrics: Arc<Metrics>,
+    /// Rung when the set of namespaces whose pods are needed may have changed.
     scope: Arc<Notify>,
+    /// Whether nothing can be decided in a namespace yet.
+    is_starting: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+    /// Namespaces of which something was not queued for that.
+    put_off: Arc<Mutex<BTreeSet<Arc<str>>>>,
 }
 
 impl Feed {
-    /// Changes the index under its lock and queues what it touched.
+    /// Changes the index under its lock and queues what it touched, where something can be decided.
     fn feed(&self, resource: &'static str, change: impl FnOnce(&mut Index) -> Dirty) -> bool {
         let began = clock::monotonic();
         let dirty = change(&mut self.index.write());
         self.metrics.cache_update(resource, clock::monotonic() - began);
         let touched = !dirty.is_empty();
-        for key in dirty {
-            self.queue.add(key, began);
-        }
+        self.queue(dirty, began);
         touched
     }
 
-    /// Queues every Service of a namespace, or all: a decision made before the watch was live waits
-    /// for this, and nothing else may ever come.
+    /// Queues every Service of a namespace, or all: what came before the watch was live waits for this,
+    /// and nothing else may ever come.
     fn look_again(&self, namespace: Option<&str>) {
-        let now = clock::monotonic();
+        match namespace {
+            Some(namespace) => _ = self.put_off.lock().remove(namespace),
+            None => self.put_off.lock().clear(),
+        }
         let keys = self.index.read().keys_in(namespace);
+        self.queue(keys, clock::monotonic());
+    }
+
+    /// Queues Services, except in namespaces that are starting: all of them are queued when the last watch
+    /// that a decision needs is live.
+    fn queue(&self, keys: Dirty, since: Instant) {
+        let mut last: Option<(Arc<str>, bool)> = None;
         for key in keys {
-            self.queue.add(key, now);
+            let starting = match &last {
+                Some((namespace, starting)) if *namespace == key.namespace => *starting,
+                _ => {
+                    let starting = self.puts_off(&key.namespace);
+                    last = Some((key.namespace.clone(), starting));
+                    starting
+                }
+            };
+            if !starting {
+                self.queue.add(key, since);
+            }
+        }
+    }
+
+    /// Whether a namespace is starting; that is noted.
+    fn puts_off(&self, namespace: &Arc<str>) -> bool {
+        // Again with the note: what ends the start after that finds the note.
+        (self.is_starting)(namespace) && {
+            self.put_off.lock().insert(namespace.clone());
+            (self.is_starting)(namespace)
+        }
+    }
+
+    /// Looks again where something was put off and can be decided by now: no pods are needed any more.
+    fn look_at_put_off(&self) {
+        let put_off = std::mem::take(&mut *self.put_off.lock());
+        for namespace in &put_off {
+            self.look_again(Some(namespace));
         }
     }
 }

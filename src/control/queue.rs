@@ -1,4 +1,5 @@
-//! The keyed, delayed work queue: one entry a key, the earliest deadline wins, one worker a key.
+//! The keyed, delayed work queue: one entry a key, the earliest deadline wins, one worker a key; and behind
+//! those that are due a second lane, for what gives way to them.
 //!
 //! It does not know what a key means, nor what is done with it.
 
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::control::pressure::{LONGEST, Pressure};
 use crate::platform::api::Delays;
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
@@ -33,13 +35,22 @@ struct QueueShared<K> {
     state: Mutex<QueueState<K>>,
     changed: Notify,
     metrics: Arc<Metrics>,
+    pressure: Arc<Pressure>,
+    /// Keys of the second lane that workers may have at the same time.
+    back_limit: usize,
 }
 
 struct QueueState<K> {
-    /// Where each waiting key waits: in `ready` or, by its deadline, in `later`.
+    /// Where each waiting key waits: in `ready`, in `back` or, by its deadline, in `later`.
     waiting: HashMap<K, QueuePlace>,
     /// Keys that are due, the longest-waiting first, with the time since which they are due.
     ready: VecDeque<(K, Instant)>,
+    /// Keys that give way to those, by the time since which they do; the number keeps equal times apart.
+    back: BTreeMap<(Instant, u64), K>,
+    /// Keys out of `back` that workers have.
+    back_held: usize,
+    /// The last key that was taken came out of `back`.
+    back_last: bool,
     /// Keys that are not due yet; the number keeps equal deadlines apart.
     later: BTreeMap<(Instant, u64), K>,
     /// Keys a worker has, with the deadline added meanwhile.
@@ -51,6 +62,7 @@ struct QueueState<K> {
 
 enum QueuePlace {
     Ready,
+    Back(Instant, u64),
     Later(Instant, u64),
 }
 
@@ -63,6 +75,8 @@ pub struct WorkItem<K: Clone + Eq + Hash> {
     key: K,
     /// How long the key waited after it was due.
     pub waited: Duration,
+    /// It was taken out of the second lane.
+    back: bool,
     settled: bool,
 }
 
@@ -73,11 +87,14 @@ impl<K: Clone + Eq + Hash> Clone for Queue<K> {
 }
 
 impl<K: Clone + Eq + Hash> Queue<K> {
-    /// An empty queue.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    /// An empty queue for so many workers: a quarter of them, one at least, may have keys of the second lane.
+    pub fn new(metrics: Arc<Metrics>, pressure: Arc<Pressure>, workers: usize) -> Self {
         let state = QueueState {
             waiting: HashMap::new(),
             ready: VecDeque::new(),
+            back: BTreeMap::new(),
+            back_held: 0,
+            back_last: false,
             later: BTreeMap::new(),
             held: HashMap::new(),
             failing: HashMap::new(),
@@ -89,6 +106,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 state: Mutex::new(state),
                 changed: Notify::new(),
                 metrics,
+                pressure,
+                back_limit: (workers / 4).max(1),
             }),
         }
     }
@@ -115,13 +134,8 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                 }
                 let now = monotonic();
                 state.promote(now);
-                if let Some((key, due)) = state.ready.pop_front() {
-                    state.waiting.remove(&key);
-                    shrink::map(&mut state.waiting);
-                    shrink::queue(&mut state.ready);
-                    state.held.insert(key.clone(), None);
-                    let more = !state.ready.is_empty();
-                    self.shared.metrics.set_queue_depth(state.ready.len());
+                if let Some((key, due, back)) = self.shared.take(&mut state, now) {
+                    let more = !state.ready.is_empty() || !state.back.is_empty();
                     drop(state);
                     if more {
                         // A deadline may have made several keys due at once, and only one worker
@@ -129,11 +143,14 @@ impl<K: Clone + Eq + Hash> Queue<K> {
                         self.shared.changed.notify_one();
                     }
                     let waited = now.saturating_duration_since(due);
-                    self.shared.metrics.queue_waited(waited);
+                    if !back {
+                        self.shared.metrics.queue_waited(waited);
+                    }
                     let shared = Arc::clone(&self.shared);
-                    return Some(WorkItem { shared, key, waited, settled: false });
+                    return Some(WorkItem { shared, key, waited, back, settled: false });
                 }
-                state.later.keys().next().map(|(due, _)| *due)
+                let timer = state.later.keys().next().map(|(due, _)| *due);
+                timer.into_iter().chain(self.shared.back_due(&state)).min()
             };
             match next_due {
                 None => changed.await,
@@ -159,11 +176,11 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         [state.waiting.len(), state.held.len(), state.failing.len()]
     }
 
-    /// Number of keys that are due and that no worker has.
+    /// Number of keys that are due and that no worker has, those of the second lane included.
     pub fn depth(&self) -> usize {
         let mut state = self.shared.state.lock();
         state.promote(monotonic());
-        state.ready.len()
+        state.ready.len() + state.back.len()
     }
 }
 
@@ -175,21 +192,69 @@ impl<K: Clone + Eq + Hash> QueueShared<K> {
             return;
         }
         let changed = state.put(key, due, monotonic());
-        self.metrics.set_queue_depth(state.ready.len());
+        self.counted(&state);
         drop(state);
         if changed {
             self.changed.notify_one();
         }
     }
 
-    /// Lets go of a key, and puts it back at the earlier of `again` and what was added meanwhile.
-    fn release(&self, key: &K, again: Option<Instant>) {
+    /// Takes the key that comes next, with the time since which it is due and whether it is of the second
+    /// lane.
+    fn take(&self, state: &mut QueueState<K>, now: Instant) -> Option<(K, Instant, bool)> {
+        let overdue = |(since, _): &(Instant, u64)| *since + LONGEST <= now;
+        let late = state.back.keys().next().is_some_and(overdue);
+        // One that has waited too long takes turns with those that are due.
+        let back_first = late && (state.ready.is_empty() || !state.back_last);
+        let back = state.back_held < self.back_limit
+            && (back_first || (state.ready.is_empty() && self.pressure.calm_at(None).is_none()));
+        let (key, due) = if back && let Some(((since, _), key)) = state.back.pop_first() {
+            state.back_held += 1;
+            state.back_last = true;
+            (key, since)
+        } else {
+            state.back_last = false;
+            state.ready.pop_front()?
+        };
+        let back = state.back_last;
+        state.waiting.remove(&key);
+        shrink::map(&mut state.waiting);
+        shrink::queue(&mut state.ready);
+        state.held.insert(key.clone(), None);
+        self.counted(state);
+        Some((key, due, back))
+    }
+
+    /// When a key of the second lane may be taken, if none is due before.
+    fn back_due(&self, state: &QueueState<K>) -> Option<Instant> {
+        let (since, _) = state.back.keys().next().filter(|_| state.back_held < self.back_limit)?;
+        let calm = self.pressure.calm_at(None);
+        Some(calm.map_or(*since, |calm| calm.min(*since + LONGEST)))
+    }
+
+    fn counted(&self, state: &QueueState<K>) {
+        self.metrics.set_queue_depth(state.ready.len() + state.back.len());
+        self.pressure.set_waiting(state.ready.len());
+    }
+
+    /// Lets go of a key, and puts it back at the earlier of `again` and what was added meanwhile; or, where
+    /// `back` says since when it has waited and nothing is due, into the second lane.
+    fn release(&self, item: &WorkItem<K>, again: Option<Instant>, back: Option<Instant>) {
         let mut state = self.state.lock();
-        let added = state.held.remove(key).flatten();
-        let Some(due) = added.into_iter().chain(again).min() else { return };
-        state.put(key.clone(), due, monotonic());
-        self.metrics.set_queue_depth(state.ready.len());
+        state.back_held -= usize::from(item.back);
+        let added = state.held.remove(&item.key).flatten();
+        let (due, now) = (added.into_iter().chain(again).min(), monotonic());
+        match (due, back) {
+            // A later look is left to the one that comes of it.
+            (due, Some(since)) if due.is_none_or(|due| due > now) => {
+                state.put_back(item.key.clone(), since);
+            }
+            (Some(due), _) => _ = state.put(item.key.clone(), due, now),
+            (None, _) => {}
+        }
+        self.counted(&state);
         drop(state);
+        // Another key of the second lane may have waited for this one.
         self.changed.notify_one();
     }
 }
@@ -200,9 +265,9 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         match self.waiting.get(&key) {
             Some(QueuePlace::Ready) => return false,
             Some(QueuePlace::Later(earlier, _)) if *earlier <= due => return false,
-            Some(QueuePlace::Later(later, number)) => {
-                self.later.remove(&(*later, *number));
-            }
+            Some(QueuePlace::Back(..)) if due > now => return false,
+            Some(QueuePlace::Back(since, number)) => _ = self.back.remove(&(*since, *number)),
+            Some(QueuePlace::Later(later, number)) => _ = self.later.remove(&(*later, *number)),
             None => {}
         }
         if due <= now {
@@ -214,6 +279,13 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
             self.later.insert((due, self.next_number), key);
         }
         true
+    }
+
+    /// Puts a key that no worker has, and that waits nowhere, into the second lane.
+    fn put_back(&mut self, key: K, since: Instant) {
+        self.next_number += 1;
+        self.waiting.insert(key.clone(), QueuePlace::Back(since, self.next_number));
+        self.back.insert((since, self.next_number), key);
     }
 
     /// Moves what has become due to the end of the ready keys.
@@ -245,14 +317,21 @@ impl<K: Clone + Eq + Hash> WorkItem<K> {
             failing.remove(&self.key);
             shrink::map(failing);
         }
-        self.shared.release(&self.key, again);
+        self.shared.release(&self, again, None);
+    }
+
+    /// What is left to do gives way to keys that are due, as it has since then. Its failures are neither
+    /// forgotten nor more.
+    pub fn give_way(mut self, since: Instant) {
+        self.settled = true;
+        self.shared.release(&self, None, Some(since));
     }
 
     /// Nothing was done: the key waits for something else, and comes back when it is added, or at
     /// `again`. Its failures are neither forgotten nor more.
     pub fn put_aside(mut self, again: Option<Instant>) {
         self.settled = true;
-        self.shared.release(&self.key, again);
+        self.shared.release(&self, again, None);
     }
 
     /// The work failed: the key comes back after a wait that doubles with each failure in a row,
@@ -274,7 +353,7 @@ impl<K: Clone + Eq + Hash> WorkItem<K> {
             delays.next_delay()
         };
         let due = not_before.map_or(now + wait, |t| t.max(now + wait));
-        self.shared.release(&self.key, Some(due));
+        self.shared.release(self, Some(due), None);
         due - now
     }
 }

@@ -11,6 +11,7 @@ mod standing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod turns;
+mod waits;
 mod words;
 
 use std::collections::{BTreeSet, HashMap};
@@ -20,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
 use blocks::Blocks;
 pub use room::Room;
@@ -29,6 +30,7 @@ pub use turns::Turns;
 
 use crate::control::apply::{Applied, Applier};
 use crate::control::pause::LAST_WAIT;
+use crate::control::pressure::Pressure;
 use crate::control::reader::Reader;
 use crate::control::record::Recorder;
 use crate::platform::api::CallError;
@@ -40,7 +42,7 @@ use crate::shared::{Replicas, SharedIndex};
 use zen_lead_core::decide::{self, Action, Blocked, Context, Decision, Step, Trust, Verified};
 use zen_lead_core::index::{Dirty, Index, Snapshot};
 use zen_lead_core::names::ServiceKey;
-use zen_lead_core::ranking::{self, DECISION_VERSION, TAKEOVER};
+use zen_lead_core::ranking::{DECISION_VERSION, TAKEOVER};
 use zen_lead_core::reason::Reason;
 use zen_lead_core::shrink;
 
@@ -68,6 +70,10 @@ struct Memory {
     report_read: Option<Instant>,
     /// Hash of what the source asks for.
     asked: Option<u64>,
+    /// Since when what is left to do has given way to leaders that are moved.
+    gives_way: Option<Instant>,
+    /// Since when its condition is to say the same in other words.
+    rewording: Option<Instant>,
     /// The step whose last call had no answer.
     unanswered: Option<u64>,
     /// Reconciles in a row that left something to do.
@@ -89,6 +95,8 @@ pub enum Requeue {
     At(Instant),
     /// Nothing was done: it is woken when it is its turn, and looks again at this time at the latest.
     Waits(Option<Instant>),
+    /// What is left to do gives way to leaders that are moved, as it has since then.
+    GivesWay(Instant),
     /// The Service is not managed any more.
     Forget,
 }
@@ -100,6 +108,7 @@ impl Requeue {
             Self::Idle => "idle",
             Self::At(_) => "again",
             Self::Waits(_) => "waits",
+            Self::GivesWay(_) => "gives way",
             Self::Forget => "forget",
         }
     }
@@ -133,6 +142,8 @@ pub struct Reconciler {
     pub turns: Turns,
     /// Workers a namespace may have.
     pub room: Room,
+    /// Whether leaders are being moved.
+    pub pressure: Arc<Pressure>,
     /// What it remembers.
     pub known: Memories,
 }
@@ -358,8 +369,11 @@ impl Reconciler {
                         restored from a backup; deciding afresh";
             self.recorder.event(key, None, Reason::HistoryRestored, note);
         }
-        match self.waits_for_rank(key, step).filter(|_| !round.acting) {
-            Some(at) => GoAhead::Closed(Requeue::At(at)),
+        if let Some(at) = self.waits_for_rank(key, step).filter(|_| !round.acting) {
+            return GoAhead::Closed(Requeue::At(at));
+        }
+        match self.gives_way(key, step) {
+            Some(next) => GoAhead::Closed(next),
             None => GoAhead::Open,
         }
     }
@@ -380,6 +394,9 @@ impl Reconciler {
         match self.applier.apply(key, step.clone()).await {
             Ok(applied) => {
                 let lost_at = self.known.services.lock().get_mut(key).and_then(|m| m.lost_at);
+                if step.kind().is_routing() {
+                    self.pressure.moved(key);
+                }
                 self.wrote(key, &step, &applied, &mut round.met);
                 self.recorder.applied(key, snapshot, decision, &step, lost_at);
                 self.absorb(&mut round.view, key, &applied);
@@ -474,6 +491,8 @@ impl Reconciler {
         let mut memory = self.known.services.lock();
         let known = memory.entry(key.clone()).or_default();
         known.wish = None;
+        known.gives_way = None;
+        known.rewording = None;
         known.unfinished = 0;
         known.blocks.expire();
         known.blocks.at_rest(|name| {
@@ -515,45 +534,6 @@ impl Reconciler {
                 .lost_at
                 .get_or_insert(noticed);
         }
-    }
-
-    /// When this replica may take over from a newer version, as long as that one is gone.
-    fn takes_over_at(&self, key: &ServiceKey) -> Option<Instant> {
-        Some(self.known.services.lock().get(key)?.newer_gone? + TAKEOVER)
-    }
-
-    fn note_newer(&self, key: &ServiceKey, gone: bool) {
-        let mut memory = self.known.services.lock();
-        if gone {
-            let known = memory.entry(key.clone()).or_default();
-            if known.newer_gone.is_none() {
-                known.newer_gone = Some(clock::monotonic());
-                info!(%key, wait_seconds = TAKEOVER.as_secs(), "written by a newer zen-lead that is gone; taking over if it stays gone");
-            }
-        } else if let Some(known) = memory.get_mut(key) {
-            known.newer_gone = None;
-        }
-    }
-
-    /// When this replica may act, if replicas of a lower rank go first.
-    fn waits_for_rank(&self, key: &ServiceKey, step: &Step) -> Option<Instant> {
-        let rank = ranking::rank(&self.me, &self.replicas.read(), key);
-        if rank == 0 || step.urgent() {
-            return None;
-        }
-        let wish = ranking::hash(&[&step.wish()]);
-        let now = clock::monotonic();
-        let mut memory = self.known.services.lock();
-        let known = memory.entry(key.clone()).or_default();
-        let since = match known.wish {
-            Some((same, since)) if same == wish => since,
-            _ => {
-                known.wish = Some((wish, now));
-                now
-            }
-        };
-        let at = since + ranking::stagger(rank);
-        (at > now).then_some(at)
     }
 }
 

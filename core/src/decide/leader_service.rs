@@ -23,7 +23,6 @@ use crate::index::evidence::{is_orphaning, slice_name};
 use crate::index::pod::{Family, Pod};
 use crate::index::service::Leader;
 use crate::index::slice::{Slice, Truth};
-use crate::keys::status;
 use crate::ranking;
 use crate::report::ServiceReport;
 use crate::settings::{self, LeaderSpec};
@@ -375,11 +374,8 @@ enum Newer {
 /// at once, so that one on the leader Service alone is a remainder. Only who sees itself among the
 /// ready replicas can say of others that they are gone.
 fn newer(ctx: &Context<'_>, leader: &Leader, own: &OwnSlices<'_>) -> Newer {
-    let service: u32 = annotation(&leader.object, status::DECISION_VERSION)
-        .and_then(|v| v.parse().ok())
-        .unwrap_or_default();
     let writers = own.newer_writers(ctx.version);
-    if writers.is_empty() && service <= ctx.version {
+    if writers.is_empty() && leader.decision_version() <= ctx.version {
         return Newer::No;
     }
     let ready = |name: &str| ctx.replicas.iter().any(|r| r == name);
@@ -464,8 +460,4 @@ fn source_hash(source: &Service) -> String {
         settings
     ]);
     format!("{:016x}", ranking::hash(&[&text.to_string()]))
-}
-
-fn annotation<'a>(service: &'a Service, key: &str) -> Option<&'a String> {
-    service.metadata.annotations.as_ref()?.get(key)
 }

@@ -30,6 +30,8 @@ pub struct Mirror {
     pub annotations: BTreeMap<String, String>,
     /// Conditions of our types.
     pub conditions: Vec<Condition>,
+    /// Only the message of a condition differs from what is there.
+    pub rewording: bool,
 }
 
 /// The state of a leader Service, for its condition.
@@ -92,7 +94,8 @@ fn wanted(
             annotations.insert(key.to_owned(), value);
         }
     }
-    Mirror { annotations, conditions: vec![condition(&leader.object, state, now)] }
+    let conditions = vec![condition(&leader.object, state, now)];
+    Mirror { annotations, conditions, rewording: false }
 }
 
 /// The write that brings a leader Service's mirror to a state, with its Events; `None` where it is there.
@@ -104,10 +107,14 @@ pub(super) fn step(
     settings: Option<String>,
     now: Timestamp,
 ) -> Option<Step> {
-    let mirror = wanted(leader, truth, routed, state, settings, now);
+    let mut mirror = wanted(leader, truth, routed, state, settings, now);
     if matches(&leader.object, &mirror) {
         return None;
     }
+    mirror.rewording = names(&leader.object, &mirror)
+        && own_conditions(&leader.object)
+            .map(without_message)
+            .eq(mirror.conditions.iter().map(without_message));
     // With its version: a late writer must not take the epoch back.
     let target = ObjectRef::as_seen(&leader.object);
     Some(Step::Mirror(target, Box::new(mirror), notices(leader, truth, state)))
@@ -115,9 +122,17 @@ pub(super) fn step(
 
 /// True when the leader Service carries the mirror already (times of conditions do not count).
 fn matches(leader: &Service, mirror: &Mirror) -> bool {
-    let present = leader.metadata.annotations.clone().unwrap_or_default();
-    mirror.annotations.iter().all(|(k, v)| present.get(k) == Some(v))
-        && same_conditions(leader, &mirror.conditions)
+    names(leader, mirror) && same_conditions(leader, &mirror.conditions)
+}
+
+/// True when the leader Service has the annotations of the mirror.
+fn names(leader: &Service, mirror: &Mirror) -> bool {
+    let present = leader.metadata.annotations.as_ref();
+    mirror.annotations.iter().all(|(k, v)| present.and_then(|p| p.get(k)) == Some(v))
+}
+
+fn without_message(condition: &Condition) -> (&str, &str, &str) {
+    (&condition.type_, &condition.status, &condition.reason)
 }
 
 /// True when the Service carries exactly these conditions of our types.

@@ -238,6 +238,13 @@ impl Leader {
         self.owner.as_ref().map(|o| &*o.uid)
     }
 
+    /// Version of the decision rules that its slices are written by, as it says; 0 where it says none.
+    pub fn decision_version(&self) -> u32 {
+        let annotations = self.object.metadata.annotations.as_ref();
+        let version = annotations.and_then(|a| a.get(status::DECISION_VERSION));
+        version.and_then(|version| version.parse().ok()).unwrap_or_default()
+    }
+
     /// Name of the leader Service.
     pub fn name(&self) -> &str {
         self.object.metadata.name.as_deref().unwrap_or_default()

@@ -20,13 +20,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{CONTROLLER, Note};
+use crate::control::pressure::Pressure;
 use crate::platform::api::{self, CallError, Caller, Delays, ErrorKind};
 use crate::platform::clock::{Clock, monotonic};
 use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
 
 /// Events that may wait to be written.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 4096;
 /// First wait before the Event of a switch is tried again; they double.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Longest such wait.
@@ -59,6 +60,7 @@ pub struct Writer {
     /// Name of this pod.
     instance: String,
     clock: Clock,
+    pressure: Arc<Pressure>,
     /// When each Event was last written, by a hash of what it says (the texts may be long).
     recent: HashMap<u64, Instant>,
     hashing: RandomState,
@@ -69,6 +71,8 @@ pub struct Writer {
 /// An Event on its way.
 struct PendingEvent {
     note: Note,
+    /// When it was handed in.
+    since: Instant,
     /// Not tried after this.
     until: Instant,
     /// Not tried again before this.
@@ -80,18 +84,25 @@ impl From<Note> for PendingEvent {
     fn from(note: Note) -> Self {
         let now = monotonic();
         let delays = Delays::new(AGAIN, LONGEST_WAIT);
-        Self { note, until: now + TRIED, due: now, delays }
+        Self { note, since: now, until: now + TRIED, due: now, delays }
     }
 }
 
 impl Publisher {
-    /// A publisher and its writer; `instance` is the name of this pod.
-    pub fn new(client: Client, caller: Caller, instance: String, clock: Clock) -> (Self, Writer) {
+    /// A publisher and its writer, which gives way to `pressure`; `instance` is the name of this pod.
+    pub fn new(
+        client: Client,
+        caller: Caller,
+        instance: String,
+        clock: Clock,
+        pressure: Arc<Pressure>,
+    ) -> (Self, Writer) {
         let (sender, notes) = mpsc::channel(QUEUE);
         let metrics = Arc::clone(&caller.metrics);
         let (recent, hashing) = (HashMap::new(), RandomState::new());
         let late = Vec::new();
-        let writer = Writer { notes, client, caller, instance, clock, recent, hashing, late };
+        let writer =
+            Writer { notes, client, caller, instance, clock, pressure, recent, hashing, late };
         (Self { notes: sender, metrics }, writer)
     }
 
@@ -120,6 +131,15 @@ impl Writer {
                 Some(n) = wait_for(late) => Some(self.late.swap_remove(n)),
             };
             let Some(letter) = letter else { break };
+            let pressure = Arc::clone(&self.pressure);
+            tokio::select! {
+                biased;
+                () = &mut stop => {
+                    self.late.push(letter);
+                    break;
+                }
+                () = pressure.pass(letter.since) => {}
+            }
             let (reason, metrics) = (letter.note.reason.as_str(), Arc::clone(&self.caller.metrics));
             let mut write = std::pin::pin!(self.write(letter));
             tokio::select! {

@@ -71,7 +71,7 @@ impl PodWatches {
 impl FeedsInner {
     /// Starts and ends watches as the index needs them.
     pub(super) fn adjust(&self) {
-        let wanted = self.index.read().pod_namespaces();
+        let wanted = self.feed.index.read().pod_namespaces();
         let mut pods = self.pods.lock();
         if let Some(all) = &pods.all {
             if all.handle.state() == WatchState::Live {
@@ -113,7 +113,7 @@ impl FeedsInner {
         let mut ended = BTreeMap::new();
         for (namespace, reason) in evicted(idle, now, self.kept) {
             debug!(%namespace, reason, "pods of an idle namespace dropped");
-            self.metrics.cache_eviction(reason);
+            self.feed.metrics.cache_eviction(reason);
             ended.extend(pods.by_namespace.remove_entry(&namespace));
         }
         self.end(ended);
@@ -124,7 +124,7 @@ impl FeedsInner {
         for (namespace, watch) in watches {
             // First: what the watch delivers from now on, while it is being ended, is not taken in.
             watch.ended.store(true, Ordering::SeqCst);
-            self.index.write().drop_pods(Some(&namespace));
+            self.feed.index.write().drop_pods(Some(&namespace));
         }
     }
 
@@ -133,15 +133,10 @@ impl FeedsInner {
             Some(namespace) => Api::<Decoded<Pod>>::namespaced(self.client.clone(), namespace),
             None => Api::<Decoded<Pod>>::all(self.client.clone()),
         };
-        let feed = Feed {
-            index: self.index.clone(),
-            queue: self.queue.clone(),
-            metrics: self.metrics.clone(),
-            scope: self.scope.clone(),
-        };
         let name = format!("pods watch of {}", namespace.as_deref().unwrap_or("all namespaces"));
         let ended = Arc::<AtomicBool>::default();
-        let sink = Arc::new(PodSink { feed, scope: namespace, ended: ended.clone() });
+        let sink =
+            Arc::new(PodSink { feed: self.feed.clone(), scope: namespace, ended: ended.clone() });
         let (handle, watch) = self.groups[2].watch(api, Selector::all(), sink);
         let task = self.supervisor.spawn_passing(name, watch.run());
         PodWatch { handle, ended, idle_since: None, _task: task }

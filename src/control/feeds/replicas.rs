@@ -18,14 +18,14 @@ pub struct ReplicaSink {
     slices: Mutex<BTreeMap<String, Vec<String>>>,
     me: String,
     replicas: Replicas,
-    look_at_all: Box<dyn Fn() + Send + Sync>,
+    look_at_newer: Box<dyn Fn() + Send + Sync>,
 }
 
 impl ReplicaSink {
-    /// Delivers into `replicas`. `look_at_all` is called when the last replica of a newer version may
+    /// Delivers into `replicas`. `look_at_newer` is called when the last replica of a newer version may
     /// be gone for `me` ([`ranking::may_show_others_gone`]).
-    pub fn new(me: &str, replicas: Replicas, look_at_all: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { slices: Mutex::default(), me: me.to_owned(), replicas, look_at_all }
+    pub fn new(me: &str, replicas: Replicas, look_at_newer: Box<dyn Fn() + Send + Sync>) -> Self {
+        Self { slices: Mutex::default(), me: me.to_owned(), replicas, look_at_newer }
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Vec<String>>)) {
@@ -41,7 +41,7 @@ impl ReplicaSink {
             *replicas = names;
             drop(replicas);
             if look {
-                (self.look_at_all)();
+                (self.look_at_newer)();
             }
         }
     }

@@ -29,9 +29,11 @@ fn feed() -> Feed {
     }
     Feed {
         index: Arc::new(parking_lot::RwLock::new(index)),
-        queue: Queue::new(metrics.clone()),
+        queue: Queue::new(metrics.clone(), Arc::default(), 4),
         metrics,
         scope: Arc::default(),
+        is_starting: Arc::new(|_| false),
+        put_off: Arc::default(),
     }
 }
 
@@ -105,6 +107,45 @@ async fn services_and_slices_that_become_live_make_everything_due() {
     assert_eq!(due(&feed.queue).await, all());
     SliceSink(feed.clone()).live();
     assert_eq!(due(&feed.queue).await, all());
+}
+
+#[tokio::test]
+async fn nothing_is_queued_while_a_namespace_starts_and_everything_once_when_it_has() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let starting = Arc::new(AtomicBool::new(true));
+    let asked = starting.clone();
+    let mut feed = feed();
+    feed.is_starting = Arc::new(move |ns| ns == NAMESPACE && asked.load(Ordering::SeqCst));
+    let sink = ServiceSink(feed.clone());
+    sink.reset(Vec::new(), Rv::default());
+    sink.live();
+    assert_eq!(due(&feed.queue).await, ["other/web".to_owned()].into(), "that one has started");
+    feed.look_at_put_off();
+    assert!(due(&feed.queue).await.is_empty(), "it starts still");
+    starting.store(false, Ordering::SeqCst);
+    let pods = pod_sink(&feed, Some(NAMESPACE));
+    pods.live();
+    let both: BTreeSet<String> = ["ns/db", "ns/web"].map(str::to_owned).into();
+    assert_eq!(due(&feed.queue).await, both);
+    feed.look_at_put_off();
+    assert!(due(&feed.queue).await.is_empty(), "once");
+}
+
+// Of two Services of a namespace one is dropped while the pods that the other one needs are not there; then
+// that one is switched off, and no watch of pods ever starts.
+#[tokio::test]
+async fn what_was_put_off_is_queued_when_no_pods_are_needed_any_more() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let starting = Arc::new(AtomicBool::new(true));
+    let asked = starting.clone();
+    let mut feed = feed();
+    feed.is_starting = Arc::new(move |_| asked.load(Ordering::SeqCst));
+    let sink = ServiceSink(feed.clone());
+    sink.delete(enabled("db", NAMESPACE).into(), Rv(5));
+    assert!(due(&feed.queue).await.is_empty());
+    starting.store(false, Ordering::SeqCst);
+    feed.look_at_put_off();
+    assert_eq!(due(&feed.queue).await, ["ns/web".to_owned()].into());
 }
 
 // Ending a task takes effect at its next pause; until then it may deliver once more.

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 fn queue() -> Queue<u8> {
-    Queue::new(Arc::new(Metrics::new().unwrap()))
+    Queue::new(Arc::new(Metrics::new().unwrap()), Arc::default(), 8)
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -133,6 +133,7 @@ enum Manner {
     Done,
     Again(u64),
     Fail,
+    GiveWay,
     Drop,
 }
 
@@ -147,6 +148,7 @@ fn manners() -> impl Strategy<Value = Vec<(u64, Manner)>> {
         4 => Just(Manner::Done),
         1 => (1u64..100).prop_map(Manner::Again),
         2 => Just(Manner::Fail),
+        2 => Just(Manner::GiveWay),
         1 => Just(Manner::Drop),
     ];
     prop::collection::vec((0u64..30, manner), 1..40)
@@ -211,6 +213,10 @@ proptest! {
                                 let wait = held.fail(None);
                                 owe(monotonic() + wait);
                             }
+                            Manner::GiveWay => {
+                                owe(monotonic());
+                                held.give_way(monotonic());
+                            }
                             // A key that is dropped comes back after at least half the first wait.
                             Manner::Drop => {
                                 owe(monotonic() + FIRST_DELAY / 2);
@@ -239,4 +245,70 @@ proptest! {
             }
         });
     }
+}
+
+fn pressed() -> (Queue<u8>, Arc<Pressure>) {
+    let pressure = Arc::<Pressure>::default();
+    (Queue::new(Arc::new(Metrics::new().unwrap()), pressure.clone(), 8), pressure)
+}
+
+/// Takes a key and lets it give way.
+async fn gives_way(queue: &Queue<u8>, key: u8) {
+    queue.add_now(key);
+    let held = next(queue).await.unwrap();
+    assert_eq!(*held.key(), key);
+    held.give_way(monotonic());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_gives_way_comes_after_what_is_due_and_after_leaders_that_are_moved() {
+    let (queue, pressure) = pressed();
+    let start = monotonic();
+    pressure.moved(&zen_lead_core::names::ServiceKey::new("shop", "web"));
+    gives_way(&queue, 1).await;
+    queue.add(2, start + 30 * MS);
+    queue.add_now(3);
+    let order = [(3, 0), (2, 30), (1, 100)];
+    for (key, at) in order {
+        let held = next(&queue).await.unwrap();
+        assert_eq!((u32::from(*held.key()), monotonic() - start), (key, at * MS));
+        held.done(None);
+    }
+    assert!(next(&queue).await.is_none(), "nothing is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_gave_way_too_long_takes_turns_with_what_is_due() {
+    let (queue, _) = pressed();
+    for key in 0..4 {
+        gives_way(&queue, key).await;
+    }
+    tokio::time::advance(LONGEST).await;
+    (10..14).for_each(|key| queue.add_now(key));
+    let mut order = Vec::new();
+    for _ in 0..8 {
+        let held = next(&queue).await.unwrap();
+        order.push(*held.key());
+        held.done(None);
+    }
+    assert_eq!(order, [0, 10, 1, 11, 2, 12, 3, 13]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quarter_of_the_workers_has_what_gave_way_and_a_change_brings_a_key_forward() {
+    let (queue, pressure) = pressed();
+    for key in 0..5 {
+        gives_way(&queue, key).await;
+    }
+    queue.add_now(4);
+    let changed = next(&queue).await.unwrap();
+    assert_eq!(*changed.key(), 4, "before the others");
+    let first = next(&queue).await.unwrap();
+    let second = next(&queue).await.unwrap();
+    assert!(next(&queue).await.is_none(), "two of eight workers");
+    assert!(!pressure.is_before(None, monotonic()), "these are no pressure on each other");
+    drop((changed, first));
+    assert_eq!(*next(&queue).await.unwrap().key(), 2, "one is free again");
+    second.done(None);
+    assert_eq!(*next(&queue).await.unwrap().key(), 3);
 }

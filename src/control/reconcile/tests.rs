@@ -1,5 +1,6 @@
 //! Scenarios of the worker against the API server double: what it writes, and what faults do to it.
 
+mod lanes;
 mod reads;
 mod standing;
 mod told;
@@ -36,7 +37,8 @@ fn worker(api: &FakeApi, me: &str, replicas: &[&str]) -> (Reconciler, Arc<Metric
     let caller = Caller::new(metrics.clone());
     let (names, limits) = (NameRule::Dns1123, Limits::default());
     // The writer of events is not run: publishing must not need it.
-    let (events, _) = Publisher::new(api.client(), caller.clone(), me.to_owned(), clock.clone());
+    let (events, _) =
+        Publisher::new(api.client(), caller.clone(), me.to_owned(), clock.clone(), Arc::default());
     let worker = Reconciler {
         index: Arc::new(RwLock::new(Index::new(names, limits))),
         applier: Arc::new(Applier::new(api.client(), caller.clone(), me, clock.now())),
@@ -52,6 +54,7 @@ fn worker(api: &FakeApi, me: &str, replicas: &[&str]) -> (Reconciler, Arc<Metric
         tracer: Tracer::off(),
         turns: Turns::of(1),
         room: Room::of(usize::MAX),
+        pressure: Arc::default(),
         known: Memories::default(),
     };
     (worker, metrics)
@@ -297,7 +300,11 @@ async fn a_mirror_written_late_meets_a_conflict_and_not_a_newer_truth() {
         },
     };
     let annotations = [("zen-lead.io/leader-epoch".to_owned(), "1".to_owned())].into();
-    let mirror = zen_lead_core::decide::mirror::Mirror { annotations, conditions: Vec::new() };
+    let mirror = zen_lead_core::decide::mirror::Mirror {
+        annotations,
+        conditions: Vec::new(),
+        rewording: false,
+    };
     let late = Step::Mirror(target, Box::new(mirror), Vec::new());
     let error = world.worker.applier.apply(&world.key, late).await.unwrap_err();
     assert_eq!(error.category(), "conflict", "{error}");
@@ -500,7 +507,7 @@ async fn writes_within_10_s(world: &World) -> (usize, bool) {
         match world.worker.reconcile(&world.key, clock::monotonic()).await.unwrap() {
             Requeue::At(at) => tokio::time::sleep_until(at).await,
             Requeue::Idle => rests = true,
-            Requeue::Waits(_) | Requeue::Forget => panic!("it is managed and has its turn"),
+            next => panic!("it is managed and has its turn: {next:?}"),
         }
     }
     (world.writes() - before, rests)

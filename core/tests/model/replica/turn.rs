@@ -168,7 +168,7 @@ impl Replica {
         let wish = step.wish();
         let since = self.wish.take().filter(|(same, _)| *same == wish).map_or(now, |(_, at)| at);
         self.wish = Some((wish, since));
-        let at = since + SignedDuration::try_from(ranking::stagger(rank)).expect("it is short");
+        let at = since + SignedDuration::try_from(step.stagger(rank)).expect("it is short");
         (at > now).then_some(at)
     }
 

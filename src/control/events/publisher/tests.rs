@@ -26,7 +26,8 @@ impl Scene {
         let metrics = Arc::new(Metrics::new().unwrap());
         let clock = Clock::fixed("2026-07-01T12:00:00.123456Z".parse().unwrap());
         let caller = Caller::new(Arc::clone(&metrics));
-        let (publisher, writer) = Publisher::new(api.client(), caller, "pod-1".into(), clock);
+        let (publisher, writer) =
+            Publisher::new(api.client(), caller, "pod-1".into(), clock, Arc::default());
         let (stop, mut stopped) = tokio::sync::watch::channel(false);
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(async move {
@@ -234,8 +235,13 @@ fn the_memory_is_bounded() {
     runtime.block_on(async {
         let metrics = Arc::new(Metrics::new().unwrap());
         let client = FakeApi::new().client();
-        let (_publisher, mut writer) =
-            Publisher::new(client, Caller::new(metrics), String::new(), Clock::system());
+        let (_publisher, mut writer) = Publisher::new(
+            client,
+            Caller::new(metrics),
+            String::new(),
+            Clock::system(),
+            Arc::default(),
+        );
         for n in 0..3 * REMEMBERED {
             assert!(!writer.is_recent(n as u64));
             assert!(writer.recent.len() <= REMEMBERED);

@@ -111,6 +111,7 @@ impl Pair {
             self.failures[n] = if next.is_err() { self.failures[n] + 1 } else { 0 };
             self.due[n] = match next {
                 Ok(Requeue::At(at) | Requeue::Waits(Some(at))) => Some(at),
+                Ok(Requeue::GivesWay(_)) => Some(clock::monotonic() + Duration::from_millis(100)),
                 Ok(_) => None,
                 Err(_) => {
                     let wait = Duration::from_millis(50) * 2_u32.pow(self.failures[n].min(10));

@@ -11,7 +11,7 @@ const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
 fn telling(worker: &mut Reconciler, world: &World) -> Writer {
     let caller = Caller::new(worker.metrics.clone());
     let (me, clock) = (worker.me.clone(), worker.clock.clone());
-    let (events, writer) = Publisher::new(world.api.client(), caller, me, clock);
+    let (events, writer) = Publisher::new(world.api.client(), caller, me, clock, Arc::default());
     worker.recorder = Recorder::new(worker.metrics.clone(), events, worker.clock.now());
     writer
 }

@@ -179,6 +179,7 @@ async fn work(
                 Ok(Requeue::Idle | Requeue::Forget) => held.done(None),
                 Ok(Requeue::At(at)) => held.done(Some(at)),
                 Ok(Requeue::Waits(at)) => held.put_aside(at),
+                Ok(Requeue::GivesWay(since)) => held.give_way(since),
                 Err(_) => _ = held.fail(None),
             }
         }
@@ -192,7 +193,7 @@ async fn work(
 async fn delay_of_another(fault: Fault) -> (Duration, Vec<usize>) {
     let (api, mut worker, _, keys) = scene(40).await;
     let other = put_other(&api);
-    let queue = crate::control::queue::Queue::new(worker.metrics.clone());
+    let queue = crate::control::queue::Queue::new(worker.metrics.clone(), Arc::default(), 4);
     let wake = queue.clone();
     worker.wake = Box::new(move |key| wake.add_now(key));
     worker.room = Room::of(WORKERS);
