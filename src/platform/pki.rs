@@ -16,8 +16,6 @@ mod secret;
 pub mod state;
 
 #[cfg(test)]
-mod fake;
-#[cfg(test)]
 mod tests;
 
 use std::time::Duration;

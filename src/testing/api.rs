@@ -220,6 +220,19 @@ impl FakeApi {
         listed["items"].as_array().cloned().unwrap_or_default()
     }
 
+    /// All objects of a kind that were ever written or deleted, in the order of the changes.
+    pub fn written(&self, collection: &str) -> Vec<Value> {
+        let place = Place::parse(collection).unwrap();
+        let store = self.inner.store.lock();
+        let changes = store.history(&place.resource).iter();
+        changes
+            .filter_map(|entry| match entry {
+                Entry::Changed { object, .. } => Some(object.clone()),
+                Entry::Raw(_) | Entry::Void => None,
+            })
+            .collect()
+    }
+
     /// Deletes an object by its full path.
     pub fn remove(&self, path: &str) {
         self.inner.store.lock().delete(&Place::parse(path).unwrap(), &Value::Null).unwrap();
@@ -341,7 +354,7 @@ impl FakeApi {
             ("PUT", true) => self.inner.store.lock().replace(&place, body),
             ("PATCH", true) => {
                 let apply = content.starts_with("application/apply-patch");
-                self.inner.store.lock().patch(&place, &body, apply)
+                self.inner.store.lock().patch(&place, body, apply)
             }
             ("DELETE", true) => self.inner.store.lock().delete(&place, &body),
             _ => Err((405, "MethodNotAllowed", format!("{method} is not supported here"))),

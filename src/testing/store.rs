@@ -183,26 +183,29 @@ impl Store {
         Ok(self.record(&place.resource, Change::Modified, object))
     }
 
-    /// A merge patch. With `create`, the object need not exist, as in server-side apply.
+    /// A merge patch. With `apply`, as in server-side apply, the object need not exist, and webhooks are
+    /// merged by name.
     pub(super) fn patch(
         &mut self,
         place: &Place,
-        patch: &Value,
-        create: bool,
+        mut patch: Value,
+        apply: bool,
     ) -> Result<Value, Refusal> {
         match self.get(place) {
             Ok(mut object) => {
                 let version = object["metadata"]["resourceVersion"].clone();
-                json_patch::merge(&mut object, patch);
+                if let (true, Some(items)) = (apply, patch["webhooks"].as_array().cloned()) {
+                    patch["webhooks"] = merged_items(object["webhooks"].clone(), &items);
+                }
+                json_patch::merge(&mut object, &patch);
                 if patch.pointer("/metadata/resourceVersion").is_none() {
                     object["metadata"]["resourceVersion"] = version;
                 }
                 self.replace(place, object)
             }
-            Err(_) if create => {
-                let mut object = patch.clone();
-                object["metadata"]["name"] = json!(place.name);
-                self.create(place, object)
+            Err(_) if apply => {
+                patch["metadata"]["name"] = json!(place.name);
+                self.create(place, patch)
             }
             Err(refusal) => Err(refusal),
         }
@@ -218,6 +221,16 @@ impl Store {
         }
         Ok(self.record(&place.resource, Change::Deleted, old))
     }
+}
+
+/// `held` with the changes to its items; a change to an item that does not exist is a mistake.
+fn merged_items(mut held: Value, changes: &[Value]) -> Value {
+    for change in changes {
+        let items = held.as_array_mut().expect("a list");
+        let item = items.iter_mut().find(|item| item["name"] == change["name"]);
+        json_patch::merge(item.expect("a patch must not name an item that does not exist"), change);
+    }
+    held
 }
 
 /// Label and field selectors: `k=v`, `k==v`, `k!=v`, `k`, joined by commas.

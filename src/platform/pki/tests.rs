@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use http::Method;
 use jiff::Timestamp;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -15,13 +14,14 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::fake::{Fake, MUTATING, SECRET, VALIDATING, configuration};
+mod fake;
 mod requests;
 
 use super::*;
 use crate::platform::clock::Clock;
 use crate::platform::metrics::Metrics;
 use crate::platform::server::tls::CertificateSource;
+use fake::{Fake, MUTATING, SECRET, VALIDATING, configuration};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -224,15 +224,15 @@ async fn a_wiped_or_foreign_bundle_is_put_right_and_a_missing_item_left_alone() 
 async fn a_lost_race_for_a_configuration_is_run_again_and_an_error_is_left_to_the_next_pass() {
     let fake = Fake::installed();
     let mut replica = Replica::new(&fake, t0());
-    fake.0.lock().failures.push_back((Method::PATCH, 409));
+    fake.fail("PATCH", 1, 409);
     assert!(replica.pass().await.published);
 
     fake.edit(VALIDATING, |c| c["webhooks"][0]["clientConfig"]["caBundle"] = json!(null));
-    fake.0.lock().failures.push_back((Method::PATCH, 500));
+    fake.fail("PATCH", 1, 500);
     assert!(replica.pass().await.published, "tried again within the pass");
 
     fake.edit(VALIDATING, |c| c["webhooks"][0]["clientConfig"]["caBundle"] = json!(null));
-    fake.0.lock().failures.push_back((Method::PATCH, 403));
+    fake.fail("PATCH", 1, 403);
     let report = replica.authority.pass().await;
     assert_eq!(report.problems.len(), 1, "{report:?}");
     let want = "cannot write the caBundle of the ValidatingWebhookConfiguration zen-lead: ";
@@ -271,7 +271,7 @@ async fn a_secret_that_cannot_be_read_is_reported_and_the_certificate_stays() {
     let fake = Fake::installed();
     let mut replica = Replica::new(&fake, t0());
     replica.pass().await;
-    fake.0.lock().failures.push_back((Method::GET, 403));
+    fake.fail("GET", 1, 403);
     let report = replica.authority.pass().await;
     assert!(
         report.problems[0].starts_with("cannot read the Secret zen-lead-ca: "),
@@ -373,7 +373,7 @@ async fn a_replica_that_is_a_few_steps_behind_does_not_undo_what_another_began()
             two.pass().await
         };
         futures::join!(one.pass(), late);
-        let nexts = fake.0.lock().nexts.len();
+        let nexts = fake.nexts();
         assert_eq!(nexts, 1, "{behind} steps behind: {:?}", fake.writes());
     }
 }
@@ -492,7 +492,7 @@ fn tokio_now() -> tokio::time::Instant {
 async fn a_missing_namespace_is_reported_and_not_taken_for_a_race() {
     let fake = Fake::installed();
     fake.remove(SECRET);
-    fake.0.lock().failures.push_back((Method::POST, 404));
+    fake.fail("POST", 1, 404);
     let report = Replica::new(&fake, t0()).authority.pass().await;
     assert_eq!(
         report.problems,
@@ -516,7 +516,7 @@ fn pem_has_lines_of_64_characters() {
 #[tokio::test]
 async fn a_secret_that_others_change_all_the_time_is_given_up_for_this_pass() {
     let fake = Fake::installed();
-    fake.0.lock().failures.extend((0..9).map(|_| (Method::PUT, 409)));
+    fake.fail("PUT", 9, 409);
     let report = Replica::new(&fake, t0()).authority.pass().await;
     assert_eq!(fake.writes().len(), 5, "{:?}", fake.writes());
     assert!(
@@ -532,9 +532,9 @@ async fn a_server_that_is_back_is_noticed_by_the_watches_and_at_the_latest_withi
     let watch = async {
         assert!(reports.recv().await.unwrap().1.published);
         for (waken, within) in [(true, 12), (false, 42)] {
-            fake.0.lock().silent = true;
+            fake.silence(true);
             tokio::time::sleep(Duration::from_mins(5)).await;
-            fake.0.lock().silent = false;
+            fake.silence(false);
             let back = tokio_now();
             if waken {
                 wake.notify_one();
@@ -559,7 +559,7 @@ async fn a_pass_that_hangs_is_cut_off_and_what_is_shown_stays() {
     let fake = Fake::installed();
     let mut replica = Replica::new(&fake, t0());
     replica.pass().await;
-    fake.0.lock().silent = true;
+    fake.silence(true);
     let began = tokio_now();
     let report = replica.authority.pass().await;
     // Not one call after the other.
@@ -569,6 +569,6 @@ async fn a_pass_that_hangs_is_cut_off_and_what_is_shown_stays() {
         report.problems.iter().any(|p| p.contains("get_secret zen-lead-ca: no success within 10s")),
         "{report:?}"
     );
-    fake.0.lock().silent = false;
+    fake.silence(false);
     assert!(replica.pass().await.published);
 }

@@ -51,7 +51,7 @@ async fn a_request_brings_one_new_ca_and_its_text_is_answered_once() {
     until(&mut replicas, Steady).await;
     let third = bundle_of(&fake);
     assert_ne!(third, first);
-    assert_eq!(fake.0.lock().nexts.len(), 2, "one next CA a request");
+    assert_eq!(fake.nexts(), 2, "one next CA a request");
 
     // Also answered for replicas that start later; and removing the request asks for nothing.
     replicas.push(Replica::new(&fake, t0()));
@@ -61,7 +61,7 @@ async fn a_request_brings_one_new_ca_and_its_text_is_answered_once() {
     ask(&fake, ROTATE_CA, "three");
     until(&mut replicas, Steady).await;
     assert_eq!((fake.writes().len(), bundle_of(&fake)), (quiet, third));
-    assert_eq!(fake.0.lock().nexts.len(), 2, "one next CA a request");
+    assert_eq!(fake.nexts(), 2, "one next CA a request");
 }
 
 #[tokio::test]
