@@ -16,6 +16,8 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
+use kube_core::ResourceExt;
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::keys::{self, setting, status};
 use crate::names::{MAX_SERVICE_NAME, NameRule};
@@ -30,7 +32,8 @@ use violation::{annotation_field, label_field, quoted};
 const MAX_NAMED: usize = 16;
 
 /// Order among the candidates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Strategy {
     /// Newest revision first, then oldest pod, then name.
     #[default]
@@ -38,7 +41,8 @@ pub enum Strategy {
 }
 
 /// What happens to a named port that the leader does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum PortsMode {
     /// No endpoint at all: fail closed.
     #[default]
@@ -48,10 +52,12 @@ pub enum PortsMode {
 }
 
 /// Type of the leader Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum LeaderType {
     /// A ClusterIP, whatever the source is.
     #[default]
+    #[strum(serialize = "ClusterIP")]
     ClusterIp,
     /// The type of the source.
     Mirror,
@@ -123,7 +129,7 @@ pub enum Intent {
 /// # Errors
 /// All violations at once, in the order of the documentation: settings, unknown keys, shape.
 pub fn read(service: &Service, names: NameRule) -> Result<Intent, Vec<Violation>> {
-    let Some(annotations) = &service.metadata.annotations else { return Ok(Intent::None) };
+    let annotations = service.annotations();
     let mut reader = AnnotationReader { annotations, violations: Vec::new() };
     if ours(annotations).all(|(key, _)| status::ALL.contains(&key)) {
         return Ok(Intent::None);
@@ -182,7 +188,7 @@ pub fn read(service: &Service, names: NameRule) -> Result<Intent, Vec<Violation>
 /// not name, whatever else is wrong with it. None where that list itself is broken: that is one
 /// mistake, not two.
 pub fn unnamed_provider_annotations(service: &Service) -> Vec<String> {
-    let Some(annotations) = &service.metadata.annotations else { return Vec::new() };
+    let annotations = service.annotations();
     let is = |key: &str, wanted: &str| annotations.get(key).is_some_and(|value| value == wanted);
     let mirrored = is(setting::LEADER_TYPE, LeaderType::Mirror.as_str()) && is_published(service);
     if !mirrored || !is_enabled(service) {
@@ -201,16 +207,17 @@ pub fn default_leader_name(service: &str) -> String {
 
 /// Whether the Service asks for a leader Service, valid or not.
 pub fn is_enabled(service: &Service) -> bool {
-    let annotations = service.metadata.annotations.as_ref();
-    annotations.and_then(|all| all.get(setting::ENABLED)).is_some_and(|value| value == "true")
+    service.annotations().get(setting::ENABLED).is_some_and(|value| value == "true")
 }
 
 /// Name of the leader Service that an enabled Service asks for, even where another setting is
 /// invalid; `None` when it is off, or has no valid name for it.
 pub fn claimed_name(service: &Service, names: NameRule) -> Option<String> {
-    let annotations = service.metadata.annotations.as_ref().filter(|_| is_enabled(service))?;
+    if !is_enabled(service) {
+        return None;
+    }
     let own = service.metadata.name.as_deref().unwrap_or_default();
-    let name = match annotations.get(setting::LEADER_SERVICE_NAME) {
+    let name = match service.annotations().get(setting::LEADER_SERVICE_NAME) {
         Some(name) if name == own => return None,
         Some(name) => name.clone(),
         None => default_leader_name(own),
@@ -222,23 +229,14 @@ pub fn claimed_name(service: &Service, names: NameRule) -> Option<String> {
 ///
 /// Taking one away is not refused: it is repaired.
 pub fn status_key_violations(old: Option<&Service>, new: &Service) -> Vec<Violation> {
-    let old_annotations = old.and_then(|old| old.metadata.annotations.as_ref());
-    let mut changed: Vec<_> = new
-        .metadata
-        .annotations
-        .iter()
-        .flat_map(ours)
+    let mut changed: Vec<_> = ours(new.annotations())
         .filter(|(key, _)| status::ALL.contains(key))
-        .filter(|(key, value)| old_annotations.and_then(|old| old.get(*key)) != Some(*value))
+        .filter(|(key, value)| old.and_then(|old| old.annotations().get(*key)) != Some(*value))
         .map(|(key, value)| (annotation_field(key), value))
         .collect();
-    let label = |service: &Service| {
-        let labels = service.metadata.labels.as_ref();
-        labels.and_then(|labels| labels.get(status::SOURCE_SERVICE)).cloned()
-    };
-    let new_label = label(new);
-    if let Some(value) = &new_label
-        && old.and_then(label).as_ref() != Some(value)
+    let label = source_label(new);
+    if let Some(value) = label
+        && old.and_then(source_label) != label
     {
         changed.push((label_field(status::SOURCE_SERVICE), value));
     }
@@ -250,6 +248,11 @@ pub fn status_key_violations(old: Option<&Service>, new: &Service) -> Vec<Violat
             Violation::of_value(field, Rule::StatusKey, Cause::Forbidden, value, detail)
         })
         .collect()
+}
+
+/// The label that a leader Service has: the name of its source.
+pub fn source_label(service: &Service) -> Option<&String> {
+    service.labels().get(status::SOURCE_SERVICE)
 }
 
 /// The annotations that begin with [`keys::PREFIX`].
@@ -337,8 +340,7 @@ impl AnnotationReader<'_> {
     /// Refuses sources without pods to choose from, or without anything to route.
     fn shape(&mut self, service: &Service) {
         let spec = service.spec.as_ref();
-        let source = service.metadata.labels.as_ref().and_then(|l| l.get(status::SOURCE_SERVICE));
-        if let Some(source) = source {
+        if let Some(source) = source_label(service) {
             self.violations.push(Violation::of_value(
                 annotation_field(setting::ENABLED),
                 Rule::SourceIsLeader,

@@ -6,21 +6,18 @@
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation};
 use k8s_openapi::api::core::v1::Service;
+use kube_core::ResourceExt;
 use serde_json::Value;
 
-use crate::keys::{setting, status};
+use crate::keys::setting;
 use crate::names::NameRule;
 use crate::settings;
 
 /// The patch for a Service on its way into the API server, or `None` when nothing is missing.
 pub fn patch(service: &Service, names: NameRule) -> Option<Patch> {
-    let metadata = &service.metadata;
-    let is_leader =
-        metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(status::SOURCE_SERVICE));
-    let annotations = metadata.annotations.as_ref()?;
-    if metadata.deletion_timestamp.is_some()
-        || is_leader
-        || annotations.contains_key(setting::LEADER_SERVICE_NAME)
+    if service.metadata.deletion_timestamp.is_some()
+        || settings::source_label(service).is_some()
+        || service.annotations().contains_key(setting::LEADER_SERVICE_NAME)
     {
         return None;
     }

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::Service;
 use serde::Deserialize;
+use strum::IntoStaticStr;
 use thiserror::Error;
 
 use super::patch::patch;
@@ -38,7 +39,8 @@ const MAX_WARNINGS: usize = 4096;
 const MAX_VALUES: usize = 500_000;
 
 /// Which of the two webhooks is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Path {
     /// Refuses what is wrong.
     Validate,
@@ -47,8 +49,9 @@ pub enum Path {
 }
 
 /// What is done to the object; a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, IntoStaticStr)]
 #[serde(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "snake_case")]
 pub enum Verb {
     /// A new object.
     Create,
@@ -61,7 +64,8 @@ pub enum Verb {
 }
 
 /// How a review ended; a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// Not looked at: not a Service, a deletion, or zen-lead's own write.
     Exempt,
@@ -78,40 +82,27 @@ pub enum Outcome {
 impl Path {
     /// The path as a metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Validate => "validate",
-            Self::Mutate => "mutate",
-        }
+        self.into()
     }
 }
 
 impl Verb {
     /// The verb as a metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Update => "update",
-            Self::Delete => "delete",
-            Self::Connect => "connect",
-        }
+        self.into()
     }
 }
 
 impl Outcome {
     /// The outcome as a metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Exempt => "exempt",
-            Self::Allowed => "allowed",
-            Self::Warned => "warned",
-            Self::Patched => "patched",
-            Self::Denied => "denied",
-        }
+        self.into()
     }
 }
 
 /// A body that is no review: answered with 400, so that the API server applies its failurePolicy.
-#[derive(Debug, Error)]
+#[derive(Debug, Error, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ReviewError {
     /// More values than are read.
     #[error(
@@ -160,16 +151,7 @@ pub enum ReviewError {
 impl ReviewError {
     /// The reason as a metric label.
     pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::TooManyValues => "too_many_values",
-            Self::Malformed(_) => "malformed",
-            Self::WrongKind { .. } => "wrong_kind",
-            Self::NoRequest => "no_request",
-            Self::NoUid => "no_uid",
-            Self::NoKind { .. } => "no_kind",
-            Self::NoObject { .. } => "no_object",
-            Self::BadObject { .. } => "bad_object",
-        }
+        self.into()
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Service;
+use kube_core::ResourceExt;
 
 use super::peers::Peer;
 use crate::decode;
@@ -89,7 +90,8 @@ pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule
     let respecified = settings::is_enabled(new) && old.is_some_and(|old| old.spec != new.spec);
     let opts_out = changed == [setting::ENABLED] && is_off(new);
     if old.is_some() && (opts_out || (changed.is_empty() && !respecified)) {
-        let warnings = if violations.is_empty() { farewell(old, new, names) } else { Vec::new() };
+        let warnings = farewell(old, new, names).filter(|_| violations.is_empty());
+        let warnings = warnings.into_iter().collect();
         return Verdict { violations, warnings };
     }
     let intent = settings::read(new, names);
@@ -148,10 +150,8 @@ fn new_provider_annotations(old: Option<&Service>, new: &Service) -> Vec<String>
     let mut unnamed = settings::unnamed_provider_annotations(new);
     if let Some(old) = old {
         let before = settings::unnamed_provider_annotations(old);
-        let value = |service: &Service, key: &str| {
-            service.metadata.annotations.as_ref().and_then(|all| all.get(key)).cloned()
-        };
-        unnamed.retain(|key| !before.contains(key) || value(old, key) != value(new, key));
+        let is_changed = |key: &str| old.annotations().get(key) != new.annotations().get(key);
+        unnamed.retain(|key| !before.contains(key) || is_changed(key));
     }
     unnamed
 }
@@ -174,32 +174,24 @@ pub(super) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
 
 /// Keys of zen-lead, but for those it writes itself, that are new or have another value.
 fn changed_settings<'a>(old: Option<&Service>, new: &'a Service) -> Vec<&'a str> {
-    let before = old.and_then(|old| old.metadata.annotations.as_ref());
-    new.metadata
-        .annotations
-        .iter()
-        .flat_map(settings::ours)
+    settings::ours(new.annotations())
         .filter(|(key, _)| !status::ALL.contains(key))
-        .filter(|(key, value)| before.and_then(|before| before.get(*key)) != Some(*value))
+        .filter(|(key, value)| old.and_then(|old| old.annotations().get(*key)) != Some(*value))
         .map(|(key, _)| key)
         .collect()
 }
 
 /// Whether the Service says in so many words that it is off.
 fn is_off(service: &Service) -> bool {
-    let annotations = service.metadata.annotations.as_ref();
-    annotations.and_then(|all| all.get(setting::ENABLED)).is_some_and(|value| value == "false")
+    service.annotations().get(setting::ENABLED).is_some_and(|value| value == "false")
 }
 
 /// Says that a leader Service goes away, when the change takes away its name.
-fn farewell(old: Option<&Service>, new: &Service, names: NameRule) -> Vec<String> {
-    let Some(before) = old.and_then(|old| settings::claimed_name(old, names)) else {
-        return Vec::new();
-    };
-    if settings::claimed_name(new, names).as_ref() == Some(&before) {
-        return Vec::new();
-    }
-    vec![format!("leader Service {} goes away; its clients must move", quoted(&before))]
+fn farewell(old: Option<&Service>, new: &Service, names: NameRule) -> Option<String> {
+    let before = settings::claimed_name(old?, names)?;
+    let stays = settings::claimed_name(new, names).as_ref() == Some(&before);
+    let text = || format!("leader Service {} goes away; its clients must move", quoted(&before));
+    (!stays).then(text)
 }
 
 /// Refuses names that would put two Services in one place, and new work above the limit.
@@ -240,15 +232,10 @@ fn collisions(
         }
     }
     let is_leader = |old: &Service| {
-        let labels = old.metadata.labels.as_ref();
-        labels.is_some_and(|labels| labels.contains_key(status::SOURCE_SERVICE))
+        settings::source_label(old).is_some()
             || others.service(namespace, name).is_some_and(|own| own.leader_of.is_some())
     };
-    let labelled = new
-        .metadata
-        .labels
-        .as_ref()
-        .is_some_and(|labels| labels.contains_key(status::SOURCE_SERVICE));
+    let labelled = settings::source_label(new).is_some();
     // A label that is still there is refused by settings::read.
     if leader_name.is_some() && !labelled && old.is_some_and(is_leader) {
         out.push(Violation::of_value(
@@ -321,8 +308,7 @@ fn leader_name_taken(
     others: &dyn Neighbours,
 ) -> Option<Violation> {
     let Question { new, namespace, name, .. } = *question;
-    let annotations = new.metadata.annotations.as_ref();
-    let is_default = annotations.is_some_and(|all| !all.contains_key(setting::LEADER_SERVICE_NAME));
+    let is_default = !new.annotations().contains_key(setting::LEADER_SERVICE_NAME);
     let advice =
         if is_default { "set another name with this annotation" } else { "choose another name" };
     let refuse = |rule, detail| {

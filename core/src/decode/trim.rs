@@ -13,6 +13,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_core::ResourceExt;
 use serde::Serialize;
 
 use super::Decoded;
@@ -53,10 +54,10 @@ impl<K: Trim + kube_core::Resource> Decoded<K> {
                 }
             },
             Self::Unreadable(mut found) => {
-                let has_labels = found.metadata.labels.as_ref().map(BTreeMap::len);
+                let labels = |meta: &ObjectMeta| meta.labels.as_ref().map(BTreeMap::len);
+                let before = labels(&found.metadata);
                 found.metadata = identity(&mut found.metadata);
-                found.without_labels |=
-                    has_labels != found.metadata.labels.as_ref().map(BTreeMap::len);
+                found.without_labels |= before != labels(&found.metadata);
                 Self::Unreadable(found)
             }
         }
@@ -117,7 +118,7 @@ impl Trim for EndpointSlice {
 /// Why a Service with settings cannot be read, where it is too large for that.
 pub fn too_large(service: &Service) -> Option<String> {
     // Asked first, because a copy of tens of thousands of annotations takes megabytes.
-    let few = service.metadata.annotations.as_ref().map_or(Ok(()), few_annotations);
+    let few = few_annotations(service.annotations());
     few.err().or_else(|| service.clone().trim().err())
 }
 

@@ -3,41 +3,30 @@
 //! Users know the grammar from every other Kubernetes field, so verdict, value and error text are
 //! Go's (read in go1.26.8, src/time/format.go). No bounds of zen-lead here: that is `settings::values`.
 
-use std::fmt;
-
 use thiserror::Error;
 
 /// What is wrong with a string that is no Go duration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DurationFault {
     /// Not in the grammar, or outside of 64 bits of nanoseconds.
+    #[error("invalid")]
     Invalid,
     /// A number without a unit behind it.
+    #[error("missing unit in")]
     MissingUnit,
     /// The unit that Go does not know.
+    #[error("unknown unit {} in", quote(.0))]
     UnknownUnit(String),
 }
 
 /// A string that Go refuses; displays as Go's own error text.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("time: {fault} duration {}", quote(input))]
 pub struct ParseError {
     /// What is wrong with it.
     pub fault: DurationFault,
     /// The whole string.
     pub input: String,
-}
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let input = quote(&self.input);
-        match &self.fault {
-            DurationFault::Invalid => write!(f, "time: invalid duration {input}"),
-            DurationFault::MissingUnit => write!(f, "time: missing unit in duration {input}"),
-            DurationFault::UnknownUnit(unit) => {
-                write!(f, "time: unknown unit {} in duration {input}", quote(unit))
-            }
-        }
-    }
 }
 
 /// Go's own quoting (not strconv.Quote): bytes outside of printable ASCII become `\xNN`.

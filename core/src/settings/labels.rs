@@ -6,31 +6,25 @@
 use std::collections::BTreeSet;
 
 use super::provider::MAX_KEYS;
-use super::values::qualified_name_fault;
+use super::values::{invalid, qualified_name_fault};
 use super::violation::{Cause, Rule, Violation, annotation_field, quoted};
 use crate::keys::{self, kubernetes};
 
 /// Reads keys separated by commas or white space.
 pub(super) fn read(key: &str, value: &str) -> Result<BTreeSet<String>, Violation> {
-    let field = || annotation_field(key);
     let mut labels = BTreeSet::new();
     let entries = value.split(|c: char| c == ',' || c.is_whitespace());
     for label in entries.filter(|entry| !entry.is_empty()) {
         if let Some(fault) = fault(label) {
             let detail = format!("{} {fault}", quoted(label));
-            return Err(Violation::of_value(
-                field(),
-                Rule::CopyLabels,
-                Cause::Invalid,
-                value,
-                detail,
-            ));
+            return Err(invalid(key, Rule::CopyLabels, value, &detail));
         }
         labels.insert(label.to_owned());
         // Checked here, so that a megabyte of keys is not read to its end.
         if labels.len() > MAX_KEYS {
             let detail = format!("must name at most {MAX_KEYS} label keys");
-            return Err(Violation::plain(field(), Rule::CopyLabels, Cause::TooMany, detail));
+            let field = annotation_field(key);
+            return Err(Violation::plain(field, Rule::CopyLabels, Cause::TooMany, detail));
         }
     }
     Ok(labels)

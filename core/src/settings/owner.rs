@@ -3,9 +3,12 @@
 //! Only reads an object; what to do about the answer is the caller's business. The reasons are in
 //! docs/decisions/evidence.md.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use super::source_label;
 use crate::keys::status;
 
 /// Annotations of which zen-lead puts at least one on everything it makes, and which admission and the
@@ -24,8 +27,7 @@ pub struct LeaderOf {
 
 /// Whether the object carries an annotation that only zen-lead writes.
 pub fn is_stamped(meta: &ObjectMeta) -> bool {
-    let annotations = meta.annotations.as_ref();
-    annotations.is_some_and(|a| STAMPS.iter().any(|stamp| a.contains_key(*stamp)))
+    meta.annotations.iter().flat_map(BTreeMap::keys).any(|key| STAMPS.contains(&&**key))
 }
 
 /// The controller owner of an object.
@@ -43,7 +45,7 @@ pub fn is_service(owner: &OwnerReference) -> bool {
 /// controller owner any more, both.
 pub fn leader_of(service: &Service) -> Option<LeaderOf> {
     let meta = &service.metadata;
-    let label = meta.labels.as_ref().and_then(|labels| labels.get(status::SOURCE_SERVICE));
+    let label = source_label(service);
     let stamped = is_stamped(meta);
     let (source, owned) = match controller(meta) {
         Some(owner) => {

@@ -216,10 +216,8 @@ pub(super) struct CopyList {
 impl CopyList {
     /// Reads keys separated by commas or white space.
     pub(super) fn read(key: &str, value: &str) -> Result<Self, Violation> {
-        let invalid = |detail: String| {
-            let field = annotation_field(key);
-            Err(Violation::of_value(field, Rule::CopyAnnotations, Cause::Invalid, value, detail))
-        };
+        let invalid =
+            |detail: String| Err(values::invalid(key, Rule::CopyAnnotations, value, &detail));
         let mut list = Self::default();
         let entries = value.split(|c: char| c == ',' || c.is_whitespace());
         for entry in entries.filter(|entry| !entry.is_empty()) {

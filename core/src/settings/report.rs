@@ -2,12 +2,11 @@
 //!
 //! Nothing is refused here. A warning keeps to 120 characters, as the API server's documentation asks.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::Service;
+use kube_core::ResourceExt;
 use serde::Serialize;
 
-use super::values::{self, Keyword};
+use super::values;
 use super::{LeaderSpec, LeaderType, PortsMode, Strategy, is_published};
 use crate::keys::{PREFIX, setting, status};
 
@@ -74,20 +73,14 @@ pub fn warnings(service: &Service, spec: &LeaderSpec) -> Vec<String> {
     if spec.leader_type == LeaderType::Mirror && !mirrored {
         warn("zen-lead.io/leader-type mirror has no effect: the Service is of type ClusterIP");
     }
-    let absent = |keys: &[String], present: Option<&BTreeMap<String, String>>| {
-        keys.iter().filter(|key| present.is_none_or(|all| !all.contains_key(*key))).count()
-    };
-    match absent(&spec.copy_annotations, service.metadata.annotations.as_ref()) {
-        0 => {}
-        n => warn(&format!(
-            "zen-lead.io/copy-annotations names {n} annotations that the Service does not have"
-        )),
-    }
-    match absent(&spec.copy_labels, service.metadata.labels.as_ref()) {
-        0 => {}
-        n => {
+    for (kind, keys, present) in [
+        ("annotations", &spec.copy_annotations, service.annotations()),
+        ("labels", &spec.copy_labels, service.labels()),
+    ] {
+        let absent = keys.iter().filter(|key| !present.contains_key(*key)).count();
+        if absent > 0 {
             warn(&format!(
-                "zen-lead.io/copy-labels names {n} labels that the Service does not have"
+                "zen-lead.io/copy-{kind} names {absent} {kind} that the Service does not have"
             ));
         }
     }
@@ -97,10 +90,9 @@ pub fn warnings(service: &Service, spec: &LeaderSpec) -> Vec<String> {
 
 /// What is without effect on a Service that is not enabled.
 pub fn idle_warnings(service: &Service) -> Vec<String> {
-    let annotations = service.metadata.annotations.as_ref();
-    let silent = annotations.is_some_and(|all| !all.contains_key(setting::ENABLED));
+    let annotations = service.annotations();
     let mut out = Vec::new();
-    if silent && super::ours(annotations.unwrap_or(&BTreeMap::new())).next().is_some() {
+    if !annotations.contains_key(setting::ENABLED) && super::ours(annotations).next().is_some() {
         out.push(
             "zen-lead.io annotations have no effect without zen-lead.io/enabled: \"true\"".into(),
         );
@@ -111,35 +103,29 @@ pub fn idle_warnings(service: &Service) -> Vec<String> {
 
 /// SettingsJson written as labels, where no part of zen-lead reads them.
 fn label_warnings(service: &Service) -> Option<String> {
-    let labels = service.metadata.labels.as_ref()?;
+    let labels = service.labels();
     let mut ours = labels.keys().filter(|k| k.starts_with(PREFIX) && *k != status::SOURCE_SERVICE);
     let key: String = ours.next()?.chars().take(60).collect();
     Some(format!("label {key} has no effect; settings are annotations"))
 }
 
-/// A value as it is written.
-fn text_of<T: Keyword + PartialEq>(value: T) -> &'static str {
-    let found = T::VALUES.iter().find(|(_, listed)| *listed == value);
-    found.expect("every value is listed").0
-}
-
 impl Strategy {
     /// The strategy as it is written.
     pub fn as_str(self) -> &'static str {
-        text_of(self)
+        self.into()
     }
 }
 
 impl PortsMode {
     /// The mode as it is written.
     pub fn as_str(self) -> &'static str {
-        text_of(self)
+        self.into()
     }
 }
 
 impl LeaderType {
     /// The type as it is written.
     pub fn as_str(self) -> &'static str {
-        text_of(self)
+        self.into()
     }
 }

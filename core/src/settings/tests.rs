@@ -37,6 +37,16 @@ fn rules(service: &Service) -> Vec<Rule> {
 
 const ON: (&str, &str) = (setting::ENABLED, "true");
 
+/// Replicas that know different annotations write different effective settings, again and again.
+#[test]
+fn a_new_annotation_raises_the_version_of_decisions() {
+    assert_eq!(
+        (setting::ALL.len(), crate::ranking::DECISION_VERSION),
+        (11, 1),
+        "raise DECISION_VERSION with the number of annotations, then change both numbers here"
+    );
+}
+
 #[test]
 fn defaults_are_those_of_the_documentation() {
     let spec = settings(&service(&[ON]));

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use strum::VariantArray;
+
 use super::duration::{self, DurationFault};
 use super::violation::{Cause, Rule, Violation, annotation_field, quoted};
 use super::{LeaderType, PortsMode, Strategy};
@@ -14,26 +16,17 @@ pub const MAX_MIN_READY: Duration = Duration::from_hours(24);
 /// Longest failover-min-delay.
 pub const MAX_FAILOVER_DELAY: Duration = Duration::from_hours(1);
 
-/// A setting with a closed list of values.
-pub(super) trait Keyword: Copy + 'static {
-    /// Every value as it is written, the default first.
-    const VALUES: &'static [(&'static str, Self)];
+/// A setting with a closed list of values, each with the text that it is written as.
+pub(super) trait Keyword: VariantArray + Copy + Into<&'static str> {
     /// The value meant by what people write instead (in lower case), where spelling does not tell.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
 }
 
-impl Keyword for Strategy {
-    const VALUES: &'static [(&'static str, Self)] = &[("oldest-ready", Self::OldestReady)];
-}
+impl Keyword for Strategy {}
 
-impl Keyword for PortsMode {
-    const VALUES: &'static [(&'static str, Self)] =
-        &[("strict", Self::Strict), ("partial", Self::Partial)];
-}
+impl Keyword for PortsMode {}
 
 impl Keyword for LeaderType {
-    const VALUES: &'static [(&'static str, Self)] =
-        &[("ClusterIP", Self::ClusterIp), ("mirror", Self::Mirror)];
     const ALIASES: &'static [(&'static str, &'static str)] =
         &[("nodeport", "mirror"), ("loadbalancer", "mirror")];
 }
@@ -56,10 +49,10 @@ pub(super) fn boolean(key: &str, value: &str) -> Result<bool, Violation> {
 
 /// Reads a value of a closed list.
 pub(super) fn choice<T: Keyword>(key: &str, value: &str) -> Result<T, Violation> {
-    if let Some((_, choice)) = T::VALUES.iter().find(|(text, _)| *text == value) {
-        return Ok(*choice);
+    let texts = T::VARIANTS.iter().map(|choice| (*choice).into());
+    if let Some(place) = texts.clone().position(|text| text == value) {
+        return Ok(T::VARIANTS[place]);
     }
-    let texts = T::VALUES.iter().map(|(text, _)| *text);
     let listed: Vec<_> = texts.clone().map(|text| format!("\"{text}\"")).collect();
     let plain = plain_form(value);
     let alias = T::ALIASES.iter().find(|(text, _)| *text == plain).map(|(_, meant)| *meant);
@@ -199,7 +192,7 @@ fn service_name_form(value: &str) -> String {
 }
 
 /// An annotation with an invalid value.
-fn invalid(key: &str, rule: Rule, value: &str, detail: &str) -> Violation {
+pub(super) fn invalid(key: &str, rule: Rule, value: &str, detail: &str) -> Violation {
     Violation::of_value(annotation_field(key), rule, Cause::Invalid, value, detail)
 }
 

@@ -5,13 +5,17 @@
 
 use std::fmt;
 
+use strum::{IntoStaticStr, VariantArray};
+use thiserror::Error;
+
 /// Longest piece of a user's value that is repeated in a message, in characters.
 const MAX_QUOTED: usize = 64;
 /// Longest annotation key that is repeated in a field path, in characters.
 const MAX_KEY: usize = 128;
 
 /// The rules a Service can break; the label of `zen_lead_webhook_violations_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Rule {
     /// A `zen-lead.io/` key that does not exist.
     UnknownKey,
@@ -66,7 +70,8 @@ pub enum Rule {
 }
 
 /// Why Kubernetes says a field is wrong: the `reason` of a StatusCause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(prefix = "FieldValue")]
 pub enum Cause {
     /// `FieldValueInvalid`.
     Invalid,
@@ -85,14 +90,7 @@ pub enum Cause {
 impl Cause {
     /// The reason as Kubernetes writes it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Invalid => "FieldValueInvalid",
-            Self::NotSupported => "FieldValueNotSupported",
-            Self::Required => "FieldValueRequired",
-            Self::Duplicate => "FieldValueDuplicate",
-            Self::Forbidden => "FieldValueForbidden",
-            Self::TooMany => "FieldValueTooMany",
-        }
+        self.into()
     }
 
     /// How a message of this cause begins.
@@ -110,68 +108,17 @@ impl Cause {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 25] = [
-        Self::UnknownKey,
-        Self::StatusKey,
-        Self::Boolean,
-        Self::Choice,
-        Self::DurationSyntax,
-        Self::DurationRange,
-        Self::LeaderName,
-        Self::DefaultLeaderName,
-        Self::LeaderNameSelf,
-        Self::CopyAnnotations,
-        Self::CopyLabels,
-        Self::SameLeader,
-        Self::ProviderAnnotation,
-        Self::ExternalName,
-        Self::NoSelector,
-        Self::NoPorts,
-        Self::SourceIsLeader,
-        Self::NameTaken,
-        Self::NameClaimed,
-        Self::OwnNameClaimed,
-        Self::NamespaceLimit,
-        Self::PodLimit,
-        Self::TooLarge,
-        Self::NotAString,
-        Self::Unreadable,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The rule as a metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownKey => "unknown_key",
-            Self::StatusKey => "status_key",
-            Self::Boolean => "boolean",
-            Self::Choice => "choice",
-            Self::DurationSyntax => "duration_syntax",
-            Self::DurationRange => "duration_range",
-            Self::LeaderName => "leader_name",
-            Self::DefaultLeaderName => "default_leader_name",
-            Self::LeaderNameSelf => "leader_name_self",
-            Self::CopyAnnotations => "copy_annotations",
-            Self::CopyLabels => "copy_labels",
-            Self::SameLeader => "same_leader",
-            Self::ProviderAnnotation => "provider_annotation",
-            Self::ExternalName => "external_name",
-            Self::NoSelector => "no_selector",
-            Self::NoPorts => "no_ports",
-            Self::SourceIsLeader => "source_is_leader",
-            Self::NameTaken => "name_taken",
-            Self::NameClaimed => "name_claimed",
-            Self::OwnNameClaimed => "own_name_claimed",
-            Self::NamespaceLimit => "namespace_limit",
-            Self::PodLimit => "pod_limit",
-            Self::TooLarge => "too_large",
-            Self::NotAString => "not_a_string",
-            Self::Unreadable => "unreadable",
-        }
+        self.into()
     }
 }
 
 /// One broken rule, complete in itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{field}: {message}")]
 pub struct Violation {
     /// Field path, as Kubernetes writes it: `metadata.annotations[zen-lead.io/sticky]`.
     pub field: String,
@@ -204,12 +151,6 @@ impl Violation {
         detail: impl fmt::Display,
     ) -> Self {
         Self { field: field.into(), rule, cause, message: format!("{}: {detail}", cause.lead()) }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.message)
     }
 }
 

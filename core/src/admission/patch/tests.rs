@@ -83,7 +83,7 @@ fn any_service() -> impl Strategy<Value = Value> {
     ];
     let key = prop_oneof![
         one_of(&setting::ALL).prop_map(str::to_owned),
-        one_of(&status::ALL).prop_map(str::to_owned),
+        one_of(&crate::keys::status::ALL).prop_map(str::to_owned),
         "(zen-lead\\.io/)?[a-z~/.]{1,12}",
     ];
     let value = prop_oneof![

@@ -2,8 +2,6 @@
 //!
 //! From k8s.io/api/admission/v1 and k8s.io/apimachinery meta/v1 (Status). No judging, no limits.
 
-use std::fmt;
-
 use k8s_openapi::api::core::v1::Service;
 use serde::{Deserialize, Serialize};
 
@@ -125,24 +123,10 @@ pub(super) fn refusal<'a>(name: &'a str, violations: &'a [Violation]) -> Status<
             field: &violation.field,
         })
         .collect();
-    let message = format!("Service {name:?} is invalid: {}", Aggregate(violations));
+    // As the API server writes several errors in one line: one bare, more in brackets.
+    let texts: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    let texts = if let [one] = &*texts { one.clone() } else { format!("[{}]", texts.join(", ")) };
+    let message = format!("Service {name:?} is invalid: {texts}");
     let details = Details { name, group: "", kind: "Service", causes };
     Status { result: "Failure", code: 422, reason: "Invalid", message, details }
-}
-
-/// Several errors in one line, as the API server writes them: one bare, more in brackets.
-struct Aggregate<'a>(&'a [Violation]);
-
-impl fmt::Display for Aggregate<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [one] = self.0 {
-            return one.fmt(f);
-        }
-        f.write_str("[")?;
-        for (n, violation) in self.0.iter().enumerate() {
-            let comma = if n == 0 { "" } else { ", " };
-            write!(f, "{comma}{violation}")?;
-        }
-        f.write_str("]")
-    }
 }

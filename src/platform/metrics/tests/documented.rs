@@ -55,7 +55,7 @@ fn the_values_of_closed_labels_are_those_of_the_code() {
         elect::SwitchReason::ALL.map(elect::SwitchReason::as_str).into(),
     );
     check("events_total", "reason", Reason::ALL.map(Reason::as_str).into());
-    check("webhook_violations_total", "rule", Rule::ALL.map(Rule::as_str).into());
+    check("webhook_violations_total", "rule", Rule::ALL.iter().map(|rule| rule.as_str()).collect());
     check("watch_up", "resource", Kind::ALL.map(Kind::as_str).into());
     check("watch_restarts_total", "reason", Restart::ALL.map(Restart::as_str).into());
 }
