@@ -27,12 +27,12 @@ use tracing::{Instrument, Span};
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
 use crate::platform::operation::Operation;
-use crate::platform::telemetry::spans::{About, Tracer};
+use crate::platform::telemetry::spans::Tracer;
 use body::{Admission, Held};
 use reject::Rejection;
 
 pub use body::MAX_BODY;
-pub use zen_lead_core::admission::Path;
+pub use zen_lead_core::admission::{Judged, Path, ReviewError};
 
 /// The name of the spans of a webhook and its route, as OpenTelemetry names what an HTTP server does.
 fn traced(path: Path) -> (&'static str, &'static str) {
@@ -40,32 +40,6 @@ fn traced(path: Path) -> (&'static str, &'static str) {
         Path::Validate => ("POST /validate", "/validate"),
         Path::Mutate => ("POST /mutate", "/mutate"),
     }
-}
-
-/// A completed review.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reviewed {
-    /// The AdmissionReview to answer with, as JSON.
-    pub body: Vec<u8>,
-    /// `create`, `update`, ... (a closed set: it is a metric label).
-    pub operation: &'static str,
-    /// `allowed`, `denied`, ... (a closed set: it is a metric label).
-    pub verdict: &'static str,
-    /// The rules that were violated (a closed set: it is a metric label).
-    pub rules: Vec<&'static str>,
-    /// The request, for its trace.
-    pub about: About,
-}
-
-/// A body that cannot be reviewed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// The HTTP status to answer with; anything but 4xx and 5xx becomes 400.
-    pub status: u16,
-    /// The message for the caller.
-    pub message: String,
-    /// The reason (a closed set: it is a metric label).
-    pub reason: &'static str,
 }
 
 /// Turns the body of an AdmissionReview into the body of its answer.
@@ -76,7 +50,7 @@ pub trait Reviewer: Send + Sync + 'static {
     ///
     /// # Errors
     /// If the body is not an AdmissionReview that can be answered.
-    fn review(&self, path: Path, body: &[u8]) -> Result<Reviewed, Refused>;
+    fn review(&self, path: Path, body: &[u8]) -> Result<Judged, ReviewError>;
 }
 
 #[derive(Clone)]
@@ -93,19 +67,14 @@ struct Webhook {
 pub fn router(reviewer: Arc<dyn Reviewer>, metrics: Arc<Metrics>, tracer: Tracer) -> Router {
     let large = Arc::new(Semaphore::new(1));
     let state = Webhook { reviewer, metrics, admission: Admission::new(), large, tracer };
-    Router::new()
-        .route("/validate", post(validate).fallback(wrong_method))
-        .route("/mutate", post(mutate).fallback(wrong_method))
-        .fallback(wrong_path)
-        .with_state(state)
-}
-
-async fn validate(State(webhook): State<Webhook>, request: Request) -> Response {
-    webhook.review(Path::Validate, request).await
-}
-
-async fn mutate(State(webhook): State<Webhook>, request: Request) -> Response {
-    webhook.review(Path::Mutate, request).await
+    let mut router = Router::new().fallback(wrong_path);
+    for path in [Path::Validate, Path::Mutate] {
+        let review = move |State(webhook): State<Webhook>, request: Request| async move {
+            webhook.review(path, request).await
+        };
+        router = router.route(traced(path).1, post(review).fallback(wrong_method));
+    }
+    router.with_state(state)
 }
 
 async fn wrong_method(State(webhook): State<Webhook>, request: Request) -> Response {
@@ -140,10 +109,9 @@ impl Webhook {
         let took = started.elapsed();
         let (_traced, _entered) = (trace.enter(), span.enter());
         match reviewed {
-            Ok(reviewed) => {
-                let Reviewed { about, operation, verdict, rules, .. } = &reviewed;
-                trace.reviewed(about, operation, verdict, rules);
-                self.answer(path, reviewed, took)
+            Ok(judged) => {
+                trace.reviewed(&judged);
+                self.answer(path, judged, took)
             }
             Err(rejection) => {
                 trace.rejected(rejection.status(), rejection.reason());
@@ -152,7 +120,7 @@ impl Webhook {
         }
     }
 
-    async fn reviewed(&self, path: Path, request: Request) -> Result<Reviewed, Rejection> {
+    async fn reviewed(&self, path: Path, request: Request) -> Result<Judged, Rejection> {
         let held = self.admission.read(request).await?;
         Span::current().record("bytes", held.bytes.len());
         let reviewed = if held.is_large() {
@@ -175,20 +143,21 @@ impl Webhook {
         reviewed
     }
 
-    fn answer(&self, path: Path, reviewed: Reviewed, took: Duration) -> Response {
+    fn answer(&self, path: Path, judged: Judged, took: Duration) -> Response {
         let span = Span::current();
-        span.record("operation", reviewed.operation);
-        span.record("verdict", reviewed.verdict);
-        if !reviewed.rules.is_empty() {
-            span.record("rules", reviewed.rules.join(","));
+        let (operation, verdict) = (judged.verb.as_str(), judged.outcome.as_str());
+        let rules: Vec<_> = judged.rules.iter().map(|rule| rule.as_str()).collect();
+        span.record("operation", operation);
+        span.record("verdict", verdict);
+        if !rules.is_empty() {
+            span.record("rules", rules.join(","));
         }
-        self.metrics.webhook_request(path.as_str(), reviewed.operation, reviewed.verdict, took);
-        for rule in &reviewed.rules {
+        self.metrics.webhook_request(path.as_str(), operation, verdict, took);
+        for rule in rules {
             self.metrics.webhook_violation(rule);
         }
         tracing::debug!(?took, "review completed");
-        (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], reviewed.body)
-            .into_response()
+        (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], judged.body).into_response()
     }
 
     fn reject(&self, rejection: Rejection) -> Response {
@@ -210,7 +179,7 @@ impl Webhook {
 /// Reviews; a panic becomes an answer 500 instead of a lost connection.
 ///
 /// That needs a build that unwinds: with `panic = "abort"` the process ends.
-fn review_one(reviewer: &dyn Reviewer, path: Path, held: &Held) -> Result<Reviewed, Rejection> {
+fn review_one(reviewer: &dyn Reviewer, path: Path, held: &Held) -> Result<Judged, Rejection> {
     // Unwind safe: the reviewer is shared and immutable, so no half-changed state is visible afterwards.
     catch_unwind(AssertUnwindSafe(|| reviewer.review(path, &held.bytes)))
         .map_err(|_| Rejection::Panic)?

@@ -13,12 +13,14 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use peak_alloc::PeakAlloc;
 use zen_lead::platform::operation::{Operation, Target};
 use zen_lead::platform::telemetry::http as headers;
-use zen_lead::platform::telemetry::spans::{About, TraceLink, Tracer};
+use zen_lead::platform::telemetry::spans::{TraceLink, Tracer};
+use zen_lead_core::admission::{Judged, Outcome, Verb};
 use zen_lead_core::decide::{self, Decision, Trust};
 use zen_lead_core::fixtures::{NAMESPACE, Object, PodFixture, ServiceFixture, at, pod, service};
 use zen_lead_core::index::snapshot::Snapshot;
 use zen_lead_core::index::{Index, Limits};
 use zen_lead_core::names::{NameRule, ServiceKey};
+use zen_lead_core::settings::Rule;
 use zen_lead_core::version::Rv;
 
 #[global_allocator]
@@ -31,7 +33,7 @@ const ROUNDS: usize = 200;
 struct Work {
     key: ServiceKey,
     decision: Decision,
-    about: About,
+    judged: Judged,
     from: HeaderMap,
     request: Request<()>,
 }
@@ -42,14 +44,18 @@ impl Work {
         let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         from.insert("traceparent", parent.parse().unwrap());
         let key = ServiceKey::new(NAMESPACE, "web");
-        let about = About {
+        let judged = Judged {
+            body: Vec::new(),
+            verb: Verb::Create,
+            outcome: Outcome::Denied,
+            rules: vec![Rule::Boolean],
+            dry_run: false,
             uid: "u-1".to_owned(),
             service: key.clone(),
             user: "alice".to_owned(),
-            dry_run: false,
         };
         let request = Request::put("https://c:6443/api/v1/namespaces/team/services/web");
-        Self { decision: decision(&key), about, from, request: request.body(()).unwrap(), key }
+        Self { decision: decision(&key), judged, from, request: request.body(()).unwrap(), key }
     }
 
     /// Every span of one reconcile with a retried call, and of two reviews.
@@ -74,7 +80,7 @@ impl Work {
         }
         reconcile.reconciled(Ok("idle"));
         let review = tracer.review("POST /validate", "/validate", &self.from);
-        review.reviewed(&self.about, "create", "denied", &["sticky"]);
+        review.reviewed(&self.judged);
         let review = tracer.review("POST /validate", "/validate", &self.from);
         review.rejected(StatusCode::BAD_REQUEST, "malformed");
     }

@@ -70,7 +70,7 @@ impl Admission {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|e| Rejection::Broken(e.to_string()))?;
             if bytes.len() + chunk.len() > most {
-                return Err(Rejection::TooLarge(None));
+                return Err(Rejection::TooLarge);
             }
             bytes.extend_from_slice(&chunk);
         }
@@ -92,5 +92,5 @@ fn announced(headers: &HeaderMap) -> Result<Option<usize>, Rejection> {
     let Some(value) = headers.get(header::CONTENT_LENGTH) else { return Ok(None) };
     // The server has parsed it before; a number that does not fit a usize is too large as well.
     let length = value.to_str().ok().and_then(|v| v.parse().ok()).unwrap_or(usize::MAX);
-    if length > MAX_BODY { Err(Rejection::TooLarge(Some(length))) } else { Ok(Some(length)) }
+    if length > MAX_BODY { Err(Rejection::Announced(length)) } else { Ok(Some(length)) }
 }

@@ -2,33 +2,39 @@
 //!
 //! The body is a `metav1.Status`: kube-apiserver shows its message to the user.
 
-use std::fmt;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::json;
+use strum::IntoStaticStr;
+use thiserror::Error;
 
-use super::{MAX_BODY, Refused};
+use super::{MAX_BODY, ReviewError};
 
 /// A request without a verdict.
-#[derive(Debug)]
+#[derive(Debug, Error, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum Rejection {
-    /// No such path.
+    #[error("no webhook at {0:?}; use /validate or /mutate")]
     Path(String),
-    /// Not POST.
+    #[error("method {0} is not allowed; use POST")]
     Method(Method),
-    /// Not JSON.
+    #[error("content type {0:?} is not supported; send application/json")]
     ContentType(String),
-    /// Larger than [`MAX_BODY`]; the length, if the request announced it.
-    TooLarge(Option<usize>),
-    /// The body ended early.
+    /// The request announced this length.
+    #[error("the body has {0} bytes; the limit is {MAX_BODY}")]
+    #[strum(serialize = "too_large")]
+    Announced(usize),
+    #[error("the body has more than {MAX_BODY} bytes")]
+    TooLarge,
+    #[error("the body could not be read: {0}")]
     Broken(String),
-    /// Not finished in time.
+    #[error("zen-lead did not finish its review within {0:?}; try again")]
     Deadline(Duration),
-    /// The reviewer cannot read the body.
-    Refused(Refused),
-    /// The reviewer panicked.
+    #[error(transparent)]
+    Refused(ReviewError),
+    #[error("zen-lead failed to process this review; see its log")]
     Panic,
 }
 
@@ -36,14 +42,8 @@ impl Rejection {
     /// The metric label.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Path(_) => "path",
-            Self::Method(_) => "method",
-            Self::ContentType(_) => "content_type",
-            Self::TooLarge(_) => "too_large",
-            Self::Broken(_) => "broken",
-            Self::Deadline(_) => "deadline",
-            Self::Refused(refused) => refused.reason,
-            Self::Panic => "panic",
+            Self::Refused(error) => error.as_str(),
+            other => other.into(),
         }
     }
 
@@ -52,38 +52,10 @@ impl Rejection {
             Self::Path(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Broken(_) => StatusCode::BAD_REQUEST,
+            Self::Announced(_) | Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Broken(_) | Self::Refused(_) => StatusCode::BAD_REQUEST,
             Self::Deadline(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Panic => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Refused(refused) => StatusCode::from_u16(refused.status)
-                .ok()
-                .filter(|s| s.is_client_error() || s.is_server_error())
-                .unwrap_or(StatusCode::BAD_REQUEST),
-        }
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => {
-                write!(f, "no webhook at {path:?}; use /validate or /mutate")
-            }
-            Self::Method(method) => write!(f, "method {method} is not allowed; use POST"),
-            Self::ContentType(given) => {
-                write!(f, "content type {given:?} is not supported; send application/json")
-            }
-            Self::TooLarge(Some(length)) => {
-                write!(f, "the body has {length} bytes; the limit is {MAX_BODY}")
-            }
-            Self::TooLarge(None) => write!(f, "the body has more than {MAX_BODY} bytes"),
-            Self::Broken(why) => write!(f, "the body could not be read: {why}"),
-            Self::Deadline(within) => {
-                write!(f, "zen-lead did not finish its review within {within:?}; try again")
-            }
-            Self::Refused(refused) => f.write_str(&refused.message),
-            Self::Panic => f.write_str("zen-lead failed to process this review; see its log"),
         }
     }
 }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 
 use crate::platform::metrics::Metrics;
-use crate::platform::telemetry::spans::About;
 use crate::shared::SharedIndex;
-use crate::webhook::{Path, Refused, Reviewed, Reviewer};
-use zen_lead_core::admission::{Neighbours, review};
+use crate::webhook::Reviewer;
+use zen_lead_core::admission::{self, Judged, Neighbours, Path, ReviewError};
 use zen_lead_core::index::view::{IndexView, Neighbour};
 use zen_lead_core::index::{Limit, Reached};
 use zen_lead_core::names::{NameRule, ServiceKey};
@@ -43,21 +42,18 @@ impl Verdicts {
 }
 
 impl Reviewer for Verdicts {
-    fn review(&self, path: Path, body: &[u8]) -> Result<Reviewed, Refused> {
+    fn review(&self, path: Path, body: &[u8]) -> Result<Judged, ReviewError> {
         let synced = (self.synced)();
         let view = Shared { index: &self.index, synced };
-        let judged = review::judge(path, body, &view, self.names, &self.username);
-        let judged = judged.map_err(|error| Refused {
-            status: 400,
-            reason: error.as_str(),
-            message: error.to_string(),
-        })?;
-        let service = ServiceKey::new(cut(&judged.service.namespace), cut(&judged.service.name));
-        let uid = cut(&judged.uid);
+        let mut judged = admission::judge(path, body, &view, self.names, &self.username)?;
+        let ServiceKey { namespace, name } = &judged.service;
+        judged.service = ServiceKey::new(cut(namespace), cut(name));
+        judged.uid = cut(&judged.uid).to_owned();
+        judged.user = cut(&judged.user).to_owned();
         if !judged.rules.is_empty() {
             tracing::info!(
-                %service,
-                uid,
+                service = %judged.service,
+                uid = judged.uid,
                 rules = ?judged.rules.iter().map(|r| r.as_str()).collect::<Vec<_>>(),
                 "refused at admission"
             );
@@ -66,18 +62,7 @@ impl Reviewer for Verdicts {
             let refused_by = judged.rules.iter().filter_map(|rule| limit_of(*rule));
             refused_by.for_each(|limit| self.metrics.limit_refusal(limit.as_str()));
         }
-        Ok(Reviewed {
-            operation: judged.verb.as_str(),
-            verdict: judged.outcome.as_str(),
-            rules: judged.rules.iter().map(|rule| rule.as_str()).collect(),
-            about: About {
-                uid: uid.to_owned(),
-                service,
-                user: cut(&judged.user).to_owned(),
-                dry_run: judged.dry_run,
-            },
-            body: judged.body,
-        })
+        Ok(judged)
     }
 }
 
@@ -170,7 +155,7 @@ mod tests {
         let (said, heard) = mpsc::channel();
         let reading = std::thread::spawn(move || {
             let refused = verdicts.review(Path::Validate, b"[1,").unwrap_err();
-            said.send(refused.reason).unwrap();
+            said.send(refused.as_str()).unwrap();
         });
         // A reviewer that takes the lock first would wait until the timeout.
         let reason = heard.recv_timeout(Duration::from_secs(20));
@@ -218,7 +203,7 @@ mod tests {
             },
         });
         let judged = verdicts.review(Path::Validate, body.to_string().as_bytes()).unwrap();
-        let About { uid, service, user, .. } = judged.about;
+        let Judged { uid, service, user, .. } = judged;
         for shown in [&*uid, &*service.namespace, &*service.name, &*user] {
             assert_eq!(shown.chars().count(), MAX_SHOWN);
         }

@@ -22,6 +22,7 @@ use pin_project_lite::pin_project;
 
 use super::http;
 use crate::platform::operation::{Operation, Target};
+use zen_lead_core::admission::Judged;
 use zen_lead_core::decide::{Action, Decision, Step, StepKind};
 use zen_lead_core::names::ServiceKey;
 
@@ -42,19 +43,6 @@ pub struct Span(Option<Context>);
 /// The span that requested work which another task does later.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TraceLink(Option<SpanContext>);
-
-/// The request of an admission review.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct About {
-    /// Uid of the request.
-    pub uid: String,
-    /// Namespace and name of the object, as far as known.
-    pub service: ServiceKey,
-    /// Name of the user.
-    pub user: String,
-    /// The request is a dry run.
-    pub dry_run: bool,
-}
 
 impl Tracer {
     /// No spans.
@@ -201,26 +189,21 @@ impl Span {
     }
 
     /// Ends a completed review.
-    pub fn reviewed(
-        self,
-        about: &About,
-        operation: &'static str,
-        verdict: &'static str,
-        rules: &[&'static str],
-    ) {
+    pub fn reviewed(self, judged: &Judged) {
         self.record(|| {
             let mut all = vec![
                 KeyValue::new(HTTP_RESPONSE_STATUS_CODE, 200),
-                word(K8S_NAMESPACE_NAME, &about.service.namespace),
-                word("zen_lead.service", &about.service.name),
-                word("zen_lead.review.uid", &about.uid),
-                word("zen_lead.review.user", &about.user),
-                KeyValue::new("zen_lead.review.dry_run", about.dry_run),
-                KeyValue::new("zen_lead.review.operation", operation),
-                KeyValue::new("zen_lead.review.verdict", verdict),
+                word(K8S_NAMESPACE_NAME, &judged.service.namespace),
+                word("zen_lead.service", &judged.service.name),
+                word("zen_lead.review.uid", &judged.uid),
+                word("zen_lead.review.user", &judged.user),
+                KeyValue::new("zen_lead.review.dry_run", judged.dry_run),
+                KeyValue::new("zen_lead.review.operation", judged.verb.as_str()),
+                KeyValue::new("zen_lead.review.verdict", judged.outcome.as_str()),
             ];
-            if !rules.is_empty() {
-                let rules = rules.iter().take(MAX_RULES).map(|rule| StringValue::from(*rule));
+            if !judged.rules.is_empty() {
+                let rules = judged.rules.iter().take(MAX_RULES);
+                let rules = rules.map(|rule| StringValue::from(rule.as_str()));
                 let rules = Value::Array(Array::String(rules.collect()));
                 all.push(KeyValue::new("zen_lead.review.rules", rules));
             }
