@@ -1,6 +1,7 @@
 //! The wiring: what is made in which order, and which task runs what. Decides nothing.
 
 use std::io;
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ use zen_lead_core::names::{NameRule, ServiceKey};
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Time for requests in flight once nothing new is accepted.
 const REQUESTS: Duration = Duration::from_secs(5);
+/// Time for the workers after that.
+const WORKERS: Duration = Duration::from_secs(5);
 /// Time for the last spans, once everything else has ended.
 const LAST_SPANS: Duration = Duration::from_secs(3);
 
@@ -166,19 +169,16 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let variables = config::traces::variables().map_err(anyhow::Error::msg)?;
     let wanted = telemetry::settings::read(&args.traces, &variables)?;
     args.certificates.validate().map_err(anyhow::Error::msg)?;
-    telemetry::init(&telemetry::LogSettings {
-        format: args.log_format,
-        filter: args.log_level.clone(),
-    })?;
+    telemetry::init(args.log_format, &args.log_level)?;
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new()?);
     let shutdown = Shutdown::new();
     let supervisor = Supervisor::new(shutdown.clone());
     let signals = UnixSignals::new()?;
-    let health = Health::new(&Gate::ALL, metrics.clone());
+    let health = Health::new(Gate::ALL, metrics.clone());
     // Bound first: a taken port must not be found out after everything else has started.
-    let webhook_socket = server::Listener::bind(args.webhook_bind)?;
-    let admin_socket = server::Listener::bind(args.admin_bind)?;
+    let webhook_socket = server::bind(args.webhook_bind)?;
+    let admin_socket = server::bind(args.admin_bind)?;
     start_admin(admin_socket, &metrics, &health, &shutdown, &supervisor);
 
     let Cluster { client, mut caller, proxy } = connect(metrics.clone()).await?;
@@ -199,7 +199,7 @@ async fn run(
     args: Serve,
     runtime: Runtime,
     sending: Option<Tracing>,
-    webhook_socket: server::Listener,
+    webhook_socket: TcpListener,
     signals: UnixSignals,
 ) -> anyhow::Result<ExitCode> {
     let Runtime { client, caller, clock, metrics, supervisor, shutdown, .. } = &runtime;
@@ -280,7 +280,7 @@ async fn run(
         closing.0.close();
     });
 
-    let times = Times { propagation: args.drain_delay, requests: REQUESTS, ..Times::default() };
+    let times = Times { propagation: args.drain_delay, requests: REQUESTS, workers: WORKERS };
     let ended =
         lifecycle::run(shutdown, supervisor, &runtime.health, &times, metrics, signals).await;
     match &ended {
@@ -313,7 +313,7 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
 }
 
 fn start_admin(
-    socket: server::Listener,
+    socket: TcpListener,
     metrics: &Arc<Metrics>,
     health: &Health,
     shutdown: &Shutdown,
@@ -338,7 +338,7 @@ fn start_admin(
 fn start_webhook(
     args: &Serve,
     runtime: &Runtime,
-    socket: server::Listener,
+    socket: TcpListener,
     verdicts: Verdicts,
     certificates_changed: Arc<Notify>,
 ) -> anyhow::Result<()> {
@@ -360,18 +360,13 @@ fn start_webhook(
         });
     } else {
         let settings = pki::PkiSettings {
+            namespace: args.namespace.clone(),
             secret: args.ca_secret.clone(),
             service: args.service_name.clone(),
             extra_names: args.extra_san.clone(),
             validating: args.validating_webhook.clone(),
             mutating: args.mutating_webhook.clone(),
-            ca_lifetime: args.certificates.ca_lifetime,
-            leaf_lifetime: args.certificates.leaf_lifetime,
-            margins: pki::state::Margins {
-                carried: args.certificates.ca_introduce_wait,
-                switched: args.certificates.ca_retire_wait,
-            },
-            ..pki::PkiSettings::new(args.namespace.clone())
+            times: args.certificates.clone(),
         };
         let authority =
             pki::Authority::new(client.clone(), settings, source, clock.clone(), metrics.clone());

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use clap::{Arg, CommandFactory, Parser};
+use zen_lead::config::certificates::Certificates;
 use zen_lead::config::{Cli, Command};
 
 /// The rows of the tables, below each heading that names a command.
@@ -86,13 +87,15 @@ fn values_that_cannot_be_are_refused_with_what_is_allowed() {
 
 #[test]
 fn waits_that_a_ca_would_not_outlive_are_refused_with_the_shortest_life() {
-    let validated = |flags: &[&str]| {
+    let given = |flags: &[&str]| {
         let all = ["zen-lead", "serve"].iter().chain(flags);
         match Cli::try_parse_from(all).unwrap().command {
-            Command::Serve(args) => args.certificates.validate(),
+            Command::Serve(args) => args.certificates,
             other => panic!("{other:?}"),
         }
     };
+    assert_eq!(given(&[]), Certificates::default());
+    let validated = |flags: &[&str]| given(flags).validate();
     assert_eq!(validated(&[]), Ok(()));
     assert_eq!(validated(&["--ca-lifetime=66m"]), Ok(()));
     let refused = validated(&["--ca-lifetime=65m"]).unwrap_err();

@@ -7,16 +7,19 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
 
 /// A condition of readiness.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Gate {
     /// The watch of Services is synced and alive.
     ServicesWatch,
     /// The watch of EndpointSlices is synced and alive.
+    #[strum(serialize = "endpointslices-watch")]
     SlicesWatch,
     /// The pod watches needed at start-up have synced, and none is lost.
     PodsWatches,
@@ -32,27 +35,11 @@ pub enum Gate {
 
 impl Gate {
     /// All gates.
-    pub const ALL: [Self; 7] = [
-        Self::ServicesWatch,
-        Self::SlicesWatch,
-        Self::PodsWatches,
-        Self::Certificate,
-        Self::CaBundle,
-        Self::WebhookSocket,
-        Self::AdminSocket,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The name of the gate in the body of `/readyz` and in logs.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ServicesWatch => "services-watch",
-            Self::SlicesWatch => "endpointslices-watch",
-            Self::PodsWatches => "pods-watches",
-            Self::Certificate => "certificate",
-            Self::CaBundle => "ca-bundle",
-            Self::WebhookSocket => "webhook-socket",
-            Self::AdminSocket => "admin-socket",
-        }
+        self.into()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::platform::operation::Operation;
 use crate::platform::shutdown::{Phase, Shutdown};
 use crate::platform::supervise::{Failed, Supervisor};
 
-/// How long the phases may take.
+/// How long the phases may take: together less than the 30 s that Kubernetes gives by default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Times {
     /// From unready to closed sockets: the time the cluster needs to learn that the replica is unready.
@@ -23,17 +23,6 @@ pub struct Times {
     pub requests: Duration,
     /// For the workers.
     pub workers: Duration,
-}
-
-impl Default for Times {
-    /// 3 s, 5 s and 5 s: within the 30 s that Kubernetes gives by default.
-    fn default() -> Self {
-        Self {
-            propagation: Duration::from_secs(3),
-            requests: Duration::from_secs(5),
-            workers: Duration::from_secs(5),
-        }
-    }
 }
 
 /// How the process ended.

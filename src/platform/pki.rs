@@ -18,8 +18,7 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
+use crate::config::certificates::Certificates;
 pub use authority::{Authority, AuthorityError, RotationReport};
 pub use material::{Ca, CaCertificate, Leaf, MaterialError, PrivateKey};
 
@@ -44,17 +43,12 @@ pub struct PkiSettings {
     pub validating: String,
     /// Name of the MutatingWebhookConfiguration.
     pub mutating: String,
-    /// Lifetime of a CA; it is replaced when a third is left.
-    pub ca_lifetime: Duration,
-    /// Lifetime of a leaf; it is replaced when a third is left.
-    pub leaf_lifetime: Duration,
-    /// Waits of a rotation.
-    pub margins: state::Margins,
+    /// Lifetimes, and the waits of a rotation.
+    pub times: Certificates,
 }
 
 impl PkiSettings {
-    /// The defaults: Secret `zen-lead-ca`, Service and configurations `zen-lead`,
-    /// a CA for 365 days, leaves for 7 days.
+    /// The defaults: Secret `zen-lead-ca`, Service and configurations `zen-lead`.
     pub fn new(namespace: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
@@ -63,9 +57,7 @@ impl PkiSettings {
             extra_names: Vec::new(),
             validating: "zen-lead".into(),
             mutating: "zen-lead".into(),
-            ca_lifetime: Duration::from_hours(365 * 24),
-            leaf_lifetime: Duration::from_hours(7 * 24),
-            margins: state::Margins::default(),
+            times: Certificates::default(),
         }
     }
 

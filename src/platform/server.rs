@@ -27,7 +27,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum_server::accept::{TcpConfigAcceptor, TcpKeepaliveConfig, TcpSocketConfig};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
-use axum_server::{Address, Handle, Server};
+use axum_server::{Handle, Server};
 use http::{HeaderValue, Version, header};
 use rustls::ServerConfig;
 
@@ -69,29 +69,13 @@ impl Default for ServerLimits {
     }
 }
 
-/// A bound socket that is not served yet.
-#[derive(Debug)]
-pub struct Listener {
-    socket: TcpListener,
-    address: SocketAddr,
-}
-
-impl Listener {
-    /// Binds early, so that a port in use is an error at start-up and not a server that never gets ready.
-    ///
-    /// # Errors
-    /// The error of the operating system, with the address.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot bind {address}: {e}"));
-        let socket = TcpListener::bind(address).map_err(named)?;
-        let address = socket.local_addr().map_err(named)?;
-        Ok(Self { socket, address })
-    }
-
-    /// The address in use (with the actual port if port 0 was requested).
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
+/// Binds a socket early, so that a port in use is an error at start-up and not a server that never gets ready.
+///
+/// # Errors
+/// The error of the operating system, with the address.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("cannot bind {address}: {e}"));
+    TcpListener::bind(address).map_err(named)
 }
 
 /// The handle of a running server; clones control the same one.
@@ -136,7 +120,7 @@ impl Control {
 /// # Errors
 /// If the socket cannot be handed to the runtime.
 pub async fn https(
-    listener: Listener,
+    listener: TcpListener,
     router: Router,
     tls: Arc<ServerConfig>,
     control: Control,
@@ -146,7 +130,7 @@ pub async fn https(
     let errors = Arc::clone(&metrics);
     let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls))
         .handshake_timeout(limits.handshake)
-        .acceptor(Capped::new(tcp(), control.handle.clone(), limits.connections));
+        .acceptor(capped(&control, limits));
     prepared(listener, &control, limits)?
         .acceptor(acceptor)
         .accept_error_handler(move |peer, error| {
@@ -164,14 +148,13 @@ pub async fn https(
 /// # Errors
 /// If the socket cannot be handed to the runtime.
 pub async fn http(
-    listener: Listener,
+    listener: TcpListener,
     router: Router,
     control: Control,
     limits: &ServerLimits,
 ) -> io::Result<()> {
-    let acceptor = Capped::new(tcp(), control.handle.clone(), limits.connections);
     prepared(listener, &control, limits)?
-        .acceptor(acceptor)
+        .acceptor(capped(&control, limits))
         .accept_error_handler(
             |peer, error| tracing::debug!(?peer, %error, "admin connection refused"),
         )
@@ -180,11 +163,11 @@ pub async fn http(
 }
 
 fn prepared(
-    listener: Listener,
+    listener: TcpListener,
     control: &Control,
     limits: &ServerLimits,
 ) -> io::Result<Server<SocketAddr>> {
-    let mut server = axum_server::from_tcp(listener.socket)?
+    let mut server = axum_server::from_tcp(listener)?
         .handle(control.handle.clone())
         // The same as `idle`, not shorter: Go opens connections in advance, and closing one just as it is
         // used would lose a call.
@@ -205,14 +188,21 @@ fn prepared(
     Ok(server)
 }
 
+/// Accepts connections up to the limit.
+///
 /// TCP_NODELAY: an answer in two packets would wait 40 ms for an acknowledgement. Keep-alive probes
 /// detect dead peers.
-fn tcp() -> TcpConfigAcceptor {
+fn capped(
+    control: &Control,
+    limits: &ServerLimits,
+) -> Capped<TcpConfigAcceptor, impl Fn() -> usize + Clone + Send + Sync + 'static> {
     let probes = TcpKeepaliveConfig::new()
         .time(Duration::from_secs(30))
         .interval(Duration::from_secs(10))
         .retries(3);
-    TcpConfigAcceptor::new(TcpSocketConfig::new().nodelay(true).keepalive(probes))
+    let tcp = TcpConfigAcceptor::new(TcpSocketConfig::new().nodelay(true).keepalive(probes));
+    let control = control.clone();
+    Capped::new(tcp, move || control.connections(), limits.connections)
 }
 
 fn closing(router: Router, control: &Control) -> Router {
@@ -232,16 +222,4 @@ async fn close_when_draining(
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
-}
-
-/// Keeps the address type of axum-server out of the signatures of `cap`.
-trait CountsConnections: Clone + Send + Sync + 'static {
-    /// Open connections now.
-    fn open(&self) -> usize;
-}
-
-impl<A: Address + Send + Sync + 'static> CountsConnections for Handle<A> {
-    fn open(&self) -> usize {
-        self.connection_count()
-    }
 }

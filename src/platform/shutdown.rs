@@ -7,9 +7,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// A phase of the shutdown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Serving.
+    #[default]
     Running,
     /// Unready, but still serving clients that do not know it yet.
     Draining,
@@ -20,7 +21,7 @@ pub enum Phase {
 }
 
 /// The phases of the shutdown of the process; clones share them.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Shutdown {
     phase: Arc<watch::Sender<Phase>>,
     in_flight: Arc<watch::Sender<usize>>,
@@ -37,19 +38,10 @@ impl Drop for Serving {
     }
 }
 
-impl Default for Shutdown {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Shutdown {
     /// In the phase [`Phase::Running`].
     pub fn new() -> Self {
-        Self {
-            phase: Arc::new(watch::Sender::new(Phase::Running)),
-            in_flight: Arc::new(watch::Sender::new(0)),
-        }
+        Self::default()
     }
 
     /// Begins the shutdown; only the first call has an effect.

@@ -4,11 +4,9 @@
 //! non-zero exit code. A passing task (the watch of a namespace) may end. Nothing here knows Kubernetes or
 //! what the tasks do.
 
-use std::collections::HashMap;
 use std::fmt::Display;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -44,8 +42,7 @@ pub struct Supervisor {
 
 struct SupervisorInner {
     shutdown: Shutdown,
-    tasks: Mutex<HashMap<u64, Task>>,
-    next: AtomicU64,
+    tasks: Mutex<Vec<Task>>,
     failures: Mutex<Vec<String>>,
 }
 
@@ -75,12 +72,8 @@ pub struct Failed(pub Vec<String>);
 impl Supervisor {
     /// A supervisor that triggers `shutdown` when a critical task fails.
     pub fn new(shutdown: Shutdown) -> Self {
-        let inner = SupervisorInner {
-            shutdown,
-            tasks: Mutex::default(),
-            next: AtomicU64::new(0),
-            failures: Mutex::default(),
-        };
+        let inner =
+            SupervisorInner { shutdown, tasks: Mutex::default(), failures: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -134,14 +127,13 @@ impl Supervisor {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         let mut tasks = self.inner.tasks.lock();
         // Removes ended and aborted tasks here, so that short-lived watches leave nothing behind.
-        tasks.retain(|_, task| !task.handle.is_finished());
+        tasks.retain(|task| !task.handle.is_finished());
         #[allow(clippy::disallowed_methods, reason = "the one place that spawns")]
         let handle = tokio::spawn(future);
         let abort = handle.abort_handle();
-        tasks.insert(id, Task { name, passing, handle });
+        tasks.push(Task { name, passing, handle });
         abort
     }
 
@@ -153,10 +145,7 @@ impl Supervisor {
     pub async fn join(&self, deadline: Duration) -> Result<(), Failed> {
         let until = monotonic() + deadline;
         loop {
-            let next = self.inner.tasks.lock().keys().next().copied();
-            let Some(mut task) = next.and_then(|id| self.inner.tasks.lock().remove(&id)) else {
-                break;
-            };
+            let Some(mut task) = self.inner.tasks.lock().pop() else { break };
             if task.passing {
                 task.handle.abort();
             }

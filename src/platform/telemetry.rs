@@ -1,7 +1,7 @@
 //! Logging: one line per event, JSON or text, filtered by level and target. The submodules are tracing: its
 //! configuration (`settings`), the spans (`spans`, `http`), and their export (`otlp`).
 //!
-//! LogSettings are passed in as values; no environment is read here. Metrics are elsewhere.
+//! Settings are passed in as values; no environment is read here. Metrics are elsewhere.
 
 pub mod http;
 pub mod otlp;
@@ -13,8 +13,8 @@ use std::fmt;
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt as _;
 use serde_json::{Map, Value};
-use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
+use tracing_serde::fields::AsMap as _;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::{
@@ -26,15 +26,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::LogFormat;
 use crate::platform::clock::Clock;
-
-/// What and how to log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogSettings {
-    /// Format of a line.
-    pub format: LogFormat,
-    /// A level (`debug`) or directives as in `RUST_LOG` (`info,zen_lead::control::watch=debug`).
-    pub filter: String,
-}
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -54,26 +45,28 @@ pub enum TelemetryError {
     Already(#[from] tracing_subscriber::util::TryInitError),
 }
 
-/// Sets up logging to standard error for the whole process.
+/// Sets up logging to standard error for the whole process. `filter` is a level (`debug`) or directives as
+/// in `RUST_LOG` (`info,zen_lead::control::watch=debug`).
 ///
 /// # Errors
 /// If the filter is not valid, or on a second call.
-pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
-    Ok(subscriber(settings, std::io::stderr)?.try_init()?)
+pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+    Ok(subscriber(format, filter, std::io::stderr)?.try_init()?)
 }
 
 /// The layers.
 fn subscriber<W>(
-    settings: &LogSettings,
+    format: LogFormat,
+    filter: &str,
     writer: W,
 ) -> Result<impl Subscriber + Send + Sync + for<'a> LookupSpan<'a>, TelemetryError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder()
-        .parse(&settings.filter)
-        .map_err(|source| TelemetryError::Filter { filter: settings.filter.clone(), source })?;
-    let lines: Box<dyn tracing_subscriber::Layer<_> + Send + Sync> = match settings.format {
+        .parse(filter)
+        .map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
+    let lines: Box<dyn tracing_subscriber::Layer<_> + Send + Sync> = match format {
         LogFormat::Json => Box::new(
             layer()
                 .fmt_fields(JsonFields::new())
@@ -90,53 +83,6 @@ struct JsonLine {
     clock: Clock,
 }
 
-/// Collects the fields of an event.
-#[derive(Default)]
-struct Fields {
-    message: String,
-    others: Map<String, Value>,
-}
-
-impl Visit for Fields {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.message = format!("{value:?}");
-        } else {
-            self.put(field, format!("{value:?}").into());
-        }
-    }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            value.clone_into(&mut self.message);
-        } else {
-            self.put(field, value.into());
-        }
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.put(field, value.into());
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.put(field, value.into());
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.put(field, value.into());
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.put(field, value.into());
-    }
-}
-
-impl Fields {
-    fn put(&mut self, field: &Field, value: Value) {
-        self.others.insert(field.name().to_owned(), value);
-    }
-}
-
 impl<S, N> FormatEvent<S, N> for JsonLine
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -148,8 +94,9 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut fields = Fields::default();
-        event.record(&mut fields);
+        let fields = serde_json::to_value(event.field_map()).map_err(|_| fmt::Error)?;
+        let mut fields = fields.as_object().cloned().unwrap_or_default();
+        let message = fields.remove("message").unwrap_or_else(|| "".into());
         // Fields of an inner span, and of the event, take precedence over those of an outer span.
         let mut others = Map::new();
         for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
@@ -157,13 +104,13 @@ where
             let text = extensions.get::<FormattedFields<N>>().map_or("", |f| f.fields.as_str());
             others.extend(serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default());
         }
-        others.append(&mut fields.others);
+        others.append(&mut fields);
 
         let json = |text: &str| Value::from(text).to_string();
         let meta = event.metadata();
         let level = meta.level().as_str().to_ascii_lowercase();
         write!(writer, r#"{{"ts":"{:.6}","level":"{level}","#, self.clock.now())?;
-        write!(writer, r#""msg":{},"target":{}"#, json(&fields.message), json(meta.target()))?;
+        write!(writer, r#""msg":{message},"target":{}"#, json(meta.target()))?;
         if let Some((trace, span)) = trace() {
             write!(writer, r#","trace_id":"{trace}","span_id":"{span}""#)?;
         }
@@ -220,8 +167,7 @@ mod tests {
 
     fn logged(format: LogFormat, filter: &str, log: impl FnOnce()) -> String {
         let lines = Lines::default();
-        let settings = LogSettings { format, filter: filter.into() };
-        tracing::subscriber::with_default(subscriber(&settings, lines.clone()).unwrap(), log);
+        tracing::subscriber::with_default(subscriber(format, filter, lines.clone()).unwrap(), log);
         let bytes = lines.0.lock().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -266,8 +212,8 @@ mod tests {
 
     #[test]
     fn errors_say_what_to_write_instead() {
-        let settings = LogSettings { format: LogFormat::Json, filter: "zen_lead=loud".into() };
-        let error = subscriber(&settings, std::io::sink).err().unwrap().to_string();
+        let error = subscriber(LogFormat::Json, "zen_lead=loud", std::io::sink).err().unwrap();
+        let error = error.to_string();
         assert!(
             error.starts_with(
                 r#""zen_lead=loud" is not a log filter (for example "info" or "info,zen_lead::control::watch=debug"): "#

@@ -72,7 +72,11 @@ impl Process {
     }
 
     async fn run(&self, signals: mpsc::UnboundedReceiver<&'static str>) -> Ended {
-        let times = Times::default();
+        let times = Times {
+            propagation: Duration::from_secs(3),
+            requests: Duration::from_secs(5),
+            workers: Duration::from_secs(5),
+        };
         run(&self.shutdown, &self.supervisor, &self.health, &times, &self.metrics, signals).await
     }
 }

@@ -189,10 +189,10 @@ impl Authority {
             let left = shown.leaf.due_at().duration_since(now);
             left.try_into().unwrap_or_default()
         });
-        let step = self.known.as_ref().and_then(|state| {
-            let (margins, lifetime) = (&self.settings.margins, self.settings.ca_lifetime);
-            state::wait(state, now, &self.facts(None), margins, lifetime)
-        });
+        let step = self
+            .known
+            .as_ref()
+            .and_then(|state| state::wait(state, now, &self.facts(None), &self.settings.times));
         [leaf, step].into_iter().flatten().fold(INTERVAL, Duration::min)
     }
 
@@ -285,7 +285,7 @@ impl Authority {
 
     fn fresh_state(&self, now: Timestamp) -> Result<RotationState, MaterialError> {
         let predecessor = self.known.as_ref().map(|s| &s.current.certificate);
-        let ca = Ca::generate(now, self.settings.ca_lifetime, predecessor)?;
+        let ca = Ca::generate(now, self.settings.times.ca_lifetime, predecessor)?;
         let asked = self.asked.ca.clone();
         Ok(match &self.known {
             Some(known) => known.succeed(ca, now, asked),
@@ -302,12 +302,10 @@ impl Authority {
     ) -> Result<(), AuthorityError> {
         let now = self.clock.now();
         let facts = self.facts(published);
-        let lifetime = self.settings.ca_lifetime;
-        let Some(step) = state::step(state, now, &facts, &self.settings.margins, lifetime) else {
-            return Ok(());
-        };
+        let times = &self.settings.times;
+        let Some(step) = state::step(state, now, &facts, times) else { return Ok(()) };
         let fresh = if step.needs_ca(state) {
-            Some(Ca::generate(now, lifetime, Some(&state.current.certificate))?)
+            Some(Ca::generate(now, times.ca_lifetime, Some(&state.current.certificate))?)
         } else {
             None
         };
@@ -354,7 +352,7 @@ impl Authority {
             return Ok(());
         }
         let names = self.settings.names();
-        let leaf = state.current.sign(&names, now, self.settings.leaf_lifetime)?;
+        let leaf = state.current.sign(&names, now, self.settings.times.leaf_lifetime)?;
         self.source.swap(leaf.chain(), leaf.key(), now)?;
         tracing::info!(ends = %leaf.ends, "new certificate in use");
         self.leaf = Some(ActiveLeaf { leaf, ca: state.current.clone(), asked: asked.clone() });

@@ -6,7 +6,6 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,8 +23,6 @@ pub(super) trait Configuration:
     /// Name of zen-lead's item.
     const ITEM: &'static str;
 
-    /// Metadata of the object.
-    fn object_meta(&self) -> &ObjectMeta;
     /// Name and client configuration of each item.
     fn items(&self) -> Vec<(&str, &WebhookClientConfig)>;
 }
@@ -33,10 +30,6 @@ pub(super) trait Configuration:
 impl Configuration for ValidatingWebhookConfiguration {
     const LABEL: &'static str = "validating";
     const ITEM: &'static str = VALIDATE_ITEM;
-
-    fn object_meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
 
     fn items(&self) -> Vec<(&str, &WebhookClientConfig)> {
         self.webhooks.iter().flatten().map(|w| (w.name.as_str(), &w.client_config)).collect()
@@ -46,10 +39,6 @@ impl Configuration for ValidatingWebhookConfiguration {
 impl Configuration for MutatingWebhookConfiguration {
     const LABEL: &'static str = "mutating";
     const ITEM: &'static str = MUTATE_ITEM;
-
-    fn object_meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
 
     fn items(&self) -> Vec<(&str, &WebhookClientConfig)> {
         self.webhooks.iter().flatten().map(|w| (w.name.as_str(), &w.client_config)).collect()
@@ -72,7 +61,7 @@ pub(super) fn patch<C: Configuration>(configuration: &C, bundle: &str) -> Option
     if carried(configuration)? == bundle {
         return None;
     }
-    let meta = configuration.object_meta();
+    let meta = configuration.meta();
     Some(json!({
         "apiVersion": C::api_version(&()),
         "kind": C::kind(&()),

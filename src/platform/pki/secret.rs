@@ -76,7 +76,8 @@ pub(super) fn decode(data: &Data, now: Timestamp) -> Found {
         || lost(NEXT_KEY, next.is_some())
         || lost(OLD_CERT, previous.is_some());
 
-    let written = std::str::from_utf8(get(PHASE)).ok().and_then(RotationPhase::parse);
+    let text = |key: &str| std::str::from_utf8(get(key)).unwrap_or_default();
+    let written = text(PHASE).parse().ok();
     let phase = match (written, &next, &previous) {
         // A phase is valid only together with its CA.
         (Some(RotationPhase::Introduced), Some(_), _) => RotationPhase::Introduced,
@@ -87,11 +88,10 @@ pub(super) fn decode(data: &Data, now: Timestamp) -> Found {
     if phase == RotationPhase::Retiring && next.take().is_some() {
         repaired = true;
     }
-    let since = std::str::from_utf8(get(SINCE)).ok().and_then(|t| t.parse::<Timestamp>().ok());
+    let since = text(SINCE).parse::<Timestamp>().ok();
     repaired |= written != Some(phase) || since.is_none();
     let since = since.unwrap_or(now);
-    let answered = std::str::from_utf8(get(ANSWERED)).ok().filter(|a| !a.is_empty());
-    let answered = answered.map(str::to_owned);
+    let answered = Some(text(ANSWERED)).filter(|a| !a.is_empty()).map(str::to_owned);
     let state = RotationState { current, next, previous, phase, since, answered };
     Found::RotationState { state: Box::new(state), repaired }
 }

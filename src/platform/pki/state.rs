@@ -11,28 +11,14 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use strum::{EnumString, IntoStaticStr};
 
 use super::material::{Ca, CaCertificate};
-
-/// Waits of a rotation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Margins {
-    /// From seeing the next CA in every configuration to signing with it: API servers read the
-    /// configurations through their own watches, and the progress of these is not visible.
-    pub carried: Duration,
-    /// From signing with the new CA to dropping the old one: every replica must sign a new leaf first.
-    pub switched: Duration,
-}
-
-impl Default for Margins {
-    /// One minute, and ten minutes (a replica reads the Secret twice a minute).
-    fn default() -> Self {
-        Self { carried: Duration::from_mins(1), switched: Duration::from_mins(10) }
-    }
-}
+use crate::config::certificates::Certificates;
 
 /// The phase of a rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum RotationPhase {
     /// No rotation is in progress.
     Steady,
@@ -47,19 +33,7 @@ pub enum RotationPhase {
 impl RotationPhase {
     /// The name of the phase in the Secret.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Steady => "steady",
-            Self::Introducing => "introducing",
-            Self::Introduced => "introduced",
-            Self::Retiring => "retiring",
-        }
-    }
-
-    /// Parses a name from the Secret.
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Steady, Self::Introducing, Self::Introduced, Self::Retiring]
-            .into_iter()
-            .find(|p| p.as_str() == text)
+        self.into()
     }
 }
 
@@ -122,13 +96,12 @@ impl RotationStep {
 
 /// The next step, or `None` if there is nothing to do now.
 ///
-/// `ca_lifetime` is the configured one: a CA is due when less than a third of it is left.
+/// A CA is due when less than a third of the configured lifetime is left.
 pub fn step(
     state: &RotationState,
     now: Timestamp,
     facts: &Facts,
-    margins: &Margins,
-    ca_lifetime: Duration,
+    times: &Certificates,
 ) -> Option<RotationStep> {
     if now >= state.current.certificate.ends {
         return Some(RotationStep::Replace);
@@ -138,7 +111,7 @@ pub fn step(
             // A request during a rotation is answered by the next rotation: it may have been made for a key
             // that is already being replaced, or for the new one.
             let asked = facts.asked.is_some() && facts.asked != state.answered;
-            (asked || now >= renew_at(&state.current.certificate, ca_lifetime))
+            (asked || now >= renew_at(&state.current.certificate, times.ca_lifetime))
                 .then_some(RotationStep::Introduce)
         }
         RotationPhase::Introducing => {
@@ -147,10 +120,10 @@ pub fn step(
             published.iter().all(|bundle| bundle.contains(&next)).then_some(RotationStep::Carried)
         }
         RotationPhase::Introduced => {
-            (facts.observed >= margins.carried).then_some(RotationStep::Switch)
+            (facts.observed >= times.ca_introduce_wait).then_some(RotationStep::Switch)
         }
         RotationPhase::Retiring => {
-            (facts.observed >= margins.switched).then_some(RotationStep::Retire)
+            (facts.observed >= times.ca_retire_wait).then_some(RotationStep::Retire)
         }
     }
 }
@@ -160,18 +133,17 @@ pub fn wait(
     state: &RotationState,
     now: Timestamp,
     facts: &Facts,
-    margins: &Margins,
-    ca_lifetime: Duration,
+    times: &Certificates,
 ) -> Option<Duration> {
     let rest = |margin: Duration| Some(margin.saturating_sub(facts.observed));
     match state.phase {
         RotationPhase::Steady => {
-            let at = renew_at(&state.current.certificate, ca_lifetime);
+            let at = renew_at(&state.current.certificate, times.ca_lifetime);
             Some(at.duration_since(now).try_into().unwrap_or_default())
         }
         RotationPhase::Introducing => None,
-        RotationPhase::Introduced => rest(margins.carried),
-        RotationPhase::Retiring => rest(margins.switched),
+        RotationPhase::Introduced => rest(times.ca_introduce_wait),
+        RotationPhase::Retiring => rest(times.ca_retire_wait),
     }
 }
 

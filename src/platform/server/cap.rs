@@ -7,8 +7,6 @@ use std::io;
 use axum_server::accept::Accept;
 use futures::future::{Either, Ready, ready};
 
-use super::CountsConnections;
-
 /// Text of the error for a connection above the cap; [`reason`] recognizes it.
 const ABOVE_CAP: &str = "too many open connections";
 
@@ -29,7 +27,7 @@ impl<A, C> Capped<A, C> {
 impl<A, C, I, S> Accept<I, S> for Capped<A, C>
 where
     A: Accept<I, S>,
-    C: CountsConnections,
+    C: Fn() -> usize,
 {
     type Stream = A::Stream;
     type Service = A::Service;
@@ -37,7 +35,7 @@ where
 
     fn accept(&self, stream: I, service: S) -> Self::Future {
         // The count already includes this connection.
-        if self.count.open() > self.most {
+        if (self.count)() > self.most {
             // Closed, not queued: a queue would hold file descriptors without a bound.
             return Either::Right(ready(Err(io::Error::other(ABOVE_CAP))));
         }
@@ -63,19 +61,11 @@ pub(super) fn reason(error: &io::Error) -> &'static str {
 mod tests {
     use super::*;
 
-    #[derive(Clone)]
-    struct Fixed(usize);
-    impl CountsConnections for Fixed {
-        fn open(&self) -> usize {
-            self.0
-        }
-    }
-
     #[tokio::test]
     async fn the_connection_above_the_cap_is_refused() {
         let inner = axum_server::accept::DefaultAcceptor::new();
         for (open, admitted) in [(1, true), (3, true), (4, false), (100, false)] {
-            let capped = Capped::new(inner, Fixed(open), 3);
+            let capped = Capped::new(inner, move || open, 3);
             let got = Accept::<&str, &str>::accept(&capped, "stream", "service").await;
             match got {
                 Ok(pair) => assert!(admitted && pair == ("stream", "service"), "{open} open"),

@@ -64,8 +64,8 @@ async fn start(limits: ServerLimits, ca: &Ca) -> Running {
             "done"
         }),
     );
-    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let address = listener.address();
+    let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
     let control = Control::new();
     let server = {
         let (control, metrics) = (control.clone(), Arc::clone(&metrics));
@@ -268,9 +268,9 @@ async fn dawdlers_are_cut_and_the_cap_holds() {
 
 #[tokio::test]
 async fn a_taken_port_is_an_error_at_once_and_the_plain_server_works() {
-    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let address = listener.address();
-    let error = Listener::bind(address).unwrap_err();
+    let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let error = bind(address).unwrap_err();
     assert!(error.to_string().starts_with(&format!("cannot bind {address}: ")), "{error}");
 
     let control = Control::new();

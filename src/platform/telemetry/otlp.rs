@@ -5,8 +5,7 @@
 //! `settings` reads the configuration.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -239,9 +238,8 @@ fn tls(settings: &TraceSettings) -> Result<ClientConfig, OtlpError> {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OtlpError> {
     let wrong = |source| OtlpError::Pem { path: path.to_owned(), source };
-    let file = File::open(path).map_err(|error| wrong(pem::Error::Io(error)))?;
-    let read = CertificateDer::pem_reader_iter(BufReader::new(file)).collect::<Result<Vec<_>, _>>();
-    let found = read.map_err(wrong)?;
+    let read = CertificateDer::pem_file_iter(path).map_err(wrong)?;
+    let found = read.collect::<Result<Vec<_>, _>>().map_err(wrong)?;
     if found.is_empty() {
         let error = io::Error::new(io::ErrorKind::InvalidData, "no certificate in it");
         return Err(wrong(pem::Error::Io(error)));

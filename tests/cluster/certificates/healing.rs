@@ -10,9 +10,10 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use zen_lead::config::certificates::Certificates;
 use zen_lead::platform::clock::Clock;
 use zen_lead::platform::metrics::Metrics;
-use zen_lead::platform::pki::{Authority, Ca, PkiSettings, state::Margins};
+use zen_lead::platform::pki::{Authority, Ca, PkiSettings};
 use zen_lead::platform::server::{self, tls};
 use zen_lead::platform::telemetry::spans::Tracer;
 use zen_lead::webhook;
@@ -139,7 +140,11 @@ impl InProcess {
             validating: t.world.system.clone(),
             mutating: t.world.system.clone(),
             extra_names: vec!["127.0.0.1".to_owned()],
-            margins: Margins { carried: Duration::from_secs(4), switched: Duration::from_secs(2) },
+            times: Certificates {
+                ca_introduce_wait: Duration::from_secs(4),
+                ca_retire_wait: Duration::from_secs(2),
+                ..Certificates::default()
+            },
             ..PkiSettings::new(t.world.system.clone())
         };
         let clock = Clock::fixed(now);
@@ -158,7 +163,7 @@ impl InProcess {
         let router = webhook::router(Arc::new(verdicts), metrics.clone(), Tracer::off());
         let at = ([127, 0, 0, 1], t.world.product.webhook_port(0)).into();
         // A replica that ran before releases the port a moment after its end.
-        let bind = || async { server::Listener::bind(at) };
+        let bind = || async { server::bind(at) };
         let listener = until("the port of the webhook is free", bind).await;
         let config = tls::server_config(source).unwrap();
         let woken = wake.clone();

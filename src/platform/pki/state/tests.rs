@@ -24,7 +24,7 @@ fn go(
         observed: Duration::from_secs(observed),
         asked: None,
     };
-    step(state, now, &facts, &Margins::default(), YEAR)
+    step(state, now, &facts, &Certificates::default())
 }
 
 #[test]
@@ -131,9 +131,9 @@ fn phases_are_read_as_they_are_written() {
         RotationPhase::Introduced,
         RotationPhase::Retiring,
     ] {
-        assert_eq!(RotationPhase::parse(phase.as_str()), Some(phase));
+        assert_eq!(phase.as_str().parse(), Ok(phase));
     }
-    assert_eq!(RotationPhase::parse("Steady"), None);
+    assert!("Steady".parse::<RotationPhase>().is_err());
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_request_that_was_not_answered_starts_a_rotation_and_its_text_is_kept() {
     let asked = |text: &str| Facts { asked: Some(text.into()), ..Facts::default() };
     let none = Facts::default();
     let step =
-        |state: &RotationState, facts: &Facts| step(state, t0(), facts, &Margins::default(), YEAR);
+        |state: &RotationState, facts: &Facts| step(state, t0(), facts, &Certificates::default());
     let steady = RotationState::first(ca(t0()), t0(), Some("a".into()));
     assert_eq!(step(&steady, &none), None);
     assert_eq!(step(&steady, &asked("a")), None);
@@ -157,10 +157,10 @@ fn a_request_that_was_not_answered_starts_a_rotation_and_its_text_is_kept() {
 
 #[test]
 fn a_wait_ends_when_the_step_is_due() {
-    let margins = Margins::default();
+    let times = Certificates::default();
     let left = |state: &RotationState, now, observed| {
         let facts = Facts { observed: Duration::from_secs(observed), ..Facts::default() };
-        wait(state, now, &facts, &margins, YEAR)
+        wait(state, now, &facts, &times)
     };
     let seconds = |n| Some(Duration::from_secs(n));
     let none = Facts::default();

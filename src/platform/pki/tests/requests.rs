@@ -94,9 +94,9 @@ async fn the_loop_looks_again_when_something_is_due() {
     let fake = Fake::installed();
     let mut replica = Replica::new(&fake, t0());
     let settings = &mut replica.authority.settings;
-    settings.leaf_lifetime = Duration::from_secs(15);
-    settings.margins.carried = Duration::from_secs(2);
-    settings.margins.switched = Duration::from_secs(3);
+    settings.times.leaf_lifetime = Duration::from_secs(15);
+    settings.times.ca_introduce_wait = Duration::from_secs(2);
+    settings.times.ca_retire_wait = Duration::from_secs(3);
     let (source, clock) = (replica.source.clone(), replica.clock.clone());
     let wake = Arc::new(tokio::sync::Notify::new());
     let run = replica.authority.run(wake.clone(), |_| {});
@@ -125,7 +125,8 @@ async fn the_steps_of_a_rotation_are_no_fight_and_bring_no_long_pauses() {
     let fake = Fake::installed();
     let mut replica = Replica::new(&fake, t0());
     let settings = &mut replica.authority.settings;
-    settings.margins = state::Margins { carried: Duration::ZERO, switched: Duration::ZERO };
+    settings.times.ca_introduce_wait = Duration::ZERO;
+    settings.times.ca_retire_wait = Duration::ZERO;
     let clock = replica.clock.clone();
     let wake = Arc::new(tokio::sync::Notify::new());
     let run = replica.authority.run(wake.clone(), |_| {});
