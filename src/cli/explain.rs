@@ -3,8 +3,6 @@
 //!
 //! Runs the controller's own decision over a consistent read. It never writes.
 
-use std::fmt::Write as _;
-
 use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
@@ -88,81 +86,69 @@ fn missing(snapshot: &Snapshot, asked: &ServiceKey) -> String {
 
 /// The explanation, in lines.
 pub fn text(snapshot: &Snapshot, decision: &Decision, now: Timestamp) -> String {
-    let mut out = String::new();
-    let line = |out: &mut String, text: &str| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "{text}");
-    };
-    line(&mut out, &format!("Service {}", snapshot.key));
+    let mut out = vec![format!("Service {}", snapshot.key)];
     match &snapshot.source {
-        SourceState::Absent => line(&mut out, "  does not exist"),
+        SourceState::Absent => out.push("  does not exist".into()),
         SourceState::Unreadable { .. } => {
-            line(&mut out, "  cannot be read: the current leader stays, no new one is chosen");
+            out.push("  cannot be read: the current leader stays, no new one is chosen".into());
         }
-        SourceState::Plain { .. } => line(&mut out, "  has no zen-lead.io/ annotation: not served"),
+        SourceState::Plain { .. } => {
+            out.push("  has no zen-lead.io/ annotation: not served".into());
+        }
         SourceState::Judged { source, .. } => match &source.intent {
             Ok(Intent::On(spec)) => {
-                line(&mut out, &format!("  leader Service: {}", spec.leader_service_name));
+                out.push(format!("  leader Service: {}", spec.leader_service_name));
             }
-            Ok(_) => line(&mut out, "  not enabled (zen-lead.io/enabled is not \"true\")"),
+            Ok(_) => out.push("  not enabled (zen-lead.io/enabled is not \"true\")".into()),
             Err(violations) => {
-                line(&mut out, "  invalid: the current leader stays, no new leader is promoted");
-                for v in violations {
-                    line(&mut out, &format!("    {}: {}", v.field, v.message));
-                }
+                out.push("  invalid: the current leader stays, no new leader is promoted".into());
+                out.extend(violations.iter().map(|v| format!("    {v}")));
             }
         },
     }
     if let Some(choice) = &decision.choice {
-        line(&mut out, "Pods");
-        for (pod, standing) in &choice.standings {
+        let pods = choice.standings.iter().map(|(pod, standing)| {
             let age = now.duration_since(pod.created).as_secs();
-            line(&mut out, &format!("  {:<40} {} (age {age}s)", pod.name, standing.as_str()));
+            format!("{:<40} {} (age {age}s)", pod.name, standing.as_str())
+        });
+        let mut pods: Vec<String> = pods.collect();
+        if pods.is_empty() {
+            pods.push("the selector matches no pod".into());
         }
-        if choice.standings.is_empty() {
-            line(&mut out, "  the selector matches no pod");
-        }
+        section(&mut out, "Pods", pods);
     }
     if !decision.missing_ports.is_empty() {
         let missing = decision.missing_ports.join(", ");
-        line(&mut out, &format!("Ports the leader does not have: {missing}"));
+        out.push(format!("Ports the leader does not have: {missing}"));
     }
     for leader in &snapshot.leaders {
-        line(&mut out, &format!("Routed now by the EndpointSlices of {}", leader.name()));
-        for text in slices(snapshot, leader) {
-            line(&mut out, &format!("  {text}"));
-        }
+        let title = format!("Routed now by the EndpointSlices of {}", leader.name());
+        section(&mut out, &title, slices(snapshot, leader));
     }
-    let reported: Vec<String> = reported(snapshot).collect();
-    if !reported.is_empty() {
-        line(&mut out, "Reported now");
-        for text in reported {
-            line(&mut out, &format!("  {text}"));
-        }
-    }
+    section(&mut out, "Reported now", reported(snapshot).collect());
     let wrong = wrong(snapshot, decision);
-    if !wrong.is_empty() {
-        line(&mut out, "Wrong now");
-        for text in &wrong {
-            line(&mut out, &format!("  {text}"));
-        }
-    }
+    let right = wrong.is_empty();
+    section(&mut out, "Wrong now", wrong);
     let unreadable = snapshot.unreadable();
-    if !unreadable.is_empty() {
-        line(&mut out, "Cannot be read, so what exists for it is left unchanged");
-        for what in &unreadable {
-            line(&mut out, &format!("  {what}"));
-        }
-    }
     let next = match &decision.action {
         Action::Nothing if !unreadable.is_empty() => "nothing until this can be read".into(),
-        _ => next(snapshot, decision, wrong.is_empty()),
+        _ => next(snapshot, decision, right),
     };
-    line(&mut out, &format!("Next: {next}"));
+    let title = "Cannot be read, so what exists for it is left unchanged";
+    section(&mut out, title, unreadable);
+    out.push(format!("Next: {next}"));
     if let Some(at) = decision.again_at {
-        line(&mut out, &format!("A timer expires at {at}"));
+        out.push(format!("A timer expires at {at}"));
     }
-    out
+    out.join("\n") + "\n"
+}
+
+/// Adds a title and the lines under it, if there are any.
+fn section(out: &mut Vec<String>, title: &str, lines: Vec<String>) {
+    if !lines.is_empty() {
+        out.push(title.to_owned());
+        out.extend(lines.into_iter().map(|line| format!("  {line}")));
+    }
 }
 
 /// The source, if it has zen-lead annotations.

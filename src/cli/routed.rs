@@ -5,6 +5,7 @@
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
 
 use zen_lead_core::index::service::own_conditions;
 use zen_lead_core::keys;
@@ -77,8 +78,7 @@ pub fn contradiction(leader: &Service, routed: &[&str]) -> Option<String> {
     let Some(condition) = leader_ready(leader) else {
         return Some(format!("Service {name} has no condition LeaderReady"));
     };
-    let annotations = leader.metadata.annotations.as_ref();
-    let named = annotations.and_then(|a| a.get(keys::status::CURRENT_LEADER));
+    let named = leader.annotations().get(keys::status::CURRENT_LEADER);
     let named = named.map(|n| n.rsplit('/').next().unwrap_or_default()).unwrap_or_default();
     let now = if routed.is_empty() { "no pod".to_owned() } else { routed.join(", ") };
     let pods = [Reason::NoPodsFound, Reason::NoReadyPods, Reason::PortResolutionFailed];

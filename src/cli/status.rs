@@ -9,9 +9,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::Client;
 use kube::api::ListParams;
 use kube::core::Request;
+use kube::{Client, ResourceExt};
 use serde::Serialize;
 
 use super::routed::{self, Endpoint};
@@ -24,7 +24,7 @@ use zen_lead_core::decide::mirror;
 use zen_lead_core::decode::Decoded;
 use zen_lead_core::index;
 use zen_lead_core::index::service::own_conditions;
-use zen_lead_core::keys::status::{LAST_SWITCH_TIME, SOURCE_SERVICE};
+use zen_lead_core::keys::status::LAST_SWITCH_TIME;
 use zen_lead_core::keys::{kubernetes, setting};
 use zen_lead_core::names::NameRule;
 use zen_lead_core::reason::Reason;
@@ -36,7 +36,7 @@ const PAGE: u32 = 500;
 const NAMESPACES: usize = 20;
 
 /// A leader Service, or a source that has none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     /// Namespace.
@@ -180,16 +180,11 @@ struct Routes {
 
 impl Slices {
     fn add(&mut self, slice: &EndpointSlice) {
-        let meta = &slice.metadata;
-        let Some(service) =
-            meta.labels.as_ref().and_then(|l| l.get(kubernetes::SERVICE_NAME)).cloned()
-        else {
-            return;
-        };
-        let key = (meta.namespace.clone().unwrap_or_default(), service);
+        let Some(service) = slice.labels().get(kubernetes::SERVICE_NAME).cloned() else { return };
+        let key = (slice.namespace().unwrap_or_default(), service);
         let routes = self.0.entry(key).or_default();
         routes.endpoints.extend(routed::endpoints(slice));
-        let switched = meta.annotations.as_ref().and_then(|a| a.get(LAST_SWITCH_TIME)).cloned();
+        let switched = slice.annotations().get(LAST_SWITCH_TIME).cloned();
         routes.since = routes.since.take().max(switched);
     }
 
@@ -211,7 +206,7 @@ fn key(service: &Service) -> (String, String) {
 /// The sources that a leader Service may belong to: by its owner reference, and by its label.
 fn source_names(service: &Service) -> impl Iterator<Item = &String> {
     let meta = &service.metadata;
-    let label = meta.labels.as_ref().and_then(|labels| labels.get(SOURCE_SERVICE));
+    let label = settings::source_label(service);
     let owner = owner::controller(meta).filter(|o| owner::is_service(o));
     let owner = owner.filter(|_| label.is_some() || owner::is_stamped(meta)).map(|o| &o.name);
     owner.into_iter().chain(label)
@@ -233,8 +228,7 @@ type Sources<'a> = BTreeMap<(String, String), &'a Service>;
 /// Keeps leader Services and sources.
 fn concerns_us(mut service: Service) -> Option<Service> {
     service.metadata.managed_fields = None;
-    let annotations = service.metadata.annotations.as_ref();
-    let enabled = annotations.is_some_and(|a| a.contains_key(setting::ENABLED));
+    let enabled = service.annotations().contains_key(setting::ENABLED);
     let leads = source_names(&service).next().is_some();
     (leads || enabled).then_some(service)
 }
@@ -259,20 +253,14 @@ fn rows(services: &[Service], slices: &Slices, fit: &HashSet<Arc<str>>) -> Vec<R
     }
     let unled = sources.iter().filter(|(key, source)| !led.contains(*key) && asks(source));
     rows.extend(unled.map(|(_, source)| unled_row(source)));
-    rows.sort_by(|a, b| {
-        (&a.namespace, &a.service, &a.leader_service).cmp(&(
-            &b.namespace,
-            &b.service,
-            &b.leader_service,
-        ))
-    });
+    rows.sort();
     rows
 }
 
 /// Whether a source asks for a leader, with valid settings or not. Names follow the rule of Kubernetes
 /// 1.36; the version of the server does not matter here.
 fn asks(source: &Service) -> bool {
-    let enabled = source.metadata.annotations.as_ref().and_then(|a| a.get(setting::ENABLED));
+    let enabled = source.annotations().get(setting::ENABLED);
     match settings::read(source, NameRule::Dns1123) {
         Ok(intent) => matches!(intent, Intent::On(_)),
         Err(_) => enabled.is_some_and(|value| value != "false"),
@@ -286,15 +274,8 @@ fn reason_on(service: &Service) -> Option<String> {
 
 fn unled_row(source: &Service) -> Row {
     let (namespace, service) = key(source);
-    Row {
-        namespace,
-        service,
-        leader_service: String::new(),
-        leader: String::new(),
-        ready: false,
-        since: String::new(),
-        reason: reason_on(source).unwrap_or_else(|| "NoLeaderService".to_owned()),
-    }
+    let reason = reason_on(source).unwrap_or_else(|| "NoLeaderService".to_owned());
+    Row { namespace, service, reason, ..Row::default() }
 }
 
 fn row(

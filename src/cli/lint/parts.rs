@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
@@ -110,12 +110,16 @@ fn is_blank(text: &str) -> bool {
     })
 }
 
+fn yaml<T: DeserializeOwned>(text: &str) -> Result<Vec<T>, serde_saphyr::Error> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_multiple_with_options(text, options)
+}
+
 fn values(stretch: &Stretch<'_>) -> Result<Vec<(Value, Written)>, String> {
     if is_blank(stretch.text) {
         return Ok(Vec::new());
     }
-    let options = serde_saphyr::options! { with_snippet: false };
-    let values: Vec<Value> = match serde_saphyr::from_multiple_with_options(stretch.text, options) {
+    let values: Vec<Value> = match yaml(stretch.text) {
         Ok(values) => values,
         Err(error) => {
             let error = error.to_string();
@@ -127,10 +131,7 @@ fn values(stretch: &Stretch<'_>) -> Result<Vec<(Value, Written)>, String> {
             };
         }
     };
-    let options = serde_saphyr::options! { with_snippet: false };
-    let trees: Vec<Tree> =
-        serde_saphyr::from_multiple_with_options(stretch.text, options).unwrap_or_default();
-    let mut trees = trees.into_iter();
+    let mut trees = yaml::<Tree>(stretch.text).unwrap_or_default().into_iter();
     let mut with = |value| {
         let tree = trees.next().unwrap_or_default();
         (value, written(tree, stretch.text))
@@ -144,9 +145,7 @@ fn explained(stretch: &Stretch<'_>, error: String) -> String {
         return error;
     }
     let whole = "\n".repeat(stretch.lines_before) + stretch.text;
-    let options = serde_saphyr::options! { with_snippet: false };
-    let again = serde_saphyr::from_multiple_with_options::<Value>(&whole, options);
-    again.err().map_or(error, |error| error.to_string())
+    yaml::<Value>(&whole).err().map_or(error, |error| error.to_string())
 }
 
 /// Read in a second pass, for the positions of labels and annotations.

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use zen_lead_core::keys::status::SOURCE_SERVICE;
 
 fn leader(condition: &Value, current: &str) -> Service {
     serde_json::from_value(json!({
