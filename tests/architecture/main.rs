@@ -13,8 +13,6 @@ use std::path::{Path, PathBuf};
 /// business of core/Cargo.toml.
 const BANNED: [&str; 6] =
     [".await", "async fn", "std::env", "std::time::Instant", "SystemTime", "Timestamp::now"];
-/// Where the code is.
-const SOURCES: [&str; 2] = ["core/src", "src"];
 /// Lines after which a file has to be split.
 const LONGEST: usize = 600;
 
@@ -99,28 +97,42 @@ fn no_file_outgrows_a_reader() {
     assert!(faults.is_empty(), "split, at most {LONGEST} lines:\n{}", faults.join("\n"));
 }
 
+/// Whether Cargo.toml or Cargo itself knows the file, so that no `mod` line has to name it.
+fn is_target(path: &Path) -> bool {
+    let root_file = path.ends_with("main.rs") || path.ends_with("lib.rs");
+    root_file || path.ends_with("e2e/bench.rs") || path.parent() == Some(&root().join("tests"))
+}
+
+/// The files that the `mod` lines of a file name.
+fn modules(path: &Path) -> Vec<PathBuf> {
+    let folder = path.parent().unwrap();
+    let below = if is_target(path) { folder.to_owned() } else { path.with_extension("") };
+    let mut elsewhere = None;
+    let mut found = Vec::new();
+    for line in fs::read_to_string(path).unwrap().lines() {
+        let line = line.trim().trim_start_matches("pub(crate) ");
+        let line = line.trim_start_matches("pub(super) ").trim_start_matches("pub ");
+        if let Some(file) = line.strip_prefix("#[path = \"") {
+            elsewhere = Some(folder.join(file.trim_end_matches("\"]")));
+        } else if let Some(name) = line.strip_prefix("mod ").and_then(|l| l.strip_suffix(';')) {
+            let file = elsewhere.take().unwrap_or_else(|| below.join(format!("{name}.rs")));
+            found.push(file.canonicalize().unwrap_or(file));
+        }
+    }
+    found
+}
+
 #[test]
 fn no_file_is_orphaned() {
-    let files: Vec<PathBuf> = SOURCES.into_iter().flat_map(rust_files).collect();
-    let declared: BTreeSet<String> = files
+    let folders = ["core/src", "core/tests", "src", "tests", "e2e"];
+    let files: Vec<PathBuf> = folders.into_iter().flat_map(rust_files).collect();
+    let named: BTreeSet<PathBuf> = files.iter().flat_map(|path| modules(path)).collect();
+    let orphans: Vec<String> = files
         .iter()
-        .flat_map(|path| {
-            fs::read_to_string(path)
-                .unwrap()
-                .lines()
-                .filter_map(|line| {
-                    let line = line.trim().trim_start_matches("pub(crate) ");
-                    let line = line.trim_start_matches("pub(super) ").trim_start_matches("pub ");
-                    Some(line.strip_prefix("mod ")?.strip_suffix(';')?.to_owned())
-                })
-                .collect::<Vec<_>>()
-        })
+        .filter(|path| !is_target(path) && !named.contains(&path.canonicalize().unwrap()))
+        .map(|path| shown(path))
         .collect();
-    for path in files {
-        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let root_file = matches!(stem.as_str(), "main" | "lib");
-        assert!(root_file || declared.contains(&stem), "{} is in no mod list", shown(&path));
-    }
+    assert!(orphans.is_empty(), "in no mod list:\n{}", orphans.join("\n"));
 }
 
 #[test]
