@@ -7,21 +7,22 @@ mod documents;
 mod parts;
 mod scalars;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
+use parking_lot::RwLock;
 use thiserror::Error;
 
 use super::unless_closed;
+use crate::shared::SharedView;
 use documents::{Document, Unit};
 use zen_lead_core::admission::verdict::{Change, Neighbours, Question, verdict};
-use zen_lead_core::index::Reached;
-use zen_lead_core::index::view::Neighbour;
+use zen_lead_core::index::{Index, Limits};
 use zen_lead_core::names::NameRule;
-use zen_lead_core::settings::{self, Intent, LeaderSpec, Rule, Violation};
+use zen_lead_core::settings::{self, Rule, Violation};
 
 /// How severe a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,7 +108,8 @@ fn documents(files: &[(String, String)]) -> Vec<Document> {
 }
 
 fn check_all(documents: &[Document], names: NameRule) -> Vec<Finding> {
-    let others = Files::new(documents, names);
+    let index = Arc::new(RwLock::new(index_of(documents, names)));
+    let others = SharedView { index: &index, synced: true };
     documents.iter().flat_map(|document| check(document, &others, names)).collect()
 }
 
@@ -169,7 +171,7 @@ fn read_file(path: &str) -> io::Result<String> {
 }
 
 /// All findings of one document.
-fn check(document: &Document, others: &Files, names: NameRule) -> Vec<Finding> {
+fn check(document: &Document, others: &dyn Neighbours, names: NameRule) -> Vec<Finding> {
     let finding = |severity, rule, field: &str, message: &str| Finding {
         file: document.file.clone(),
         document: document.number,
@@ -221,61 +223,20 @@ fn key_of(service: &Service) -> (String, String) {
 }
 
 /// The Services of the files, as neighbours of each other.
-#[derive(Default)]
-struct Files {
-    services: BTreeMap<(String, String), Neighbour>,
-    /// Namespace and leader name, to the sources that ask for it.
-    claims: BTreeMap<(String, String), BTreeSet<String>>,
-    /// Namespace, name, object and settings of the enabled, valid sources.
-    sources: Vec<(String, String, Service, LeaderSpec)>,
-}
-
-impl Files {
-    fn new(documents: &[Document], names: NameRule) -> Self {
-        let mut files = Self::default();
-        for document in documents {
-            let Unit::Service(service) = &document.unit else { continue };
-            let (namespace, name) = key_of(service);
-            if let Some(leader_name) = settings::claimed_name(service, names) {
-                let key = (namespace.clone(), leader_name);
-                files.claims.entry(key).or_default().insert(name.clone());
-            }
-            if let Ok(Intent::On(spec)) = settings::read(service, names) {
-                files.sources.push((namespace.clone(), name.clone(), (**service).clone(), spec));
-            }
-            let neighbour = Neighbour {
-                uid: service.metadata.uid.clone(),
-                leader_of: settings::leader_of(service),
-            };
-            files.services.insert((namespace, name), neighbour);
-        }
-        files
+fn index_of(documents: &[Document], names: NameRule) -> Index {
+    let mut index = Index::new(names, Limits::NONE);
+    for document in documents {
+        let Unit::Service(service) = &document.unit else { continue };
+        let mut service = (**service).clone();
+        // What only the API server adds may be absent. Of two Services with one name, the last one counts.
+        let metadata = &mut service.metadata;
+        metadata.namespace.get_or_insert_default();
+        metadata.name.get_or_insert_default();
+        metadata.uid.get_or_insert_default();
+        metadata.resource_version = None;
+        index.apply_service(service);
     }
-}
-
-impl Neighbours for Files {
-    fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
-        self.services.get(&(namespace.to_owned(), name.to_owned())).cloned()
-    }
-
-    fn claimants(&self, namespace: &str, leader_name: &str) -> Vec<String> {
-        let claims = self.claims.get(&(namespace.to_owned(), leader_name.to_owned()));
-        claims.into_iter().flatten().cloned().collect()
-    }
-
-    fn services_at_limit(&self, _: &str) -> Option<Reached> {
-        None
-    }
-
-    fn synced(&self) -> bool {
-        true
-    }
-
-    fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
-        for (_, name, service, spec) in self.sources.iter().filter(|s| s.0 == namespace) {
-            visit(name, service, spec);
-        }
-    }
+    index
 }
 
 #[cfg(test)]

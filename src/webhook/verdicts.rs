@@ -4,16 +4,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
-
 use crate::platform::metrics::Metrics;
-use crate::shared::SharedIndex;
+use crate::shared::{SharedIndex, SharedView};
 use crate::webhook::Reviewer;
-use zen_lead_core::admission::{self, Judged, Neighbours, Path, ReviewError};
-use zen_lead_core::index::view::{IndexView, Neighbour};
-use zen_lead_core::index::{Limit, Reached};
+use zen_lead_core::admission::{self, Judged, Path, ReviewError};
+use zen_lead_core::index::Limit;
 use zen_lead_core::names::{NameRule, ServiceKey};
-use zen_lead_core::settings::{LeaderSpec, Rule};
+use zen_lead_core::settings::Rule;
 
 /// Longest name shown, in characters: the limit of Kubernetes for most names.
 const MAX_SHOWN: usize = 253;
@@ -44,7 +41,7 @@ impl Verdicts {
 impl Reviewer for Verdicts {
     fn review(&self, path: Path, body: &[u8]) -> Result<Judged, ReviewError> {
         let synced = (self.synced)();
-        let view = Shared { index: &self.index, synced };
+        let view = SharedView { index: &self.index, synced };
         let mut judged = admission::judge(path, body, &view, self.names, &self.username)?;
         let ServiceKey { namespace, name } = &judged.service;
         judged.service = ServiceKey::new(cut(namespace), cut(name));
@@ -63,49 +60,6 @@ impl Reviewer for Verdicts {
             refused_by.for_each(|limit| self.metrics.limit_refusal(limit.as_str()));
         }
         Ok(judged)
-    }
-}
-
-/// The index as admission sees it, locked for one question at a time: parsing a body of megabytes must
-/// not block the reconcilers.
-struct Shared<'a> {
-    index: &'a SharedIndex,
-    synced: bool,
-}
-
-impl Shared<'_> {
-    fn ask<T>(&self, question: impl FnOnce(&IndexView<'_>) -> T) -> T {
-        question(&IndexView { index: &self.index.read(), synced: self.synced })
-    }
-}
-
-impl Neighbours for Shared<'_> {
-    fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
-        self.ask(|view| view.service(namespace, name))
-    }
-
-    fn claimants(&self, namespace: &str, leader_name: &str) -> Vec<String> {
-        self.ask(|view| view.claimants(namespace, leader_name))
-    }
-
-    fn services_at_limit(&self, namespace: &str) -> Option<Reached> {
-        self.ask(|view| view.services_at_limit(namespace))
-    }
-
-    fn pods_beyond_limit(&self, namespace: &str, service: &Service) -> Option<Reached> {
-        self.ask(|view| view.pods_beyond_limit(namespace, service))
-    }
-
-    fn synced(&self) -> bool {
-        self.synced
-    }
-
-    fn on_host_network(&self, namespace: &str, service: &Service) -> bool {
-        self.ask(|view| view.on_host_network(namespace, service))
-    }
-
-    fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
-        self.ask(|view| view.each_source(namespace, visit));
     }
 }
 
