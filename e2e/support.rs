@@ -4,6 +4,8 @@
 // Shared files: no suite uses all of them.
 #![allow(dead_code, unused_macros, unused_imports)]
 
+#[path = "../tests/cluster/support/audit.rs"]
+pub mod audit;
 #[path = "../tests/cluster/support/built_in.rs"]
 pub mod built_in;
 #[path = "../tests/cluster/support/case.rs"]
