@@ -78,7 +78,7 @@ soak: toolchain-all ## What takes long: larger worlds, more walks, faults, fuzzi
 
 .PHONY: bench
 bench: cluster-up image ## The measurements of docs/performance-tuning.md (BENCH=burst: one of them)
-	scripts/test.sh bench --locked --profile dev --features e2e --bench bench -- $(BENCH)
+	scripts/test.sh bench --locked --features e2e --bench bench -- $(BENCH)
 
 RECORDING = $(CURDIR)/target/monitoring/recording.json
 .PHONY: monitoring-picture
