@@ -77,7 +77,7 @@ soak: toolchain-all ## What takes long: larger worlds, more walks, faults, fuzzi
 	scripts/soak.sh
 
 .PHONY: bench
-bench: cluster-up image ## The measurements of docs/performance-tuning.md (BENCH=burst: one of them)
+bench: cluster-up image ## The measurements (BENCH=burst: one of them); tables, and JSON and figures in target/bench
 	scripts/test.sh bench --locked --features e2e --bench bench -- $(BENCH)
 
 RECORDING = $(CURDIR)/target/monitoring/recording.json

@@ -23,7 +23,7 @@ cargo fmt --all --check || die "not formatted" "run: cargo fmt --all"
 step "clippy" cargo clippy --locked --quiet --workspace --all-targets --all-features -- -D warnings
 # The quickest first.
 step "borders, router, manifests, options" cargo test --locked --quiet --package zen-lead \
-  --test architecture --test router --test manifests --test configuration
+  --test architecture --test router --test manifests --test configuration --test measurements
 step "unit tests of the core" cargo test --locked --quiet --package zen-lead-core --lib
 step "unit tests of zen-lead" cargo test --locked --quiet --package zen-lead --lib
 # A few walks of each kind and shortened small worlds; `make test` runs them all.

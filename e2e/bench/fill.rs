@@ -9,7 +9,7 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::raw::{self, OURS};
+use super::raw::{self, BUILT_IN, OURS};
 use crate::support::names;
 use crate::support::objects::{hollow, source_json, status};
 use crate::support::world::{RUN_LABEL, World};
@@ -20,6 +20,9 @@ pub const WRITERS: usize = 32;
 /// already makes about five more in a second on two cores.
 const PATIENCE: Duration = Duration::from_mins(30);
 
+/// The longest time until the built-in controller, whose calls are limited to 20 a second, has caught up.
+pub const PATIENCE_BUILT_IN: Duration = Duration::from_mins(3);
+
 /// A leader Service: namespace and name.
 pub type Led = (String, String);
 
@@ -27,6 +30,10 @@ pub type Led = (String, String);
 pub struct Fill {
     world: Arc<World>,
     prefix: String,
+    /// Merged into each source.
+    patch: Value,
+    /// The sources are enabled: they get leaders.
+    led: bool,
     namespaces: Vec<String>,
     /// Namespace, name and number of pods of each source.
     services: Vec<(String, String, usize)>,
@@ -34,8 +41,22 @@ pub struct Fill {
 
 impl Fill {
     pub fn new(world: Arc<World>, name: &str) -> Self {
+        Self::make(world, name, json!({}), true)
+    }
+
+    /// With Services that are not enabled; without selectors no controller has work with them.
+    pub fn unled(world: Arc<World>, name: &str, selectors: bool) -> Self {
+        // A null removes, so only one merge takes it: this patch is that of each source.
+        let mut patch = json!({"metadata": {"annotations": null}});
+        if !selectors {
+            patch["spec"] = json!({"selector": null});
+        }
+        Self::make(world, name, patch, false)
+    }
+
+    fn make(world: Arc<World>, name: &str, patch: Value, led: bool) -> Self {
         let prefix = format!("{name}-{}", world.run);
-        Self { world, prefix, namespaces: Vec::new(), services: Vec::new() }
+        Self { world, prefix, patch, led, namespaces: Vec::new(), services: Vec::new() }
     }
 
     pub fn services(&self) -> usize {
@@ -46,8 +67,13 @@ impl Fill {
         self.services.iter().map(|s| s.2).sum()
     }
 
-    pub fn namespaces(&self) -> usize {
-        self.namespaces.len()
+    pub fn namespaces(&self) -> &[String] {
+        &self.namespaces
+    }
+
+    /// Namespace and name of each Service.
+    pub fn sources(&self) -> Vec<(String, String)> {
+        self.services.iter().map(|(ns, name, _)| (ns.clone(), name.clone())).collect()
     }
 
     /// Adds what is missing to this many Services with this many pods each, the new ones spread over this
@@ -63,7 +89,7 @@ impl Fill {
         for n in self.services.len()..services {
             let ns = self.namespaces[n % self.namespaces.len()].clone();
             let name = format!("app-{n}");
-            work.push(Work::Service(ns.clone(), name.clone()));
+            work.push(Work::Service(ns.clone(), source_json(&name, &self.patch)));
             self.services.push((ns, name, 0));
         }
         for (ns, name, have) in &mut self.services {
@@ -75,17 +101,31 @@ impl Fill {
         }
         let began = Instant::now();
         let writes: usize = work.iter().map(Work::writes).sum();
-        let work = futures::stream::iter(work.into_iter().map(|w| w.run(client.clone())));
-        let done: Vec<Result<(), String>> = work
-            .map(|w| async { tokio::spawn(w).await.unwrap() })
-            .buffer_unordered(WRITERS)
-            .collect()
-            .await;
-        done.into_iter().collect::<Result<(), _>>().unwrap();
+        let work = work.into_iter().map(|w| w.run(client.clone())).collect();
+        together(work).await.into_iter().collect::<Result<(), _>>().unwrap();
         #[allow(clippy::cast_precision_loss)]
         let rate = writes as f64 / began.elapsed().as_secs_f64();
-        self.until_led().await;
+        if self.led {
+            self.until_led().await;
+        }
         rate
+    }
+
+    /// Waits until the built-in controller has every pod in a slice, and two seconds more.
+    pub async fn until_at_rest(&self) {
+        let began = Instant::now();
+        loop {
+            let slices = raw::slices(&self.world.admin, BUILT_IN).await;
+            let own = slices.iter().filter(|s| s.namespace.starts_with(&self.prefix));
+            let ready: usize = own.map(|s| s.ready.len()).sum();
+            if ready == self.pods() {
+                break;
+            }
+            let all = self.pods();
+            assert!(began.elapsed() < PATIENCE_BUILT_IN, "{ready} of {all} pods are in slices");
+            sleep(Duration::from_secs(1)).await;
+        }
+        sleep(Duration::from_secs(2)).await;
     }
 
     /// Waits until every source has a leader; returns the leaders.
@@ -115,8 +155,18 @@ impl Fill {
     }
 }
 
+/// Runs all, [`WRITERS`] at the same time, each as a task of its own; the results in the order of their ends.
+pub async fn together<F>(work: Vec<F>) -> Vec<F::Output>
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let tasks = work.into_iter().map(|one| async { tokio::spawn(one).await.unwrap() });
+    futures::stream::iter(tasks).buffer_unordered(WRITERS).collect().await
+}
+
 enum Work {
-    Service(String, String),
+    Service(String, Value),
     Pod(String, String, usize, String),
 }
 
@@ -130,9 +180,8 @@ impl Work {
 
     async fn run(self, client: Client) -> Result<(), String> {
         match self {
-            Self::Service(ns, name) => {
-                let path = format!("/api/v1/namespaces/{ns}/services");
-                raw::post(&client, &path, &source_json(&name, &json!({}))).await?;
+            Self::Service(ns, source) => {
+                raw::post(&client, &format!("/api/v1/namespaces/{ns}/services"), &source).await?;
             }
             Self::Pod(ns, app, n, address) => {
                 let name = format!("{app}-{n}");
@@ -158,7 +207,7 @@ async fn make_namespace(client: &Client, name: &str, run: &str) {
 }
 
 /// Removes every namespace of the run with its objects, pods first: no kubelet ends hollow pods.
-pub async fn clear(world: &World) {
+async fn clear(world: &World) {
     let client = &world.admin;
     let path = format!("/api/v1/namespaces?labelSelector={RUN_LABEL}%3D{}", world.run);
     let Ok(list) = raw::get(client, &path).await else { return };
@@ -177,6 +226,22 @@ pub async fn clear(world: &World) {
             }
         }
         let _ = raw::delete(client, &path, &Value::Null).await;
+    }
+}
+
+/// As [`clear`], and waits until the namespaces are gone: what comes next is not measured beside their end.
+pub async fn clear_all(world: &World) -> Result<(), String> {
+    clear(world).await;
+    let began = Instant::now();
+    let path = format!("/api/v1/namespaces?labelSelector={RUN_LABEL}%3D{}", world.run);
+    loop {
+        let list = raw::get(&world.admin, &path).await?;
+        let list: Value = serde_json::from_str(&list).map_err(|e| e.to_string())?;
+        match list["items"].as_array().map_or(0, Vec::len) {
+            0 => return Ok(()),
+            left if began.elapsed() > PATIENCE => return Err(format!("{left} namespaces stay")),
+            _ => sleep(Duration::from_secs(1)).await,
+        }
     }
 }
 

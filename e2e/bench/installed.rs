@@ -1,12 +1,14 @@
 //! The installed zen-lead from outside: its flags, and the resources that its processes use.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::product::SYSTEM;
 use crate::support::traffic::ask;
@@ -22,15 +24,45 @@ pub struct Replica {
     pub pid: u32,
 }
 
+/// Memory of a process in MB (2^20 bytes).
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Its own pages: RssAnon.
+    pub own: f64,
+    /// Pages of files, of which the system can take back most: RssFile.
+    pub files: f64,
+    /// The most of both since the start: VmHWM.
+    pub peak: f64,
+}
+
 /// Restarts zen-lead with these flags; waits until the new replicas work and the old are gone.
 pub async fn restart_with(world: &World, flags: &[String]) -> Vec<Replica> {
     let mut args = vec!["serve".to_owned()];
     args.extend_from_slice(flags);
+    restart(world, json!({"name": "zen-lead", "args": args})).await
+}
+
+/// As [`restart_with`], without flags and from another image.
+pub async fn restart_from(world: &World, image: &str) -> Vec<Replica> {
+    restart(world, json!({"name": "zen-lead", "args": ["serve"], "image": image})).await
+}
+
+/// Puts a static binary on the node as an image.
+pub async fn load_image(image: &str, binary: &Path) -> Result<(), String> {
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/load_image.sh"));
+    command.arg(image).arg(binary);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+    let output = output.map_err(|e| e.to_string())?;
+    let words = || String::from_utf8_lossy(&output.stderr).into_owned();
+    output.status.success().then_some(()).ok_or_else(words)
+}
+
+async fn restart(world: &World, container: Value) -> Vec<Replica> {
     let now = jiff::Timestamp::now().to_string();
     let patch = json!({"spec": {"template": {
-        // A rollout even if no flag changes.
+        // A rollout even if nothing else changes.
         "metadata": {"annotations": {"zen-lead-bench/restarted": now}},
-        "spec": {"containers": [{"name": "zen-lead", "args": args}]},
+        "spec": {"containers": [container]},
     }}});
     let deployments = world.product.deployments();
     deployments.patch("zen-lead", &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
@@ -75,14 +107,14 @@ pub fn pid(pod: &Pod) -> Option<u32> {
 }
 
 impl Replica {
-    /// Resident memory in MB (2^20 bytes), now and at most since the start.
-    pub fn memory(&self) -> (f64, f64) {
+    /// As the kernel says, without asking the process.
+    pub fn memory(&self) -> Memory {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let kb = |key: &str| {
             let line = status.lines().find_map(|l| l.strip_prefix(key)).unwrap();
             line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
         };
-        (kb("VmRSS:"), kb("VmHWM:"))
+        Memory { own: kb("RssAnon:"), files: kb("RssFile:"), peak: kb("VmHWM:") }
     }
 
     /// Established connections to the API server, by its Service's port.
@@ -124,7 +156,7 @@ impl Replica {
 
 /// Sends a signal to a process by its id.
 pub fn signal(pid: u32, name: &str) {
-    let status = std::process::Command::new("kill").args(["-s", name, &pid.to_string()]).status();
+    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
     assert!(status.unwrap().success(), "kill -s {name} {pid}");
 }
 

@@ -1,16 +1,15 @@
 //! Benefits and costs of zen-lead's settings: those of a Service, the number of replicas, the drain.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::fill::{Fill, Led, WRITERS, annotate};
+use super::fill::{Fill, annotate};
 use super::installed::{Replica, replicas as running, restart_with};
+use super::lost::{back, lose};
 use super::measure::{Sample, ms, n, row, setting, settings as list, table};
 use super::raw::{self, OURS, SliceWatch, write_ready};
 use crate::support::case::Case;
@@ -125,17 +124,14 @@ pub async fn replicas(t: Arc<Case>) {
                 None
             }
         };
-        let times = lose_all(&t, &fill).await;
+        let s = lose_all(&t, &fill).await;
         drop(frozen);
-        #[allow(clippy::cast_precision_loss)]
-        let late = times.iter().filter(|ms| **ms > 200.0).count() as f64 / times.len() as f64;
-        let s = Sample::of(times);
         rows.push(row(&[
             &what,
             &s.len(),
             &n(s.median(), 0),
             &n(s.quantile(0.99), 0),
-            &n(100.0 * late, 0),
+            &n(100.0 * s.above(200.0), 0),
         ]));
         t.world.product.until_running().await;
         sleep(Duration::from_secs(5)).await;
@@ -156,33 +152,13 @@ impl Drop for Thaw {
     }
 }
 
-async fn lose_all(t: &Case, fill: &Fill) -> Vec<f64> {
+async fn lose_all(t: &Case, fill: &Fill) -> Sample {
     let leaders = fill.until_led().await;
     let client = t.admin();
     let mut watch = SliceWatch::start(&client, OURS).await;
-    let writes = leaders.clone().into_iter().map(|(key, pod)| {
-        let client = client.clone();
-        async move {
-            let (_, written) = write_ready(&client, &key.0, &pod, false).await;
-            (key, written)
-        }
-    });
-    let writing = futures::stream::iter(writes).buffer_unordered(WRITERS);
-    let written: HashMap<Led, Instant> = writing.collect().await;
-    let mut moved: HashMap<Led, f64> = HashMap::new();
-    while moved.len() < leaders.len() {
-        let seen = timeout(Duration::from_secs(30), watch.next()).await.expect("all are moved");
-        let key = (seen.namespace, seen.service);
-        let Some(old) = leaders.get(&key) else { continue };
-        if seen.ready.len() == 1 && seen.ready[0] != *old {
-            let took = ms(seen.at.saturating_duration_since(written[&key]));
-            moved.entry(key).or_insert(took);
-        }
-    }
-    for (key, pod) in &leaders {
-        write_ready(&client, &key.0, pod, true).await;
-    }
-    moved.into_values().collect()
+    let burst = lose(&client, &leaders, &mut watch, None).await;
+    back(&client, &leaders).await;
+    burst.delays()
 }
 
 /// Writes that the webhook reviews, during a rolling restart, for each of

@@ -1,9 +1,13 @@
-//! Samples, tables and the settings of a run. Nothing here touches a cluster.
+//! Samples, tables and the settings of a run. Nothing here touches a cluster. `results` keeps the tables.
 
 use std::env;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::results;
 
 /// Measured values in order.
 pub struct Sample(Vec<f64>);
@@ -29,9 +33,20 @@ impl Sample {
         self.quantile(0.5)
     }
 
+    /// The share of values above this one.
+    pub fn above(&self, limit: f64) -> f64 {
+        let late = self.0.iter().filter(|value| **value > limit).count();
+        count(late) / count(self.len())
+    }
+
     pub fn max(&self) -> f64 {
         self.quantile(1.0)
     }
+}
+
+/// Milliseconds from one moment to another; negative if the other came first.
+pub fn between(from: Instant, to: Instant) -> f64 {
+    if to >= from { ms(to - from) } else { -ms(from - to) }
 }
 
 pub fn ms(duration: Duration) -> f64 {
@@ -39,38 +54,33 @@ pub fn ms(duration: Duration) -> f64 {
 }
 
 /// `ZEN_LEAD_BENCH_<name>`, or the default; a value that cannot be read ends the run.
-pub fn setting<T: FromStr>(name: &str, default: T) -> T {
-    let name = format!("ZEN_LEAD_BENCH_{name}");
-    match env::var(&name) {
-        Ok(text) if !text.is_empty() => {
-            text.parse().unwrap_or_else(|_| panic!("{name}={text:?} cannot be read"))
-        }
-        _ => default,
-    }
+pub fn setting<T: FromStr + Clone + Display>(name: &str, default: T) -> T {
+    let mut values = settings(name, &[default]);
+    assert_eq!(values.len(), 1, "ZEN_LEAD_BENCH_{name} takes one value");
+    values.remove(0)
 }
 
 /// As [`setting`], a list with commas.
-pub fn settings<T: FromStr + Clone>(name: &str, default: &[T]) -> Vec<T> {
+pub fn settings<T: FromStr + Clone + Display>(name: &str, default: &[T]) -> Vec<T> {
     let name = format!("ZEN_LEAD_BENCH_{name}");
-    match env::var(&name) {
+    let values = match env::var(&name) {
         Ok(text) if !text.is_empty() => {
             let word = |w: &str| w.parse().unwrap_or_else(|_| panic!("{name}: {w:?}"));
             text.split(',').map(word).collect()
         }
         _ => default.to_vec(),
-    }
+    };
+    let words: Vec<String> = values.iter().map(ToString::to_string).collect();
+    results::used(&name, &words.join(","));
+    values
 }
 
-/// The load average of the machine.
-pub fn load() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').take(3).collect::<Vec<_>>().join(" ")
-}
-
-/// Prints a table at once, so that an interrupted run does not lose its measurements.
+/// Prints a table at once, so that an interrupted run does not lose its measurements, and keeps it for the
+/// file of the run.
 pub fn table(title: &str, head: &[&str], rows: &[Vec<String>]) {
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC");
-    println!("\n## {title}\n   {now}, load average {}\n", load());
+    let (time, load) = results::keep(title, head, rows);
+    let load: Vec<String> = load.iter().map(ToString::to_string).collect();
+    println!("\n## {title}\n   {time}, load average {}\n", load.join(" "));
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count());
         cells.chain([head[column].chars().count()]).max().unwrap_or(0)
@@ -95,6 +105,17 @@ pub fn table(title: &str, head: &[&str], rows: &[Vec<String>]) {
 /// A number with this many digits behind the point.
 pub fn n(value: f64, digits: usize) -> String {
     format!("{value:.digits$}")
+}
+
+/// A ratio of two numbers, as text.
+pub fn ratio(value: f64, to: f64) -> String {
+    n(value / to, 2)
+}
+
+/// A count as a number to calculate with.
+#[allow(clippy::cast_precision_loss)]
+pub fn count(number: usize) -> f64 {
+    number as f64
 }
 
 /// Cells of anything that can be shown.

@@ -35,6 +35,10 @@ pub async fn post(client: &Client, path: &str, body: &Value) -> Result<String, S
     call(client, "POST", path, JSON, body).await
 }
 
+pub async fn put(client: &Client, path: &str, body: &Value) -> Result<String, String> {
+    call(client, "PUT", path, JSON, body).await
+}
+
 pub async fn merge(client: &Client, path: &str, body: &Value) -> Result<String, String> {
     call(client, "PATCH", path, MERGE, body).await
 }
@@ -94,7 +98,8 @@ impl SliceWatch {
         let list: Value = serde_json::from_str(&list).unwrap();
         let from = list["metadata"]["resourceVersion"].as_str().unwrap();
         let path =
-            format!("{SLICES}?watch=true&timeoutSeconds=3600&resourceVersion={from}&{selector}");
+            // A day: longer than any measurement.
+            format!("{SLICES}?watch=true&timeoutSeconds=86400&resourceVersion={from}&{selector}");
         let (send, seen) = unbounded_channel();
         let client = client.clone();
         let task = tokio::spawn(async move {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::fill::Fill;
-use super::installed::{Replica, restart_with};
-use super::measure::{Sample, ms, n, row, setting, settings, table};
+use super::fill::{Fill, clear_all};
+use super::installed::{Memory, Replica, restart_with};
+use super::measure::{Sample, count, ms, n, row, setting, settings, table};
 use super::raw;
 use super::standby::first_failovers;
 use crate::support::case::Case;
@@ -19,40 +19,49 @@ const SETTLE: Duration = Duration::from_secs(10);
 pub async fn memory(t: Arc<Case>) {
     let defaults = ["1x1x1", "500x3x10", "500x12x10", "2000x12x40"].map(str::to_owned);
     let mut fill = Fill::new(t.world.clone(), "memory");
-    let (mut rows, mut points) = (Vec::new(), Vec::new());
+    let (mut rows, mut points, mut replicas) = (Vec::new(), Vec::new(), Vec::new());
     for size in settings("SIZES", &defaults) {
         let [services, pods, namespaces] = parse(&size);
         let rate = fill.grow(services, pods, namespaces).await;
         println!("{size}: {rate:.0} writes a second");
-        for most in [50, 0] {
-            let replicas =
-                restart_with(&t.world, &[format!("--max-namespace-watches={most}")]).await;
+        // The default last: what is left of it is measured at the end.
+        for most in [0, 50] {
+            replicas = restart_with(&t.world, &[format!("--max-namespace-watches={most}")]).await;
             fill.until_led().await;
             sleep(SETTLE).await;
+            let watches = if most == 0 { "one cluster-wide" } else { "one a namespace" };
+            // Nothing was scraped so far: the memory of the answers is not part of it.
+            rows.push(memory_of(&size, watches, "none", &replicas));
+            if most == 0 {
+                let own = largest(&replicas);
+                points.push((count(fill.services()), count(fill.pods()), own.own + own.files));
+            }
+            scrape(&replicas).await;
+            rows.push(memory_of(&size, watches, "20", &replicas));
             for replica in &replicas {
                 let led = replica.metric("zen_lead_leader_services").await;
                 assert!(led >= count(services), "{led} leader Services of {services}");
             }
-            let (now, most_ever) = largest(&replicas);
-            let connections = replicas.iter().map(Replica::connections).max().unwrap();
-            if most == 0 {
-                points.push((count(fill.services()), count(fill.pods()), now));
-            }
-            rows.push(row(&[
-                &fill.services(),
-                &fill.pods(),
-                &fill.namespaces(),
-                &if most == 0 { "one cluster-wide" } else { "one a namespace" },
-                &n(now, 1),
-                &n(most_ever, 1),
-                &connections,
-            ]));
         }
     }
+    clear_all(&t.world).await.unwrap();
+    sleep(SETTLE).await;
+    rows.push(memory_of("all deleted", "one a namespace", "20", &replicas));
+    scrape(&replicas).await;
+    rows.push(memory_of("all deleted", "one a namespace", "40", &replicas));
     restart_with(&t.world, &[]).await;
     table(
-        &format!("memory of the larger of two replicas, MB, {SETTLE:?} after a restart"),
-        &["Services", "pods", "namespaces", "pod watches", "now", "peak", "connections"],
+        &format!("memory of the larger of two replicas, MB, {SETTLE:?} after a restart or the end"),
+        &[
+            "Services x pods of each x namespaces",
+            "pod watches",
+            "scrapes before",
+            "RssAnon",
+            "RssFile",
+            "both",
+            "VmHWM",
+            "connections",
+        ],
         &rows,
     );
     if let Some([base, service, pod]) = fit(&points) {
@@ -89,7 +98,7 @@ pub async fn start(t: Arc<Case>) {
         rows.push(row(&[
             &fill.services(),
             &fill.pods(),
-            &fill.namespaces(),
+            &fill.namespaces().len(),
             &ready.len(),
             &n(ready.median(), 0),
             &n(ready.max(), 0),
@@ -166,14 +175,24 @@ fn parse(size: &str) -> [usize; 3] {
     parts.try_into().unwrap_or_else(|_| panic!("{size} is not SERVICESxPODSxNAMESPACES"))
 }
 
-#[allow(clippy::cast_precision_loss)]
-fn count(number: usize) -> f64 {
-    number as f64
+/// Of the replica with more memory of its own.
+fn largest(replicas: &[Replica]) -> Memory {
+    replicas.iter().map(Replica::memory).max_by(|a, b| a.own.total_cmp(&b.own)).unwrap()
 }
 
-fn largest(replicas: &[Replica]) -> (f64, f64) {
-    let all = replicas.iter().map(Replica::memory);
-    all.fold((0.0, 0.0), |(a, b), (now, most)| (a.max(now), b.max(most)))
+fn memory_of(size: &str, watches: &str, scrapes: &str, replicas: &[Replica]) -> Vec<String> {
+    let Memory { own, files, peak } = largest(replicas);
+    let connections = replicas.iter().map(Replica::connections).max().unwrap();
+    let [own_text, files_text, both, peak] = [own, files, own + files, peak].map(|mb| n(mb, 1));
+    row(&[&size, &watches, &scrapes, &own_text, &files_text, &both, &peak, &connections])
+}
+
+async fn scrape(replicas: &[Replica]) {
+    for _ in 0..20 {
+        for replica in replicas {
+            replica.metrics().await;
+        }
+    }
 }
 
 /// MB at rest, for each Service and for each pod; none without three different sizes.
