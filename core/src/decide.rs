@@ -121,6 +121,11 @@ impl StepKind {
     pub fn is_routing(self) -> bool {
         matches!(self, Self::CreateLeader | Self::Slice | Self::CreateSlice)
     }
+
+    /// It only copies what the slices say.
+    pub fn is_copy(self) -> bool {
+        matches!(self, Self::Mirror | Self::SourceConditions)
+    }
 }
 
 /// Hash of what a slice says: endpoints, ports and whose turn it is to lead.
@@ -210,11 +215,15 @@ impl Step {
         hash(&[self.object(), &content.to_string()])
     }
 
-    /// What a refusal of it is about: the object, and for slices what is to be in it. A switch to
-    /// another pod is not refused because one to this pod was.
+    /// What a refusal of it is about: the object, for slices what is to be in it, and for mirrors who leads. A
+    /// switch to another pod, and its report, are not refused because those to this pod were.
     pub fn subject(&self) -> u64 {
         match self {
             Self::Slice(_) => self.content(),
+            Self::Mirror(target, mirror, _) => {
+                let leads = mirror.annotations.get(keys::status::CURRENT_LEADER);
+                hash(&[&target.name, leads.map_or("", |name| name)])
+            }
             _ => hash(&[self.object()]),
         }
     }
@@ -226,10 +235,8 @@ impl Step {
 
     /// How long a replica of this rank waits before it takes the step.
     pub fn stagger(&self, rank: usize) -> Duration {
-        match self.kind() {
-            StepKind::Mirror | StepKind::SourceConditions => ranking::stagger_of_copies(rank),
-            _ => ranking::stagger(rank),
-        }
+        let copy = self.kind().is_copy();
+        if copy { ranking::stagger_of_copies(rank) } else { ranking::stagger(rank) }
     }
 
     /// It only takes an endpoint out; such a step never waits for a replica of a lower rank.

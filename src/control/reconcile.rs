@@ -369,7 +369,9 @@ impl Reconciler {
                         restored from a backup; deciding afresh";
             self.recorder.event(key, None, Reason::HistoryRestored, note);
         }
-        if let Some(at) = self.waits_for_rank(key, step).filter(|_| !round.acting) {
+        // Who has moved a leader leaves the copies to the replica that comes first all the same.
+        let goes_on = round.acting && !step.kind().is_copy();
+        if let Some(at) = self.waits_for_rank(key, step).filter(|_| !goes_on) {
             return GoAhead::Closed(Requeue::At(at));
         }
         match self.gives_way(key, step) {

@@ -162,7 +162,8 @@ impl Replica {
         now: Timestamp,
     ) -> Option<Timestamp> {
         let rank = ranking::rank(&self.name, &self.members, key);
-        if rank == 0 || step.urgent() || self.acting {
+        let goes_on = self.acting && !step.kind().is_copy();
+        if rank == 0 || step.urgent() || goes_on {
             return None;
         }
         let wish = step.wish();

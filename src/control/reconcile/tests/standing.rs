@@ -295,6 +295,23 @@ async fn a_refused_mirror_or_condition_is_no_storm() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_switch_is_reported_at_once_after_the_report_of_another_pod_was_undone_for_long() {
+    let mut pair = Pair::served().await;
+    let leader = |pair: &Pair| pair.api.get(LEADER).unwrap();
+    always(&pair, "PATCH", "web-leader/status", Fault::Strip("zen-lead.io/current-leader"));
+    let mut stripped = leader(&pair);
+    stripped["metadata"]["annotations"]["zen-lead.io/current-leader"] = json!("");
+    pair.api.put(SERVICES, stripped);
+    pair.run(Duration::from_mins(3)).await;
+    pair.api.forgive();
+    pair.api.put(PODS, pod("a", "10.0.0.1", false, 1));
+    pair.run(Duration::from_secs(3)).await;
+    assert_eq!(pair.routed().as_deref(), Some("b"));
+    let named = &leader(&pair)["metadata"]["annotations"]["zen-lead.io/current-leader"];
+    assert_eq!(named, "shop/b", "{}", pair.list(0, pair.calls.len()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_others_undo_each_time_is_no_storm() {
     let undo_slice: Meddler = Box::new(|api| {
         let Some(mut slice) = api.get(&format!("{SLICES}/{SLICE}")) else { return };
