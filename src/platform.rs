@@ -5,7 +5,7 @@
 
 pub(crate) mod api;
 pub mod clock;
-pub(crate) mod health;
+pub mod health;
 pub(crate) mod lifecycle;
 pub mod metrics;
 pub mod operation;

@@ -13,7 +13,7 @@ use crate::platform::metrics::Metrics;
 
 /// The number of Events with this reason and result, from the metrics.
 pub fn events(metrics: &Metrics, reason: &str, result: &str) -> usize {
-    let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
+    let text = metrics.exposition().unwrap();
     let labels = format!(r#"zen_lead_events_total{{reason="{reason}",result="{result}"}} "#);
     text.lines().find_map(|l| l.strip_prefix(&labels)).map_or(0, |value| value.parse().unwrap())
 }

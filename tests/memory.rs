@@ -1,20 +1,37 @@
-//! Ten thousand Services are created and deleted: the index and the queue free every byte that they used
-//! for them. The allocator counts exactly; tests/cluster/churn.rs measures the whole process.
+//! What Services cost in memory, to the byte: the allocator counts. Ten thousand Services are created and
+//! deleted, and the index and the queue free all that they used for them; a scrape needs as little for
+//! thousands of Services as for one. tests/cluster/churn.rs measures the whole process.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test binary")]
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use http::Request;
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use peak_alloc::PeakAlloc;
+use tower::ServiceExt;
 use zen_lead::control::queue::Queue;
+use zen_lead::platform::health::Health;
 use zen_lead::platform::metrics::Metrics;
+use zen_lead::platform::server::admin;
 use zen_lead_core::fixtures::{NAMESPACE, Object, ServiceFixture, foreign_slice, pod, service};
 use zen_lead_core::index::{Index, Limits, Sizes};
 use zen_lead_core::names::{NameRule, ServiceKey};
+use zen_lead_core::report::ServiceReport;
 use zen_lead_core::version::Rv;
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// The tests of this file count the bytes of the whole process, so they run one after the other.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock()
+}
 
 const SERVICES: u64 = 10_000;
 const NAMESPACES: u64 = 50;
@@ -76,6 +93,7 @@ async fn work(queue: &Queue<ServiceKey>) {
 
 #[test]
 fn every_byte_of_ten_thousand_services_comes_back() {
+    let _alone = alone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut index = Index::new(NameRule::default(), Limits::default());
     let queue = Queue::new(Arc::new(Metrics::new().unwrap()), Arc::default(), 4);
@@ -108,4 +126,72 @@ fn every_byte_of_ten_thousand_services_comes_back() {
         );
         assert!(left < CRUMBS, "round {round}: {left} bytes of {indexed} are left");
     }
+}
+
+/// Services in a scrape.
+const SCRAPED: usize = 2_000;
+/// Bytes that the metrics of a Service may take, without its names, and bytes that a scrape may take.
+const HELD: usize = 512;
+const PEAK: usize = 128 * 1024;
+
+/// What is recorded about a Service that has got its first leader.
+fn led(metrics: &Metrics, key: &ServiceKey) {
+    metrics.track(key);
+    metrics.decided(key, true, None, false);
+    metrics.failover(key, "first_leader", None);
+    metrics.reconciled(key, "ok", false, Duration::from_millis(3));
+    let at = Timestamp::from_second(1_800_000_000).ok();
+    let report = ServiceReport {
+        leader_since: at,
+        leader_pod_created: at,
+        pods_available: 2,
+        endpoints: 1,
+        epoch: 1_800_000_000_000,
+        stable: true,
+        leader_service: true,
+        slices: 1,
+    };
+    metrics.services().set(key, &report);
+}
+
+/// Reads a whole scrape piece by piece, as a socket does; the bytes read, and the lines about Services.
+async fn scrape(metrics: &Arc<Metrics>) -> (usize, usize) {
+    let router = admin::router(metrics.clone(), Health::new(&[], metrics.clone()));
+    let request = Request::get("/metrics").body(Body::empty()).unwrap();
+    let mut body = router.oneshot(request).await.unwrap().into_body();
+    let (mut bytes, mut lines) = (0, 0);
+    while let Some(frame) = body.frame().await {
+        let piece = frame.unwrap().into_data().unwrap();
+        let text = std::str::from_utf8(&piece).unwrap();
+        assert!(text.ends_with('\n'), "a piece has whole lines");
+        bytes += text.len();
+        lines += text.lines().filter(|l| l.contains("service=\"s")).count();
+    }
+    (bytes, lines)
+}
+
+#[test]
+fn a_scrape_of_thousands_of_services_holds_a_piece_of_it() {
+    let _alone = alone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let keys: Vec<_> = (0..SCRAPED).map(|n| ServiceKey::new("shop", format!("s{n}"))).collect();
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let empty = ALLOCATOR.current_usage();
+    for key in &keys {
+        led(&metrics, key);
+    }
+    let held = (ALLOCATOR.current_usage() - empty) / SCRAPED;
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    let (bytes, lines) = runtime.block_on(scrape(&metrics));
+    let peak = ALLOCATOR.peak_usage() - before;
+    println!(
+        "{held} bytes a Service; a scrape of {SCRAPED} Services: {lines} lines about them, {bytes} bytes, \
+         {peak} held at most"
+    );
+    assert_eq!(lines, 10 * SCRAPED, "the series of a Service with a leader");
+    assert!(held > 100, "the allocator counts: {held}");
+    assert!(held < HELD, "{held} bytes a Service");
+    assert!(bytes > 4 * PEAK, "the text is much larger than what is held of it: {bytes}");
+    assert!(peak < PEAK, "{peak} bytes of {bytes} were held");
 }

@@ -45,7 +45,7 @@ fn spans(tracing: &Tracing, number: usize) {
 
 /// The counter of spans with this result.
 fn counted(metrics: &Metrics, result: &str) -> usize {
-    let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
+    let text = metrics.exposition().unwrap();
     let series = format!("zen_lead_trace_spans_total{{result=\"{result}\"}} ");
     let value = text.lines().find_map(|line| line.strip_prefix(&series));
     value.map_or(0, |value| value.parse().unwrap())

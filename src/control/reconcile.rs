@@ -507,7 +507,7 @@ impl Reconciler {
         if report.endpoints > 0 {
             known.lost_at = None;
         }
-        self.metrics.services().set(key, report.clone());
+        self.metrics.services().set(key, report);
         let now = clock::monotonic();
         let timer = decision.again_at.map(|at| self.instant(at));
         let blocked = known.blocks.until().into_iter().chain(known.blocks.on_probation()).min();

@@ -150,14 +150,14 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(3)).await;
         health.set(Gate::ServicesWatch, true);
         assert!(health.readiness().ready);
-        let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
+        let text = metrics.exposition().unwrap();
         assert!(text.contains("zen_lead_process_ready_seconds 3\n"), "{text}");
 
         health.set(Gate::ServicesWatch, false);
         assert!(!health.readiness().ready, "a lost watch makes unready again");
         tokio::time::sleep(Duration::from_secs(3)).await;
         health.set(Gate::ServicesWatch, true);
-        let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
+        let text = metrics.exposition().unwrap();
         assert!(text.contains("zen_lead_process_ready_seconds 3\n"), "only the first time counts");
     }
 

@@ -3,19 +3,23 @@
 //! docs/metrics.md lists names, types and labels. Values of labels other than namespace and service come
 //! from closed enums of the callers (`&'static str`). No statics, no decisions, no HTTP.
 
+mod record;
 mod register;
+mod scrape;
 mod series;
 mod services;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
+pub use scrape::Scrape;
 pub use services::Services;
 
 use crate::platform::clock::Clock;
@@ -26,6 +30,8 @@ use register::{
 use series::SeriesFamily;
 use zen_lead_core::names::ServiceKey;
 
+/// The names of all metrics begin with it.
+const PREFIX: &str = "zen_lead";
 /// Buckets for durations up to that of an API call, in seconds.
 pub const FAST_BUCKETS: [f64; 13] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -40,6 +46,7 @@ const ATTEMPTS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10+"
 pub struct Metrics {
     registry: Registry,
     services: Services,
+    reconcile_duration: HistogramVec,
 
     api_call_duration: HistogramVec,
     timeouts: IntCounterVec,
@@ -82,12 +89,18 @@ impl Metrics {
     }
 
     fn with_clock(clock: Clock) -> prometheus::Result<Self> {
-        let registry = Registry::new_custom(Some("zen_lead".into()), None)?;
+        let registry = Registry::new_custom(Some(PREFIX.into()), None)?;
         let r = &registry;
-        let services = Services::new(clock);
-        registry.register(Box::new(services.collector()?))?;
+        let services = Services::new(r, clock)?;
         build_info(r)?;
         Ok(Self {
+            reconcile_duration: histogram(
+                r,
+                "reconciliation_duration_seconds",
+                "Duration of one reconcile, over all Services.",
+                &["result"],
+                &FAST_BUCKETS,
+            )?,
             api_call_duration: histogram(
                 r,
                 "api_call_duration_seconds",
@@ -251,13 +264,22 @@ impl Metrics {
         &self.services
     }
 
-    /// Text exposition of everything registered (Prometheus format 0.0.4).
+    /// Begins a scrape: everything as text (Prometheus format 0.0.4), part by part.
     ///
     /// # Errors
     /// If a label value cannot be encoded; never for the values that this module records.
-    pub fn exposition(&self) -> prometheus::Result<Vec<u8>> {
-        let mut out = Vec::with_capacity(16 * 1024);
-        TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
+    pub fn scrape(&self) -> prometheus::Result<Scrape> {
+        let process = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        Ok(Scrape::new(self.services.clone(), process))
+    }
+
+    /// A whole scrape in one text, for tests.
+    ///
+    /// # Errors
+    /// As [`Metrics::scrape`].
+    pub fn exposition(&self) -> prometheus::Result<String> {
+        let (mut scrape, mut out) = (self.scrape()?, String::new());
+        while scrape.write_part(&mut out) {}
         Ok(out)
     }
 
@@ -269,22 +291,25 @@ impl Metrics {
 
     /// Counts a switch of the leader, and its duration if the time of its cause is known.
     pub fn failover(&self, key: &ServiceKey, reason: &'static str, latency: Option<Duration>) {
-        self.services.record(key, |series| {
-            series.inc(SeriesFamily::Failovers, &[reason]);
+        self.services.record(key, |record| {
+            record.inc(SeriesFamily::Failovers, &[reason]);
             if let Some(latency) = latency {
-                series.observe(SeriesFamily::FailoverLatency, &[], latency);
+                record.failed_over(latency);
             }
         });
     }
 
-    /// Counts a finished reconcile; `result` is from a closed enum.
+    /// Counts a finished reconcile and keeps its duration; `result` is from a closed enum. The histogram of
+    /// the process has it also if the Service is not tracked.
     pub fn reconciled(&self, key: &ServiceKey, result: &'static str, error: bool, took: Duration) {
-        self.services.record(key, |series| {
-            series.inc(SeriesFamily::Reconciliations, &[]);
+        let outcome = if error { "error" } else { "success" };
+        self.reconcile_duration.with_label_values(&[outcome]).observe(took.as_secs_f64());
+        self.services.record(key, |record| {
+            record.inc(SeriesFamily::Reconciliations, &[result]);
             if error {
-                series.inc(SeriesFamily::ReconcileErrors, &[]);
+                record.inc(SeriesFamily::ReconcileErrors, &[]);
             }
-            series.observe(SeriesFamily::ReconcileDuration, &[result], took);
+            record.reconciled(took);
         });
     }
 
@@ -296,17 +321,17 @@ impl Metrics {
         incumbent_stayed: Option<bool>,
         ports_failed: bool,
     ) {
-        self.services.record(key, |series| {
+        self.services.record(key, |record| {
             if chosen {
-                series.inc(SeriesFamily::SelectionAttempts, &[]);
+                record.inc(SeriesFamily::SelectionAttempts, &[]);
             }
             match incumbent_stayed {
-                Some(true) => series.inc(SeriesFamily::StickyHits, &[]),
-                Some(false) => series.inc(SeriesFamily::StickyMisses, &[]),
+                Some(true) => record.inc(SeriesFamily::StickyHits, &[]),
+                Some(false) => record.inc(SeriesFamily::StickyMisses, &[]),
                 None => {}
             }
             if ports_failed {
-                series.inc(SeriesFamily::PortFailures, &[]);
+                record.inc(SeriesFamily::PortFailures, &[]);
             }
         });
     }
@@ -315,7 +340,7 @@ impl Metrics {
     pub fn slice_write_failed(&self, key: &ServiceKey, conflict: bool) {
         let family =
             if conflict { SeriesFamily::WriteConflicts } else { SeriesFamily::WriteErrors };
-        self.services.record(key, |series| series.inc(family, &[]));
+        self.services.record(key, |record| record.inc(family, &[]));
     }
 
     /// Counts attempt number `attempt` (from 1) of a call that failed for a transient reason.
@@ -329,16 +354,16 @@ impl Metrics {
     ) {
         let last = ATTEMPTS.len() - 1;
         let attempt = usize::try_from(attempt).unwrap_or(usize::MAX).saturating_sub(1).min(last);
-        self.services.record_always(&ServiceKey::new(namespace, service), |series| {
-            series.inc(SeriesFamily::RetryAttempts, &[operation, ATTEMPTS[attempt]]);
+        self.services.record_always(&ServiceKey::new(namespace, service), |record| {
+            record.inc(SeriesFamily::RetryAttempts, &[ATTEMPTS[attempt], operation]);
         });
     }
 
     /// Counts a call that succeeded after at least one retry; labels as in
     /// [`Metrics::retry_attempt`].
     pub fn retry_success(&self, namespace: &str, service: &str, operation: &'static str) {
-        self.services.record_always(&ServiceKey::new(namespace, service), |series| {
-            series.inc(SeriesFamily::RetrySuccesses, &[operation]);
+        self.services.record_always(&ServiceKey::new(namespace, service), |record| {
+            record.inc(SeriesFamily::RetrySuccesses, &[operation]);
         });
     }
 

@@ -8,7 +8,7 @@
 //! loses no request in the race between its write and our close (the API server does not retry a POST on a
 //! closed socket).
 
-pub(crate) mod admin;
+pub mod admin;
 mod cap;
 pub mod tls;
 

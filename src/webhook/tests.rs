@@ -83,7 +83,7 @@ impl Bench {
     }
 
     fn metric(&self, line: &str) -> bool {
-        let text = String::from_utf8(self.metrics.exposition().unwrap()).unwrap();
+        let text = self.metrics.exposition().unwrap();
         text.lines().any(|l| l == line)
     }
 }
@@ -168,7 +168,7 @@ async fn what_is_no_review_is_refused_with_its_reason() {
             assert_eq!(response.headers()[header::ALLOW], "POST");
         }
         assert_eq!(bench.send(request).await, failure(code, message));
-        let text = String::from_utf8(bench.metrics.exposition().unwrap()).unwrap();
+        let text = bench.metrics.exposition().unwrap();
         assert!(text.contains(&label), "{label}");
     }
     let mut with_charset = json_type("Application/JSON; charset=utf-8");

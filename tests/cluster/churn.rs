@@ -59,7 +59,7 @@ struct Held {
 }
 
 impl Held {
-    /// What it holds now, after a pause: with 10,000 Services a scrape has more than 100,000 series, and
+    /// What it holds now, after a pause: with 10,000 Services a scrape has about 80,000 series, and
     /// the process needs time for its work between two scrapes.
     async fn later(t: &Case, all: usize) -> Result<Self, String> {
         tokio::time::sleep(Duration::from_millis(all as u64 / 4)).await;

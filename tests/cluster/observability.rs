@@ -105,9 +105,9 @@ async fn metrics_with_any_names_pass_promtool(t: Arc<Case>) {
         metrics.track(&key);
         metrics.reconciled(&key, "ok", false, Duration::from_millis(1));
         metrics.failover(&key, "pod_gone", Some(Duration::from_millis(1)));
-        metrics.services().set(&key, ServiceReport::default());
+        metrics.services().set(&key, &ServiceReport::default());
     }
-    let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
+    let text = metrics.exposition().unwrap();
     let tool = t.world.cluster.promtool.clone();
     promtool::passes(&tool.expect("PROMTOOL is set by e2e/cluster.sh up"), &text);
 }

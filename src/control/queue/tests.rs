@@ -116,7 +116,7 @@ async fn the_depth_counts_what_is_due() {
     assert_eq!(queue.depth(), 3);
     next(&queue).await.unwrap().done(None);
     assert_eq!(queue.depth(), 2);
-    let text = String::from_utf8(queue.shared.metrics.exposition().unwrap()).unwrap();
+    let text = queue.shared.metrics.exposition().unwrap();
     assert!(text.contains("zen_lead_queue_depth 2\n"), "{text}");
 }
 

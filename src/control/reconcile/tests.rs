@@ -113,7 +113,7 @@ impl World {
     }
 
     fn metric(&self, line: &str) -> bool {
-        String::from_utf8(self.metrics.exposition().unwrap()).unwrap().lines().any(|l| l == line)
+        self.metrics.exposition().unwrap().lines().any(|l| l == line)
     }
 }
 
@@ -423,7 +423,9 @@ async fn a_service_that_is_gone_leaves_no_series() {
     let world = World::new();
     world.reconcile().await.unwrap();
     let labels = r#"{namespace="shop",service="web"}"#;
-    assert!(world.metric(&format!("zen_lead_reconciliations_total{labels} 1")));
+    let reconciled =
+        r#"zen_lead_reconciliations_total{namespace="shop",result="ok",service="web"} 1"#;
+    assert!(world.metric(reconciled));
     assert!(world.metric(&format!("zen_lead_pods_available{labels} 2")));
     world.api.remove(&format!("{SERVICES}/web"));
     for _ in 0..4 {
@@ -437,7 +439,7 @@ async fn a_service_that_is_gone_leaves_no_series() {
         next = world.reconcile().await.unwrap();
     }
     assert_eq!(next, Requeue::Forget);
-    let text = String::from_utf8(world.metrics.exposition().unwrap()).unwrap();
+    let text = world.metrics.exposition().unwrap();
     assert!(!text.contains(r#"service="web""#), "{text}");
 }
 
@@ -464,7 +466,7 @@ async fn nothing_is_remembered_of_services_that_went() {
         assert_eq!(next, Requeue::Forget);
     }
     assert_eq!(world.worker.remembered(), 0);
-    let text = String::from_utf8(world.metrics.exposition().unwrap()).unwrap();
+    let text = world.metrics.exposition().unwrap();
     let left: Vec<_> = text.lines().filter(|l| l.contains("service=\"s")).collect();
     assert!(left.is_empty(), "{left:?}");
 }

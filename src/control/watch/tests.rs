@@ -116,7 +116,7 @@ impl Scene {
     }
 
     fn counted(&self, line: &str) -> bool {
-        let text = String::from_utf8(self.metrics.exposition().unwrap()).unwrap();
+        let text = self.metrics.exposition().unwrap();
         let found = text.lines().any(|l| l == line);
         if !found {
             eprintln!("not found: {line}\n{text}");

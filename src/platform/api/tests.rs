@@ -44,7 +44,7 @@ async fn create(caller: &Caller, api: &FakeApi) -> Result<ConfigMap, CallError> 
 
 /// The lines of the exposition whose name and labels contain all of `parts`, and their sum.
 fn counted(caller: &Caller, parts: &[&str]) -> f64 {
-    let text = String::from_utf8(caller.metrics.exposition().unwrap()).unwrap();
+    let text = caller.metrics.exposition().unwrap();
     text.lines()
         .filter(|l| !l.starts_with('#') && parts.iter().all(|p| l.contains(p)))
         .map(|l| l.rsplit(' ').next().unwrap().parse::<f64>().unwrap())

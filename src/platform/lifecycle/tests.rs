@@ -111,7 +111,7 @@ async fn a_server_that_does_not_finish_is_not_waited_for() {
         Ended::Failed(Failed(vec!["task server did not end within 5s and was aborted".into()]))
     );
     assert_eq!(ended.exit_code(), 1);
-    let text = String::from_utf8(process.metrics.exposition().unwrap()).unwrap();
+    let text = process.metrics.exposition().unwrap();
     for operation in ["drain_requests", "drain_workers"] {
         let line = format!(r#"zen_lead_timeout_occurrences_total{{operation="{operation}"}} 1"#);
         assert!(text.contains(&line), "{line} is not in {text}");

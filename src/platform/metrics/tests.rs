@@ -12,6 +12,7 @@ mod documented;
 mod forgetting;
 mod labels;
 mod recording;
+mod scraping;
 
 use super::*;
 use exposition::{Exposition, parse};
@@ -26,7 +27,7 @@ fn key(namespace: &str, name: &str) -> ServiceKey {
 }
 
 fn text(metrics: &Metrics) -> String {
-    String::from_utf8(metrics.exposition().unwrap()).unwrap()
+    metrics.exposition().unwrap()
 }
 
 fn scrape(metrics: &Metrics) -> Exposition {
@@ -44,7 +45,7 @@ fn lines(metrics: &Metrics, name: &str) -> Vec<String> {
 fn record_everything(m: &Metrics, key: &ServiceKey) {
     let took = Duration::from_millis(3);
     let (ns, name) = (&*key.namespace, &*key.name);
-    m.services().set(key, ServiceReport::default());
+    m.services().set(key, &ServiceReport::default());
     m.failover(key, "pod_gone", Some(took));
     m.failover(key, "first_leader", None);
     m.reconciled(key, "ok", false, took);

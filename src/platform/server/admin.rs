@@ -1,20 +1,26 @@
 //! The admin router: metrics and probes, without TLS, for the kubelet and Prometheus.
 //!
-//! Turns the state of `health` into answers.
+//! Turns the state of `health` into answers, and a scrape into a body that is written while it is sent.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::stream::{self, Stream};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::platform::health::Health;
-use crate::platform::metrics::Metrics;
+use crate::platform::metrics::{Metrics, Scrape};
 
+/// Bytes of a scrape that are sent together. A scrape holds little more than one or two of these pieces,
+/// also if its client reads slowly.
+const PIECE: usize = 64 * 1024;
 /// The text format of Prometheus that `prometheus::TextEncoder` writes.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -35,14 +41,31 @@ pub fn router(metrics: Arc<Metrics>, health: Health) -> Router {
 }
 
 async fn scrape(State(admin): State<Admin>) -> Response {
-    match admin.metrics.exposition() {
-        Ok(text) => ([(header::CONTENT_TYPE, EXPOSITION)], text).into_response(),
+    match admin.metrics.scrape() {
+        Ok(scrape) => {
+            let body = Body::from_stream(pieces(scrape));
+            ([(header::CONTENT_TYPE, EXPOSITION)], body).into_response()
+        }
         Err(error) => {
             tracing::error!(%error, "metrics cannot be written");
             (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics cannot be written: {error}\n"))
                 .into_response()
         }
     }
+}
+
+/// Writes a piece when the client has taken the one before. Between the parts of a piece, other tasks run.
+fn pieces(scrape: Scrape) -> impl Stream<Item = Result<String, Infallible>> {
+    stream::unfold(Some(scrape), |scrape| async {
+        let mut scrape = scrape?;
+        let mut piece = String::with_capacity(PIECE);
+        let mut more = true;
+        while more && piece.len() + Scrape::PART_BYTES < PIECE {
+            more = scrape.write_part(&mut piece);
+            tokio::task::yield_now().await;
+        }
+        (!piece.is_empty()).then(|| (Ok(piece), more.then_some(scrape)))
+    })
 }
 
 /// Always 200: a restart would not repair anything that a gate reports.
@@ -71,12 +94,16 @@ mod tests {
 
     use super::*;
     use crate::platform::health::Gate;
+    use zen_lead_core::names::ServiceKey;
+
+    async fn answer_to(metrics: &Arc<Metrics>, request: Request<Body>) -> Response {
+        let health = Health::new(&[Gate::Certificate], metrics.clone());
+        router(metrics.clone(), health).oneshot(request).await.unwrap()
+    }
 
     async fn get(path: &str) -> (StatusCode, String, String) {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let health = Health::new(&[Gate::Certificate], metrics.clone());
-        let request = Request::get(path).body(Body::empty()).unwrap();
-        let response = router(metrics, health).oneshot(request).await.unwrap();
+        let response = answer_to(&metrics, Request::get(path).body(Body::empty()).unwrap()).await;
         let status = response.status();
         let kind = response
             .headers()
@@ -108,5 +135,49 @@ mod tests {
             body.contains(&format!("zen_lead_build_info{{version=\"{version}\"}} 1")),
             "{body}"
         );
+    }
+
+    /// Enough Services for several pieces.
+    fn many() -> Arc<Metrics> {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        for n in 0..2_000 {
+            let key = ServiceKey::new("shop", format!("s{n}"));
+            metrics.track(&key);
+            metrics.reconciled(&key, "ok", false, std::time::Duration::from_millis(1));
+        }
+        metrics
+    }
+
+    #[tokio::test]
+    async fn a_scrape_comes_in_pieces_between_which_others_work() {
+        let metrics = many();
+        let request = Request::get("/metrics").body(Body::empty()).unwrap();
+        let mut body = answer_to(&metrics, request).await.into_body();
+        let (mut pieces, mut turns) = (Vec::new(), 0);
+        let read = async {
+            while let Some(frame) = body.frame().await {
+                pieces.push(frame.unwrap().into_data().unwrap());
+            }
+        };
+        let other_work = async {
+            loop {
+                turns += 1;
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! { biased; () = read => (), () = other_work => () }
+        assert!(pieces.iter().all(|p| !p.is_empty() && p.len() < PIECE), "{}", pieces.len());
+        assert!(pieces.len() >= 4, "{}", pieces.len());
+        assert!(turns > 2 * pieces.len(), "{turns} turns");
+        assert_eq!(String::from_utf8(pieces.concat()).unwrap(), metrics.exposition().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_head_request_gets_the_head_of_a_scrape() {
+        let request = Request::head("/metrics").body(Body::empty()).unwrap();
+        let response = answer_to(&many(), request).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], EXPOSITION);
+        assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
     }
 }

@@ -20,8 +20,10 @@ use tokio_rustls::client::TlsStream;
 
 use super::*;
 use crate::platform::clock::monotonic;
+use crate::platform::health::Health;
 use crate::platform::pki::Ca;
 use tls::CertificateSource;
+use zen_lead_core::names::ServiceKey;
 
 const SECOND: Duration = Duration::from_secs(1);
 const NAME: &str = "zen-lead.zen.svc";
@@ -156,7 +158,7 @@ async fn both_http_versions_are_served_and_wrong_callers_refused() {
     running.control.stop(5 * SECOND);
     let metrics = Arc::clone(&running.metrics);
     ends_within(running, 2 * SECOND).await;
-    let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
+    let text = metrics.exposition().unwrap();
     let refused = "zen_lead_webhook_connection_errors_total{reason=\"handshake_failed\"} 3";
     assert!(text.contains(refused), "{text}");
 }
@@ -259,7 +261,7 @@ async fn dawdlers_are_cut_and_the_cap_holds() {
     running.control.stop(SECOND);
     let metrics = Arc::clone(&running.metrics);
     ends_within(running, 2 * SECOND).await;
-    let text = String::from_utf8(metrics.exposition().unwrap()).unwrap();
+    let text = metrics.exposition().unwrap();
     for reason in ["connection_limit", "handshake_timeout"] {
         let line = format!("zen_lead_webhook_connection_errors_total{{reason=\"{reason}\"}} 1");
         assert!(text.contains(&line), "{line} is not in {text}");
@@ -288,6 +290,44 @@ async fn a_taken_port_is_an_error_at_once_and_the_plain_server_works() {
         answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nup"),
         "{answer}"
     );
+    control.stop(SECOND);
+    timeout(2 * SECOND, ended).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_scrape_is_sent_chunked_and_whole_to_old_clients() {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    for n in 0..2_000 {
+        let key = ServiceKey::new("shop", format!("s{n}"));
+        metrics.track(&key);
+        metrics.reconciled(&key, "ok", false, SECOND);
+    }
+    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = listener.address();
+    let control = Control::new();
+    let server = {
+        let router = admin::router(metrics.clone(), Health::new(&[], metrics.clone()));
+        let control = control.clone();
+        async move { http(listener, router, control, &ServerLimits::default()).await }
+    };
+    let ended = spawn(server);
+    control.listening().await.unwrap();
+    let ask = async |version: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request =
+            format!("GET /metrics HTTP/{version}\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    };
+    let (head, body) = ask("1.1").await;
+    assert!(head.contains("transfer-encoding: chunked"), "{head}");
+    assert!(body.ends_with("\r\n0\r\n\r\n"), "the last chunk");
+    let (head, body) = ask("1.0").await;
+    assert!(!head.contains("transfer-encoding"), "{head}");
+    assert_eq!(body, metrics.exposition().unwrap());
     control.stop(SECOND);
     timeout(2 * SECOND, ended).await.unwrap().unwrap().unwrap();
 }

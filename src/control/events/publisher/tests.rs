@@ -194,7 +194,7 @@ async fn a_server_that_does_not_answer_holds_up_nobody() {
     assert_eq!(monotonic() - start, LAST_WRITES);
     // One was under way and as many waited as fit: none is lost without a count.
     assert_eq!(scene.counted("NoReadyPods", "dropped"), 100 + QUEUE);
-    let text = String::from_utf8(scene.metrics.exposition().unwrap()).unwrap();
+    let text = scene.metrics.exposition().unwrap();
     assert!(text.contains(r#"zen_lead_timeout_occurrences_total{operation="flush_events"} 1"#));
 }
 

@@ -30,7 +30,7 @@ fn condition(world: &World, name: &str) -> (String, String, String) {
 /// Times an object could not be read.
 fn counted(world: &World, resource: &str) -> bool {
     let line = format!(r#"zen_lead_watch_malformed_objects_total{{resource="{resource}"}} "#);
-    let text = String::from_utf8(world.metrics.exposition().unwrap()).unwrap();
+    let text = world.metrics.exposition().unwrap();
     text.lines().any(|l| l.starts_with(&line))
 }
 

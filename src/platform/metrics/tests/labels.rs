@@ -68,8 +68,8 @@ fn services_whose_names_run_together_are_kept_apart() {
     m.reconciled(&one, "ok", false, Duration::ZERO);
     m.reconciled(&other, "ok", false, Duration::ZERO);
     m.reconciled(&other, "ok", false, Duration::ZERO);
-    m.services().set(&one, ServiceReport { epoch: 1, ..ServiceReport::default() });
-    m.services().set(&other, ServiceReport { epoch: 2, ..ServiceReport::default() });
+    m.services().set(&one, &ServiceReport { epoch: 1, ..ServiceReport::default() });
+    m.services().set(&other, &ServiceReport { epoch: 2, ..ServiceReport::default() });
     let total =
         |namespace| scrape(&m).value("zen_lead_reconciliations_total", &[("namespace", namespace)]);
     let epoch = |namespace| scrape(&m).value("zen_lead_leader_epoch", &[("namespace", namespace)]);
