@@ -271,6 +271,8 @@ async fn run(
         replicas: reconciler.replicas.clone(),
     };
     leftovers::start(client, remover, metrics, supervisor);
+    supervisor
+        .spawn_until_stopping("warm connection", api::keep_warm(client.clone(), caller.clone()));
     for _ in 0..args.workers {
         supervisor.spawn("worker", work(reconciler.clone(), queue.clone()));
     }

@@ -6,11 +6,13 @@
 
 mod classify;
 mod client;
+mod connections;
 mod delays;
 mod error;
 pub mod proxy;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ pub(crate) use client::keep_retry_after;
 pub use delays::Delays;
 pub use error::{Call, CallError, ErrorKind};
 pub use tokio::time::error::Elapsed;
+pub use warm::keep_warm;
 
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;

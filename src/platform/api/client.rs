@@ -1,24 +1,25 @@
 //! The HTTP client of the process: kube's, without its silent retries and with the server's
 //! `Retry-After` kept.
 //!
-//! kube's own stack (`ClientBuilder::try_from`) gives no access to the socket options, and drops
-//! the response headers before a caller sees them. So this module builds it from the same parts.
+//! kube's own stack (`ClientBuilder::try_from`) gives no access to the socket options, speaks only HTTP/1.1, and
+//! drops the response headers before a caller sees them. So this module builds it from the same parts. Which
+//! connection a request uses is the business of `connections`.
 
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use http::header::{CONTENT_LENGTH, DATE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
-use hyper_util::client::legacy::Client as HttpClient;
+use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::ConfigExt;
 use kube::core::Status;
 use kube::core::response::StatusDetails;
 use kube::{Client, Config};
 use tower::{BoxError, ServiceBuilder, service_fn};
 
+use super::connections::{Connections, mark};
 use super::proxy::{Proxy, Scheme};
 use crate::platform::clock::Clock;
 use crate::platform::operation::USER_AGENT;
@@ -31,7 +32,6 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long sent bytes may stay unacknowledged; by default the kernel retries for 15 minutes.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
-const POOL_IDLE: Duration = Duration::from_mins(1);
 /// Longest error answer that is read.
 const MAX_ERROR_BODY: usize = 1 << 20;
 
@@ -58,52 +58,45 @@ pub fn client(mut config: Config, proxy: Option<&Proxy>) -> kube::Result<Client>
     #[cfg(target_os = "linux")]
     tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     match proxy {
-        None => {
-            let connector = config.rustls_https_connector_with_connector(tcp)?;
-            stack(config, connector)
-        }
+        None => stack(config, tcp),
         Some(proxy) if proxy.scheme == Scheme::Http => {
             let mut tunnel = Tunnel::new(proxy.address.clone(), tcp);
             if let Some(value) = proxy.basic_auth() {
                 tunnel = tunnel.with_auth(value);
             }
-            let connector = config.rustls_https_connector_with_connector(tunnel)?;
-            stack(config, connector)
+            stack(config, tunnel)
         }
         Some(proxy) => {
             let mut socks = SocksV5::new(proxy.address.clone(), tcp);
             if let Some((user, password)) = proxy.credentials.clone() {
                 socks = socks.with_auth(user, password);
             }
-            let connector = config.rustls_https_connector_with_connector(socks)?;
-            stack(config, connector)
+            stack(config, socks)
         }
     }
 }
 
-/// Adds the layers around the connector.
-fn stack<C>(config: Config, connector: C) -> kube::Result<Client>
+/// Adds TLS to what opens sockets, and the layers around the connections.
+pub(super) fn stack<C>(config: Config, transport: C) -> kube::Result<Client>
 where
-    C: Connect + Clone + Send + Sync + 'static,
+    C: Clone + Send + Sync + 'static,
+    HttpsConnector<C>: Connect + Clone + Send + Sync + 'static,
 {
-    let connections: HttpClient<_, kube::client::Body> = HttpClient::builder(TokioExecutor::new())
-        .pool_idle_timeout(POOL_IDLE)
-        .pool_timer(TokioTimer::new())
-        .build(connector);
-
+    let connections = Connections::new(&config, transport)?;
     let service = ServiceBuilder::new()
+        .map_request(mark)
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
-        .and_then(|answer: Response<_>| keep_retry_after(answer.map(Body::new)))
+        .and_then(keep_retry_after)
         .service(service_fn(move |mut request| {
             // Runs in the future, so that the span is the caller's: kube passes requests to a task of its
             // own, and the caller awaits the future that this returns.
             let connections = connections.clone();
             async move {
                 telemetry::http::sent(&mut request);
-                let answer = connections.request(request).await?;
+                let answer = connections.send(request).await?;
                 telemetry::http::answered(answer.status());
                 Ok::<_, hyper_util::client::legacy::Error>(answer)
             }

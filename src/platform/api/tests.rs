@@ -1,5 +1,6 @@
 //! Tests of calls against the fake API server; two of them over a real connection.
 
+mod connections;
 mod messages;
 mod proxied;
 

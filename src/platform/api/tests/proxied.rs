@@ -10,7 +10,7 @@ use crate::platform::api::proxy::choose;
 const ANSWER: &str = "{\"metadata\":{\"name\":\"x\"}}";
 
 /// Reads the head of a request, which ends with an empty line.
-async fn head(stream: &mut TcpStream) -> String {
+pub(super) async fn head(stream: &mut TcpStream) -> String {
     let mut text = Vec::new();
     while !text.ends_with(b"\r\n\r\n") {
         text.push(stream.read_u8().await.unwrap());
