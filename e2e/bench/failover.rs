@@ -32,7 +32,7 @@ pub async fn failover(t: Arc<Case>) {
 }
 
 /// The same after a silence of ZEN_LEAD_BENCH_QUIET_SECONDS (ZEN_LEAD_BENCH_QUIET_ROUNDS). The default is
-/// longer than zen-lead (60 s) and the API server (90 s) keep idle connections.
+/// longer than the API server (90 s) keeps a connection without requests.
 pub async fn quiet(t: Arc<Case>) {
     let rounds = setting("QUIET_ROUNDS", 5);
     let silence = Duration::from_secs(setting("QUIET_SECONDS", 95));
