@@ -30,6 +30,8 @@ if have_musl; then
   if ! have musl-gcc && [[ -z ${!cc_variable:-} ]]; then
     export "$cc_variable=${CC:-cc}"
   fi
+  # 24 bytes for each relocation become a few bits; musl reads them since 1.2.4; the pinned Rust brings 1.2.5.
+  export RUSTFLAGS="${RUSTFLAGS:-} -C link-arg=-Wl,-z,pack-relative-relocs"
 else
   target=$gnu
   say "no musl target: linking glibc statically instead" >&2
