@@ -302,8 +302,8 @@ async fn a_scrape_is_sent_chunked_and_whole_to_old_clients() {
         metrics.track(&key);
         metrics.reconciled(&key, "ok", false, SECOND);
     }
-    let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let address = listener.address();
+    let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
     let control = Control::new();
     let server = {
         let router = admin::router(metrics.clone(), Health::new(&[], metrics.clone()));
