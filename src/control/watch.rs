@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
+use strum::{IntoStaticStr, VariantArray};
 
 pub use group::WatchGroup;
 pub use handle::{WatchHandle, WatchState};
@@ -59,17 +60,20 @@ pub trait Sink<K>: Send + Sync + 'static {
 }
 
 /// What is watched; a label of the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Kind {
     /// Services.
     Services,
     /// Pods.
     Pods,
     /// EndpointSlices.
+    #[strum(serialize = "endpointslices")]
     Slices,
     /// EndpointSlices of zen-lead's own Service.
     Replicas,
     /// EndpointSlices that the built-in controller made for leader Services.
+    #[strum(serialize = "built_in_endpointslices")]
     BuiltInSlices,
     /// Endpoints that the built-in controller made for leader Services.
     BuiltInEndpoints,
@@ -81,30 +85,11 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    #[cfg(test)]
-    pub const ALL: [Self; 8] = [
-        Self::Services,
-        Self::Pods,
-        Self::Slices,
-        Self::Replicas,
-        Self::BuiltInSlices,
-        Self::BuiltInEndpoints,
-        Self::Secrets,
-        Self::Webhooks,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The kind as a metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Services => "services",
-            Self::Pods => "pods",
-            Self::Slices => "endpointslices",
-            Self::Replicas => "replicas",
-            Self::BuiltInSlices => "built_in_endpointslices",
-            Self::BuiltInEndpoints => "built_in_endpoints",
-            Self::Secrets => "secrets",
-            Self::Webhooks => "webhooks",
-        }
+        self.into()
     }
 
     /// The call that lists it.
@@ -133,7 +118,8 @@ impl Kind {
 }
 
 /// Why a watch was started again; a label of the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Restart {
     /// It came to its planned end.
     End,
@@ -157,32 +143,11 @@ pub enum Restart {
 
 impl Restart {
     /// All reasons.
-    #[cfg(test)]
-    pub const ALL: [Self; 9] = [
-        Self::End,
-        Self::Gone,
-        Self::History,
-        Self::Silent,
-        Self::Connection,
-        Self::Throttled,
-        Self::Server,
-        Self::Refused,
-        Self::List,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The reason as a metric label.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::End => "end",
-            Self::Gone => "gone",
-            Self::History => "history",
-            Self::Silent => "silent",
-            Self::Connection => "connection",
-            Self::Throttled => "throttled",
-            Self::Server => "server",
-            Self::Refused => "refused",
-            Self::List => "list",
-        }
+        self.into()
     }
 }
 

@@ -4,118 +4,112 @@
 
 use std::fmt;
 
+use strum::{IntoStaticStr, VariantArray};
+
 use zen_lead_core::names::ServiceKey;
 
 /// The User-Agent that zen-lead sends to the API server.
 pub const USER_AGENT: &str = concat!("zen-lead/", env!("CARGO_PKG_VERSION"));
 
-macro_rules! operations {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $write:literal;)*) => {
-        /// A kind of API call; the label `operation` of the metrics.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Operation {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Operation {
-            /// All operations.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The operation as a metric label.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-
-            /// Whether the call changes something on the server.
-            pub fn is_write(self) -> bool {
-                match self { $(Self::$name => $write,)* }
-            }
-        }
-    };
-}
-
-operations! {
+/// A kind of API call; the label `operation` of the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum Operation {
     /// Reads the Services of a namespace.
-    ListServices = "list_services", false;
+    ListServices,
     /// Reads one Service.
-    GetService = "get_service", false;
+    GetService,
     /// Creates a leader Service.
-    CreateService = "create_service", true;
+    CreateService,
     /// Applies fields of a Service.
-    ApplyService = "apply_service", true;
+    ApplyService,
     /// Applies annotations and conditions through services/status.
-    ApplyServiceStatus = "apply_service_status", true;
+    ApplyServiceStatus,
     /// Deletes a leader Service.
-    DeleteService = "delete_service", true;
+    DeleteService,
     /// Reads one EndpointSlice.
-    GetSlice = "get_slice", false;
+    GetSlice,
     /// Reads the EndpointSlices of a Service.
-    ListSlices = "list_slices", false;
+    ListSlices,
     /// Creates an EndpointSlice.
-    CreateSlice = "create_slice", true;
+    CreateSlice,
     /// Replaces an EndpointSlice: the write that moves a leader.
-    ReplaceSlice = "replace_slice", true;
+    ReplaceSlice,
     /// Deletes an EndpointSlice.
-    DeleteSlice = "delete_slice", true;
+    DeleteSlice,
     /// Reads what the built-in Endpoints controller made for leader Services.
-    ListEndpoints = "list_endpoints", false;
+    ListEndpoints,
     /// Deletes the leftover Endpoints of a Service.
-    DeleteEndpoints = "delete_endpoints", true;
+    DeleteEndpoints,
     /// Reads the pods of a namespace.
-    ListPods = "list_pods", false;
+    ListPods,
     /// Reads one pod.
-    GetPod = "get_pod", false;
+    GetPod,
     /// Reads one namespace.
-    GetNamespace = "get_namespace", false;
+    GetNamespace,
     /// Creates an Event.
-    CreateEvent = "create_event", true;
+    CreateEvent,
     /// Reads a Secret.
-    GetSecret = "get_secret", false;
+    GetSecret,
     /// Creates a Secret.
-    CreateSecret = "create_secret", true;
+    CreateSecret,
     /// Replaces a Secret.
-    ReplaceSecret = "replace_secret", true;
+    ReplaceSecret,
     /// Reads a webhook configuration.
-    GetWebhook = "get_webhook", false;
+    GetWebhook,
     /// Applies fields of a webhook configuration.
-    ApplyWebhook = "apply_webhook", true;
+    ApplyWebhook,
     /// Reads the version of the server.
-    GetVersion = "get_version", false;
+    GetVersion,
     /// Reads Secrets: the one with the CA.
-    ListSecrets = "list_secrets", false;
+    ListSecrets,
     /// Reads webhook configurations: zen-lead's own.
-    ListWebhooks = "list_webhooks", false;
+    ListWebhooks,
     /// Opens a watch of Services.
-    WatchServices = "watch_services", false;
+    WatchServices,
     /// Opens a watch of pods.
-    WatchPods = "watch_pods", false;
+    WatchPods,
     /// Opens a watch of EndpointSlices.
-    WatchSlices = "watch_slices", false;
+    WatchSlices,
     /// Opens a watch of what the built-in Endpoints controller made for leader Services.
-    WatchEndpoints = "watch_endpoints", false;
+    WatchEndpoints,
     /// Opens a watch of the Secret with the CA.
-    WatchSecrets = "watch_secrets", false;
+    WatchSecrets,
     /// Opens a watch of a webhook configuration.
-    WatchWebhooks = "watch_webhooks", false;
+    WatchWebhooks,
     /// Collection: all steps of one reconcile.
-    Reconcile = "reconcile", true;
+    Reconcile,
     /// Collection: a consistent read of all objects that a decision in a namespace needs.
-    ReadNamespace = "read_namespace", false;
+    ReadNamespace,
     /// Collection: one check of CA, certificate and caBundles.
-    CertificatePass = "certificate_pass", true;
+    CertificatePass,
     /// Collection: the owner references of the webhook configurations.
-    OwnershipPass = "ownership_pass", true;
+    OwnershipPass,
     /// Collection: the Events that are queued when the process ends.
-    FlushEvents = "flush_events", true;
+    FlushEvents,
     /// Collection: one admission review, including the reading of its body.
-    AdmissionReview = "admission_review", true;
+    AdmissionReview,
     /// Collection: the admission reviews in flight when the process ends.
-    DrainRequests = "drain_requests", true;
+    DrainRequests,
     /// Collection: the tasks of the process when it ends.
-    DrainWorkers = "drain_workers", true;
+    DrainWorkers,
 }
 
 impl Operation {
+    /// All operations.
+    pub const ALL: &[Self] = Self::VARIANTS;
+
+    /// The operation as a metric label.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// Whether the call changes something on the server; of a collection, whether one in it may.
+    pub fn is_write(self) -> bool {
+        let reads = ["get_", "list_", "watch_", "read_"];
+        !reads.iter().any(|verb| self.as_str().starts_with(verb))
+    }
+
     /// Whether it writes an object that routes traffic. The worker delays such a write after a refusal, with
     /// growing pauses and a report, so the call itself need not be repeated.
     pub fn routes(self) -> bool {
@@ -175,22 +169,5 @@ impl<'a> Target<'a> {
 impl<'a> From<&'a ServiceKey> for Target<'a> {
     fn from(key: &'a ServiceKey) -> Self {
         Self::of(key, &key.name)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_distinct_and_only_reads_are_not_writes() {
-        let labels: std::collections::HashSet<_> =
-            Operation::ALL.iter().map(|o| o.as_str()).collect();
-        assert_eq!(labels.len(), Operation::ALL.len());
-        for operation in Operation::ALL {
-            let reads = ["get_", "list_", "watch_", "read_"];
-            let read = reads.iter().any(|verb| operation.as_str().starts_with(verb));
-            assert_eq!(operation.is_write(), !read, "{operation}");
-        }
     }
 }

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::index::pod::{Family, Known, Pod};
 use crate::settings::LeaderSpec;
 
 /// Why a pod became leader; the label of `zen_lead_failover_count_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum SwitchReason {
     /// There was no leader before.
     FirstLeader,
@@ -32,27 +34,11 @@ pub enum SwitchReason {
 
 impl SwitchReason {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
-        Self::FirstLeader,
-        Self::PodGone,
-        Self::PodTerminating,
-        Self::PodFinished,
-        Self::PodNotReady,
-        Self::PodWithoutAddress,
-        Self::Preferred,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The reason as a metric label and annotation value.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::FirstLeader => "first_leader",
-            Self::PodGone => "pod_gone",
-            Self::PodTerminating => "pod_terminating",
-            Self::PodFinished => "pod_finished",
-            Self::PodNotReady => "pod_not_ready",
-            Self::PodWithoutAddress => "pod_without_address",
-            Self::Preferred => "preferred",
-        }
+        self.into()
     }
 }
 

@@ -6,11 +6,13 @@
 #[cfg(test)]
 mod tests;
 
+use strum::VariantArray;
+
 use crate::platform::api::{CallError, ErrorKind, by_webhook};
 use zen_lead_core::reason::Reason;
 
 /// Why a write is refused for good, or at least until something changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub(super) enum RefusalCause {
     /// A `ValidatingAdmissionPolicy`, or a built-in admission plug-in.
     Policy,
@@ -99,23 +101,6 @@ fn by_words(words: &str) -> Option<RefusalCause> {
 }
 
 impl RefusalCause {
-    const ALL: [Self; 14] = [
-        Self::Policy,
-        Self::Webhook,
-        Self::WebhookDown,
-        Self::Quota,
-        Self::Rights,
-        Self::NodePorts,
-        Self::Addresses,
-        Self::Invalid,
-        Self::TooLarge,
-        Self::Conflict,
-        Self::Taken,
-        Self::NotFound,
-        Self::NoAnswer,
-        Self::Other,
-    ];
-
     /// The reason for condition and Event.
     pub(super) fn reason(self) -> Reason {
         match self {
@@ -137,7 +122,7 @@ impl RefusalCause {
     /// The reason of a message that was composed with [`Self::advice`]; of one with no cause's advice, that
     /// the write is undone.
     pub(super) fn reason_of(message: &str) -> Reason {
-        let cause = Self::ALL.iter().find(|cause| message.contains(cause.advice()));
+        let cause = Self::VARIANTS.iter().find(|cause| message.contains(cause.advice()));
         cause.map_or(Reason::WriteUndone, |cause| cause.reason())
     }
 

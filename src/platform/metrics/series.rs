@@ -2,9 +2,11 @@
 //!
 //! No numbers here (`record`), no text (`text`). `metrics` decides what is counted when.
 
+use strum::VariantArray;
+
 /// A metric about a Service. The counters without further labels come first: `record` keeps them in an
 /// array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub(super) enum SeriesFamily {
     ReconcileErrors,
     SelectionAttempts,
@@ -62,27 +64,7 @@ impl SeriesFamily {
     pub(super) const PLAIN: usize = 7;
 
     /// All families, in the order of the exposition.
-    pub(super) const ALL: [Self; 19] = [
-        Self::ReconcileErrors,
-        Self::SelectionAttempts,
-        Self::StickyHits,
-        Self::StickyMisses,
-        Self::PortFailures,
-        Self::WriteErrors,
-        Self::WriteConflicts,
-        Self::Failovers,
-        Self::Reconciliations,
-        Self::RetryAttempts,
-        Self::RetrySuccesses,
-        Self::LeaderDuration,
-        Self::LeaderPodAge,
-        Self::PodsAvailable,
-        Self::LeaderEpoch,
-        Self::LeaderStable,
-        Self::WithoutEndpoints,
-        Self::LastReconcile,
-        Self::FailoverLatency,
-    ];
+    pub(super) const ALL: &[Self] = Self::VARIANTS;
 
     pub(super) fn definition(self) -> Definition {
         let of = |kind, name, help, labels| Definition { name, help, kind, labels };

@@ -49,15 +49,13 @@ fn the_values_of_closed_labels_are_those_of_the_code() {
         check(metric, "operation", operations.clone());
     }
     check("retry_attempts_total", "attempt", ATTEMPTS.into());
-    check(
-        "failover_count_total",
-        "reason",
-        elect::SwitchReason::ALL.map(elect::SwitchReason::as_str).into(),
-    );
-    check("events_total", "reason", Reason::ALL.map(Reason::as_str).into());
+    let switches = elect::SwitchReason::ALL.iter().map(|reason| reason.as_str());
+    check("failover_count_total", "reason", switches.collect());
+    check("events_total", "reason", Reason::ALL.iter().map(|reason| reason.as_str()).collect());
     check("webhook_violations_total", "rule", Rule::ALL.iter().map(|rule| rule.as_str()).collect());
-    check("watch_up", "resource", Kind::ALL.map(Kind::as_str).into());
-    check("watch_restarts_total", "reason", Restart::ALL.map(Restart::as_str).into());
+    check("watch_up", "resource", Kind::ALL.iter().map(|kind| kind.as_str()).collect());
+    let restarts = Restart::ALL.iter().map(|reason| reason.as_str());
+    check("watch_restarts_total", "reason", restarts.collect());
 }
 
 /// The prometheus crate takes two series of a vector for one when their values, put one after the
