@@ -108,7 +108,7 @@ impl Requeue {
             Self::Idle => "idle",
             Self::At(_) => "again",
             Self::Waits(_) => "waits",
-            Self::GivesWay(_) => "gives way",
+            Self::GivesWay(_) => "gives_way",
             Self::Forget => "forget",
         }
     }
