@@ -49,6 +49,8 @@ async fn traced(t: &Case, variables: &[(&str, &str)]) -> Collector {
 }
 
 async fn start(t: &Case, variables: &[(&str, &str)]) {
+    // It leaves no copy to another one that does not run.
+    t.world.list_replicas(1).await;
     let product = &t.world.product;
     product.spawn_with(REPLICA, product.kubeconfig(), &[], variables);
     t.world.product.until_ready(REPLICA).await;
