@@ -158,7 +158,9 @@ mod tests {
 
     #[test]
     fn later_ranks_wait_longer_up_to_a_bound() {
-        assert_eq!([0, 1, 2, 9].map(|r| stagger(r).as_millis()), [0, 250, 500, 500]);
+        let ranks = [0, 1, 2, 9];
+        assert_eq!(ranks.map(|r| stagger(r).as_millis()), [0, 250, 500, 500]);
+        assert_eq!(ranks.map(|r| stagger_of_copies(r).as_secs()), [0, 3, 6, 6]);
     }
 
     #[test]

@@ -489,3 +489,25 @@ fn a_step_is_known_again_while_it_waits_for_its_turn() {
     let distinct: std::collections::BTreeSet<_> = wishes.iter().collect();
     assert_eq!(distinct.len(), wishes.len(), "{wishes:?}");
 }
+
+#[test]
+fn copies_wait_longer_for_a_lower_rank_than_what_routes() {
+    let mut scene = Scene::served(pair());
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    let steps = scene.settle();
+    assert_eq!(kinds(&steps), [StepKind::Slice, StepKind::Mirror]);
+    let waits: Vec<_> = steps.iter().map(|step| step.stagger(1)).collect();
+    assert_eq!(waits, [crate::ranking::STAGGER, crate::ranking::STAGGER_OF_COPIES]);
+    assert!(steps.iter().all(|step| step.stagger(0).is_zero()));
+    assert_eq!(steps.iter().map(|s| s.kind().is_routing()).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn only_a_changed_message_is_other_words() {
+    let mut scene = Scene::served(pair());
+    scene.server.put_pod(pod("c").age(1).ready_for(5));
+    assert!(scene.next().is_rewording(), "another pod stands by");
+    scene.settle();
+    scene.server.put_pod(pod("a").age(9).unready_for(0));
+    assert!(scene.settle().iter().all(|step| !step.is_rewording()), "another pod leads");
+}

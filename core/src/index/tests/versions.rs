@@ -1,6 +1,7 @@
 //! Which of two versions of an object is kept.
 
 use super::*;
+use crate::keys::status;
 
 /// Versions that are no numbers cannot be compared, and all count as the same.
 #[test]
@@ -31,4 +32,23 @@ fn older_versions_are_ignored_whatever_their_uid() {
     index.apply_slice(slice("first", 28));
     index.delete_slice(&slice("first", 29));
     assert_eq!(&*index.snapshot(&key("web")).slices[0].uid, "second");
+}
+
+#[test]
+fn what_newer_rules_wrote_is_found_by_service_and_by_slice() {
+    let version = |object: Service, v: &str| object.annotation(status::DECISION_VERSION, v);
+    for (service_says, slice_says, newer) in
+        [("2", "", true), ("", "2", true), ("1", "1", false), ("odd", "", false), ("", "", false)]
+    {
+        let mut index = empty();
+        index.apply_service(service("web").enabled());
+        let leader = service("web-leader").leading("web", "uid-web");
+        index.apply_service(version(leader, service_says));
+        let slice = foreign_slice("web-leader-zen-lead-ipv4", "web-leader");
+        let slice = slice.label(status::SOURCE_SERVICE, "web");
+        index.apply_slice(slice.annotation(status::DECISION_VERSION, slice_says));
+        let found = index.keys_of_newer(1);
+        let wanted = if newer { keys(&["web"]) } else { Dirty::new() };
+        assert_eq!(found, wanted, "{service_says:?} {slice_says:?}");
+    }
 }
