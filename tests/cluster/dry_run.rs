@@ -95,7 +95,7 @@ async fn a_thousand_dry_runs_leave_no_trace_in_etcd(t: Arc<Case>) {
     t.until_led_by("web-leader", "a").await;
     t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
     // Waits until all writes that follow from the creations are done.
-    let before = within(Duration::from_mins(1), "nothing is written for 3 s", || async {
+    let before = within(Duration::from_mins(3), "nothing is written for 3 s", || async {
         let (now, all) = written_after(0).await;
         // A busy controller manager writes the Endpoints of the source many seconds later.
         let endpoints = format!("/registry/services/endpoints/{}/web", t.ns);
