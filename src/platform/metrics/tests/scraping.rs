@@ -148,7 +148,7 @@ fn a_service_has_few_series() {
 
 #[test]
 fn families_are_kept_where_their_definitions_say() {
-    for (n, family) in SeriesFamily::ALL.into_iter().enumerate() {
+    for (n, family) in SeriesFamily::ALL.iter().enumerate() {
         let d = family.definition();
         let plain = d.kind == FamilyKind::Counter && d.labels.len() == 2;
         assert_eq!(plain, n < SeriesFamily::PLAIN, "{family:?}");
