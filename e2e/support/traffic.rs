@@ -47,8 +47,9 @@ pub async fn ask(to: SocketAddr, method: &str, path: &str) -> Result<String, Fai
         let connect = TcpStream::connect(to).await;
         let mut stream = connect.map_err(|e| Failure::Connect(e.kind().to_string()))?;
         let broken = |e: std::io::Error| Failure::Broken(e.kind().to_string());
+        // 1.0: a body of unknown length comes whole, not in chunks.
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: e2e\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+            "{method} {path} HTTP/1.0\r\nHost: e2e\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.map_err(broken)?;
         let mut text = String::new();
