@@ -21,7 +21,7 @@ use crate::control::leftovers::{self, Remover};
 use crate::control::pressure::Pressure;
 use crate::control::queue::Queue;
 use crate::control::reader::Reader;
-use crate::control::reconcile::{Memories, Reconciler, Requeue, Room, Turns};
+use crate::control::reconcile::{Memories, Reconciler, Room, Turns};
 use crate::control::record::{self, Recorder};
 use crate::platform::api::proxy::Proxy;
 use crate::platform::api::{self, Caller};
@@ -301,10 +301,7 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
         let key = held.key().clone();
         let noticed = clock::monotonic() - held.waited;
         match reconciler.reconcile(&key, noticed).await {
-            Ok(Requeue::Idle | Requeue::Forget) => held.done(None),
-            Ok(Requeue::At(at)) => held.done(Some(at)),
-            Ok(Requeue::Waits(at)) => held.put_aside(at),
-            Ok(Requeue::GivesWay(since)) => held.give_way(since),
+            Ok(next) => next.let_go(held),
             Err(error) => {
                 let asked = error.retry_after.map(|pause| pause.min(MAX_RETRY_AFTER));
                 let wait = held.fail(asked.map(|pause| clock::monotonic() + pause));

@@ -47,12 +47,16 @@ pub fn may_show_others_gone(me: &str, before: &[String], now: &[String]) -> bool
 
 /// How long a replica of this rank waits before it promotes.
 pub fn stagger(rank: usize) -> Duration {
-    STAGGER * u32::try_from(rank).unwrap_or(LAST_RANK).min(LAST_RANK)
+    by_rank(STAGGER, rank)
 }
 
 /// How long a replica of this rank waits before it writes a copy ([`STAGGER_OF_COPIES`]).
 pub fn stagger_of_copies(rank: usize) -> Duration {
-    STAGGER_OF_COPIES * u32::try_from(rank).unwrap_or(LAST_RANK).min(LAST_RANK)
+    by_rank(STAGGER_OF_COPIES, rank)
+}
+
+fn by_rank(wait: Duration, rank: usize) -> Duration {
+    wait * u32::try_from(rank).unwrap_or(LAST_RANK).min(LAST_RANK)
 }
 
 fn weight(replica: &str, key: &ServiceKey) -> u64 {

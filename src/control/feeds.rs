@@ -263,7 +263,7 @@ impl Feed {
         let dirty = change(&mut self.index.write());
         self.metrics.cache_update(resource, clock::monotonic() - began);
         let touched = !dirty.is_empty();
-        self.queue(dirty, began);
+        self.enqueue(dirty, began);
         touched
     }
 
@@ -275,25 +275,16 @@ impl Feed {
             None => self.put_off.lock().clear(),
         }
         let keys = self.index.read().keys_in(namespace);
-        self.queue(keys, clock::monotonic());
+        self.enqueue(keys, clock::monotonic());
     }
 
     /// Queues Services, except in namespaces that are starting: all of them are queued when the last watch
     /// that a decision needs is live.
-    fn queue(&self, keys: Dirty, since: Instant) {
-        let mut last: Option<(Arc<str>, bool)> = None;
-        for key in keys {
-            let starting = match &last {
-                Some((namespace, starting)) if *namespace == key.namespace => *starting,
-                _ => {
-                    let starting = self.puts_off(&key.namespace);
-                    last = Some((key.namespace.clone(), starting));
-                    starting
-                }
-            };
-            if !starting {
-                self.queue.add(key, since);
-            }
+    fn enqueue(&self, keys: Dirty, since: Instant) {
+        let mut starting: BTreeSet<Arc<str>> = keys.iter().map(|k| k.namespace.clone()).collect();
+        starting.retain(|namespace| self.puts_off(namespace));
+        for key in keys.into_iter().filter(|key| !starting.contains(&key.namespace)) {
+            self.queue.add(key, since);
         }
     }
 

@@ -22,10 +22,16 @@ pub const LONGEST: Duration = Duration::from_secs(2);
 pub struct Pressure {
     /// Services that wait for a worker because something changed.
     waiting: AtomicUsize,
-    /// The last Service that got a leader or another one, and when.
-    last: Mutex<Option<(ServiceKey, Instant)>>,
-    /// When a Service other than the last one did.
-    another: Mutex<Option<Instant>>,
+    moves: Mutex<Moves>,
+}
+
+/// The last times at which leaders were made or moved.
+#[derive(Default)]
+struct Moves {
+    /// The last Service, and when.
+    last: Option<(ServiceKey, Instant)>,
+    /// When another Service than that one was the last.
+    another: Option<Instant>,
 }
 
 impl Pressure {
@@ -36,16 +42,18 @@ impl Pressure {
 
     /// This Service got a leader, or another one.
     pub fn moved(&self, key: &ServiceKey) {
-        let before = self.last.lock().replace((key.clone(), monotonic()));
+        let mut moves = self.moves.lock();
+        let before = moves.last.replace((key.clone(), monotonic()));
         if let Some((_, at)) = before.filter(|(other, _)| other != key) {
-            *self.another.lock() = Some(at);
+            moves.another = Some(at);
         }
     }
 
     /// When the last move is long enough ago; `None` where it is. Moves of this Service itself do not count.
     pub fn calm_at(&self, for_key: Option<&ServiceKey>) -> Option<Instant> {
-        let last = self.last.lock().as_ref().filter(|(key, _)| Some(key) != for_key).map(|l| l.1);
-        let at = last.or(*self.another.lock())? + CALM;
+        let moves = self.moves.lock();
+        let last = moves.last.as_ref().filter(|(key, _)| Some(key) != for_key).map(|l| l.1);
+        let at = last.or(moves.another)? + CALM;
         (at > monotonic()).then_some(at)
     }
 

@@ -31,6 +31,7 @@ pub use turns::Turns;
 use crate::control::apply::{Applied, Applier};
 use crate::control::pause::LAST_WAIT;
 use crate::control::pressure::Pressure;
+use crate::control::queue::WorkItem;
 use crate::control::reader::Reader;
 use crate::control::record::Recorder;
 use crate::platform::api::CallError;
@@ -102,6 +103,16 @@ pub enum Requeue {
 }
 
 impl Requeue {
+    /// Gives a key back to its queue.
+    pub fn let_go(self, held: WorkItem<ServiceKey>) {
+        match self {
+            Self::Idle | Self::Forget => held.done(None),
+            Self::At(at) => held.done(Some(at)),
+            Self::Waits(at) => held.put_aside(at),
+            Self::GivesWay(since) => held.give_way(since),
+        }
+    }
+
     /// The outcome in a word.
     fn as_str(self) -> &'static str {
         match self {

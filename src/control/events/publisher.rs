@@ -73,8 +73,6 @@ struct PendingEvent {
     note: Note,
     /// When it was handed in.
     since: Instant,
-    /// Not tried after this.
-    until: Instant,
     /// Not tried again before this.
     due: Instant,
     delays: Delays,
@@ -84,7 +82,7 @@ impl From<Note> for PendingEvent {
     fn from(note: Note) -> Self {
         let now = monotonic();
         let delays = Delays::new(AGAIN, LONGEST_WAIT);
-        Self { note, since: now, until: now + TRIED, due: now, delays }
+        Self { note, since: now, due: now, delays }
     }
 }
 
@@ -226,7 +224,7 @@ impl Writer {
         let refused = matches!(error.kind, ErrorKind::Forbidden | ErrorKind::Unauthorized);
         letter.note.name.is_some()
             && (error.is_transient() || refused)
-            && monotonic() < letter.until
+            && monotonic() < letter.since + TRIED
             && self.late.len() < QUEUE
             && !self.notes.is_closed()
     }

@@ -176,10 +176,7 @@ async fn work(
         while let Some(held) = queue.pop().await {
             let key = held.key().clone();
             match worker.reconcile(&key, clock::monotonic()).await {
-                Ok(Requeue::Idle | Requeue::Forget) => held.done(None),
-                Ok(Requeue::At(at)) => held.done(Some(at)),
-                Ok(Requeue::Waits(at)) => held.put_aside(at),
-                Ok(Requeue::GivesWay(since)) => held.give_way(since),
+                Ok(next) => next.let_go(held),
                 Err(_) => _ = held.fail(None),
             }
         }
