@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 
 use crate::index::{Index, Limit, Snapshot};
 use crate::keys;
-use crate::ranking::{self, hash};
+use crate::ranking::{self, STAGGER, STAGGER_OF_COPIES, STAGGER_OF_CREATIONS, hash};
 use crate::reason::Reason as EventReason;
 use crate::report::ServiceReport;
 use crate::version::{Marks, Rv};
@@ -235,8 +235,12 @@ impl Step {
 
     /// How long a replica of this rank waits before it takes the step.
     pub fn stagger(&self, rank: usize) -> Duration {
-        let copy = self.kind().is_copy();
-        if copy { ranking::stagger_of_copies(rank) } else { ranking::stagger(rank) }
+        let wait = match self.kind() {
+            StepKind::CreateLeader => STAGGER_OF_CREATIONS,
+            kind if kind.is_copy() => STAGGER_OF_COPIES,
+            _ => STAGGER,
+        };
+        ranking::by_rank(wait, rank)
     }
 
     /// It only takes an endpoint out; such a step never waits for a replica of a lower rank.

@@ -21,7 +21,11 @@ pub const STAGGER: Duration = Duration::from_millis(250);
 
 /// The same for copies of what the slices say. Longer than the replica that moves leaders leaves its copies
 /// waiting: they need no takeover in a blink.
-pub const STAGGER_OF_COPIES: Duration = Duration::from_secs(3);
+pub const STAGGER_OF_COPIES: Duration = Duration::from_secs(6);
+
+/// The same for a leader Service that is made. No traffic is lost meanwhile, and where many are made at once
+/// a replica has most of its own behind it before it helps the other ones.
+pub const STAGGER_OF_CREATIONS: Duration = Duration::from_secs(1);
 
 /// Rank after which replicas no longer wait longer.
 const LAST_RANK: u32 = 2;
@@ -45,17 +49,8 @@ pub fn may_show_others_gone(me: &str, before: &[String], now: &[String]) -> bool
     before.iter().any(|r| !now.contains(r)) || (listed(now) && !listed(before))
 }
 
-/// How long a replica of this rank waits before it promotes.
-pub fn stagger(rank: usize) -> Duration {
-    by_rank(STAGGER, rank)
-}
-
-/// How long a replica of this rank waits before it writes a copy ([`STAGGER_OF_COPIES`]).
-pub fn stagger_of_copies(rank: usize) -> Duration {
-    by_rank(STAGGER_OF_COPIES, rank)
-}
-
-fn by_rank(wait: Duration, rank: usize) -> Duration {
+/// How long a replica of this rank waits, if each further rank waits this much longer.
+pub fn by_rank(wait: Duration, rank: usize) -> Duration {
     wait * u32::try_from(rank).unwrap_or(LAST_RANK).min(LAST_RANK)
 }
 
@@ -163,8 +158,8 @@ mod tests {
     #[test]
     fn later_ranks_wait_longer_up_to_a_bound() {
         let ranks = [0, 1, 2, 9];
-        assert_eq!(ranks.map(|r| stagger(r).as_millis()), [0, 250, 500, 500]);
-        assert_eq!(ranks.map(|r| stagger_of_copies(r).as_secs()), [0, 3, 6, 6]);
+        assert_eq!(ranks.map(|r| by_rank(STAGGER, r).as_millis()), [0, 250, 500, 500]);
+        assert_eq!(ranks.map(|r| by_rank(STAGGER_OF_COPIES, r).as_secs()), [0, 6, 12, 12]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use zen_lead_core::names::ServiceKey;
 /// A leader that was moved this recently is seldom the last one of a burst.
 const CALM: Duration = Duration::from_millis(100);
 /// Longest time that anything waits for the pressure to end.
-pub const LONGEST: Duration = Duration::from_secs(2);
+pub const LONGEST: Duration = Duration::from_secs(5);
 
 /// The pressure in one process.
 #[derive(Default)]

@@ -358,7 +358,7 @@ impl Reconciler {
         if !decision.makes_first {
             round.turn = None;
         } else if round.turn.is_none() {
-            match self.turns.ask(round.key, &*self.wake) {
+            match self.turns.ask(round.key, self.rank(round.key) == 0, &*self.wake) {
                 Ok(turn) => round.turn = Some(turn),
                 Err(at) => return GoAhead::Closed(Requeue::Waits(at)),
             }

@@ -18,6 +18,9 @@ use zen_lead_core::names::ServiceKey;
 /// How long a decision waits for a watch that lies behind what others have seen. An event takes
 /// milliseconds; a LIST of a large namespace takes longer than this.
 const WATCH_WAIT: Duration = Duration::from_millis(200);
+/// The same for a step that makes or deletes an object. It moves no traffic away from a lost leader, and an API
+/// server that makes hundreds of Services sends its events late: lists would delay it further.
+const LONG_WATCH_WAIT: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(5);
 
 impl Reconciler {
@@ -34,7 +37,7 @@ impl Reconciler {
         let key = round.key;
         if let Some(marks) = decision.overtaken_at.filter(|_| !round.waited) {
             round.waited = true;
-            if self.comes_to(|index| !index.seen(&key.namespace).behind(&marks)).await {
+            if self.comes_to(WATCH_WAIT, |index| !index.seen(&key.namespace).behind(&marks)).await {
                 return Ok(());
             }
         }
@@ -58,7 +61,7 @@ impl Reconciler {
         debug!(%key, step = ?step.map(Step::kind), "reading {} objects", inputs.len());
         let present = self.reader.present(key, inputs).await?;
         *self.known.answered.lock() = Some(clock::monotonic());
-        if self.comes_to(|index| present.is_known(index)).await {
+        if self.comes_to(LONG_WATCH_WAIT, |index| present.is_known(index)).await {
             if let Some(step) = step {
                 round.verified.add(inputs, step);
             }
@@ -80,7 +83,8 @@ impl Reconciler {
     ) -> Result<(), CallError> {
         let key = round.key;
         let overtaken = |index: &Index| step.is_overtaken(index, &key.namespace);
-        if matches!(round.view, Basis::Cache) && self.comes_to(overtaken).await {
+        let wait = if step.needs_read() { LONG_WATCH_WAIT } else { WATCH_WAIT };
+        if matches!(round.view, Basis::Cache) && self.comes_to(wait, overtaken).await {
             round.met.taken = None;
         } else {
             round.view = self.read(key).await?;
@@ -88,9 +92,9 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Whether the cache is there, or comes there in a moment.
-    async fn comes_to(&self, there: impl Fn(&Index) -> bool) -> bool {
-        let until = clock::monotonic() + WATCH_WAIT;
+    /// Whether the cache is there, or comes there within this time.
+    async fn comes_to(&self, wait: Duration, there: impl Fn(&Index) -> bool) -> bool {
+        let until = clock::monotonic() + wait;
         loop {
             if there(&self.index.read()) {
                 return true;

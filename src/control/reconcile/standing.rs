@@ -261,7 +261,7 @@ impl Reconciler {
         });
     }
 
-    fn rank(&self, key: &ServiceKey) -> usize {
+    pub(super) fn rank(&self, key: &ServiceKey) -> usize {
         ranking::rank(&self.me, &self.replicas.read(), key)
     }
 }

@@ -36,9 +36,29 @@ struct TurnsState {
     having: HashMap<ServiceKey, Instant>,
     /// Namespaces with sources that wait, in the order in which they are served, one source a round.
     round: VecDeque<Arc<str>>,
-    waiting: HashMap<Arc<str>, VecDeque<ServiceKey>>,
+    waiting: HashMap<Arc<str>, Waiting>,
     /// When the creations of a namespace failed last.
     troubled: HashMap<Arc<str>, Instant>,
+}
+
+/// The sources of a namespace that wait.
+#[derive(Default)]
+struct Waiting {
+    /// Those of which this replica comes first, in their order.
+    own: VecDeque<ServiceKey>,
+    /// Those it only helps with, the last one first: the replica that comes first begins at the other end, so
+    /// that both seldom make the same one.
+    others: Vec<ServiceKey>,
+}
+
+impl Waiting {
+    fn all(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.own.iter().chain(&self.others)
+    }
+
+    fn pop(&mut self) -> Option<ServiceKey> {
+        self.own.pop_front().or_else(|| self.others.pop())
+    }
 }
 
 /// How a source is woken.
@@ -63,19 +83,21 @@ impl Turns {
         given.then(|| Turn { turns: self, key, wake })
     }
 
-    /// A turn; or when to ask again, if it is not woken before: then this source waits for one.
+    /// A turn; or when to ask again, if it is not woken before: then this source waits for one. `first` is
+    /// whether this replica comes first for it.
     ///
     /// # Errors
     /// No turn: the time at which a turn that lasts will be slow, if any will.
     pub fn ask<'a>(
         &'a self,
         key: &'a ServiceKey,
+        first: bool,
         wake: Wake<'a>,
     ) -> Result<Turn<'a>, Option<Instant>> {
         let now = clock::monotonic();
         let mut state = self.state.lock();
         if !state.having.contains_key(key) {
-            state.wait(key);
+            state.wait(key, first);
             // Those that wait longer go first, where they can.
             let others = state.give(self.limit, now);
             let mine = state.having.contains_key(key);
@@ -92,20 +114,24 @@ impl Turns {
     /// Sources that wait.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
-        self.state.lock().waiting.values().map(VecDeque::len).sum()
+        self.state.lock().waiting.values().map(|waiting| waiting.all().count()).sum()
     }
 }
 
 impl TurnsState {
-    fn wait(&mut self, key: &ServiceKey) {
-        let queue = self.waiting.entry(key.namespace.clone()).or_default();
-        if queue.contains(key) {
+    fn wait(&mut self, key: &ServiceKey, first: bool) {
+        let waiting = self.waiting.entry(key.namespace.clone()).or_default();
+        if waiting.all().any(|other| other == key) {
             return;
         }
-        if queue.is_empty() {
+        if waiting.all().next().is_none() {
             self.round.push_back(key.namespace.clone());
         }
-        queue.push_back(key.clone());
+        if first {
+            waiting.own.push_back(key.clone());
+        } else {
+            waiting.others.push(key.clone());
+        }
     }
 
     /// Gives the turns that are free, a source of each namespace after the other.
@@ -120,12 +146,12 @@ impl TurnsState {
                 continue;
             }
             passed = 0;
-            let queue = self.waiting.entry(namespace.clone()).or_default();
-            if let Some(key) = queue.pop_front() {
+            let waiting = self.waiting.entry(namespace.clone()).or_default();
+            if let Some(key) = waiting.pop() {
                 self.having.insert(key.clone(), now);
                 given.push(key);
             }
-            if queue.is_empty() {
+            if waiting.all().next().is_none() {
                 self.waiting.remove(&namespace);
                 shrink::map(&mut self.waiting);
             } else {

@@ -21,7 +21,7 @@ pub(super) const REWORDING: Duration = Duration::from_secs(2);
 impl Reconciler {
     /// When this replica may act, if replicas of a lower rank go first.
     pub(super) fn waits_for_rank(&self, key: &ServiceKey, step: &Step) -> Option<Instant> {
-        let rank = ranking::rank(&self.me, &self.replicas.read(), key);
+        let rank = self.rank(key);
         if rank == 0 || step.urgent() {
             return None;
         }

@@ -115,3 +115,47 @@ async fn a_switch_that_was_overtaken_is_decided_on_what_the_watch_brings() {
     assert_eq!(lists(&refused(Duration::from_millis(100)).await), [""; 0]);
     assert_eq!(lists(&refused(Duration::from_secs(1)).await).len(), 3);
 }
+
+/// A leader Service is made by one replica; the other one makes it as well, and its watch is late by so much.
+async fn made_twice(later: Duration) -> Vec<String> {
+    let mut pair = Pair::new();
+    pair.watch().await;
+    let key = pair.key.clone();
+    assert!(run_first(&pair).await.is_ok());
+    let (before, now) = (pair.api.seen().len(), pair.present().await);
+    let second = &pair.workers[usize::from(first_of(&pair) == 0)];
+    tokio::time::advance(ranking::STAGGER_OF_CREATIONS).await;
+    let index = second.index.clone();
+    let watch = async {
+        tokio::time::sleep(later).await;
+        *index.write() = now;
+    };
+    let again = async {
+        second.reconcile(&key, clock::monotonic()).await.unwrap();
+        tokio::time::sleep(ranking::STAGGER_OF_CREATIONS).await;
+        second.reconcile(&key, clock::monotonic()).await
+    };
+    let (next, ()) = tokio::join!(again, watch);
+    assert!(next.is_ok());
+    assert_eq!(pair.routed().as_deref(), Some("a"));
+    pair.api.seen()[before..].iter().map(|s| format!("{} {}", s.verb, s.path)).collect()
+}
+
+fn first_of(pair: &Pair) -> usize {
+    let rank = |w: &Reconciler| ranking::rank(&w.me, &w.replicas.read(), &pair.key);
+    pair.workers.iter().position(|w| rank(w) == 0).unwrap()
+}
+
+async fn run_first(pair: &Pair) -> Result<Requeue, crate::platform::api::CallError> {
+    pair.workers[first_of(pair)].reconcile(&pair.key, clock::monotonic()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_the_other_replica_has_taken_is_waited_for_before_the_namespace_is_read() {
+    // The first reconcile of the second one only begins to wait for the first one.
+    let calls = made_twice(Duration::from_millis(1_800)).await;
+    assert!(calls.iter().any(|call| call == &format!("POST {SERVICES}")), "{calls:?}");
+    assert_eq!(lists(&calls), [""; 0], "{calls:?}");
+    let calls = made_twice(Duration::from_millis(2_100)).await;
+    assert_eq!(lists(&calls).len(), 3, "{calls:?}");
+}

@@ -103,7 +103,7 @@ async fn a_turn_goes_on_where_nothing_is_made_after_all() {
     let left = drained(&mut woken);
     until_rest(&worker, &mut woken, left).await;
     assert_eq!(worker.turns.waiting(), 0);
-    assert!(worker.turns.ask(&key(99), &*worker.wake).is_ok(), "all turns have come back");
+    assert!(worker.turns.ask(&key(99), true, &*worker.wake).is_ok(), "all turns have come back");
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,7 +122,7 @@ async fn who_is_served_already_waits_for_no_turn() {
     assert_eq!(worker.reconcile(&served, clock::monotonic()).await.unwrap(), Requeue::Idle);
     let others: Vec<ServiceKey> = (1..=AT_ONCE).map(key).collect();
     let taken: Vec<_> =
-        others.iter().map(|key| worker.turns.ask(key, &*worker.wake).unwrap()).collect();
+        others.iter().map(|key| worker.turns.ask(key, true, &*worker.wake).unwrap()).collect();
     let mut renamed = source();
     renamed["metadata"]["name"] = json!("s0");
     renamed["metadata"]["annotations"]["zen-lead.io/leader-service-name"] = json!("elsewhere");
@@ -316,21 +316,21 @@ async fn turns_go_round_by_namespace_and_trouble_stays_beside_the_lanes() {
     let key = |namespace: &str, n: usize| ServiceKey::new(namespace, format!("s{n}").as_str());
     let a: Vec<_> = (0..6).map(|n| key("a", n)).collect();
     let (b, c) = (key("b", 0), key("c", 0));
-    let mut having: Vec<_> = a.iter().filter_map(|key| turns.ask(key, &wake).ok()).collect();
+    let mut having: Vec<_> = a.iter().filter_map(|key| turns.ask(key, true, &wake).ok()).collect();
     assert_eq!(having.len(), 3, "all lanes but one");
-    let of_b = turns.ask(&b, &wake).unwrap();
-    assert!(turns.ask(&c, &wake).is_err(), "all lanes are taken");
+    let of_b = turns.ask(&b, true, &wake).unwrap();
+    assert!(turns.ask(&c, true, &wake).is_err(), "all lanes are taken");
     // A lane becomes free: "a" asked first, but it has three of them; then it is its turn again.
     drop(having.pop());
     assert!(turns.given(&a[3], &wake).is_some(), "the longest-waiting namespace that may have one");
     // Slow ones leave their lanes, so "c" gets one.
     tokio::time::advance(Duration::from_millis(500)).await;
-    let of_c = turns.ask(&c, &wake).unwrap();
+    let of_c = turns.ask(&c, true, &wake).unwrap();
     // "b" fails: its next ones have one turn at a time, and take no lane.
     of_b.failed();
     drop((of_b, of_c));
     let next: Vec<_> = (1..4).map(|n| key("b", n)).collect();
-    let got: Vec<_> = next.iter().map(|key| turns.ask(key, &wake).is_ok()).collect();
+    let got: Vec<_> = next.iter().map(|key| turns.ask(key, true, &wake).is_ok()).collect();
     assert_eq!(
         got.iter().filter(|got| **got).count(),
         0,
@@ -339,4 +339,38 @@ async fn turns_go_round_by_namespace_and_trouble_stays_beside_the_lanes() {
     drop(having);
     let given: Vec<_> = next.iter().filter_map(|key| turns.given(key, &wake)).collect();
     assert_eq!(given.len(), 1, "one at a time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_makes_its_own_in_their_order_and_helps_with_others_from_their_end() {
+    let turns = Turns::of(1);
+    let wake = |_: ServiceKey| {};
+    let keys: Vec<_> = (0..7).map(|n| ServiceKey::new("a", format!("s{n}").as_str())).collect();
+    let mut turn = turns.ask(&keys[0], true, &wake).ok();
+    for (n, key) in keys.iter().enumerate().skip(1) {
+        // s2, s4 and s6 are the other replica's.
+        assert!(turns.ask(key, n % 2 == 1, &wake).is_err());
+    }
+    let mut order = Vec::new();
+    for _ in 1..keys.len() {
+        drop(turn.take());
+        let next =
+            keys.iter().position(|key| turns.given(key, &wake).map(|t| turn = Some(t)).is_some());
+        order.push(next.unwrap());
+    }
+    assert_eq!(order, [1, 3, 5, 6, 4, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_replica_makes_a_first_leader_a_second_later() {
+    let mut pair = standing::Pair::new();
+    pair.watch().await;
+    let rank = |w: &Reconciler| ranking::rank(&w.me, &w.replicas.read(), &pair.key);
+    let second = pair.workers.iter().find(|w| rank(w) == 1).unwrap();
+    let now = clock::monotonic();
+    let next = second.reconcile(&pair.key, now).await.unwrap();
+    assert_eq!(next, Requeue::At(now + ranking::STAGGER_OF_CREATIONS));
+    tokio::time::advance(ranking::STAGGER_OF_CREATIONS).await;
+    second.reconcile(&pair.key, now).await.unwrap();
+    assert_eq!(pair.routed().as_deref(), Some("a"));
 }
