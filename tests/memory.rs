@@ -10,8 +10,11 @@ use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::{Mutex, MutexGuard};
 use peak_alloc::PeakAlloc;
+use serde_json::json;
 use tower::ServiceExt;
 use zen_lead::control::queue::Queue;
 use zen_lead::platform::health::Health;
@@ -194,4 +197,143 @@ fn a_scrape_of_thousands_of_services_holds_a_piece_of_it() {
     assert!(held < HELD, "{held} bytes a Service");
     assert!(bytes > 4 * PEAK, "the text is much larger than what is held of it: {bytes}");
     assert!(peak < PEAK, "{peak} bytes of {bytes} were held");
+}
+
+/// Bytes that these may take.
+const SERVICE_BYTES: usize = 100_000;
+const POD_BYTES: usize = 10_000;
+/// Services, and pods of each, of which the bytes are counted.
+const COUNTED: (usize, usize) = (500, 20);
+
+/// Source, leader Service and slice of a Service, as they are in a cluster.
+fn real_service(index: &mut Index, n: usize) {
+    let uid = |kind: &str| format!("{kind:0<8}-4a3c-4d5e-9f60-{n:012}");
+    let (name, leader) = (format!("web-{n:05}"), format!("web-{n:05}-leader"));
+    let source = json!({
+        "metadata": {
+            "name": name, "namespace": NAMESPACE, "uid": uid("abc"), "resourceVersion": "1234567",
+            "creationTimestamp": "2026-11-30T12:00:00Z", "labels": {"app": name, "team": "blue"},
+            "annotations": {"zen-lead.io/enabled": "true", "zen-lead.io/failover-min-delay": "2s"},
+        },
+        "spec": {
+            "clusterIP": "10.0.12.34", "clusterIPs": ["10.0.12.34"], "ipFamilies": ["IPv4"],
+            "internalTrafficPolicy": "Cluster", "ipFamilyPolicy": "SingleStack",
+            "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 8080}],
+            "selector": {"app": name}, "sessionAffinity": "None", "type": "ClusterIP",
+        },
+        "status": {"loadBalancer": {}},
+    });
+    let pod = format!("{name}-7d4b9c6f5-x0000");
+    let led = json!({
+        "metadata": {
+            "name": leader, "namespace": NAMESPACE, "uid": uid("def"), "resourceVersion": "1234568",
+            "creationTimestamp": "2026-11-30T12:00:01Z",
+            "labels": {"app.kubernetes.io/managed-by": "zen-lead", "zen-lead.io/source-service": name},
+            "annotations": {
+                "zen-lead.io/current-leader": format!("{NAMESPACE}/{pod}"),
+                "zen-lead.io/leader-pod-name": pod, "zen-lead.io/leader-pod-uid": uid("bcd"),
+                "zen-lead.io/last-switch-time": "2026-11-30T12:00:02.123456Z",
+                "zen-lead.io/switch-reason": "first_leader", "zen-lead.io/leader-epoch": "1800000000000",
+                "zen-lead.io/settings": "sticky=true failover-min-delay=2s min-ready-duration=0s",
+            },
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Service", "name": name, "uid": uid("abc"), "controller": true,
+                "blockOwnerDeletion": true,
+            }],
+        },
+        "spec": {
+            "clusterIP": "10.0.12.35", "clusterIPs": ["10.0.12.35"], "ipFamilies": ["IPv4"],
+            "internalTrafficPolicy": "Cluster", "ipFamilyPolicy": "SingleStack",
+            "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 80}],
+            "sessionAffinity": "None", "type": "ClusterIP",
+        },
+        "status": {
+            "loadBalancer": {},
+            "conditions": [{
+                "type": "zen-lead.io/LeaderReady", "status": "True", "reason": "LeaderRoutingAvailable",
+                "lastTransitionTime": "2026-11-30T12:00:02Z",
+                "message": format!("{pod} leads; {pod}: standby; {pod}: standby"),
+            }],
+        },
+    });
+    let slice = json!({
+        "metadata": {
+            "name": format!("{leader}-zen-lead-ipv4"), "namespace": NAMESPACE, "uid": uid("fed"),
+            "resourceVersion": "1234569", "creationTimestamp": "2026-11-30T12:00:01Z", "generation": 1,
+            "labels": {
+                "endpointslice.kubernetes.io/managed-by": "zen-lead.io/zen-lead",
+                "kubernetes.io/service-name": leader, "zen-lead.io/source-service": name,
+            },
+            "annotations": {
+                "zen-lead.io/leader-pod-name": pod, "zen-lead.io/leader-pod-uid": uid("bcd"),
+                "zen-lead.io/last-switch-time": "2026-11-30T12:00:02.123456Z",
+                "zen-lead.io/switch-reason": "first_leader", "zen-lead.io/leader-epoch": "1800000000000",
+                "zen-lead.io/decided-at": "services=1234567,pods=1234567", "zen-lead.io/asked": "0123456789abcdef",
+                "zen-lead.io/decision-version": "1", "zen-lead.io/writer": "zen-lead-6c9d5f7b4-abcde",
+                "zen-lead.io/write-id": "zen-lead-6c9d5f7b4-abcde-1234567",
+                "endpoints.kubernetes.io/last-change-trigger-time": "2026-11-30T12:00:02Z",
+            },
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Service", "name": leader, "uid": uid("def"), "controller": true,
+                "blockOwnerDeletion": true,
+            }],
+        },
+        "addressType": "IPv4",
+        "endpoints": [{
+            "addresses": ["10.1.2.3"], "nodeName": "node-1",
+            "conditions": {"ready": true, "serving": true, "terminating": false},
+            "targetRef": {"kind": "Pod", "namespace": NAMESPACE, "name": pod, "uid": uid("bcd")},
+        }],
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+    });
+    index.apply_service(serde_json::from_value::<Service>(source).unwrap());
+    index.apply_service(serde_json::from_value::<Service>(led).unwrap());
+    index.apply_slice(serde_json::from_value::<EndpointSlice>(slice).unwrap());
+}
+
+/// A pod of a Deployment, as it is in a cluster.
+fn real_pod(index: &mut Index, service: usize, n: usize) {
+    let app = format!("web-{service:05}");
+    let pod = json!({
+        "metadata": {
+            "name": format!("{app}-7d4b9c6f5-x{n:04}"), "namespace": NAMESPACE, "resourceVersion": "1234567",
+            "uid": format!("{service:08}-4a3c-4d5e-9f60-{n:012}"), "creationTimestamp": "2026-11-30T12:00:00Z",
+            "labels": {
+                "app": app, "app.kubernetes.io/part-of": "shop", "app.kubernetes.io/version": "1.2.3",
+                "pod-template-hash": "7d4b9c6f5", "team": "blue", "tier": "frontend",
+            },
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{app}-7d4b9c6f5"), "uid": "u",
+                "controller": true,
+            }],
+        },
+        "spec": {
+            "nodeName": format!("node-{}", n % 3),
+            "containers": [{"name": "app", "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}]}],
+        },
+        "status": {
+            "phase": "Running", "podIP": "10.1.2.3", "podIPs": [{"ip": "10.1.2.3"}],
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-30T12:00:01Z"}],
+        },
+    });
+    index.apply_pod(&serde_json::from_value(pod).unwrap());
+}
+
+#[test]
+fn a_service_and_a_pod_are_small() {
+    let _alone = alone();
+    let (services, pods) = COUNTED;
+    let mut index = Index::new(NameRule::default(), Limits::default());
+    let empty = ALLOCATOR.current_usage();
+    (0..services).for_each(|n| real_service(&mut index, n));
+    let with_services = ALLOCATOR.current_usage();
+    for service in 0..services {
+        (0..pods).for_each(|n| real_pod(&mut index, service, n));
+    }
+    let with_pods = ALLOCATOR.current_usage();
+    let service = (with_services - empty) / services;
+    let pod = (with_pods - with_services) / (services * pods);
+    println!("{service} bytes a Service with its leader Service and its slice, {pod} bytes a pod");
+    assert!(service > 1024 && pod > 128, "the allocator counts");
+    assert!(service < SERVICE_BYTES && pod < POD_BYTES);
 }

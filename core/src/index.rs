@@ -13,6 +13,7 @@ pub mod snapshot;
 pub mod view;
 
 mod namespace;
+mod pool;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -251,7 +251,7 @@ fn candidates(
         }
     }
     found.sort_by_cached_key(|p| {
-        let age = p.revision.as_ref().and_then(|r| revisions.get(&*r.hash).copied());
+        let age = p.template.revision.as_ref().and_then(|r| revisions.get(&*r.hash).copied());
         (age.unwrap_or(0), p.created, p.name.clone())
     });
     (found, next)
@@ -272,7 +272,7 @@ fn revision_order(pods: &[Arc<Pod>]) -> HashMap<&str, usize> {
     let mut oldest: HashMap<&str, Timestamp> = HashMap::new();
     let mut workload = None;
     for pod in pods {
-        let Some(revision) = &pod.revision else { return HashMap::new() };
+        let Some(revision) = &pod.template.revision else { return HashMap::new() };
         if *workload.get_or_insert(&revision.workload) != &revision.workload {
             return HashMap::new();
         }

@@ -71,7 +71,8 @@ fn number(port: &ServicePort, pod: &Pod) -> Result<i32, String> {
     }
     let Some(IntOrString::String(name)) = &port.target_port else { return Ok(port.port) };
     let protocol = protocol(port);
-    pod.ports
+    pod.template
+        .ports
         .iter()
         .find(|p| *p.name == **name && *p.protocol == *protocol)
         .map(|p| i32::from(p.number))

@@ -538,7 +538,7 @@ impl Wanted<'_> {
                 terminating: Some(conditions.terminating),
             }),
             node_name: pod.node.as_deref().map(str::to_owned),
-            zone: pod.zone.as_deref().map(str::to_owned),
+            zone: pod.zone().map(str::to_owned),
             target_ref: Some(ObjectReference {
                 kind: Some("Pod".into()),
                 namespace: self.leader.object.metadata.namespace.clone(),

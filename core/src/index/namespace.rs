@@ -10,7 +10,8 @@ use jiff::Timestamp;
 
 use super::Sizes;
 use super::evidence;
-use super::pod::Pod;
+use super::pod::{Pod, Template};
+use super::pool::Pool;
 use super::service::{Entry, Role, selector};
 use super::slice::Slice;
 use crate::shrink;
@@ -33,6 +34,8 @@ pub(super) struct Namespace {
     /// Source name -> pods its selector matches.
     members: HashMap<Arc<str>, Names>,
     pods: HashMap<Arc<str>, Arc<Pod>>,
+    templates: Pool<Template>,
+    nodes: Pool<str>,
     slices: HashMap<Arc<str>, Arc<Slice>>,
     /// Service name -> slices that belong to it.
     slices_of: HashMap<Arc<str>, Names>,
@@ -161,7 +164,11 @@ impl Namespace {
     }
 
     /// Sets or removes a pod; older versions are ignored.
-    pub(super) fn set_pod(&mut self, name: &Arc<str>, pod: Option<Pod>) -> Names {
+    pub(super) fn set_pod(&mut self, name: &Arc<str>, mut pod: Option<Pod>) -> Names {
+        if let Some(new) = &mut pod {
+            new.template = self.templates.share(new.template.clone());
+            new.node = new.node.take().map(|node| self.nodes.share(node));
+        }
         if let (Some(old), Some(new)) = (self.pods.get(name), &pod) {
             if old.version > new.version {
                 return Names::new();
@@ -201,7 +208,8 @@ impl Namespace {
 
     /// The sources whose selector matches a pod.
     fn selecting(&self, pod: &Pod) -> Vec<Arc<str>> {
-        let candidates = pod.labels.iter().filter_map(|pair| self.selectors.get(pair)).flatten();
+        let candidates =
+            pod.template.labels.iter().filter_map(|pair| self.selectors.get(pair)).flatten();
         candidates
             .filter(|name| self.services.get(*name).is_some_and(|e| matches(pod, &pairs(Some(e)))))
             .cloned()
@@ -217,6 +225,7 @@ impl Namespace {
 
     pub(super) fn drop_pods(&mut self) {
         self.pods = HashMap::new();
+        (self.templates, self.nodes) = (Pool::default(), Pool::default());
         self.members = HashMap::new();
         self.pods_seen = None;
     }

@@ -45,7 +45,7 @@ impl Family {
 }
 
 /// A named container port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NamedPort {
     /// Name of the port.
     pub name: Box<str>,
@@ -86,6 +86,19 @@ pub enum Known {
     Name,
 }
 
+/// What the pods of one template have in common. The index keeps it once for all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Template {
+    /// All labels, sorted by key: selectors change.
+    pub labels: Box<[(Arc<str>, Arc<str>)]>,
+    /// The pod shares its node's addresses.
+    pub host_network: bool,
+    /// Named ports of containers, then of restartable init containers.
+    pub ports: Box<[NamedPort]>,
+    /// Workload and revision, for pods that have one.
+    pub revision: Option<Revision>,
+}
+
 /// A trimmed pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
@@ -95,8 +108,8 @@ pub struct Pod {
     pub uid: Arc<str>,
     /// Version of the object this was trimmed from.
     pub version: Rv,
-    /// All labels, sorted by key: selectors change.
-    pub labels: Box<[(Arc<str>, Arc<str>)]>,
+    /// What it has in common with others.
+    pub template: Arc<Template>,
     /// creationTimestamp.
     pub created: Timestamp,
     /// When its deletion was asked for; `None` for a pod that is not terminating.
@@ -109,14 +122,6 @@ pub struct Pod {
     pub addresses: Box<[IpAddr]>,
     /// Node the pod runs on.
     pub node: Option<Arc<str>>,
-    /// The pod's own topology zone label.
-    pub zone: Option<Arc<str>>,
-    /// The pod shares its node's addresses.
-    pub host_network: bool,
-    /// Named ports of containers, then of restartable init containers.
-    pub ports: Box<[NamedPort]>,
-    /// Workload and revision, for pods that have one.
-    pub revision: Option<Revision>,
     /// How much of this is known.
     pub known: Known,
 }
@@ -151,14 +156,18 @@ impl Pod {
         let meta = &pod.metadata;
         let spec = pod.spec.as_ref();
         let status = pod.status.as_ref();
-        let labels = meta.labels.as_ref();
+        let labels = meta.labels.iter().flatten();
+        let template = Template {
+            labels: labels.map(|(k, v)| (Arc::from(&**k), Arc::from(&**v))).collect(),
+            host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
+            ports: spec.map(named_ports).unwrap_or_default(),
+            revision: revision(meta),
+        };
         Some(Self {
             name: meta.name.as_deref()?.into(),
             uid: meta.uid.as_deref()?.into(),
             version: Rv::of(meta),
-            labels: labels
-                .map(|l| l.iter().map(|(k, v)| (Arc::from(&**k), Arc::from(&**v))).collect())
-                .unwrap_or_default(),
+            template: Arc::new(template),
             created: meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
             deletion_asked: deletion_asked(meta),
             finished: matches!(
@@ -168,10 +177,6 @@ impl Pod {
             readiness: readiness(status),
             addresses: addresses(status),
             node: spec.and_then(|s| s.node_name.as_deref()).map(Arc::from),
-            zone: labels.and_then(|l| l.get(keys::kubernetes::ZONE)).map(|z| Arc::from(&**z)),
-            host_network: spec.and_then(|s| s.host_network).unwrap_or(false),
-            ports: spec.map(named_ports).unwrap_or_default(),
-            revision: revision(meta),
             known: Known::Now,
         })
     }
@@ -189,7 +194,10 @@ impl Pod {
         };
         // Which Services select it, its metadata say, so that all replicas find the same.
         let now = now.filter(|_| labelled);
-        let labels = now.map_or_else(|| before.labels.clone(), |now| now.labels);
+        let mut template = before.template.clone();
+        if let Some(now) = now {
+            Arc::make_mut(&mut template).labels.clone_from(&now.template.labels);
+        }
         let known = match before.known {
             _ if !labelled => Known::Name,
             Known::Now | Known::Before => Known::Before,
@@ -204,7 +212,7 @@ impl Pod {
             deletion_asked,
             addresses,
             known,
-            labels,
+            template,
             ..before.clone()
         })
     }
@@ -227,8 +235,14 @@ impl Pod {
 
     /// The value of a label.
     pub fn label(&self, key: &str) -> Option<&Arc<str>> {
-        let found = self.labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
-        Some(&self.labels[found].1)
+        let labels = &self.template.labels;
+        let found = labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok()?;
+        Some(&labels[found].1)
+    }
+
+    /// The pod's own topology zone label.
+    pub fn zone(&self) -> Option<&str> {
+        self.label(keys::kubernetes::ZONE).map(|zone| &**zone)
     }
 
     /// Whether the pod has all these labels.

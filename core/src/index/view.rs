@@ -83,7 +83,9 @@ impl IndexView<'_> {
         let wanted: Vec<(&str, &str)> = selector(service).collect();
         let known = self.index.namespaces.get(namespace);
         !wanted.is_empty()
-            && known.is_some_and(|ns| ns.pods().any(|p| p.host_network && p.has_labels(&wanted)))
+            && known.is_some_and(|ns| {
+                ns.pods().any(|p| p.template.host_network && p.has_labels(&wanted))
+            })
     }
 }
 
