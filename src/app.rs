@@ -213,7 +213,7 @@ async fn run(
     ] {
         metrics.set_cache_limit(limit, bound);
     }
-    let index = Arc::new(RwLock::new(Index::new(names, limits)));
+    let index = Arc::new(RwLock::new(Index::new(names, limits).compact()));
     let pressure = Arc::<Pressure>::default();
     let queue: Queue<ServiceKey> = Queue::new(metrics.clone(), pressure.clone(), args.workers);
     let replicas = Arc::new(RwLock::new(Vec::new()));

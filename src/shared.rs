@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use parking_lot::RwLock;
 use zen_lead_core::admission::Neighbours;
 use zen_lead_core::index::view::{IndexView, Neighbour};
-use zen_lead_core::index::{Index, Reached};
+use zen_lead_core::index::{Index, LabelPairs, Reached};
 use zen_lead_core::settings::LeaderSpec;
 
 /// The index behind its lock.
@@ -57,7 +57,7 @@ impl Neighbours for SharedView<'_> {
         self.ask(|view| view.on_host_network(namespace, service))
     }
 
-    fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
+    fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &LabelPairs, &LeaderSpec)) {
         self.ask(|view| view.each_source(namespace, visit));
     }
 }

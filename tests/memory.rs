@@ -98,7 +98,7 @@ async fn work(queue: &Queue<ServiceKey>) {
 fn every_byte_of_ten_thousand_services_comes_back() {
     let _alone = alone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut index = Index::new(NameRule::default(), Limits::default());
+    let mut index = Index::new(NameRule::default(), Limits::default()).compact();
     let queue = Queue::new(Arc::new(Metrics::new().unwrap()), Arc::default(), 4);
     runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
 
@@ -200,8 +200,8 @@ fn a_scrape_of_thousands_of_services_holds_a_piece_of_it() {
 }
 
 /// Bytes that these may take.
-const SERVICE_BYTES: usize = 100_000;
-const POD_BYTES: usize = 10_000;
+const SERVICE_BYTES: usize = 7_500;
+const POD_BYTES: usize = 500;
 /// Services, and pods of each, of which the bytes are counted.
 const COUNTED: (usize, usize) = (500, 20);
 
@@ -323,7 +323,7 @@ fn real_pod(index: &mut Index, service: usize, n: usize) {
 fn a_service_and_a_pod_are_small() {
     let _alone = alone();
     let (services, pods) = COUNTED;
-    let mut index = Index::new(NameRule::default(), Limits::default());
+    let mut index = Index::new(NameRule::default(), Limits::default()).compact();
     let empty = ALLOCATOR.current_usage();
     (0..services).for_each(|n| real_service(&mut index, n));
     let with_services = ALLOCATOR.current_usage();
@@ -333,6 +333,13 @@ fn a_service_and_a_pod_are_small() {
     let with_pods = ALLOCATOR.current_usage();
     let service = (with_services - empty) / services;
     let pod = (with_pods - with_services) / (services * pods);
+    for n in 0..services {
+        let snapshot = index.snapshot(&ServiceKey::new(NAMESPACE, format!("web-{n:05}").as_str()));
+        let slice = &snapshot.slices[0];
+        assert_eq!((snapshot.leaders.len(), slice.named_pods().count()), (1, 1), "it is all there");
+    }
+    let looked_at = ALLOCATOR.current_usage();
+    assert_eq!(looked_at, with_pods, "what a decision looks at is not kept");
     println!("{service} bytes a Service with its leader Service and its slice, {pod} bytes a pod");
     assert!(service > 1024 && pod > 128, "the allocator counts");
     assert!(service < SERVICE_BYTES && pod < POD_BYTES);

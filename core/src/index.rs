@@ -5,6 +5,7 @@
 //! lock for one call only.
 
 pub mod evidence;
+pub mod kept;
 pub mod limits;
 pub mod pod;
 pub mod service;
@@ -33,6 +34,9 @@ use service::Entry;
 use slice::Slice;
 pub use snapshot::{Snapshot, SourceState};
 
+/// Labels and their values, sorted by key.
+pub type LabelPairs = [(Arc<str>, Arc<str>)];
+
 /// The sources to reconcile again after a change.
 pub type Dirty = BTreeSet<ServiceKey>;
 
@@ -57,6 +61,8 @@ pub struct Index {
     namespaces: HashMap<Arc<str>, Namespace>,
     names: NameRule,
     limits: Limits,
+    /// Objects are kept as their text.
+    compact: bool,
     services_seen: Rv,
     slices_seen: Rv,
     /// Position of the cluster-wide pod watch, while there is one.
@@ -67,6 +73,13 @@ impl Index {
     /// An empty index.
     pub fn new(names: NameRule, limits: Limits) -> Self {
         Self { names, limits, ..Self::default() }
+    }
+
+    /// The same for an index that lives long: it keeps objects as their text
+    /// (docs/decisions/objects-as-text.md).
+    #[must_use]
+    pub fn compact(self) -> Self {
+        Self { compact: true, ..self }
     }
 
     /// The bounds in force.
@@ -117,7 +130,11 @@ impl Index {
         let Some(entry) = entry else { return Dirty::new() };
         let limit = self.limits.services_per_namespace;
         let ns = self.namespaces.entry(namespace.clone()).or_default();
-        qualify(&namespace, within_limit(ns, limit, |ns| ns.set_service(&name, Some(entry))))
+        let touched = within_limit(ns, limit, |ns| ns.set_service(&name, Some(entry)));
+        if self.compact {
+            ns.close_service(&name);
+        }
+        qualify(&namespace, touched)
     }
 
     /// Takes note of a deleted Service.
@@ -359,7 +376,11 @@ impl Index {
         match slice {
             Some(slice) => {
                 let ns = self.namespaces.entry(namespace.clone()).or_default();
-                qualify(&namespace, ns.set_slice(&name, Some(slice)))
+                let touched = ns.set_slice(&name, Some(slice));
+                if self.compact {
+                    ns.close_slice(&name);
+                }
+                qualify(&namespace, touched)
             }
             // The label that tied it to a Service is gone.
             None => self.with(&namespace, |ns| ns.remove_slice(&name, version)),

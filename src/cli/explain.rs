@@ -153,7 +153,7 @@ fn section(out: &mut Vec<String>, title: &str, lines: Vec<String>) {
 
 /// The source, if it has zen-lead annotations.
 fn source(snapshot: &Snapshot) -> Option<&Service> {
-    snapshot.judged().map(|source| &source.object)
+    snapshot.judged().map(|source| &*source.object)
 }
 
 /// Whether the source asks for a leader, with valid settings or not.
@@ -193,7 +193,7 @@ fn slices(snapshot: &Snapshot, leader: &Leader) -> Vec<String> {
 
 /// The present conditions of the source and its leader Services.
 fn reported(snapshot: &Snapshot) -> impl Iterator<Item = String> {
-    let leaders = snapshot.leaders.iter().map(|l| &l.object);
+    let leaders = snapshot.leaders.iter().map(|l| &*l.object);
     source(snapshot).into_iter().chain(leaders).flat_map(|service| {
         let name = service.metadata.name.as_deref().unwrap_or_default();
         own_conditions(service).map(move |c| {

@@ -3,11 +3,11 @@
 //! Pure. Two sources over the same pods elect apart from each other, unless one takes the other's
 //! leader (`zen-lead.io/same-leader-as`). Which pod leads is `decide`'s.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::Service;
 
-use super::verdict::{Neighbours, listed, selector};
+use super::verdict::{Neighbours, listed};
+use crate::index::LabelPairs;
+use crate::index::service::selector;
 use crate::keys::setting;
 use crate::settings::violation::{annotation_field, quoted};
 use crate::settings::{Cause, LeaderSpec, Rule, Violation};
@@ -47,11 +47,11 @@ impl Peer<'_> {
             spec.same_leader_as.clone().unwrap_or_else(|| name.to_owned())
         };
         let own = leads_by(self.name, self.spec);
-        others.each_source(self.namespace, &mut |name, service, spec| {
+        others.each_source(self.namespace, &mut |name, selector, spec| {
             if name == self.name {
                 return;
             }
-            let overlaps = overlap(self.service, service);
+            let overlaps = overlap(self.service, selector);
             if wanted == Some(name) {
                 found.named = true;
                 found.next.clone_from(&spec.same_leader_as);
@@ -134,12 +134,13 @@ impl Peer<'_> {
     }
 }
 
-/// Whether one selector takes in what the other selects.
-fn overlap(a: &Service, b: &Service) -> bool {
-    let within = |a: &BTreeMap<String, String>, b: &BTreeMap<String, String>| {
-        !a.is_empty() && a.iter().all(|(key, value)| b.get(key) == Some(value))
-    };
-    selector(a).zip(selector(b)).is_some_and(|(a, b)| within(a, b) || within(b, a))
+/// Whether the selector of the Service takes in what the other one selects, or the other way round.
+fn overlap(service: &Service, other: &LabelPairs) -> bool {
+    type Pairs<'a> = Vec<(&'a str, &'a str)>;
+    let within = |a: &Pairs<'_>, b: &Pairs<'_>| !a.is_empty() && a.iter().all(|p| b.contains(p));
+    let own: Pairs<'_> = selector(service).collect();
+    let other = other.iter().map(|(key, value)| (&**key, &**value)).collect();
+    within(&own, &other) || within(&other, &own)
 }
 
 #[cfg(test)]

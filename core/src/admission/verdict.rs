@@ -11,6 +11,7 @@ use kube_core::ResourceExt;
 
 use super::peers::Peer;
 use crate::decode;
+use crate::index::LabelPairs;
 use crate::index::view::Neighbour;
 use crate::index::{Limit, Reached};
 use crate::keys::{setting, status};
@@ -61,8 +62,13 @@ pub trait Neighbours {
     }
     /// Whether all Services have been seen; before that nothing is refused for another's sake.
     fn synced(&self) -> bool;
-    /// Visits the enabled, valid sources of the namespace: name, object and settings.
-    fn each_source(&self, _namespace: &str, _visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {}
+    /// Visits the enabled, valid sources of the namespace: name, selector and settings.
+    fn each_source(
+        &self,
+        _namespace: &str,
+        _visit: &mut dyn FnMut(&str, &LabelPairs, &LeaderSpec),
+    ) {
+    }
     /// Whether a pod that the Service selects is known to share its node's address.
     fn on_host_network(&self, _namespace: &str, _service: &Service) -> bool {
         false

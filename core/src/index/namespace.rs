@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::LabelPairs;
 use super::Sizes;
 use super::evidence;
 use super::pod::{Pod, Template};
 use super::pool::Pool;
-use super::service::{Entry, Role, selector};
+use super::service::{Entry, Role};
 use super::slice::Slice;
 use crate::shrink;
 use crate::version::Rv;
@@ -78,6 +79,16 @@ impl Namespace {
         dirty
     }
 
+    /// Keeps the text of a Service instead of the object.
+    pub(super) fn close_service(&mut self, name: &str) {
+        self.services.get_mut(name).into_iter().for_each(Entry::close);
+    }
+
+    /// Keeps the text of a slice instead of the object.
+    pub(super) fn close_slice(&mut self, name: &str) {
+        self.slices.get_mut(name).into_iter().for_each(|slice| Arc::make_mut(slice).close());
+    }
+
     /// Removes a Service unless what is known is newer than the deleted version.
     pub(super) fn remove_service(&mut self, name: &Arc<str>, version: Rv) -> Names {
         match self.services.get(name) {
@@ -130,8 +141,8 @@ impl Namespace {
             }
         }
         if selection_changed {
-            if let Some(first) = pairs(Some(old)).into_iter().next() {
-                remove(&mut self.selectors, &first, name);
+            if let Some(first) = pairs(Some(old)).iter().next() {
+                remove(&mut self.selectors, first, name);
             }
             self.members.remove(name);
             shrink::map(&mut self.members);
@@ -156,7 +167,7 @@ impl Namespace {
             let wanted = pairs(Some(new));
             if let Some(first) = wanted.first() {
                 self.selectors.entry(first.clone()).or_default().insert(name.clone());
-                let matching = self.pods.values().filter(|p| matches(p, &wanted));
+                let matching = self.pods.values().filter(|p| matches(p, wanted));
                 let members = matching.map(|p| p.name.clone()).collect();
                 self.members.insert(name.clone(), members);
             }
@@ -211,7 +222,7 @@ impl Namespace {
         let candidates =
             pod.template.labels.iter().filter_map(|pair| self.selectors.get(pair)).flatten();
         candidates
-            .filter(|name| self.services.get(*name).is_some_and(|e| matches(pod, &pairs(Some(e)))))
+            .filter(|name| self.services.get(*name).is_some_and(|e| matches(pod, pairs(Some(e)))))
             .cloned()
             .collect()
     }
@@ -411,16 +422,15 @@ impl Namespace {
 
 /// creationTimestamp of a source.
 pub(super) fn created(entry: &Entry) -> Option<Timestamp> {
-    entry.source()?.object.metadata.creation_timestamp.as_ref().map(|t| t.0)
+    entry.source()?.created
 }
 
 /// The selector of a source as label pairs; empty for everything else.
-fn pairs(entry: Option<&Entry>) -> Vec<(Arc<str>, Arc<str>)> {
-    let Some(source) = entry.and_then(Entry::source) else { return Vec::new() };
-    selector(&source.object).map(|(k, v)| (k.into(), v.into())).collect()
+fn pairs(entry: Option<&Entry>) -> &LabelPairs {
+    entry.and_then(Entry::source).map_or(&[], |source| &source.selector)
 }
 
-fn matches(pod: &Pod, wanted: &[(Arc<str>, Arc<str>)]) -> bool {
+fn matches(pod: &Pod, wanted: &LabelPairs) -> bool {
     !wanted.is_empty() && wanted.iter().all(|(k, v)| pod.label(k) == Some(v))
 }
 

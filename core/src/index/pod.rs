@@ -8,6 +8,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
 
+use super::LabelPairs;
 use crate::decode::{Decoded, Unreadable};
 use crate::keys;
 use crate::version::Rv;
@@ -90,7 +91,7 @@ pub enum Known {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Template {
     /// All labels, sorted by key: selectors change.
-    pub labels: Box<[(Arc<str>, Arc<str>)]>,
+    pub labels: Box<LabelPairs>,
     /// The pod shares its node's addresses.
     pub host_network: bool,
     /// Named ports of containers, then of restartable init containers.

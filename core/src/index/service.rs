@@ -4,9 +4,12 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
+use super::LabelPairs;
 use super::evidence::{self, controller};
+use super::kept::Kept;
 use crate::decode::Unreadable;
 use crate::keys::{self, status};
 use crate::names::NameRule;
@@ -44,7 +47,11 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// The trimmed object.
-    pub object: core::Service,
+    pub object: Kept<core::Service>,
+    /// creationTimestamp.
+    pub created: Option<Timestamp>,
+    /// The labels that it selects pods by.
+    pub selector: Box<LabelPairs>,
     /// What it asks for.
     pub intent: Result<Intent, Vec<Violation>>,
 }
@@ -53,7 +60,7 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Leader {
     /// The trimmed object.
-    pub object: core::Service,
+    pub object: Kept<core::Service>,
     /// Name of the source that its label names.
     pub label: Option<Arc<str>>,
     /// Its controller owner, where that is a Service.
@@ -99,7 +106,7 @@ impl Entry {
         let (uid, mut role) = if let Some(known) = same {
             let role = match &known.role {
                 Role::Leader(leader) if found.knows_metadata() => {
-                    let object = leader.object.clone();
+                    let object = (*leader.object).clone();
                     let object = core::Service { metadata: meta.clone(), ..object };
                     leader_or_plain(classify(object, names))
                 }
@@ -116,6 +123,15 @@ impl Entry {
             Arc::make_mut(leader).unreadable.clone_from(&error);
         }
         Self { uid, version, role, unreadable: error }
+    }
+
+    /// Keeps the text of the object instead of the object.
+    pub(super) fn close(&mut self) {
+        match &mut self.role {
+            Role::Plain => {}
+            Role::Source(source) => Arc::make_mut(source).object.close(),
+            Role::Leader(leader) => Arc::make_mut(leader).object.close(),
+        }
     }
 
     /// The settings, where this is an enabled, valid source.
@@ -165,7 +181,9 @@ fn classify(object: core::Service, names: NameRule) -> Role {
         return Role::Plain;
     }
     let intent = settings::read(&object, names);
-    Role::Source(Arc::new(Source { object, intent }))
+    let created = object.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    let selector = selector(&object).map(|(key, value)| (key.into(), value.into())).collect();
+    Role::Source(Arc::new(Source { object: Kept::new(object), created, selector, intent }))
 }
 
 /// The conditions on a Service whose type is ours.
@@ -179,7 +197,21 @@ pub fn own_conditions(
         .filter(|c| c.type_.starts_with(keys::PREFIX))
 }
 
+impl Source {
+    /// The same with its object.
+    pub(super) fn opened(self: &Arc<Self>) -> Arc<Self> {
+        let open = || Arc::new(Self { object: self.object.opened(), ..(**self).clone() });
+        if self.object.is_open() { self.clone() } else { open() }
+    }
+}
+
 impl Leader {
+    /// The same with its object.
+    pub(super) fn opened(self: &Arc<Self>) -> Arc<Self> {
+        let open = || Arc::new(Self { object: self.object.opened(), ..(**self).clone() });
+        if self.object.is_open() { self.clone() } else { open() }
+    }
+
     /// Reads a Service as a leader Service; gives it back where nothing says that it is one.
     fn read(object: core::Service) -> Result<Self, Box<core::Service>> {
         let meta = &object.metadata;
@@ -194,6 +226,7 @@ impl Leader {
             return Err(Box::new(object));
         }
         let owned_by_others = controller.is_some() && owner.is_none();
+        let object = Kept::new(object);
         Ok(Self { object, label, owner, owned_by_others, stamped, unreadable: None })
     }
 

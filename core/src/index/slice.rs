@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::evidence;
+use super::kept::Kept;
 use super::pod::Family;
 use super::service::Leader;
 use crate::decode::{Decoded, Unreadable};
@@ -41,7 +42,7 @@ pub struct Slice {
     /// Being deleted.
     pub deleting: bool,
     /// The object itself; kept for slices that zen-lead may have written (one endpoint each).
-    pub object: Option<Arc<EndpointSlice>>,
+    pub object: Option<Kept<EndpointSlice>>,
     /// Why a slice that may be ours cannot be read any longer, where that is so: the rest is what was
     /// known before.
     pub unreadable: Option<Arc<str>>,
@@ -90,8 +91,24 @@ impl Slice {
         slice.metadata.managed_fields = None;
         slice.metadata.uid.as_ref()?;
         let trimmed = Self::by_its_metadata(&slice.metadata)?;
-        let object = may_be_ours(&slice.metadata).then(|| Arc::new(slice));
+        let object = may_be_ours(&slice.metadata).then(|| Kept::new(slice));
         Some(Self { object, ..trimmed })
+    }
+
+    /// Keeps the text of the object instead of the object.
+    pub(super) fn close(&mut self) {
+        if let Some(object) = &mut self.object {
+            object.close();
+        }
+    }
+
+    /// The same with its object.
+    pub(super) fn opened(self: &Arc<Self>) -> Arc<Self> {
+        let object = self.object.as_ref().filter(|object| !object.is_open()).map(Kept::opened);
+        object.map_or_else(
+            || self.clone(),
+            |o| Arc::new(Self { object: Some(o), ..(**self).clone() }),
+        )
     }
 
     /// What is known of a slice that cannot be read: whose it is, which its metadata say, and of one that
@@ -110,7 +127,7 @@ impl Slice {
         // What it says of the leader is in its metadata as well.
         let object = same.and_then(|known| known.object.as_deref()).cloned();
         let object =
-            object.map(|object| Arc::new(EndpointSlice { metadata: meta.clone(), ..object }));
+            object.map(|object| Kept::new(EndpointSlice { metadata: meta.clone(), ..object }));
         let writer = label(meta, keys::kubernetes::SLICE_MANAGED_BY);
         // Of others' slices no more is ever read.
         let foreign = writer.is_some_and(|by| by != keys::MANAGER) && !may_be_ours(meta);

@@ -206,7 +206,7 @@ impl Index {
         snapshot.source_version = entry.map_or(Rv::NONE, |entry| entry.version);
         snapshot.leaders = ns
             .leaders_for(&key.name)
-            .filter_map(|name| ns.service(name)?.leader().cloned())
+            .filter_map(|name| Some(ns.service(name)?.leader()?.opened()))
             .collect();
         let leads_another = |leader: &Leader| {
             let mut others = leader.sources().filter(|name| **name != key.name);
@@ -237,14 +237,14 @@ impl Index {
         }
         let same_as = entry.and_then(Entry::spec).and_then(|spec| spec.same_leader_as.as_deref());
         snapshot.followed = same_as.map(|other| followed(ns, other));
-        let slices: Vec<&Arc<Slice>> = services.iter().flat_map(|s| ns.slices_of(s)).collect();
+        let slices = services.iter().flat_map(|s| ns.slices_of(s));
+        snapshot.slices = slices.map(super::slice::Slice::opened).collect();
         let limit = self.limits.pods_per_service;
         let followed = snapshot.followed.iter().flat_map(|f| &f.slices);
-        let led: Vec<&Arc<Slice>> = slices.iter().copied().chain(followed).collect();
+        let led: Vec<&Arc<Slice>> = snapshot.slices.iter().chain(followed).collect();
         let (pods, beyond) = ns.candidates(&key.name, limit, &snapshot.leaders, &led);
         snapshot.pods = pods;
         snapshot.over_pods = beyond.then_some(limit);
-        snapshot.slices = slices.into_iter().cloned().collect();
         for (name, uid) in snapshot.slices.iter().flat_map(|s| s.named_pods()) {
             let known = |pods: &[Arc<Pod>]| pods.iter().any(|p| *p.uid == *uid);
             if let Some(pod) = ns.pod(name).filter(|p| *p.uid == *uid)
@@ -267,9 +267,11 @@ impl Index {
 }
 
 fn followed(ns: &Namespace, source: &str) -> Followed {
+    let leaders = ns.leaders_for(source);
     let leaders: Vec<Arc<Leader>> =
-        ns.leaders_for(source).filter_map(|name| ns.service(name)?.leader().cloned()).collect();
-    let slices = leaders.iter().flat_map(|leader| ns.slices_of(leader.name())).cloned().collect();
+        leaders.filter_map(|name| Some(ns.service(name)?.leader()?.opened())).collect();
+    let slices = leaders.iter().flat_map(|leader| ns.slices_of(leader.name()));
+    let slices = slices.map(super::slice::Slice::opened).collect();
     Followed { source: source_state(ns.service(source)), leaders, slices }
 }
 
@@ -307,7 +309,7 @@ fn source_state(entry: Option<&Entry>) -> SourceState {
             selects: matches!(role, Role::Source(_)),
         },
         Some(Entry { uid, role: Role::Source(source), .. }) => {
-            SourceState::Judged { uid: uid.clone(), source: source.clone() }
+            SourceState::Judged { uid: uid.clone(), source: source.opened() }
         }
         Some(entry) => SourceState::Plain { uid: entry.uid.clone() },
     }
@@ -316,7 +318,7 @@ fn source_state(entry: Option<&Entry>) -> SourceState {
 fn holder(entry: Option<&Entry>) -> Holder {
     match entry {
         None => Holder::Free,
-        Some(Entry { role: Role::Leader(leader), .. }) => Holder::Leader(leader.clone()),
+        Some(Entry { role: Role::Leader(leader), .. }) => Holder::Leader(leader.opened()),
         Some(Entry { unreadable: Some(error), .. }) => Holder::Unreadable { error: error.clone() },
         Some(entry) => Holder::Stranger { uid: entry.uid.clone() },
     }

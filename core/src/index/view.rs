@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Service;
 
 use super::namespace::Namespace;
 use super::service::{Role, selector};
-use super::{Index, Reached};
+use super::{Index, LabelPairs, Reached};
 use crate::settings::{self, LeaderOf, LeaderSpec};
 
 /// The index as admission sees it.
@@ -29,7 +29,7 @@ impl IndexView<'_> {
     pub fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
         let entry = self.index.namespaces.get(namespace)?.service(name)?;
         let leader_of = match &entry.role {
-            Role::Leader(leader) => settings::leader_of(&leader.object),
+            Role::Leader(leader) => settings::leader_of(&leader.object.opened()),
             _ => None,
         };
         Some(Neighbour { uid: Some(entry.uid.to_string()), leader_of })
@@ -68,12 +68,16 @@ impl IndexView<'_> {
     }
 
     /// Every enabled, valid source of a namespace.
-    pub fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
+    pub fn each_source(
+        &self,
+        namespace: &str,
+        visit: &mut dyn FnMut(&str, &LabelPairs, &LeaderSpec),
+    ) {
         let Some(ns) = self.index.namespaces.get(namespace) else { return };
         for name in ns.enabled_sources() {
             let entry = ns.service(name);
             if let Some((source, spec)) = entry.and_then(|e| Some((e.source()?, e.spec()?))) {
-                visit(name, &source.object, spec);
+                visit(name, &source.selector, spec);
             }
         }
     }

@@ -144,7 +144,7 @@ impl Ledger {
             SourceState::Plain { uid } | SourceState::Unreadable { uid, .. } => {
                 (uid.to_string(), None)
             }
-            SourceState::Judged { uid, source } => (uid.to_string(), Some(&source.object)),
+            SourceState::Judged { uid, source } => (uid.to_string(), Some(&*source.object)),
         };
         let key = &*view.key.name;
         let wanted = source.map_or_else(|| format!("{key}-leader"), leader_name);

@@ -75,7 +75,7 @@ pub fn kept(
     let services = readable(&server.services, reach.services.0);
     // Answers to its own writes may have shown the writer more than its watch.
     let source = match &view.source {
-        SourceState::Judged { source, .. } => Some(&source.object),
+        SourceState::Judged { source, .. } => Some(&*source.object),
         _ => services.get(&*view.key.name),
     };
     let asking = |s: &&Service| {

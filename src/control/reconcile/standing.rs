@@ -185,7 +185,7 @@ impl Reconciler {
         }
         let object = format!("{}/{}", key.namespace, step.object()).into();
         let call = Call { operation, object }.to_string();
-        let source = snapshot.judged().map(|source| &source.object);
+        let source = snapshot.judged().map(|source| &*source.object);
         let refused = source.into_iter().flat_map(own_conditions).filter(|c| c.status == "False");
         let messages: Vec<&str> = refused.map(|c| &*c.message).collect();
         self.remember(key, |known| {
@@ -270,9 +270,9 @@ impl Reconciler {
 fn conditions(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
     let services = snapshot
         .judged()
-        .map(|source| &source.object)
+        .map(|source| &*source.object)
         .into_iter()
-        .chain(snapshot.leaders.iter().map(|l| &l.object));
+        .chain(snapshot.leaders.iter().map(|l| &*l.object));
     services.flat_map(own_conditions).map(|c| &*c.message)
 }
 

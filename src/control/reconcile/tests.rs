@@ -40,7 +40,7 @@ fn worker(api: &FakeApi, me: &str, replicas: &[&str]) -> (Reconciler, Arc<Metric
     let (events, _) =
         Publisher::new(api.client(), caller.clone(), me.to_owned(), clock.clone(), Arc::default());
     let worker = Reconciler {
-        index: Arc::new(RwLock::new(Index::new(names, limits))),
+        index: Arc::new(RwLock::new(Index::new(names, limits).compact())),
         applier: Arc::new(Applier::new(api.client(), caller.clone(), me, clock.now())),
         reader: Arc::new(Reader::new(api.client(), caller, names, limits)),
         metrics: metrics.clone(),

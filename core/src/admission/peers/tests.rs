@@ -3,7 +3,9 @@
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 
 use crate::admission::verdict::{Change, Neighbours, Question, Verdict, verdict};
+use crate::index::LabelPairs;
 use crate::index::Reached;
+use crate::index::service::selector;
 use crate::index::view::Neighbour;
 use crate::names::NameRule;
 use crate::settings::{self, Intent, LeaderSpec, Rule};
@@ -30,10 +32,12 @@ impl Neighbours for Sources {
         true
     }
 
-    fn each_source(&self, _: &str, visit: &mut dyn FnMut(&str, &Service, &LeaderSpec)) {
+    fn each_source(&self, _: &str, visit: &mut dyn FnMut(&str, &LabelPairs, &LeaderSpec)) {
         for service in &self.0 {
             if let Ok(Intent::On(spec)) = settings::read(service, NameRule::Dns1035) {
-                visit(service.metadata.name.as_deref().unwrap(), service, &spec);
+                let pairs = selector(service).map(|(key, value)| (key.into(), value.into()));
+                let pairs: Vec<_> = pairs.collect();
+                visit(service.metadata.name.as_deref().unwrap(), &pairs, &spec);
             }
         }
     }
