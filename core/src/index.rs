@@ -30,6 +30,7 @@ use crate::version::{Marks, Rv};
 pub use limits::{Limit, Limits, Reached};
 use namespace::Namespace;
 use pod::{NamespacedPod, Pod};
+use pool::Pools;
 use service::Entry;
 use slice::Slice;
 pub use snapshot::{Snapshot, SourceState};
@@ -61,8 +62,8 @@ pub struct Index {
     namespaces: HashMap<Arc<str>, Namespace>,
     names: NameRule,
     limits: Limits,
-    /// Objects are kept as their text.
-    compact: bool,
+    /// Where objects are kept as their text: what pods have in common.
+    compact: Option<Pools>,
     services_seen: Rv,
     slices_seen: Rv,
     /// Position of the cluster-wide pod watch, while there is one.
@@ -79,7 +80,7 @@ impl Index {
     /// (docs/decisions/objects-as-text.md).
     #[must_use]
     pub fn compact(self) -> Self {
-        Self { compact: true, ..self }
+        Self { compact: Some(Pools::default()), ..self }
     }
 
     /// The bounds in force.
@@ -131,7 +132,7 @@ impl Index {
         let limit = self.limits.services_per_namespace;
         let ns = self.namespaces.entry(namespace.clone()).or_default();
         let touched = within_limit(ns, limit, |ns| ns.set_service(&name, Some(entry)));
-        if self.compact {
+        if self.compact.is_some() {
             ns.close_service(&name);
         }
         qualify(&namespace, touched)
@@ -248,7 +249,7 @@ impl Index {
     /// Takes in a pod that was trimmed before. One that cannot be read is not absent: what was known
     /// of it stays.
     pub fn apply_trimmed_pod(&mut self, pod: impl Into<Decoded<NamespacedPod>>) -> Dirty {
-        let (namespace, pod) = match pod.into() {
+        let (namespace, mut pod) = match pod.into() {
             Decoded::Object(NamespacedPod { namespace, pod }) => (namespace, pod),
             Decoded::Unreadable(found) => {
                 let Some((namespace, name)) = names_of(&found.metadata) else {
@@ -262,6 +263,9 @@ impl Index {
             }
         };
         let ns = self.namespaces.entry(namespace.clone()).or_default();
+        if let Some(pools) = &mut self.compact {
+            pools.share(&mut pod);
+        }
         qualify(&namespace, ns.set_pod(&pod.name.clone(), Some(pod)))
     }
 
@@ -377,7 +381,7 @@ impl Index {
             Some(slice) => {
                 let ns = self.namespaces.entry(namespace.clone()).or_default();
                 let touched = ns.set_slice(&name, Some(slice));
-                if self.compact {
+                if self.compact.is_some() {
                     ns.close_slice(&name);
                 }
                 qualify(&namespace, touched)
@@ -508,6 +512,7 @@ impl Index {
 
     fn prune(&mut self) {
         self.namespaces.retain(|_, ns| !ns.is_empty());
+        self.compact.iter_mut().for_each(Pools::prune);
         shrink::map(&mut self.namespaces);
     }
 }

@@ -11,8 +11,7 @@ use jiff::Timestamp;
 use super::LabelPairs;
 use super::Sizes;
 use super::evidence;
-use super::pod::{Pod, Template};
-use super::pool::Pool;
+use super::pod::Pod;
 use super::service::{Entry, Role};
 use super::slice::Slice;
 use crate::shrink;
@@ -35,8 +34,6 @@ pub(super) struct Namespace {
     /// Source name -> pods its selector matches.
     members: HashMap<Arc<str>, Names>,
     pods: HashMap<Arc<str>, Arc<Pod>>,
-    templates: Pool<Template>,
-    nodes: Pool<str>,
     slices: HashMap<Arc<str>, Arc<Slice>>,
     /// Service name -> slices that belong to it.
     slices_of: HashMap<Arc<str>, Names>,
@@ -175,11 +172,7 @@ impl Namespace {
     }
 
     /// Sets or removes a pod; older versions are ignored.
-    pub(super) fn set_pod(&mut self, name: &Arc<str>, mut pod: Option<Pod>) -> Names {
-        if let Some(new) = &mut pod {
-            new.template = self.templates.share(new.template.clone());
-            new.node = new.node.take().map(|node| self.nodes.share(node));
-        }
+    pub(super) fn set_pod(&mut self, name: &Arc<str>, pod: Option<Pod>) -> Names {
         if let (Some(old), Some(new)) = (self.pods.get(name), &pod) {
             if old.version > new.version {
                 return Names::new();
@@ -236,7 +229,6 @@ impl Namespace {
 
     pub(super) fn drop_pods(&mut self) {
         self.pods = HashMap::new();
-        (self.templates, self.nodes) = (Pool::default(), Pool::default());
         self.members = HashMap::new();
         self.pods_seen = None;
     }

@@ -193,17 +193,22 @@ impl Reconciler {
         })
     }
 
-    /// What is kept back now, in the words in which it is reported already.
+    /// What is kept back now, in the words in which it is reported already. A replica that does not come first
+    /// leaves another one's words as they are: each may meet another of several webhooks.
     pub(super) fn blocked(&self, key: &ServiceKey, snapshot: &Snapshot) -> Vec<Blocked> {
         let (mut blocked, on_probation) = self.remember(key, |known| {
             let held: Vec<Blocked> = known.blocks.now().cloned().collect();
             (held, known.blocks.on_probation().is_some())
         });
+        let first = self.rank(key) == 0;
         for one in &mut blocked {
-            if let Some(said) =
-                conditions(snapshot).find_map(|text| words::as_said(text, &one.message))
-            {
+            let said = |text| words::as_said(text, &one.message);
+            let theirs = |text| words::about_the_same(text, &one.message).filter(|_| !first);
+            let found = conditions(snapshot).find_map(said);
+            if let Some(said) = found {
                 one.message = said.to_owned();
+            } else if let Some(said) = conditions(snapshot).find_map(theirs) {
+                (one.reason, one.message) = (RefusalCause::reason_of(said), said.to_owned());
             }
         }
         if on_probation {

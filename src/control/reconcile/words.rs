@@ -18,6 +18,12 @@ pub(super) fn part<'a>(message: &'a str, begins: &[String]) -> Option<&'a str> {
     rest.get(..end)
 }
 
+/// The part of `present` that is about the same step as `mine`, whatever it says of it.
+pub(super) fn about_the_same<'a>(present: &'a str, mine: &str) -> Option<&'a str> {
+    let (step, _) = mine.split_once(": ")?;
+    part(present, &[format!("{step}: ")])
+}
+
 /// The part of `present` that says what `mine` says, in its own numbers; `None` where there is none.
 pub(super) fn as_said<'a>(present: &'a str, mine: &str) -> Option<&'a str> {
     let wanted: Vec<&str> = mine.split_whitespace().collect();
@@ -54,6 +60,17 @@ mod tests {
         assert_eq!(part("delete_service shop/a: "), None);
         assert_eq!(part("bad port"), Some(message.split("; apply").next().unwrap()));
         assert_eq!(super::part("create_slice shop/a: no", &["create_slice shop/a: ".into()]), None);
+    }
+
+    #[test]
+    fn what_is_said_of_the_same_step_is_found_whatever_it_is() {
+        let theirs =
+            "bad port; create_slice shop/a: out of order; tried again by itself within 300s";
+        let same = |mine: &str| about_the_same(theirs, mine);
+        let part = "create_slice shop/a: out of order; tried again by itself within 300s";
+        assert_eq!(same("create_slice shop/a: forbidden: by rule 7; more"), Some(part));
+        assert_eq!(same("create_slice shop/b: out of order"), None);
+        assert_eq!(same("create_slice shop/a"), None, "no step is named");
     }
 
     #[test]

@@ -121,8 +121,12 @@ pub fn no_storm(calls: &[Call], services: usize) -> Option<Finding> {
 }
 
 /// Rule e: a call that was refused more than once in a standing situation is reported, in the server's
-/// words, on the source and in an Event.
-pub async fn is_reported(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>, String> {
+/// words, on the source and in an Event. Where a replica was `killed`, its last Events may be lost.
+pub async fn is_reported(
+    ground: &Ground,
+    calls: &[Call],
+    killed: bool,
+) -> Result<Vec<Finding>, String> {
     let mut findings = Vec::new();
     let all_words =
         ground.hooks.iter().filter_map(|(hook, _)| hook.words()).chain(["exceeded quota"]);
@@ -135,7 +139,7 @@ pub async fn is_reported(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>
     let words = |(code, text): (u16, String)| format!("{code} {text}");
     let seen = Seen::look(&ground.admin).await?;
     let events = ground.admin.list(Kind::Event).await.map_err(words)?;
-    for word in all_words {
+    for word in all_words.iter().copied() {
         let refused: Vec<&Call> = calls
             .iter()
             .filter(|c| c.code >= 400 && c.message.contains(word) && c.is_about("web"))
@@ -147,12 +151,19 @@ pub async fn is_reported(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>
             continue;
         }
         let (call, message) = (last.short(), &last.message);
+        // Two replicas may meet different ones of several webhooks. One of the two is reported.
+        let alike = calls.iter().filter(|c| c.code >= 400 && c.is_about("web"));
+        let alike = alike.filter(|c| (&c.verb, &c.resource) == (&last.verb, &last.resource));
+        let alike: Vec<&Call> = alike.collect();
+        let alike =
+            all_words.iter().filter(|word| alike.iter().any(|c| c.message.contains(**word)));
+        let alike: Vec<&&str> = alike.collect();
         let on_source = seen.source.as_ref().is_some_and(|s| {
             let all = s["status"]["conditions"].as_array();
             all.is_some_and(|c| {
                 c.iter().any(|c| {
                     c["type"].as_str().is_some_and(|t| t.starts_with(names::PREFIX))
-                        && c["message"].to_string().contains(word)
+                        && alike.iter().any(|word| c["message"].to_string().contains(**word))
                 })
             })
         });
@@ -166,11 +177,13 @@ pub async fn is_reported(ground: &Ground, calls: &[Call]) -> Result<Vec<Finding>
         }
         let events_about = |name: &str| {
             let about = |e: &&Value| {
-                raw::text(e, "/regarding/name") == name && raw::text(e, "/note").contains(word)
+                let note = raw::text(e, "/note");
+                raw::text(e, "/regarding/name") == name
+                    && alike.iter().any(|word| note.contains(**word))
             };
             events.iter().filter(about).count()
         };
-        if events_about("web") == 0 {
+        if events_about("web") == 0 && !killed {
             findings.push(Finding::new("R-e", format!("{call} ({message}) is in no Event")));
         }
     }

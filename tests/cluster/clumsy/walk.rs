@@ -79,6 +79,7 @@ async fn walk(ground: &mut Ground, plan: &Plan, kept: &[usize]) -> Outcome {
     let mut findings = Vec::new();
     let tape = Tape::start(&ground.admin);
     let calls = Calls::from_now(&ground.t);
+    let began_with = ground.t.world.product.starts();
     for pod in ["p1", "p2"] {
         ground.t.pod(hollow(pod, "web").dual()).await;
     }
@@ -110,7 +111,8 @@ async fn walk(ground: &mut Ground, plan: &Plan, kept: &[usize]) -> Outcome {
     }
     findings.extend(rules::no_storm(&standing, 1 + ground.crowd));
     findings.extend(rules::no_lies(ground, REPORTED).await);
-    match rules::is_reported(ground, &standing).await {
+    let killed = ground.t.world.product.starts() != began_with;
+    match rules::is_reported(ground, &standing, killed).await {
         Ok(found) => findings.extend(found),
         Err(error) => findings.push(Finding::new("check", error)),
     }

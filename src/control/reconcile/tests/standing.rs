@@ -279,6 +279,28 @@ async fn two_refusals_at_once_are_reported_once_each_and_the_same_by_both_replic
 }
 
 #[tokio::test(start_paused = true)]
+async fn replicas_that_meet_different_refusals_of_a_step_do_not_rewrite_each_others_report() {
+    let mut pair = Pair::served().await;
+    let no = |(code, words)| Fault::Status(code, "", words);
+    let answers = [(403, DENIED), (500, DOWN)];
+    for n in 0..200 {
+        pair.api.fail_exactly("POST", SLICES, 1, no(answers[n % 2]));
+    }
+    pair.api.remove(&format!("{SLICES}/{SLICE}"));
+    pair.run(Duration::from_mins(5)).await;
+    let count = |end: &str| pair.calls.iter().filter(|(_, call)| call.ends_with(end)).count();
+    let (tries, reports) = (count(SLICES), count("web/status"));
+    let first = pair.workers.iter().position(|w| w.rank(&pair.key) == 0).unwrap();
+    let of_first =
+        pair.calls.iter().filter(|(_, call)| call.starts_with(&format!("{first} POST"))).count();
+    println!(
+        "{tries} tries, {of_first} of the first; {reports} reports{}",
+        pair.list(0, pair.calls.len())
+    );
+    assert!(tries > 8 && reports <= of_first, "{reports}: {}", pair.list(0, pair.calls.len()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_mirror_or_condition_is_no_storm() {
     for path in ["web-leader/status", "web/status", "/status"] {
         for answer in answers() {
