@@ -84,14 +84,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The kind as a metric label.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     /// The call that lists it.
     pub(crate) fn list(self) -> Operation {
         match self {
@@ -141,15 +133,7 @@ pub enum Restart {
     List,
 }
 
-impl Restart {
-    /// All reasons.
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The reason as a metric label.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+zen_lead_core::texts!(all Kind, Restart);
 
 /// Which objects of a type are watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -33,15 +33,7 @@ pub enum Gate {
     AdminSocket,
 }
 
-impl Gate {
-    /// All gates.
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The name of the gate in the body of `/readyz` and in logs.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+zen_lead_core::texts!(all Gate);
 
 /// The body of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -32,15 +32,7 @@ pub enum SwitchReason {
     Preferred,
 }
 
-impl SwitchReason {
-    /// All reasons.
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The reason as a metric label and annotation value.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+crate::texts!(all SwitchReason);
 
 /// Why a pod is not leading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
