@@ -291,10 +291,9 @@ async fn remove(on: &Remover, all: BTreeMap<ServiceKey, Vec<Leftover>>, tried: &
 async fn remove_all(on: &Remover, source: &ServiceKey, some: &[Leftover]) -> Result<(), CallError> {
     let mut result = Ok(());
     for left in some {
-        let target = left.target.clone();
         let done = match left.made {
-            LeftoverKind::Slice(_) => on.applier.delete_slice(source, target).await.map(|_| ()),
-            LeftoverKind::Endpoints => on.applier.delete_endpoints(source, &target).await,
+            LeftoverKind::Slice(_) => on.applier.delete_slice(source, &left.target).await,
+            LeftoverKind::Endpoints => on.applier.delete_endpoints(source, &left.target).await,
         };
         match done {
             Ok(()) => info!(
