@@ -28,6 +28,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube_core::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::index::{Index, Limit, Snapshot};
@@ -130,10 +131,9 @@ impl StepKind {
 
 /// Hash of what a slice says: endpoints, ports and whose turn it is to lead.
 pub fn slice_content(slice: &EndpointSlice) -> u64 {
-    let meta = &slice.metadata;
-    let leader = meta.annotations.as_ref().and_then(|a| a.get(keys::status::LEADER_POD_UID));
+    let leader = slice.annotations().get(keys::status::LEADER_POD_UID);
     let says = json!([slice.address_type, slice.endpoints, slice.ports, leader]);
-    hash(&[meta.name.as_deref().unwrap_or_default(), &says.to_string()])
+    hash(&[slice.metadata.name.as_deref().unwrap_or_default(), &says.to_string()])
 }
 
 impl Step {

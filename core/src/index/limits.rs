@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kube_core::ResourceExt;
 
 use super::namespace::{Namespace, created};
 use super::pod::Pod;
@@ -136,8 +137,7 @@ fn incumbents(leaders: &[Arc<Leader>], slices: &[&Arc<Slice>]) -> Vec<String> {
         names.extend(slice.truth().pod_name);
     }
     for leader in leaders {
-        let annotations = leader.object.metadata.annotations.as_ref();
-        names.extend(annotations.and_then(|a| a.get(status::LEADER_POD_NAME)).cloned());
+        names.extend(leader.object.annotations().get(status::LEADER_POD_NAME).cloned());
     }
     names
 }

@@ -5,14 +5,16 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
+use kube_core::ResourceExt;
 
 use super::evidence::{self, controller};
+use super::slice::parsed;
 use crate::decode::Unreadable;
 use crate::keys::{self, status};
 use crate::names::NameRule;
 use crate::settings::owner::is_service;
 use crate::settings::provider::LAST_APPLIED;
-use crate::settings::{self, Intent, LeaderSpec, Violation};
+use crate::settings::{self, Intent, LeaderSpec, Violation, source_label};
 use crate::version::Rv;
 
 /// A Service and what it is to zen-lead.
@@ -156,12 +158,9 @@ fn classify(object: core::Service, names: NameRule) -> Role {
         Ok(leader) => return Role::Leader(Arc::new(leader)),
         Err(object) => *object,
     };
-    let ours = object
-        .metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|a| a.keys().any(|k| k.starts_with(keys::PREFIX)));
-    if !ours && own_conditions(&object).next().is_none() {
+    if settings::ours(object.annotations()).next().is_none()
+        && own_conditions(&object).next().is_none()
+    {
         return Role::Plain;
     }
     let intent = settings::read(&object, names);
@@ -183,8 +182,7 @@ impl Leader {
     /// Reads a Service as a leader Service; gives it back where nothing says that it is one.
     fn read(object: core::Service) -> Result<Self, Box<core::Service>> {
         let meta = &object.metadata;
-        let label = meta.labels.as_ref().and_then(|l| l.get(status::SOURCE_SERVICE));
-        let label: Option<Arc<str>> = label.map(|l| l.as_str().into());
+        let label = source_label(&object).map(|label| Arc::from(&**label));
         let stamped = evidence::is_stamped(meta);
         let controller = controller(meta);
         let owner = controller.filter(|o| is_service(o));
@@ -240,9 +238,7 @@ impl Leader {
 
     /// Version of the decision rules that its slices are written by, as it says; 0 where it says none.
     pub fn decision_version(&self) -> u32 {
-        let annotations = self.object.metadata.annotations.as_ref();
-        let version = annotations.and_then(|a| a.get(status::DECISION_VERSION));
-        version.and_then(|version| version.parse().ok()).unwrap_or_default()
+        parsed(self.object.annotations(), status::DECISION_VERSION).unwrap_or_default()
     }
 
     /// Name of the leader Service.
