@@ -30,6 +30,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_core::ResourceExt;
 use serde_json::{Value, json};
+use strum::IntoStaticStr;
 
 use crate::index::{Index, Limit, Snapshot};
 use crate::keys;
@@ -96,7 +97,8 @@ pub enum Step {
 }
 
 /// The kinds of steps; a refused kind is not tried again for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum StepKind {
     /// [`Step::CreateLeader`]
     CreateLeader,
@@ -358,7 +360,8 @@ impl<'a> Context<'a> {
 }
 
 /// What is to be done now.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Action {
     /// Everything is as it should be (or waits for something that will be seen).
     Nothing,

@@ -582,6 +582,6 @@ fn takes_out(present: Option<&Slice>, content: &Content) -> bool {
 /// The families of a leader Service, the lock's first.
 pub fn families(leader: &Service) -> Vec<Family> {
     let listed = leader.spec.iter().flat_map(|s| s.ip_families.iter().flatten());
-    let found: Vec<Family> = listed.filter_map(|f| Family::parse(f)).collect();
+    let found: Vec<Family> = listed.filter_map(|f| f.parse().ok()).collect();
     if found.is_empty() { vec![Family::V4] } else { found }
 }

@@ -7,38 +7,26 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
+use strum::{EnumString, IntoStaticStr};
 
 use crate::decode::{Decoded, Unreadable};
 use crate::keys;
 use crate::version::Rv;
 
 /// IP family of an EndpointSlice and of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EnumString, IntoStaticStr)]
 pub enum Family {
     /// IPv4.
+    #[strum(serialize = "IPv4")]
     V4,
     /// IPv6.
+    #[strum(serialize = "IPv6")]
     V6,
 }
 
+crate::texts!(Family);
+
 impl Family {
-    /// The family as Kubernetes writes it (`addressType`, `ipFamilies`).
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-
-    /// Reads what [`Family::as_str`] writes.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "IPv4" => Some(Self::V4),
-            "IPv6" => Some(Self::V6),
-            _ => None,
-        }
-    }
-
     fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }

@@ -193,7 +193,7 @@ impl Slice {
 
     /// Address family, for a slice of ours.
     pub fn family(&self) -> Option<Family> {
-        Family::parse(&self.object.as_ref()?.address_type)
+        self.object.as_ref()?.address_type.parse().ok()
     }
 
     /// What a slice of ours says.

@@ -2,25 +2,18 @@
 //!
 //! No numbers here (`record`), no text (`text`). `metrics` decides what is counted when.
 
-use strum::VariantArray;
+use strum::{IntoStaticStr, VariantArray};
 
 /// The type of a family, as the exposition names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub(super) enum FamilyKind {
     Counter,
     Gauge,
     Histogram,
 }
 
-impl FamilyKind {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-}
+zen_lead_core::texts!(FamilyKind);
 
 /// Name, help text, kind and labels of a family.
 pub(super) struct Definition {
