@@ -217,11 +217,6 @@ impl Metrics {
         self.api_call_duration.with_label_values(&[operation, result]).observe(took.as_secs_f64());
     }
 
-    /// Counts a call, or a group of calls, that hit its deadline.
-    pub fn timeout(&self, operation: &'static str) {
-        self.timeouts.with_label_values(&[operation]).inc();
-    }
-
     /// Sets the number of objects of a resource in the index.
     pub fn set_cache_size(&self, resource: &'static str, size: usize) {
         self.cache_size.with_label_values(&[resource]).set(to_i64(size));
@@ -238,34 +233,14 @@ impl Metrics {
         counter.with_label_values(&[resource]).inc();
     }
 
-    /// Counts a namespace dropped from the index.
-    pub fn cache_eviction(&self, reason: &'static str) {
-        self.cache_evictions.with_label_values(&[reason]).inc();
-    }
-
     /// Observes one change of the index.
     pub fn cache_update(&self, resource: &'static str, took: Duration) {
         self.cache_update_duration.with_label_values(&[resource]).observe(took.as_secs_f64());
     }
 
-    /// Counts work refused at a bound.
-    pub fn limit_refusal(&self, limit: &'static str) {
-        self.limit_refusals.with_label_values(&[limit]).inc();
-    }
-
     /// Sets whether all watches of a resource are synced and alive.
     pub fn set_watch_up(&self, resource: &'static str, up: bool) {
         self.watch_up.with_label_values(&[resource]).set(i64::from(up));
-    }
-
-    /// Counts a watch that was restarted.
-    pub fn watch_restart(&self, resource: &'static str, reason: &'static str) {
-        self.watch_restarts.with_label_values(&[resource, reason]).inc();
-    }
-
-    /// Counts an object of a list or a watch that could not be parsed.
-    pub fn watch_malformed(&self, resource: &'static str) {
-        self.watch_malformed.with_label_values(&[resource]).inc();
     }
 
     /// Records when a resource's watches were last heard from (seconds since 1970).
@@ -293,21 +268,6 @@ impl Metrics {
         self.certificate_expiry.with_label_values(&[certificate]).set(seconds);
     }
 
-    /// Counts a certificate that was put into use or refused.
-    pub fn certificate_load(&self, result: &'static str) {
-        self.certificate_loads.with_label_values(&[result]).inc();
-    }
-
-    /// Counts a write of a caBundle.
-    pub fn ca_bundle_write(&self, kind: &'static str, result: &'static str) {
-        self.ca_bundle_writes.with_label_values(&[kind, result]).inc();
-    }
-
-    /// Counts a connection that ended before its first request.
-    pub fn webhook_connection_error(&self, reason: &'static str) {
-        self.webhook_connection_errors.with_label_values(&[reason]).inc();
-    }
-
     /// Counts an admission review with its verdict.
     pub fn webhook_request(
         &self,
@@ -320,24 +280,9 @@ impl Metrics {
         self.webhook_duration.with_label_values(&[path]).observe(took.as_secs_f64());
     }
 
-    /// Counts one violation.
-    pub fn webhook_violation(&self, rule: &'static str) {
-        self.webhook_violations.with_label_values(&[rule]).inc();
-    }
-
     /// The gauge of reviews in flight.
     pub fn webhook_in_flight(&self) -> &IntGauge {
         &self.webhook_in_flight
-    }
-
-    /// Counts a request that was refused before a verdict.
-    pub fn webhook_rejected_body(&self, reason: &'static str) {
-        self.webhook_rejected_bodies.with_label_values(&[reason]).inc();
-    }
-
-    /// Counts an Event, written or not.
-    pub fn event(&self, reason: &'static str, result: &'static str) {
-        self.events.with_label_values(&[reason, result]).inc();
     }
 
     /// Records the seconds from start to first readiness.
@@ -349,6 +294,43 @@ impl Metrics {
     pub fn forget(&self, key: &ServiceKey) {
         self.services.forget(key);
     }
+}
+
+/// Methods that count one more, by the values of the labels.
+macro_rules! counts {
+    ($($(#[$doc:meta])* $count:ident($($label:ident),+) in $counter:ident;)*) => {
+        impl Metrics {$(
+            $(#[$doc])*
+            pub fn $count(&self, $($label: &'static str),+) {
+                self.$counter.with_label_values(&[$($label),+]).inc();
+            }
+        )*}
+    };
+}
+
+counts! {
+    /// Counts a call, or a group of calls, that hit its deadline.
+    timeout(operation) in timeouts;
+    /// Counts a namespace dropped from the index.
+    cache_eviction(reason) in cache_evictions;
+    /// Counts work refused at a bound.
+    limit_refusal(limit) in limit_refusals;
+    /// Counts a watch that was restarted.
+    watch_restart(resource, reason) in watch_restarts;
+    /// Counts an object of a list or a watch that could not be parsed.
+    watch_malformed(resource) in watch_malformed;
+    /// Counts a certificate that was put into use or refused.
+    certificate_load(result) in certificate_loads;
+    /// Counts a write of a caBundle.
+    ca_bundle_write(kind, result) in ca_bundle_writes;
+    /// Counts a connection that ended before its first request.
+    webhook_connection_error(reason) in webhook_connection_errors;
+    /// Counts one violation.
+    webhook_violation(rule) in webhook_violations;
+    /// Counts a request that was refused before a verdict.
+    webhook_rejected_body(reason) in webhook_rejected_bodies;
+    /// Counts an Event, written or not.
+    event(reason, result) in events;
 }
 
 fn to_i64(n: usize) -> i64 {
