@@ -163,36 +163,28 @@ impl Step {
 
     /// The name of the object it writes.
     pub fn object(&self) -> &str {
-        match self {
-            Self::Slice(next) => match &next.write {
-                SliceWrite::Create(slice) | SliceWrite::Replace(slice) => {
-                    slice.metadata.name.as_deref().unwrap_or_default()
-                }
-                SliceWrite::Delete { name, .. } => name,
-            },
-            Self::CreateLeader(service) => service.metadata.name.as_deref().unwrap_or_default(),
-            Self::PatchLeader(target, _)
-            | Self::DeleteLeader(target)
-            | Self::Mirror(target, ..)
-            | Self::SourceConditions(target, ..) => &target.name,
-        }
+        self.target().0.unwrap_or_default()
     }
 
     /// The version of the object that it is made for; empty where there is none yet or any will do.
     pub fn base(&self) -> &str {
+        self.target().1.unwrap_or_default()
+    }
+
+    fn target(&self) -> (Option<&str>, Option<&str>) {
         match self {
             Self::Slice(next) => match &next.write {
-                SliceWrite::Create(_) => "",
-                SliceWrite::Replace(s) => {
-                    s.metadata.resource_version.as_deref().unwrap_or_default()
+                SliceWrite::Create(slice) => (slice.metadata.name.as_deref(), None),
+                SliceWrite::Replace(slice) => {
+                    (slice.metadata.name.as_deref(), slice.metadata.resource_version.as_deref())
                 }
-                SliceWrite::Delete { version, .. } => version,
+                SliceWrite::Delete { name, version, .. } => (Some(name), Some(version)),
             },
-            Self::CreateLeader(_) => "",
+            Self::CreateLeader(service) => (service.metadata.name.as_deref(), None),
             Self::PatchLeader(target, _)
             | Self::DeleteLeader(target)
             | Self::Mirror(target, ..)
-            | Self::SourceConditions(target, ..) => target.version.as_deref().unwrap_or_default(),
+            | Self::SourceConditions(target, ..) => (Some(&target.name), target.version.as_deref()),
         }
     }
 

@@ -77,6 +77,13 @@ pub struct Owner {
     pub uid: Arc<str>,
 }
 
+impl Source {
+    /// The settings, where it is enabled and valid.
+    pub fn spec(&self) -> Option<&LeaderSpec> {
+        if let Ok(Intent::On(spec)) = &self.intent { Some(spec) } else { None }
+    }
+}
+
 impl Entry {
     /// Trims and classifies a Service; `None` when it has no uid, which no API server sends.
     pub fn trim(mut object: core::Service, names: NameRule) -> Option<Self> {
@@ -122,29 +129,17 @@ impl Entry {
 
     /// The settings, where this is an enabled, valid source.
     pub fn spec(&self) -> Option<&LeaderSpec> {
-        match &self.role {
-            Role::Source(source) => match &source.intent {
-                Ok(Intent::On(spec)) => Some(spec),
-                _ => None,
-            },
-            _ => None,
-        }
+        self.source()?.spec()
     }
 
     /// The source behind the entry.
     pub fn source(&self) -> Option<&Arc<Source>> {
-        match &self.role {
-            Role::Source(source) => Some(source),
-            _ => None,
-        }
+        if let Role::Source(source) = &self.role { Some(source) } else { None }
     }
 
     /// The leader Service behind the entry.
     pub fn leader(&self) -> Option<&Arc<Leader>> {
-        match &self.role {
-            Role::Leader(leader) => Some(leader),
-            _ => None,
-        }
+        if let Role::Leader(leader) = &self.role { Some(leader) } else { None }
     }
 }
 
