@@ -12,11 +12,10 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
 use parking_lot::RwLock;
 use thiserror::Error;
 
-use super::unless_closed;
+use super::{key_of, unless_closed};
 use crate::shared::SharedView;
 use documents::{Document, Unit};
 use zen_lead_core::admission::verdict::{Change, Neighbours, Question, verdict};
@@ -214,12 +213,6 @@ fn check(document: &Document, others: &dyn Neighbours, names: NameRule) -> Vec<F
     };
     findings.extend(warned);
     findings
-}
-
-/// Namespace and name; empty if the file does not have them.
-fn key_of(service: &Service) -> (String, String) {
-    let metadata = &service.metadata;
-    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
 /// The Services of the files, as neighbours of each other.

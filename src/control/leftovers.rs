@@ -178,10 +178,6 @@ impl<K: Watched> Sink<K> for FoundSink {
     fn delete(&self, (place, _): Self::Kept, _: Rv) {
         self.change(|pile| _ = pile.remove(&place));
     }
-
-    fn heard(&self, _: Rv) {}
-
-    fn live(&self) {}
 }
 
 /// What they are removed with.

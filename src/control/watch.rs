@@ -53,10 +53,10 @@ pub trait Sink<K>: Send + Sync + 'static {
     fn delete(&self, object: Self::Kept, version: Rv);
 
     /// Everything up to `version` has been delivered (a bookmark).
-    fn heard(&self, version: Rv);
+    fn heard(&self, _version: Rv) {}
 
     /// What was delivered is up to date: after the first list, and again after the watch was lost.
-    fn live(&self);
+    fn live(&self) {}
 }
 
 /// What is watched; a label of the metrics.

@@ -69,14 +69,8 @@ impl Health {
     /// Starts with all `gates` closed, and measures the time to the first readiness from here.
     pub fn new(gates: &[Gate], metrics: Arc<Metrics>) -> Self {
         let gates = gates.iter().map(|gate| (*gate, false)).collect();
-        let state = HealthState { gates, draining: false, was_ready: false };
-        Self {
-            inner: Arc::new(HealthInner {
-                state: Mutex::new(state),
-                started: monotonic(),
-                metrics,
-            }),
-        }
+        let state = Mutex::new(HealthState { gates, draining: false, was_ready: false });
+        Self { inner: Arc::new(HealthInner { state, started: monotonic(), metrics }) }
     }
 
     /// Opens or closes a gate; ignores a gate that this process does not have.
