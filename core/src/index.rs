@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_core::Resource;
 
 use crate::decode::Decoded;
@@ -508,9 +509,7 @@ fn qualify(namespace: &Arc<str>, names: BTreeSet<Arc<str>>) -> Dirty {
     names.into_iter().map(|name| ServiceKey::new(namespace.clone(), name)).collect()
 }
 
-fn names_of(
-    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> Option<(Arc<str>, Arc<str>)> {
+fn names_of(meta: &ObjectMeta) -> Option<(Arc<str>, Arc<str>)> {
     Some((meta.namespace.as_deref()?.into(), meta.name.as_deref()?.into()))
 }
 

@@ -24,7 +24,8 @@ use zen_lead_core::names::NameRule;
 use zen_lead_core::settings::{self, Rule, Violation};
 
 /// How severe a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Severity {
     /// Allowed but unwise.
     Warning,
@@ -62,11 +63,7 @@ impl fmt::Display for Finding {
         if !self.service.is_empty() {
             write!(f, "Service {}: ", self.service)?;
         }
-        f.write_str(match self.severity {
-            Severity::Warning => "warning: ",
-            Severity::Error => "error: ",
-            Severity::Unreadable => "unreadable: ",
-        })?;
+        write!(f, "{}: ", self.severity)?;
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use strum::{EnumString, IntoStaticStr};
 
 use crate::decode::{Decoded, Unreadable};
@@ -236,9 +237,7 @@ impl Pod {
 }
 
 /// The API server sets deletionTimestamp to the time of the request plus the grace period.
-fn deletion_asked(
-    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> Option<Timestamp> {
+fn deletion_asked(meta: &ObjectMeta) -> Option<Timestamp> {
     let at = meta.deletion_timestamp.as_ref()?.0;
     let grace = SignedDuration::from_secs(meta.deletion_grace_period_seconds.unwrap_or(0));
     Some(at.checked_sub(grace).unwrap_or(at))
@@ -298,7 +297,7 @@ fn named_ports(spec: &core::PodSpec) -> Box<[NamedPort]> {
         .collect()
 }
 
-fn revision(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<Revision> {
+fn revision(meta: &ObjectMeta) -> Option<Revision> {
     let labels = meta.labels.as_ref()?;
     let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))?;
     if let Some(hash) = labels.get(keys::kubernetes::POD_TEMPLATE_HASH) {

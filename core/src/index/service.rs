@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube_core::ResourceExt;
 
 use super::evidence::{self, controller};
@@ -163,9 +164,7 @@ fn classify(object: core::Service, names: NameRule) -> Role {
 }
 
 /// The conditions on a Service whose type is ours.
-pub fn own_conditions(
-    service: &core::Service,
-) -> impl Iterator<Item = &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+pub fn own_conditions(service: &core::Service) -> impl Iterator<Item = &Condition> {
     service
         .status
         .iter()
