@@ -7,7 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Service;
 use parking_lot::RwLock;
 use zen_lead_core::admission::Neighbours;
-use zen_lead_core::index::view::{IndexView, Neighbour};
+use zen_lead_core::index::view::Neighbour;
 use zen_lead_core::index::{Index, LabelPairs, Reached};
 use zen_lead_core::settings::LeaderSpec;
 
@@ -26,27 +26,21 @@ pub(crate) struct SharedView<'a> {
     pub(crate) synced: bool,
 }
 
-impl SharedView<'_> {
-    fn ask<T>(&self, question: impl FnOnce(&IndexView<'_>) -> T) -> T {
-        question(&IndexView { index: &self.index.read(), synced: self.synced })
-    }
-}
-
 impl Neighbours for SharedView<'_> {
     fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
-        self.ask(|view| view.service(namespace, name))
+        self.index.read().neighbour(namespace, name)
     }
 
     fn claimants(&self, namespace: &str, leader_name: &str) -> Vec<String> {
-        self.ask(|view| view.claimants(namespace, leader_name))
+        self.index.read().claimants(namespace, leader_name)
     }
 
     fn services_at_limit(&self, namespace: &str) -> Option<Reached> {
-        self.ask(|view| view.services_at_limit(namespace))
+        self.index.read().services_at_limit(namespace)
     }
 
     fn pods_beyond_limit(&self, namespace: &str, service: &Service) -> Option<Reached> {
-        self.ask(|view| view.pods_beyond_limit(namespace, service))
+        self.index.read().pods_beyond_limit(namespace, service)
     }
 
     fn synced(&self) -> bool {
@@ -54,10 +48,10 @@ impl Neighbours for SharedView<'_> {
     }
 
     fn on_host_network(&self, namespace: &str, service: &Service) -> bool {
-        self.ask(|view| view.on_host_network(namespace, service))
+        self.index.read().on_host_network(namespace, service)
     }
 
     fn each_source(&self, namespace: &str, visit: &mut dyn FnMut(&str, &LabelPairs, &LeaderSpec)) {
-        self.ask(|view| view.each_source(namespace, visit));
+        self.index.read().each_source(namespace, visit);
     }
 }

@@ -28,7 +28,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube_core::ResourceExt;
 use serde_json::{Value, json};
+use strum::IntoStaticStr;
 
 use crate::index::{Index, Limit, Snapshot};
 use crate::keys;
@@ -95,7 +97,8 @@ pub enum Step {
 }
 
 /// The kinds of steps; a refused kind is not tried again for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum StepKind {
     /// [`Step::CreateLeader`]
     CreateLeader,
@@ -130,10 +133,9 @@ impl StepKind {
 
 /// Hash of what a slice says: endpoints, ports and whose turn it is to lead.
 pub fn slice_content(slice: &EndpointSlice) -> u64 {
-    let meta = &slice.metadata;
-    let leader = meta.annotations.as_ref().and_then(|a| a.get(keys::status::LEADER_POD_UID));
+    let leader = slice.annotations().get(keys::status::LEADER_POD_UID);
     let says = json!([slice.address_type, slice.endpoints, slice.ports, leader]);
-    hash(&[meta.name.as_deref().unwrap_or_default(), &says.to_string()])
+    hash(&[slice.metadata.name.as_deref().unwrap_or_default(), &says.to_string()])
 }
 
 impl Step {
@@ -161,36 +163,28 @@ impl Step {
 
     /// The name of the object it writes.
     pub fn object(&self) -> &str {
-        match self {
-            Self::Slice(next) => match &next.write {
-                SliceWrite::Create(slice) | SliceWrite::Replace(slice) => {
-                    slice.metadata.name.as_deref().unwrap_or_default()
-                }
-                SliceWrite::Delete { name, .. } => name,
-            },
-            Self::CreateLeader(service) => service.metadata.name.as_deref().unwrap_or_default(),
-            Self::PatchLeader(target, _)
-            | Self::DeleteLeader(target)
-            | Self::Mirror(target, ..)
-            | Self::SourceConditions(target, ..) => &target.name,
-        }
+        self.target().0.unwrap_or_default()
     }
 
     /// The version of the object that it is made for; empty where there is none yet or any will do.
     pub fn base(&self) -> &str {
+        self.target().1.unwrap_or_default()
+    }
+
+    fn target(&self) -> (Option<&str>, Option<&str>) {
         match self {
             Self::Slice(next) => match &next.write {
-                SliceWrite::Create(_) => "",
-                SliceWrite::Replace(s) => {
-                    s.metadata.resource_version.as_deref().unwrap_or_default()
+                SliceWrite::Create(slice) => (slice.metadata.name.as_deref(), None),
+                SliceWrite::Replace(slice) => {
+                    (slice.metadata.name.as_deref(), slice.metadata.resource_version.as_deref())
                 }
-                SliceWrite::Delete { version, .. } => version,
+                SliceWrite::Delete { name, version, .. } => (Some(name), Some(version)),
             },
-            Self::CreateLeader(_) => "",
+            Self::CreateLeader(service) => (service.metadata.name.as_deref(), None),
             Self::PatchLeader(target, _)
             | Self::DeleteLeader(target)
             | Self::Mirror(target, ..)
-            | Self::SourceConditions(target, ..) => target.version.as_deref().unwrap_or_default(),
+            | Self::SourceConditions(target, ..) => (Some(&target.name), target.version.as_deref()),
         }
     }
 
@@ -362,7 +356,8 @@ impl<'a> Context<'a> {
 }
 
 /// What is to be done now.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Action {
     /// Everything is as it should be (or waits for something that will be seen).
     Nothing,

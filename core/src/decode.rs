@@ -57,10 +57,7 @@ impl<K> Decoded<K> {
 
     /// The object, where it could be read.
     pub fn object(self) -> Option<K> {
-        match self {
-            Self::Object(object) => Some(object),
-            Self::Unreadable(_) => None,
-        }
+        if let Self::Object(object) = self { Some(object) } else { None }
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod dice;
+mod index;
 
 use std::collections::BTreeMap;
 

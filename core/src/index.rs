@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_core::Resource;
 
 use crate::decode::Decoded;
@@ -191,11 +192,7 @@ impl Index {
     /// The list must be consistent (no resourceVersion asked for): one that lies behind what was seen
     /// is then the proof of another history (a restored cluster), and everything known is forgotten.
     /// So is a single object that is known at a version which the list covers and does not show.
-    pub fn reset_services(&mut self, objects: Vec<core::Service>, version: Rv) -> Dirty {
-        self.reset_decoded_services(objects.into_iter().map(Decoded::Object).collect(), version)
-    }
-
-    /// [`Index::reset_services`] by a list in which some cannot be read: those are not absent.
+    /// Those that cannot be read are not absent.
     pub fn reset_decoded_services(
         &mut self,
         objects: Vec<Decoded<core::Service>>,
@@ -241,11 +238,6 @@ impl Index {
         self.services_seen = self.services_seen.max(version);
     }
 
-    /// Takes in a pod.
-    pub fn apply_pod(&mut self, object: &core::Pod) -> Dirty {
-        NamespacedPod::trim(object).map(|pod| self.apply_trimmed_pod(pod)).unwrap_or_default()
-    }
-
     /// Takes in a pod that was trimmed before. One that cannot be read is not absent: what was known
     /// of it stays.
     pub fn apply_trimmed_pod(&mut self, pod: impl Into<Decoded<NamespacedPod>>) -> Dirty {
@@ -269,13 +261,6 @@ impl Index {
         qualify(&namespace, ns.set_pod(&pod.name.clone(), Some(pod)))
     }
 
-    /// Takes note of a deleted pod.
-    pub fn delete_pod(&mut self, object: &core::Pod) -> Dirty {
-        NamespacedPod::trim(object)
-            .map(|pod| self.delete_trimmed_pod(&pod.into()))
-            .unwrap_or_default()
-    }
-
     /// Takes note of a deleted pod, given its last state.
     pub fn delete_trimmed_pod(&mut self, pod: &Decoded<NamespacedPod>) -> Dirty {
         let Some((namespace, name, version)) = place_of(pod) else { return Dirty::new() };
@@ -283,13 +268,7 @@ impl Index {
     }
 
     /// Replaces the pods of one namespace (or of all) by a consistent list; see
-    /// [`Index::reset_services`].
-    pub fn reset_pods(&mut self, scope: Option<&str>, objects: &[core::Pod], version: Rv) -> Dirty {
-        let trimmed = objects.iter().filter_map(NamespacedPod::trim).map(Decoded::Object);
-        self.reset_trimmed_pods(scope, trimmed.collect(), version)
-    }
-
-    /// Replaces the pods of one namespace (or of all) by a list of trimmed ones.
+    /// [`Index::reset_decoded_services`].
     pub fn reset_trimmed_pods(
         &mut self,
         scope: Option<&str>,
@@ -398,12 +377,7 @@ impl Index {
         self.with(&namespace, |ns| ns.remove_slice(&name, version))
     }
 
-    /// Replaces all slices by a consistent list; see [`Index::reset_services`].
-    pub fn reset_slices(&mut self, objects: Vec<EndpointSlice>, version: Rv) -> Dirty {
-        self.reset_decoded_slices(objects.into_iter().map(Decoded::Object).collect(), version)
-    }
-
-    /// [`Index::reset_slices`] by a list in which some cannot be read: those are not absent.
+    /// Replaces all slices by a consistent list; see [`Index::reset_decoded_services`].
     pub fn reset_decoded_slices(
         &mut self,
         objects: Vec<Decoded<EndpointSlice>>,
@@ -562,9 +536,7 @@ fn qualify(namespace: &Arc<str>, names: BTreeSet<Arc<str>>) -> Dirty {
     names.into_iter().map(|name| ServiceKey::new(namespace.clone(), name)).collect()
 }
 
-fn names_of(
-    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> Option<(Arc<str>, Arc<str>)> {
+fn names_of(meta: &ObjectMeta) -> Option<(Arc<str>, Arc<str>)> {
     Some((meta.namespace.as_deref()?.into(), meta.name.as_deref()?.into()))
 }
 

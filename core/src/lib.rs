@@ -24,3 +24,23 @@ pub mod report;
 pub mod settings;
 pub mod shrink;
 pub mod version;
+
+/// Gives enums the text of each variant, and after `all` the list of the variants too. strum derives both.
+#[macro_export]
+macro_rules! texts {
+    ($($name:ident),+) => {$(
+        impl $name {
+            /// Its text: a metric label, or what is written on objects and shown.
+            pub fn as_str(self) -> &'static str {
+                self.into()
+            }
+        }
+    )+};
+    (all $($name:ident),+) => {
+        $crate::texts!($($name),+);
+        $(impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
+        })+
+    };
+}

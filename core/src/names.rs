@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub const MAX_SERVICE_NAME: usize = 63;
 
 /// Namespace and name of a Service: the unit of work of the reconcile loop.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {
     /// Namespace of the Service.
     pub namespace: Arc<str>,

@@ -53,15 +53,9 @@ pub enum Reason {
     Unreadable,
 }
 
+crate::texts!(all Reason);
+
 impl Reason {
-    /// All reasons.
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The reason as `kubectl get events` shows it, and as a metric label.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     /// `Normal` for what is as it should be, `Warning` for what a user may have to look at.
     pub fn kind(self) -> &'static str {
         match self {

@@ -12,11 +12,10 @@ use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
 use parking_lot::RwLock;
 use thiserror::Error;
 
-use super::unless_closed;
+use super::{key_of, unless_closed};
 use crate::shared::SharedView;
 use documents::{Document, Unit};
 use zen_lead_core::admission::verdict::{Change, Neighbours, Question, verdict};
@@ -25,7 +24,8 @@ use zen_lead_core::names::NameRule;
 use zen_lead_core::settings::{self, Rule, Violation};
 
 /// How severe a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Severity {
     /// Allowed but unwise.
     Warning,
@@ -63,11 +63,7 @@ impl fmt::Display for Finding {
         if !self.service.is_empty() {
             write!(f, "Service {}: ", self.service)?;
         }
-        f.write_str(match self.severity {
-            Severity::Warning => "warning: ",
-            Severity::Error => "error: ",
-            Severity::Unreadable => "unreadable: ",
-        })?;
+        write!(f, "{}: ", self.severity)?;
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }
@@ -214,12 +210,6 @@ fn check(document: &Document, others: &dyn Neighbours, names: NameRule) -> Vec<F
     };
     findings.extend(warned);
     findings
-}
-
-/// Namespace and name; empty if the file does not have them.
-fn key_of(service: &Service) -> (String, String) {
-    let metadata = &service.metadata;
-    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
 /// The Services of the files, as neighbours of each other.

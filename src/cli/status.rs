@@ -14,6 +14,7 @@ use kube::core::Request;
 use kube::{Client, ResourceExt};
 use serde::Serialize;
 
+use super::key_of;
 use super::routed::{self, Endpoint};
 use crate::config::Output;
 use crate::control::watch::Watched;
@@ -109,7 +110,7 @@ impl StatusReading<'_> {
             Decoded::Unreadable(found) => {
                 let service = Service { metadata: found.metadata, ..Service::default() };
                 if let Some(service) = concerns_us(service) {
-                    unread.insert(key(&service));
+                    unread.insert(key_of(&service));
                     services.push(service);
                 }
             }
@@ -189,18 +190,12 @@ impl Slices {
     }
 
     fn routes(&self, service: &Service) -> Option<&Routes> {
-        self.0.get(&key(service))
+        self.0.get(&key_of(service))
     }
 
     fn of(&self, service: &Service) -> &[Endpoint] {
         self.routes(service).map_or(&[], |r| &r.endpoints)
     }
-}
-
-/// Namespace and name.
-fn key(service: &Service) -> (String, String) {
-    let meta = &service.metadata;
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
 /// The sources that a leader Service may belong to: by its owner reference, and by its label.
@@ -216,7 +211,7 @@ fn source_names(service: &Service) -> impl Iterator<Item = &String> {
 fn source_name<'a>(leader: &'a Service, sources: &Sources<'_>) -> Option<&'a String> {
     let uid = owner::controller(&leader.metadata).map(|o| &o.uid);
     let owns = |name: &&String| {
-        let source = sources.get(&(key(leader).0, (*name).clone()));
+        let source = sources.get(&(key_of(leader).0, (*name).clone()));
         source.is_some_and(|s| s.metadata.uid.as_ref() == uid)
     };
     source_names(leader).find(owns).or_else(|| source_names(leader).last())
@@ -242,12 +237,12 @@ fn fit_uid(pod: &Pod) -> Option<Arc<str>> {
 fn rows(services: &[Service], slices: &Slices, fit: &HashSet<Arc<str>>) -> Vec<Row> {
     let leads = |service: &&Service| source_names(service).next().is_some();
     let sources: Sources<'_> =
-        services.iter().filter(|s| !leads(s)).map(|service| (key(service), service)).collect();
+        services.iter().filter(|s| !leads(s)).map(|service| (key_of(service), service)).collect();
     let mut led = BTreeSet::new();
     let mut rows: Vec<Row> = Vec::new();
     for leader in services.iter().filter(leads) {
         let Some(name) = source_name(leader, &sources) else { continue };
-        let of = (key(leader).0, name.clone());
+        let of = (key_of(leader).0, name.clone());
         rows.push(row(leader, name, sources.get(&of).copied(), slices, fit));
         led.insert(of);
     }
@@ -273,7 +268,7 @@ fn reason_on(service: &Service) -> Option<String> {
 }
 
 fn unled_row(source: &Service) -> Row {
-    let (namespace, service) = key(source);
+    let (namespace, service) = key_of(source);
     let reason = reason_on(source).unwrap_or_else(|| "NoLeaderService".to_owned());
     Row { namespace, service, reason, ..Row::default() }
 }
@@ -285,7 +280,7 @@ fn row(
     slices: &Slices,
     fit: &HashSet<Arc<str>>,
 ) -> Row {
-    let (namespace, leader_service) = key(leader);
+    let (namespace, leader_service) = key_of(leader);
     let endpoints = slices.of(leader);
     let names = routed::routed(endpoints);
     let is_fit = |e: &Endpoint| e.uid.as_deref().is_some_and(|uid| fit.contains(uid));

@@ -3,20 +3,22 @@
 //! Every write names what it expects to meet (uid, resourceVersion). No choosing here; what a
 //! refusal means for the next decision is `reconcile`'s.
 
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client, Resource};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::platform::api::{self, CallError, Caller, ErrorKind};
 use crate::platform::operation::{self, Operation};
 use zen_lead_core::decide::slices::SliceWrite;
 use zen_lead_core::decide::{ObjectRef, Step};
-use zen_lead_core::decode::Decoded;
+use zen_lead_core::decode::{Decoded, Shape};
 use zen_lead_core::keys::{self, status};
 use zen_lead_core::names::ServiceKey;
 
@@ -57,13 +59,17 @@ impl Applier {
         match step {
             Step::CreateLeader(service) => self.create_service(key, *service).await,
             Step::PatchLeader(target, patch) => self.patch_service(key, &target, patch).await,
-            Step::DeleteLeader(target) => self.delete_service(key, target).await,
+            Step::DeleteLeader(target) => {
+                self.delete::<Service>(Operation::DeleteService, key, &target).await?;
+                Ok(Applied::ServiceGone(target))
+            }
             Step::Slice(next) => match next.write {
                 SliceWrite::Create(slice) => self.write_slice(key, *slice, true).await,
                 SliceWrite::Replace(slice) => self.write_slice(key, *slice, false).await,
                 SliceWrite::Delete { name, uid, version } => {
                     let target = ObjectRef { name, uid, version: Some(version) };
-                    self.delete_slice(key, target).await
+                    self.delete_slice(key, &target).await?;
+                    Ok(Applied::SliceGone(target))
                 }
             },
             Step::Mirror(target, mirror, _) => {
@@ -92,16 +98,15 @@ impl Applier {
         api::call(&self.caller, operation, operation::Target::of(key, object), call).await
     }
 
-    fn services(&self, key: &ServiceKey) -> Api<Decoded<Service>> {
-        Api::namespaced(self.client.clone(), &key.namespace)
-    }
-
-    fn slices(&self, key: &ServiceKey) -> Api<Decoded<EndpointSlice>> {
+    fn api<K>(&self, key: &ServiceKey) -> Api<Decoded<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
         Api::namespaced(self.client.clone(), &key.namespace)
     }
 
     async fn create_service(&self, key: &ServiceKey, s: Service) -> Result<Applied, CallError> {
-        let api = self.services(key);
+        let api = self.api::<Service>(key);
         let params = PostParams { field_manager: Some(manager()), ..PostParams::default() };
         let name = s.metadata.name.clone().unwrap_or_default();
         let s = Decoded::Object(s);
@@ -121,7 +126,7 @@ impl Applier {
         if let Some(version) = &target.version {
             patch["metadata"]["resourceVersion"] = json!(version);
         }
-        let api = self.services(key);
+        let api = self.api::<Service>(key);
         let params = PatchParams { field_manager: Some(manager()), ..PatchParams::default() };
         let patch = Patch::Merge(&patch);
         let call = || api.patch(&target.name, &params, &patch);
@@ -129,12 +134,25 @@ impl Applier {
         Ok(Applied::Service(Box::new(made.trimmed())))
     }
 
-    async fn delete_service(&self, key: &ServiceKey, t: ObjectRef) -> Result<Applied, CallError> {
-        let api = self.services(key);
-        let params = delete_params(&t);
-        let call = || api.delete(&t.name, &params);
-        match self.call(Operation::DeleteService, key, &t.name, call).await {
-            Ok(_) | Err(CallError { kind: ErrorKind::NotFound, .. }) => Ok(Applied::ServiceGone(t)),
+    /// Deletes an object as it was seen; one that is gone needs nothing.
+    async fn delete<K>(
+        &self,
+        operation: Operation,
+        key: &ServiceKey,
+        target: &ObjectRef,
+    ) -> Result<(), CallError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Shape + Clone + Debug,
+    {
+        let api = self.api::<K>(key);
+        let seen = Preconditions {
+            uid: Some(target.uid.clone()),
+            resource_version: target.version.clone(),
+        };
+        let params = DeleteParams { preconditions: Some(seen), ..DeleteParams::background() };
+        let call = || api.delete(&target.name, &params);
+        match self.call(operation, key, &target.name, call).await {
+            Ok(_) | Err(CallError { kind: ErrorKind::NotFound, .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -143,14 +161,16 @@ impl Applier {
     ///
     /// # Errors
     /// What the API server answered; a conflict where the object has changed since.
-    pub async fn delete_slice(&self, key: &ServiceKey, t: ObjectRef) -> Result<Applied, CallError> {
-        let api = self.slices(key);
-        let params = delete_params(&t);
-        let call = || api.delete(&t.name, &params);
-        match self.call(Operation::DeleteSlice, key, &t.name, call).await {
-            Ok(_) | Err(CallError { kind: ErrorKind::NotFound, .. }) => Ok(Applied::SliceGone(t)),
-            Err(error) => Err(error),
-        }
+    pub async fn delete_slice(&self, key: &ServiceKey, t: &ObjectRef) -> Result<(), CallError> {
+        self.delete::<EndpointSlice>(Operation::DeleteSlice, key, t).await
+    }
+
+    /// Deletes the Endpoints of a Service, as they were seen.
+    ///
+    /// # Errors
+    /// As [`Applier::delete_slice`].
+    pub async fn delete_endpoints(&self, key: &ServiceKey, t: &ObjectRef) -> Result<(), CallError> {
+        self.delete::<Endpoints>(Operation::DeleteEndpoints, key, t).await
     }
 
     async fn write_slice(
@@ -164,7 +184,7 @@ impl Applier {
         annotations.insert(status::WRITE_ID.to_owned(), id.clone());
         let name = slice.metadata.name.clone().unwrap_or_default();
         let slice = Decoded::Object(slice);
-        let api = self.slices(key);
+        let api = self.api::<EndpointSlice>(key);
         let params = PostParams { field_manager: Some(manager()), ..PostParams::default() };
         let written = if create {
             let call = || api.create(&params, &slice);
@@ -204,50 +224,21 @@ impl Applier {
         body: Value,
         manager: &str,
     ) -> Result<Applied, CallError> {
-        let api = self.services(key);
+        let api = self.api::<Service>(key);
         let params = PatchParams::apply(manager).force();
         let patch = Patch::Apply(&body);
         let call = || api.patch_status(&target.name, &params, &patch);
         let made = self.call(Operation::ApplyServiceStatus, key, &target.name, call).await?;
         Ok(Applied::Service(Box::new(made.trimmed())))
     }
-
-    /// Deletes the Endpoints of a Service, as they were seen.
-    ///
-    /// # Errors
-    /// What the API server answered; a conflict where the object has changed since.
-    pub async fn delete_endpoints(
-        &self,
-        key: &ServiceKey,
-        target: &ObjectRef,
-    ) -> Result<(), CallError> {
-        let api: Api<Decoded<Endpoints>> = Api::namespaced(self.client.clone(), &key.namespace);
-        let params = delete_params(target);
-        let call = || api.delete(&target.name, &params);
-        match self.call(Operation::DeleteEndpoints, key, &target.name, call).await {
-            Ok(_) | Err(CallError { kind: ErrorKind::NotFound, .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 fn carries(slice: &Decoded<EndpointSlice>, write_id: &str) -> bool {
-    let annotations = slice.meta().annotations.as_ref();
-    annotations.and_then(|a| a.get(status::WRITE_ID)).is_some_and(|found| found == write_id)
+    slice.annotations().get(status::WRITE_ID).is_some_and(|found| found == write_id)
 }
 
 fn manager() -> String {
     keys::FIELD_MANAGER.to_owned()
-}
-
-fn delete_params(target: &ObjectRef) -> DeleteParams {
-    DeleteParams {
-        preconditions: Some(Preconditions {
-            uid: Some(target.uid.clone()),
-            resource_version: target.version.clone(),
-        }),
-        ..DeleteParams::background()
-    }
 }
 
 fn status_body(

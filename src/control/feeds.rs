@@ -42,13 +42,8 @@ use zen_lead_core::version::Rv;
 use pods::PodWatches;
 use replicas::ReplicaSink;
 
-/// The running watches; clones share them.
-#[derive(Clone)]
+/// The running watches.
 pub struct Feeds {
-    inner: Arc<FeedsInner>,
-}
-
-struct FeedsInner {
     client: Client,
     feed: Feed,
     supervisor: Supervisor,
@@ -69,7 +64,7 @@ impl Feeds {
         queue: Queue<ServiceKey>,
         replicas: Replicas,
         certificates_changed: Arc<Notify>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let Runtime { client, metrics, health, supervisor, .. } = runtime;
         let gate = |gate: Gate| {
             let health = health.clone();
@@ -80,11 +75,11 @@ impl Feeds {
         let slice_group = WatchGroup::new(Kind::Slices, metrics.clone(), gate(Gate::SlicesWatch));
         let pod_group = WatchGroup::new(Kind::Pods, metrics.clone(), gate(Gate::PodsWatches));
 
-        let running = Arc::new(OnceLock::<Weak<FeedsInner>>::new());
+        let running = Arc::new(OnceLock::<Weak<Self>>::new());
         let watches = running.clone();
         let is_starting = move |namespace: &str| {
-            let inner = watches.get().and_then(Weak::upgrade);
-            inner.is_none_or(|inner| inner.trust(namespace) == Trust::Starting)
+            let watches = watches.get().and_then(Weak::upgrade);
+            watches.is_none_or(|watches| watches.trust(namespace) == Trust::Starting)
         };
         let feed = Feed {
             index,
@@ -129,7 +124,7 @@ impl Feeds {
             watch_certificates(args, runtime, certificates_changed);
         }
 
-        let inner = Arc::new(FeedsInner {
+        let watches = Arc::new(Self {
             client: client.clone(),
             feed,
             supervisor: supervisor.clone(),
@@ -145,21 +140,16 @@ impl Feeds {
             clean_up: args.cleanup_interval,
         });
         // Set once: this function runs once.
-        _ = running.set(Arc::downgrade(&inner));
-        let watches = Self { inner: inner.clone() };
+        _ = running.set(Arc::downgrade(&watches));
+        let kept = watches.clone();
         supervisor
-            .spawn_until_stopping("pod watches", async move { inner.keep_pod_watches().await });
+            .spawn_until_stopping("pod watches", async move { kept.keep_pod_watches().await });
         watches
-    }
-
-    /// Whether everything a decision about a namespace rests on can be trusted.
-    pub fn trust(&self, namespace: &str) -> Trust {
-        self.inner.trust(namespace)
     }
 
     /// Whether all Services were seen and are up to date: admission judges collisions only then.
     pub fn services_live(&self) -> bool {
-        self.inner.services.state() == WatchState::Live
+        self.services.state() == WatchState::Live
     }
 }
 
@@ -173,9 +163,9 @@ fn trust(states: [WatchState; 3]) -> Trust {
     }
 }
 
-impl FeedsInner {
-    /// See [`Feeds::trust`].
-    fn trust(&self, namespace: &str) -> Trust {
+impl Feeds {
+    /// Whether everything a decision about a namespace rests on can be trusted.
+    pub fn trust(&self, namespace: &str) -> Trust {
         // No pods are asked about where no valid source is: only its problem is to be reported.
         let pods = if self.feed.index.read().needs_pods(namespace) {
             self.pods.lock().state(namespace)
@@ -308,6 +298,14 @@ impl Feed {
 
 struct ServiceSink(Feed);
 
+impl ServiceSink {
+    fn feed(&self, change: impl FnOnce(&mut Index) -> Dirty) {
+        if self.0.feed("services", change) {
+            self.0.scope.notify_one();
+        }
+    }
+}
+
 impl Sink<Decoded<Service>> for ServiceSink {
     type Kept = Decoded<Service>;
 
@@ -325,25 +323,17 @@ impl Sink<Decoded<Service>> for ServiceSink {
     }
 
     fn apply(&self, object: Self::Kept, version: Rv) {
-        let touched = self.0.feed("services", |index| {
-            let dirty = index.apply_service(object);
+        self.feed(|index| {
             index.services_heard(version);
-            dirty
+            index.apply_service(object)
         });
-        if touched {
-            self.0.scope.notify_one();
-        }
     }
 
     fn delete(&self, object: Self::Kept, version: Rv) {
-        let touched = self.0.feed("services", |index| {
-            let dirty = index.delete_service(&object);
+        self.feed(|index| {
             index.services_heard(version);
-            dirty
+            index.delete_service(&object)
         });
-        if touched {
-            self.0.scope.notify_one();
-        }
     }
 
     fn heard(&self, version: Rv) {
@@ -370,17 +360,15 @@ impl Sink<Decoded<EndpointSlice>> for SliceSink {
 
     fn apply(&self, object: Self::Kept, version: Rv) {
         self.0.feed("endpointslices", |index| {
-            let dirty = index.apply_slice(object);
             index.slices_heard(version);
-            dirty
+            index.apply_slice(object)
         });
     }
 
     fn delete(&self, object: Self::Kept, version: Rv) {
         self.0.feed("endpointslices", |index| {
-            let dirty = index.delete_slice(&object);
             index.slices_heard(version);
-            dirty
+            index.delete_slice(&object)
         });
     }
 
@@ -412,8 +400,6 @@ impl<K: Send + 'static> Sink<K> for Bell {
     fn delete(&self, (): (), _: Rv) {
         self.0.notify_one();
     }
-
-    fn heard(&self, _: Rv) {}
 
     fn live(&self) {
         self.0.notify_one();

@@ -178,10 +178,6 @@ impl<K: Watched> Sink<K> for FoundSink {
     fn delete(&self, (place, _): Self::Kept, _: Rv) {
         self.change(|pile| _ = pile.remove(&place));
     }
-
-    fn heard(&self, _: Rv) {}
-
-    fn live(&self) {}
 }
 
 /// What they are removed with.
@@ -291,10 +287,9 @@ async fn remove(on: &Remover, all: BTreeMap<ServiceKey, Vec<Leftover>>, tried: &
 async fn remove_all(on: &Remover, source: &ServiceKey, some: &[Leftover]) -> Result<(), CallError> {
     let mut result = Ok(());
     for left in some {
-        let target = left.target.clone();
         let done = match left.made {
-            LeftoverKind::Slice(_) => on.applier.delete_slice(source, target).await.map(|_| ()),
-            LeftoverKind::Endpoints => on.applier.delete_endpoints(source, &target).await,
+            LeftoverKind::Slice(_) => on.applier.delete_slice(source, &left.target).await,
+            LeftoverKind::Endpoints => on.applier.delete_endpoints(source, &left.target).await,
         };
         match done {
             Ok(()) => info!(

@@ -53,10 +53,10 @@ pub trait Sink<K>: Send + Sync + 'static {
     fn delete(&self, object: Self::Kept, version: Rv);
 
     /// Everything up to `version` has been delivered (a bookmark).
-    fn heard(&self, version: Rv);
+    fn heard(&self, _version: Rv) {}
 
     /// What was delivered is up to date: after the first list, and again after the watch was lost.
-    fn live(&self);
+    fn live(&self) {}
 }
 
 /// What is watched; a label of the metrics.
@@ -84,14 +84,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All kinds.
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The kind as a metric label.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     /// The call that lists it.
     pub(crate) fn list(self) -> Operation {
         match self {
@@ -141,15 +133,7 @@ pub enum Restart {
     List,
 }
 
-impl Restart {
-    /// All reasons.
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The reason as a metric label.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+zen_lead_core::texts!(all Kind, Restart);
 
 /// Which objects of a type are watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -107,15 +107,7 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = kube::Result<T>>,
 {
-    let mut attempts = Attempts {
-        caller,
-        operation,
-        target,
-        deadline: monotonic() + caller.policy.deadline,
-        delays: Delays::new(caller.policy.first_delay, caller.policy.max_delay),
-        made: 0,
-        maybe_applied: false,
-    };
+    let mut attempts = Attempts::new(caller, operation, target, caller.policy.deadline);
     loop {
         attempts.made += 1;
         let started = monotonic();
@@ -161,15 +153,8 @@ pub async fn attempt<T>(
     future: impl Future<Output = kube::Result<T>>,
 ) -> Result<kube::Result<T>, Elapsed> {
     let started = monotonic();
-    let mut attempts = Attempts {
-        caller,
-        operation,
-        target,
-        deadline: started + limit,
-        delays: Delays::new(caller.policy.first_delay, caller.policy.max_delay),
-        made: *failed + 1,
-        maybe_applied: false,
-    };
+    let mut attempts = Attempts::new(caller, operation, target, limit);
+    attempts.made = *failed + 1;
     let outcome = tokio::time::timeout(limit, future).await;
     let verdict = match &outcome {
         Ok(Ok(_)) => {
@@ -216,7 +201,13 @@ pub async fn collection<T, E: From<CallError>>(
     Err(CallError::new(call, ErrorKind::Overdue(deadline), "no answer").into())
 }
 
-impl Attempts<'_> {
+impl<'a> Attempts<'a> {
+    fn new(caller: &'a Caller, operation: Operation, target: Target<'a>, limit: Duration) -> Self {
+        let deadline = monotonic() + limit;
+        let delays = Delays::new(caller.policy.first_delay, caller.policy.max_delay);
+        Self { caller, operation, target, deadline, delays, made: 0, maybe_applied: false }
+    }
+
     fn call(&self) -> Call {
         Call { operation: self.operation, object: self.target.named() }
     }

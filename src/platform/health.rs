@@ -33,15 +33,7 @@ pub enum Gate {
     AdminSocket,
 }
 
-impl Gate {
-    /// All gates.
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The name of the gate in the body of `/readyz` and in logs.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+zen_lead_core::texts!(all Gate);
 
 /// The body of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -77,14 +69,8 @@ impl Health {
     /// Starts with all `gates` closed, and measures the time to the first readiness from here.
     pub fn new(gates: &[Gate], metrics: Arc<Metrics>) -> Self {
         let gates = gates.iter().map(|gate| (*gate, false)).collect();
-        let state = HealthState { gates, draining: false, was_ready: false };
-        Self {
-            inner: Arc::new(HealthInner {
-                state: Mutex::new(state),
-                started: monotonic(),
-                metrics,
-            }),
-        }
+        let state = Mutex::new(HealthState { gates, draining: false, was_ready: false });
+        Self { inner: Arc::new(HealthInner { state, started: monotonic(), metrics }) }
     }
 
     /// Opens or closes a gate; ignores a gate that this process does not have.

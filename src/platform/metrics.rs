@@ -15,18 +15,14 @@ mod text;
 use std::time::Duration;
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 pub use scrape::Scrape;
 pub use services::Services;
 
 use crate::platform::clock::Clock;
-use register::{
-    build_info, counter, float_gauge, gauge, histogram, plain_float_gauge, plain_gauge,
-    plain_histogram,
-};
 use series::SeriesFamily;
 use zen_lead_core::names::ServiceKey;
 
@@ -42,41 +38,61 @@ pub const FAILOVER_BUCKETS: [f64; 12] =
 /// Labels of the attempts of a call; the last one stands for all higher numbers.
 const ATTEMPTS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10+"];
 
-/// All metric handles of the process.
-pub struct Metrics {
-    registry: Registry,
-    services: Services,
-    reconcile_duration: HistogramVec,
-
-    api_call_duration: HistogramVec,
-    timeouts: IntCounterVec,
-
-    cache_size: IntGaugeVec,
-    cache_limit: IntGaugeVec,
-    cache_hits: IntCounterVec,
-    cache_misses: IntCounterVec,
-    cache_evictions: IntCounterVec,
-    cache_update_duration: HistogramVec,
-    limit_refusals: IntCounterVec,
-    watch_up: IntGaugeVec,
-    watch_restarts: IntCounterVec,
-    watch_malformed: IntCounterVec,
-    watch_last_heard: GaugeVec,
-    queue_depth: IntGauge,
-    certificate_expiry: GaugeVec,
-    certificate_loads: IntCounterVec,
-
-    webhook_requests: IntCounterVec,
-    webhook_violations: IntCounterVec,
-    webhook_duration: HistogramVec,
-    webhook_in_flight: IntGauge,
-    webhook_rejected_bodies: IntCounterVec,
-    webhook_connection_errors: IntCounterVec,
-    ca_bundle_writes: IntCounterVec,
-    events: IntCounterVec,
-    started: Gauge,
-    queue_latency: Histogram,
-    trace_spans: IntCounterVec,
+register::metrics! {
+    reconcile_duration: HistogramVec, "reconciliation_duration_seconds", ["result"],
+        "Duration of one reconcile, over all Services.", FAST_BUCKETS;
+    api_call_duration: HistogramVec, "api_call_duration_seconds", ["operation", "result"],
+        "Duration of each attempt of an API call.", FAST_BUCKETS;
+    timeouts: IntCounterVec, "timeout_occurrences_total", ["operation"],
+        "API calls, and groups of calls, that hit their deadline, by operation.";
+    cache_size: IntGaugeVec, "cache_size", ["resource"],
+        "Objects and entries held in memory, by resource.";
+    cache_limit: IntGaugeVec, "cache_limit", ["limit"],
+        "Configured bounds, by limit; 0 means no bound.";
+    cache_hits: IntCounterVec, "cache_hits_total", ["resource"], "Decisions made from the index.";
+    cache_misses: IntCounterVec, "cache_misses_total", ["resource"],
+        "Decisions on a consistent read of the namespace.";
+    cache_evictions: IntCounterVec, "cache_evictions_total", ["reason"],
+        "Namespaces whose pods were dropped from the index.";
+    cache_update_duration: HistogramVec, "cache_update_duration_seconds", ["resource"],
+        "Duration of one change of the index, by resource.",
+        [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.1];
+    limit_refusals: IntCounterVec, "limit_refusals_total", ["limit"],
+        "Work refused because a bound was reached, by limit.";
+    watch_up: IntGaugeVec, "watch_up", ["resource"],
+        "1 when every watch of the resource is synced and alive.";
+    watch_restarts: IntCounterVec, "watch_restarts_total", ["resource", "reason"],
+        "Watches restarted, by resource and reason.";
+    watch_malformed: IntCounterVec, "watch_malformed_objects_total", ["resource"],
+        "Objects in lists, watches and consistent reads that could not be parsed; what exists for them is kept.";
+    watch_last_heard: GaugeVec, "watch_last_heard_timestamp_seconds", ["resource"],
+        "When the quietest watch of the resource was last heard from.";
+    queue_depth: IntGauge, "queue_depth", [], "Services waiting to be reconciled now.";
+    certificate_expiry: GaugeVec, "certificate_expiry_timestamp_seconds", ["certificate"],
+        "When the certificate in use expires, by certificate.";
+    certificate_loads: IntCounterVec, "certificate_loads_total", ["result"],
+        "Certificates put into use or refused, by result.";
+    webhook_requests: IntCounterVec, "webhook_requests_total", ["path", "operation", "verdict"],
+        "Admission reviews, by path, operation and verdict.";
+    webhook_violations: IntCounterVec, "webhook_violations_total", ["rule"],
+        "Violations found at admission, by rule.";
+    webhook_duration: HistogramVec, "webhook_duration_seconds", ["path"],
+        "Duration of one admission review in this process.",
+        [0.000_05, 0.000_1, 0.000_3, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0];
+    webhook_in_flight: IntGauge, "webhook_in_flight", [], "Admission reviews in progress.";
+    webhook_rejected_bodies: IntCounterVec, "webhook_rejected_bodies_total", ["reason"],
+        "Admission requests refused before a verdict, by reason.";
+    webhook_connection_errors: IntCounterVec, "webhook_connection_errors_total", ["reason"],
+        "Connections that ended before their first request, by reason.";
+    ca_bundle_writes: IntCounterVec, "ca_bundle_writes_total", ["kind", "result"],
+        "Writes of the caBundle of a webhook configuration, by kind and result.";
+    events: IntCounterVec, "events_total", ["reason", "result"],
+        "Kubernetes Events, by reason and result.";
+    started: Gauge, "process_ready_seconds", [],
+        "Seconds from the start of the process to its first readiness.";
+    queue_latency: Histogram, "queue_latency_seconds", [],
+        "Time a Service waited in the queue after it was due.", FAST_BUCKETS;
+    trace_spans: IntCounterVec, "trace_spans_total", ["result"], "Trace spans, by outcome.";
 }
 
 impl Metrics {
@@ -86,177 +102,6 @@ impl Metrics {
     /// Only if two metrics share a name: a programming error that a test finds.
     pub fn new() -> prometheus::Result<Self> {
         Self::with_clock(Clock::system())
-    }
-
-    fn with_clock(clock: Clock) -> prometheus::Result<Self> {
-        let registry = Registry::new_custom(Some(PREFIX.into()), None)?;
-        let r = &registry;
-        let services = Services::new(r, clock)?;
-        build_info(r)?;
-        Ok(Self {
-            reconcile_duration: histogram(
-                r,
-                "reconciliation_duration_seconds",
-                "Duration of one reconcile, over all Services.",
-                &["result"],
-                &FAST_BUCKETS,
-            )?,
-            api_call_duration: histogram(
-                r,
-                "api_call_duration_seconds",
-                "Duration of each attempt of an API call.",
-                &["operation", "result"],
-                &FAST_BUCKETS,
-            )?,
-            timeouts: counter(
-                r,
-                "timeout_occurrences_total",
-                "API calls, and groups of calls, that hit their deadline, by operation.",
-                &["operation"],
-            )?,
-            cache_size: gauge(
-                r,
-                "cache_size",
-                "Objects and entries held in memory, by resource.",
-                &["resource"],
-            )?,
-            cache_limit: gauge(
-                r,
-                "cache_limit",
-                "Configured bounds, by limit; 0 means no bound.",
-                &["limit"],
-            )?,
-            cache_hits: counter(
-                r,
-                "cache_hits_total",
-                "Decisions made from the index.",
-                &["resource"],
-            )?,
-            cache_misses: counter(
-                r,
-                "cache_misses_total",
-                "Decisions on a consistent read of the namespace.",
-                &["resource"],
-            )?,
-            cache_evictions: counter(
-                r,
-                "cache_evictions_total",
-                "Namespaces whose pods were dropped from the index.",
-                &["reason"],
-            )?,
-            cache_update_duration: histogram(
-                r,
-                "cache_update_duration_seconds",
-                "Duration of one change of the index, by resource.",
-                &["resource"],
-                &[0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.1],
-            )?,
-            limit_refusals: counter(
-                r,
-                "limit_refusals_total",
-                "Work refused because a bound was reached, by limit.",
-                &["limit"],
-            )?,
-            watch_up: gauge(
-                r,
-                "watch_up",
-                "1 when every watch of the resource is synced and alive.",
-                &["resource"],
-            )?,
-            watch_restarts: counter(
-                r,
-                "watch_restarts_total",
-                "Watches restarted, by resource and reason.",
-                &["resource", "reason"],
-            )?,
-            watch_malformed: counter(
-                r,
-                "watch_malformed_objects_total",
-                "Objects in lists, watches and consistent reads that could not be parsed; what exists for them is kept.",
-                &["resource"],
-            )?,
-            watch_last_heard: float_gauge(
-                r,
-                "watch_last_heard_timestamp_seconds",
-                "When the quietest watch of the resource was last heard from.",
-                &["resource"],
-            )?,
-            queue_depth: plain_gauge(r, "queue_depth", "Services waiting to be reconciled now.")?,
-            certificate_expiry: float_gauge(
-                r,
-                "certificate_expiry_timestamp_seconds",
-                "When the certificate in use expires, by certificate.",
-                &["certificate"],
-            )?,
-            certificate_loads: counter(
-                r,
-                "certificate_loads_total",
-                "Certificates put into use or refused, by result.",
-                &["result"],
-            )?,
-            ca_bundle_writes: counter(
-                r,
-                "ca_bundle_writes_total",
-                "Writes of the caBundle of a webhook configuration, by kind and result.",
-                &["kind", "result"],
-            )?,
-            webhook_connection_errors: counter(
-                r,
-                "webhook_connection_errors_total",
-                "Connections that ended before their first request, by reason.",
-                &["reason"],
-            )?,
-            webhook_requests: counter(
-                r,
-                "webhook_requests_total",
-                "Admission reviews, by path, operation and verdict.",
-                &["path", "operation", "verdict"],
-            )?,
-            webhook_violations: counter(
-                r,
-                "webhook_violations_total",
-                "Violations found at admission, by rule.",
-                &["rule"],
-            )?,
-            webhook_duration: histogram(
-                r,
-                "webhook_duration_seconds",
-                "Duration of one admission review in this process.",
-                &["path"],
-                &[0.000_05, 0.000_1, 0.000_3, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0],
-            )?,
-            webhook_in_flight: plain_gauge(
-                r,
-                "webhook_in_flight",
-                "Admission reviews in progress.",
-            )?,
-            webhook_rejected_bodies: counter(
-                r,
-                "webhook_rejected_bodies_total",
-                "Admission requests refused before a verdict, by reason.",
-                &["reason"],
-            )?,
-            events: counter(
-                r,
-                "events_total",
-                "Kubernetes Events, by reason and result.",
-                &["reason", "result"],
-            )?,
-            started: plain_float_gauge(
-                r,
-                "process_ready_seconds",
-                "Seconds from the start of the process to its first readiness.",
-            )?,
-            queue_latency: plain_histogram(
-                r,
-                "queue_latency_seconds",
-                "Time a Service waited in the queue after it was due.",
-                &FAST_BUCKETS,
-            )?,
-            trace_spans: counter(r, "trace_spans_total", "Trace spans, by outcome.", &["result"])?,
-            services,
-            registry,
-        })
     }
 
     /// The state of each managed Service from its last reconcile; gauges are computed from it at scrape time.
@@ -372,11 +217,6 @@ impl Metrics {
         self.api_call_duration.with_label_values(&[operation, result]).observe(took.as_secs_f64());
     }
 
-    /// Counts a call, or a group of calls, that hit its deadline.
-    pub fn timeout(&self, operation: &'static str) {
-        self.timeouts.with_label_values(&[operation]).inc();
-    }
-
     /// Sets the number of objects of a resource in the index.
     pub fn set_cache_size(&self, resource: &'static str, size: usize) {
         self.cache_size.with_label_values(&[resource]).set(to_i64(size));
@@ -393,34 +233,14 @@ impl Metrics {
         counter.with_label_values(&[resource]).inc();
     }
 
-    /// Counts a namespace dropped from the index.
-    pub fn cache_eviction(&self, reason: &'static str) {
-        self.cache_evictions.with_label_values(&[reason]).inc();
-    }
-
     /// Observes one change of the index.
     pub fn cache_update(&self, resource: &'static str, took: Duration) {
         self.cache_update_duration.with_label_values(&[resource]).observe(took.as_secs_f64());
     }
 
-    /// Counts work refused at a bound.
-    pub fn limit_refusal(&self, limit: &'static str) {
-        self.limit_refusals.with_label_values(&[limit]).inc();
-    }
-
     /// Sets whether all watches of a resource are synced and alive.
     pub fn set_watch_up(&self, resource: &'static str, up: bool) {
         self.watch_up.with_label_values(&[resource]).set(i64::from(up));
-    }
-
-    /// Counts a watch that was restarted.
-    pub fn watch_restart(&self, resource: &'static str, reason: &'static str) {
-        self.watch_restarts.with_label_values(&[resource, reason]).inc();
-    }
-
-    /// Counts an object of a list or a watch that could not be parsed.
-    pub fn watch_malformed(&self, resource: &'static str) {
-        self.watch_malformed.with_label_values(&[resource]).inc();
     }
 
     /// Records when a resource's watches were last heard from (seconds since 1970).
@@ -448,21 +268,6 @@ impl Metrics {
         self.certificate_expiry.with_label_values(&[certificate]).set(seconds);
     }
 
-    /// Counts a certificate that was put into use or refused.
-    pub fn certificate_load(&self, result: &'static str) {
-        self.certificate_loads.with_label_values(&[result]).inc();
-    }
-
-    /// Counts a write of a caBundle.
-    pub fn ca_bundle_write(&self, kind: &'static str, result: &'static str) {
-        self.ca_bundle_writes.with_label_values(&[kind, result]).inc();
-    }
-
-    /// Counts a connection that ended before its first request.
-    pub fn webhook_connection_error(&self, reason: &'static str) {
-        self.webhook_connection_errors.with_label_values(&[reason]).inc();
-    }
-
     /// Counts an admission review with its verdict.
     pub fn webhook_request(
         &self,
@@ -475,24 +280,9 @@ impl Metrics {
         self.webhook_duration.with_label_values(&[path]).observe(took.as_secs_f64());
     }
 
-    /// Counts one violation.
-    pub fn webhook_violation(&self, rule: &'static str) {
-        self.webhook_violations.with_label_values(&[rule]).inc();
-    }
-
     /// The gauge of reviews in flight.
     pub fn webhook_in_flight(&self) -> &IntGauge {
         &self.webhook_in_flight
-    }
-
-    /// Counts a request that was refused before a verdict.
-    pub fn webhook_rejected_body(&self, reason: &'static str) {
-        self.webhook_rejected_bodies.with_label_values(&[reason]).inc();
-    }
-
-    /// Counts an Event, written or not.
-    pub fn event(&self, reason: &'static str, result: &'static str) {
-        self.events.with_label_values(&[reason, result]).inc();
     }
 
     /// Records the seconds from start to first readiness.
@@ -504,6 +294,43 @@ impl Metrics {
     pub fn forget(&self, key: &ServiceKey) {
         self.services.forget(key);
     }
+}
+
+/// Methods that count one more, by the values of the labels.
+macro_rules! counts {
+    ($($(#[$doc:meta])* $count:ident($($label:ident),+) in $counter:ident;)*) => {
+        impl Metrics {$(
+            $(#[$doc])*
+            pub fn $count(&self, $($label: &'static str),+) {
+                self.$counter.with_label_values(&[$($label),+]).inc();
+            }
+        )*}
+    };
+}
+
+counts! {
+    /// Counts a call, or a group of calls, that hit its deadline.
+    timeout(operation) in timeouts;
+    /// Counts a namespace dropped from the index.
+    cache_eviction(reason) in cache_evictions;
+    /// Counts work refused at a bound.
+    limit_refusal(limit) in limit_refusals;
+    /// Counts a watch that was restarted.
+    watch_restart(resource, reason) in watch_restarts;
+    /// Counts an object of a list or a watch that could not be parsed.
+    watch_malformed(resource) in watch_malformed;
+    /// Counts a certificate that was put into use or refused.
+    certificate_load(result) in certificate_loads;
+    /// Counts a write of a caBundle.
+    ca_bundle_write(kind, result) in ca_bundle_writes;
+    /// Counts a connection that ended before its first request.
+    webhook_connection_error(reason) in webhook_connection_errors;
+    /// Counts one violation.
+    webhook_violation(rule) in webhook_violations;
+    /// Counts a request that was refused before a verdict.
+    webhook_rejected_body(reason) in webhook_rejected_bodies;
+    /// Counts an Event, written or not.
+    event(reason, result) in events;
 }
 
 fn to_i64(n: usize) -> i64 {

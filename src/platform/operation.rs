@@ -95,15 +95,9 @@ pub enum Operation {
     DrainWorkers,
 }
 
+zen_lead_core::texts!(all Operation);
+
 impl Operation {
-    /// All operations.
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The operation as a metric label.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     /// Whether the call changes something on the server; of a collection, whether one in it may.
     pub fn is_write(self) -> bool {
         let reads = ["get_", "list_", "watch_", "read_"];

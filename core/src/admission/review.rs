@@ -79,26 +79,7 @@ pub enum Outcome {
     Denied,
 }
 
-impl Path {
-    /// The path as a metric label.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-impl Verb {
-    /// The verb as a metric label.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-impl Outcome {
-    /// The outcome as a metric label.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+crate::texts!(Path, Verb, Outcome);
 
 /// A body that is no review: answered with 400, so that the API server applies its failurePolicy.
 #[derive(Debug, Error, IntoStaticStr)]

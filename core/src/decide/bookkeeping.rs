@@ -4,6 +4,7 @@
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube_core::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use crate::index::evidence::controller;
@@ -30,11 +31,11 @@ pub fn owner(service: &str, uid: &str) -> OwnerReference {
 /// Labels and owners of others stay. The owner is not put back while the source `leaves` its dependents
 /// behind ([`is_orphaning`](crate::index::evidence::is_orphaning)).
 pub fn repair(leader: &Service, source: &str, uid: &str, leaves: bool) -> Option<Value> {
-    let present = leader.metadata.labels.as_ref();
+    let present = leader.labels();
     let wanted = [(kubernetes::MANAGED_BY, keys::MANAGER), (status::SOURCE_SERVICE, source)];
     let labels: Map<String, Value> = wanted
         .into_iter()
-        .filter(|(key, value)| present.and_then(|l| l.get(*key)).is_none_or(|v| v != value))
+        .filter(|(key, value)| present.get(*key).is_none_or(|v| v != value))
         .map(|(key, value)| (key.to_owned(), json!(value)))
         .collect();
     let mut metadata = Map::new();

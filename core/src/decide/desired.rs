@@ -10,11 +10,15 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_core::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::bookkeeping;
 use crate::keys::{self, status};
 use crate::settings::{LeaderSpec, LeaderType};
+
+/// Labels or annotations.
+type Texts = BTreeMap<String, String>;
 
 const CLUSTER_IP: &str = "ClusterIP";
 const LOAD_BALANCER: &str = "LoadBalancer";
@@ -89,11 +93,11 @@ fn held_back(present: &Service, source: &Service, spec: &LeaderSpec, version: u3
             want.allocate_load_balancer_node_ports = now.allocate_load_balancer_node_ports;
         }
     }
-    let annotations = present.metadata.annotations.clone().unwrap_or_default();
+    let annotations = present.annotations();
     let is_kept = |key: &str| {
         key == status::COPIED
             || key == status::BALANCER_CLASS
-            || listed(&annotations, status::COPIED).any(|copied| copied == key)
+            || listed(annotations, status::COPIED).any(|copied| copied == key)
     };
     let wanted = desired.metadata.annotations.get_or_insert_default();
     let named = |key: &str| spec.copy_annotations.iter().any(|named| named == key);
@@ -111,8 +115,7 @@ fn has_other_class(present: &Service, source: &Service) -> bool {
     if present.spec.as_ref().and_then(|s| s.type_.as_deref()) != Some(LOAD_BALANCER) {
         return false;
     }
-    let annotations = present.metadata.annotations.as_ref();
-    let asked_before = annotations.and_then(|a| a.get(status::BALANCER_CLASS));
+    let asked_before = present.annotations().get(status::BALANCER_CLASS);
     let asks = class(source).unwrap_or_default();
     let asked_otherwise = asked_before.is_some_and(|before| *before != asks);
     asked_otherwise || (!asks.is_empty() && class(present).as_deref() != Some(&*asks))
@@ -180,27 +183,21 @@ fn is_published(type_: &str) -> bool {
 }
 
 /// The labels of the leader Service, and the keys of those that `copy-labels` names.
-fn labels(source: &Service, spec: &LeaderSpec) -> (BTreeMap<String, String>, Vec<String>) {
-    let known = source.metadata.labels.as_ref();
+fn labels(source: &Service, spec: &LeaderSpec) -> (Texts, Vec<String>) {
+    let known = source.labels();
     let (mut labels, copied) = named(known, &spec.copy_labels);
     labels.insert(keys::kubernetes::MANAGED_BY.to_owned(), keys::MANAGER.to_owned());
     let name = source.metadata.name.clone().unwrap_or_default();
     labels.insert(status::SOURCE_SERVICE.to_owned(), name);
     // Without it kube-proxy and the proxy the user chose would both serve the leader.
-    if let Some(proxy) = known.and_then(|l| l.get(keys::kubernetes::SERVICE_PROXY_NAME)) {
+    if let Some(proxy) = known.get(keys::kubernetes::SERVICE_PROXY_NAME) {
         labels.insert(keys::kubernetes::SERVICE_PROXY_NAME.to_owned(), proxy.clone());
     }
     (labels, copied)
 }
 
-fn annotations(
-    source: &Service,
-    spec: &LeaderSpec,
-    version: u32,
-    type_: &str,
-) -> BTreeMap<String, String> {
-    let (mut wanted, mut copied) =
-        named(source.metadata.annotations.as_ref(), &spec.copy_annotations);
+fn annotations(source: &Service, spec: &LeaderSpec, version: u32, type_: &str) -> Texts {
+    let (mut wanted, mut copied) = named(source.annotations(), &spec.copy_annotations);
     if type_ != LOAD_BALANCER && wanted.remove(SOURCE_RANGES).is_some() {
         copied.retain(|key| key != SOURCE_RANGES);
     }
@@ -212,21 +209,15 @@ fn annotations(
 }
 
 /// What the source has of the named keys.
-fn named(
-    known: Option<&BTreeMap<String, String>>,
-    keys: &[String],
-) -> (BTreeMap<String, String>, Vec<String>) {
-    let found: BTreeMap<String, String> =
-        keys.iter().filter_map(|key| Some((key.clone(), known?.get(key)?.clone()))).collect();
+fn named(known: &Texts, keys: &[String]) -> (Texts, Vec<String>) {
+    let found: Texts =
+        keys.iter().filter_map(|key| Some((key.clone(), known.get(key)?.clone()))).collect();
     let names = found.keys().cloned().collect();
     (found, names)
 }
 
 /// The keys in an annotation that records what was copied.
-fn listed<'a>(
-    annotations: &'a BTreeMap<String, String>,
-    record: &str,
-) -> impl Iterator<Item = &'a str> {
+fn listed<'a>(annotations: &'a Texts, record: &str) -> impl Iterator<Item = &'a str> {
     let text = annotations.get(record).map(String::as_str).unwrap_or_default();
     text.split(',').filter(|key| !key.is_empty())
 }
@@ -345,11 +336,9 @@ fn families<'a>(
 
 /// Labels and annotations that differ.
 fn metadata(present: &Service, desired: &Service) -> Map<String, Value> {
-    type Texts = BTreeMap<String, String>;
-    let records = present.metadata.annotations.clone().unwrap_or_default();
+    let records = present.annotations();
     // What differs, and what was copied and is not wanted any longer.
-    let differing = |now: Option<&Texts>, want: Option<&Texts>, removed: &[&str]| {
-        let (now, want) = (now.cloned().unwrap_or_default(), want.cloned().unwrap_or_default());
+    let differing = |now: &Texts, want: &Texts, removed: &[&str]| {
         let mut changes = Map::new();
         for (key, value) in want.iter().filter(|(key, value)| now.get(*key) != Some(*value)) {
             changes.insert(key.clone(), json!(value));
@@ -359,13 +348,12 @@ fn metadata(present: &Service, desired: &Service) -> Map<String, Value> {
         }
         changes
     };
-    let (now, want) = (&present.metadata, &desired.metadata);
-    let mut gone: Vec<&str> = listed(&records, status::COPIED_LABELS).collect();
+    let mut gone: Vec<&str> = listed(records, status::COPIED_LABELS).collect();
     gone.push(keys::kubernetes::SERVICE_PROXY_NAME);
-    let labels = differing(now.labels.as_ref(), want.labels.as_ref(), &gone);
-    let mut gone: Vec<&str> = listed(&records, status::COPIED).collect();
+    let labels = differing(present.labels(), desired.labels(), &gone);
+    let mut gone: Vec<&str> = listed(records, status::COPIED).collect();
     gone.extend([status::COPIED, status::COPIED_LABELS, status::BALANCER_CLASS]);
-    let annotations = differing(now.annotations.as_ref(), want.annotations.as_ref(), &gone);
+    let annotations = differing(records, desired.annotations(), &gone);
     let mut metadata = Map::new();
     for (field, map) in [("labels", labels), ("annotations", annotations)] {
         if !map.is_empty() {

@@ -32,51 +32,33 @@ pub enum SwitchReason {
     Preferred,
 }
 
-impl SwitchReason {
-    /// All reasons.
-    pub const ALL: &[Self] = Self::VARIANTS;
+crate::texts!(all SwitchReason);
+crate::texts!(Standing);
 
-    /// The reason as a metric label and annotation value.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-/// Why a pod is not leading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a pod is not leading, in words for conditions and `explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 pub enum Standing {
     /// It leads.
     Leads,
     /// It could lead; another one does.
     Standby,
     /// Not Ready.
+    #[strum(serialize = "not Ready")]
     NotReady,
     /// Ready, but not for min-ready-duration yet.
+    #[strum(serialize = "Ready for less than min-ready-duration")]
     ReadyTooShort,
     /// Being deleted.
     Terminating,
     /// Succeeded or failed.
     Finished,
     /// No address of the Service's first family.
+    #[strum(serialize = "no address of the Service's first IP family")]
     NoAddress,
     /// It cannot be read, or not any longer.
+    #[strum(serialize = "cannot be read")]
     Unreadable,
-}
-
-impl Standing {
-    /// The standing in words, for conditions and `explain`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Leads => "leads",
-            Self::Standby => "standby",
-            Self::NotReady => "not Ready",
-            Self::ReadyTooShort => "Ready for less than min-ready-duration",
-            Self::Terminating => "terminating",
-            Self::Finished => "finished",
-            Self::NoAddress => "no address of the Service's first IP family",
-            Self::Unreadable => "cannot be read",
-        }
-    }
 }
 
 /// The last pod that became leader, as the lock slice (or the mirror) names it.

@@ -5,7 +5,7 @@
 
 use super::own_slices::OwnSlices;
 use super::slices;
-use crate::index::service::{Leader, Source};
+use crate::index::service::Leader;
 use crate::index::snapshot::Followed;
 use crate::index::{Snapshot, SourceState};
 use crate::keys::setting;
@@ -32,10 +32,7 @@ impl Follow {
 
     /// The only pod that may become leader.
     pub(super) fn only(&self) -> Option<&str> {
-        match self {
-            Self::Pod(uid) => Some(uid),
-            _ => None,
-        }
+        if let Self::Pod(uid) = self { Some(uid) } else { None }
     }
 }
 
@@ -65,10 +62,11 @@ pub(super) fn follow(snapshot: &Snapshot, spec: &LeaderSpec) -> Follow {
     // counts first.
     let mut ours: Vec<&Leader> =
         leaders.iter().map(|l| &**l).filter(|l| l.is_ours(name, uid)).collect();
-    ours.sort_by_key(|leader| Some(leader.name()) != asked_for(source));
+    let asked_for = source.spec().map(|spec| spec.leader_service_name.as_str());
+    ours.sort_by_key(|leader| Some(leader.name()) != asked_for);
     let routed = ours.into_iter().find_map(|leader| {
         let families = slices::families(&leader.object);
-        let lock = OwnSlices::new(slices, leader, &families).lock()?;
+        let lock = OwnSlices::new(slices, leader, &families).lock?;
         lock.routed_pods().next().map(str::to_owned)
     });
     routed.map_or(Follow::Waits, Follow::Pod)
@@ -88,13 +86,6 @@ pub(super) fn flaw(snapshot: &Snapshot, spec: &LeaderSpec) -> Option<String> {
                 setting::SAME_LEADER_AS
             ))
         }
-        _ => None,
-    }
-}
-
-fn asked_for(source: &Source) -> Option<&str> {
-    match &source.intent {
-        Ok(Intent::On(spec)) => Some(&spec.leader_service_name),
         _ => None,
     }
 }

@@ -71,17 +71,11 @@ struct Elected {
     withheld: bool,
 }
 
-/// The writes of slices.
-struct SliceSteps<'a> {
+/// The writes of slices, or the patch of the leader Service.
+#[derive(Default)]
+struct Writes<'a> {
     steps: Vec<Step>,
     /// Why the first of them is held back.
-    held_back: Option<&'a Blocked>,
-}
-
-/// The patch of the leader Service.
-struct Repair<'a> {
-    step: Option<Step>,
-    /// Why it is held back.
     held_back: Option<&'a Blocked>,
 }
 
@@ -99,7 +93,7 @@ impl<'a> Case<'a> {
         let mirror = self.mirror(leader, &truth, routed.as_ref(), &state);
         let report = self.report(&seen, &elected, &truth, routed.as_ref(), &state);
         let mut steps = slices.steps;
-        steps.extend(repair.step);
+        steps.extend(repair.steps);
         steps.extend(mirror);
         let lock = seen.own.lock_says();
         // Where no slice may be written, what is waited for never begins: the timer would come back without end.
@@ -109,7 +103,6 @@ impl<'a> Case<'a> {
             marks: seen.own.marks(),
             outranked: self.is_outranked(&seen),
             may_take_over: seen.newer == Newer::Gone,
-            removes: false,
             // Without marks it is not known how far the last decision had seen.
             doubtful: lock.is_some_and(|lock| lock.epoch < seen.mirrored.epoch)
                 || (lock.is_some() && seen.own.marks().lack(&self.snapshot.marks)),
@@ -117,7 +110,7 @@ impl<'a> Case<'a> {
             report: Some(report),
             choice: Some(elected.choice),
             missing_ports: elected.missing_ports,
-            refused_by: None,
+            ..Plan::default()
         };
         Served { plan, lock_taken: seen.lock_taken, squatted: self.squatted(&seen) }
     }
@@ -187,9 +180,9 @@ impl<'a> Case<'a> {
         Elected { choice, ports, missing_ports, withheld }
     }
 
-    fn slices(&self, seen: &Observed<'_>, elected: &Elected) -> SliceSteps<'a> {
+    fn slices(&self, seen: &Observed<'_>, elected: &Elected) -> Writes<'a> {
         let next = self.next_slice(seen, elected).map(|next| Step::Slice(Box::new(next)));
-        let Some(step) = next else { return SliceSteps { steps: Vec::new(), held_back: None } };
+        let Some(step) = next else { return Writes::default() };
         let held_back = self.ctx.blocked_by(&step);
         let mut steps = vec![step];
         if held_back.is_some() {
@@ -197,7 +190,7 @@ impl<'a> Case<'a> {
             let tried = steps[0].object().to_owned();
             steps.extend(self.taken_out(seen).filter(|step| step.object() != tried));
         }
-        SliceSteps { steps, held_back }
+        Writes { steps, held_back }
     }
 
     fn next_slice(&self, seen: &Observed<'_>, elected: &Elected) -> Option<slices::SliceStep> {
@@ -209,10 +202,7 @@ impl<'a> Case<'a> {
         if seen.lock_taken {
             // Nothing can be created under the name of another owner's slice, and without the lock no pod
             // leads.
-            return seen
-                .own
-                .follower()
-                .and_then(|f| slices::emptied(f, snapshot.decided_at(), ctx));
+            return seen.own.follower.and_then(|f| slices::emptied(f, snapshot.decided_at(), ctx));
         }
         let wanted = slices::Wanted {
             source: &snapshot.key.name,
@@ -247,7 +237,7 @@ impl<'a> Case<'a> {
     /// The writes that take pods out of the slices of a leader Service: those that cannot take traffic,
     /// and beside a lock that routes one pod all others.
     fn taken_out(&self, seen: &Observed<'_>) -> impl Iterator<Item = Step> {
-        let lock = seen.own.lock().map(|lock| &lock.name);
+        let lock = seen.own.lock.map(|lock| &lock.name);
         let routed = seen.own.routed().map(|(uid, _)| uid);
         let truth = seen.own.lock_says().unwrap_or(&seen.mirrored);
         let follow = move |slice: &Slice| {
@@ -259,9 +249,9 @@ impl<'a> Case<'a> {
     }
 
     /// It routes without this, but is not in everything as the source asks.
-    fn repair(&self, leader: &Leader) -> Repair<'a> {
+    fn repair(&self, leader: &Leader) -> Writes<'a> {
         if leader.deleting() || leader.unreadable.is_some() {
-            return Repair { step: None, held_back: None };
+            return Writes::default();
         }
         let leaves = is_orphaning(&self.source.metadata);
         let name = &self.snapshot.key.name;
@@ -270,7 +260,7 @@ impl<'a> Case<'a> {
         let patch = bookkeeping::both(drift.filter(|_| self.valid), signs);
         let step = patch.map(|patch| Step::PatchLeader(ObjectRef::as_seen(&leader.object), patch));
         let held_back = step.as_ref().and_then(|step| self.ctx.blocked_by(step));
-        Repair { step, held_back }
+        Writes { steps: step.into_iter().collect(), held_back }
     }
 
     /// What the condition says: what is routed, by the lock as it is on the server.
@@ -279,8 +269,8 @@ impl<'a> Case<'a> {
         seen: &Observed<'_>,
         elected: &Elected,
         routed: Option<&Routed>,
-        slices: &SliceSteps<'_>,
-        repair: &Repair<'_>,
+        slices: &Writes<'_>,
+        repair: &Writes<'_>,
     ) -> LeaderState {
         let mut state = Findings {
             choice: &elected.choice,
@@ -327,7 +317,7 @@ impl<'a> Case<'a> {
         let stays = seen.unreadable.is_some() && state.ready;
         // Without its lock a follower still routes its pod.
         let fit = |uid: &str| self.snapshot.pod(uid).is_some_and(Pod::eligible);
-        let follower = seen.own.follower().filter(|follower| follower.tied);
+        let follower = seen.own.follower.filter(|follower| follower.tied);
         let others = seen.strangers.route() || follower.is_some_and(|f| f.routed_pods().any(fit));
         ServiceReport {
             leader_since: truth.switched_at.filter(|_| leader.is_some() || stays),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube_core::ResourceExt;
 
 use super::elect::{Choice, Standing};
 use super::slices::Switch;
@@ -47,22 +48,12 @@ pub struct LeaderState {
 
 /// What the leader Service's annotations say of the last switch.
 pub fn read(leader: &Service) -> Truth {
-    let annotations = leader.metadata.annotations.as_ref();
-    let get = |key: &str| annotations.and_then(|a| a.get(key)).filter(|v| !v.is_empty());
-    Truth {
-        pod_uid: get(status::LEADER_POD_UID).cloned(),
-        pod_name: get(status::LEADER_POD_NAME).cloned(),
-        epoch: get(status::LEADER_EPOCH).and_then(|e| e.parse().ok()).unwrap_or(0),
-        switched_at: get(status::LAST_SWITCH_TIME).and_then(|t| t.parse().ok()),
-        reason: get(status::SWITCH_REASON).cloned(),
-        ..Truth::default()
-    }
+    Truth::of_switch(leader.annotations())
 }
 
 /// Whether the leader Service's annotations say that a pod leads now.
 pub(super) fn names_leader(leader: &Service) -> bool {
-    let annotations = leader.metadata.annotations.as_ref();
-    annotations.and_then(|a| a.get(status::CURRENT_LEADER)).is_some_and(|name| !name.is_empty())
+    leader.annotations().get(status::CURRENT_LEADER).is_some_and(|name| !name.is_empty())
 }
 
 /// The mirror the leader Service should carry. `routed` is the name of the pod that its slice routes to
@@ -79,9 +70,8 @@ fn wanted(
     let leading = routed.filter(|_| state.ready);
     let routed = leading.map(|name| format!("{namespace}/{name}")).unwrap_or_default();
     let mut annotations = BTreeMap::from([(status::CURRENT_LEADER.to_owned(), routed)]);
-    let present = leader.object.metadata.annotations.clone().unwrap_or_default();
     // An invalid source keeps the settings it was last served with.
-    let settings = settings.or_else(|| present.get(status::SETTINGS).cloned());
+    let settings = settings.or_else(|| leader.object.annotations().get(status::SETTINGS).cloned());
     for (key, value) in [
         (status::LEADER_POD_NAME, truth.pod_name.clone()),
         (status::LEADER_POD_UID, truth.pod_uid.clone()),
@@ -127,8 +117,7 @@ fn matches(leader: &Service, mirror: &Mirror) -> bool {
 
 /// True when the leader Service has the annotations of the mirror.
 fn names(leader: &Service, mirror: &Mirror) -> bool {
-    let present = leader.metadata.annotations.as_ref();
-    mirror.annotations.iter().all(|(k, v)| present.and_then(|p| p.get(k)) == Some(v))
+    mirror.annotations.iter().all(|(k, v)| leader.annotations().get(k) == Some(v))
 }
 
 fn without_message(condition: &Condition) -> (&str, &str, &str) {

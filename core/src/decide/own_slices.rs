@@ -16,9 +16,13 @@ use crate::index::slice::{Slice, Truth};
 use crate::version::Marks;
 
 /// The slices of ours for a leader Service.
+#[derive(Default)]
 pub struct OwnSlices<'a> {
+    /// The slice of the first family.
     pub(super) lock: Option<&'a Slice>,
+    /// The slice of the second family.
     pub(super) follower: Option<&'a Slice>,
+    /// What no family needs.
     pub(super) superfluous: Vec<&'a Slice>,
     lock_says: Option<Truth>,
     follower_says: Option<Truth>,
@@ -27,13 +31,7 @@ pub struct OwnSlices<'a> {
 impl<'a> OwnSlices<'a> {
     /// Finds lock and follower by name among the slices of ours.
     pub fn new(slices: &'a [Arc<Slice>], leader: &Leader, families: &[Family]) -> Self {
-        let mut own = Self {
-            lock: None,
-            follower: None,
-            superfluous: Vec::new(),
-            lock_says: None,
-            follower_says: None,
-        };
+        let mut own = Self::default();
         let ours = slices
             .iter()
             // One that is being deleted routes until it is gone: it is kept right as well.
@@ -66,16 +64,6 @@ impl<'a> OwnSlices<'a> {
 
     fn both(&self) -> impl Iterator<Item = &Truth> {
         self.lock_says.iter().chain(&self.follower_says)
-    }
-
-    /// The lock slice.
-    pub fn lock(&self) -> Option<&'a Slice> {
-        self.lock
-    }
-
-    /// The slice of the second family.
-    pub fn follower(&self) -> Option<&'a Slice> {
-        self.follower
     }
 
     /// Uid and name of the pod that the lock routes to.

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube_core::ResourceExt;
 
 use super::elect::{Choice, Conditions, Incumbent, SwitchReason};
 use super::own_slices::OwnSlices;
@@ -412,8 +413,7 @@ impl Wanted<'_> {
     fn matches(&self, slice: &Slice, family: Family, content: &Content) -> bool {
         let Some(object) = &slice.object else { return false };
         let truth = slice.truth();
-        let labels = object.metadata.labels.as_ref();
-        let label = |k: &str| labels.and_then(|l| l.get(k)).map(String::as_str);
+        let label = |key: &str| object.labels().get(key).map(String::as_str);
         truth.epoch == content.epoch
             && truth.pod_uid == content.leader_uid
             && truth.pod_name == content.leader_name
@@ -431,8 +431,8 @@ impl Wanted<'_> {
     /// The proxy that the leader Service is for. A proxy picks Services and slices by this label, each
     /// for itself (kube-proxy: those without it), so the two must agree.
     fn proxy(&self) -> Option<&str> {
-        let labels = self.leader.object.metadata.labels.as_ref();
-        labels.and_then(|l| l.get(kubernetes::SERVICE_PROXY_NAME)).map(String::as_str)
+        let labels = self.leader.object.labels();
+        labels.get(kubernetes::SERVICE_PROXY_NAME).map(String::as_str)
     }
 
     fn write(&self, present: Option<&Slice>, family: Family, content: &Content) -> SliceWrite {
@@ -582,6 +582,6 @@ fn takes_out(present: Option<&Slice>, content: &Content) -> bool {
 /// The families of a leader Service, the lock's first.
 pub fn families(leader: &Service) -> Vec<Family> {
     let listed = leader.spec.iter().flat_map(|s| s.ip_families.iter().flatten());
-    let found: Vec<Family> = listed.filter_map(|f| Family::parse(f)).collect();
+    let found: Vec<Family> = listed.filter_map(|f| f.parse().ok()).collect();
     if found.is_empty() { vec![Family::V4] } else { found }
 }

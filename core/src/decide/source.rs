@@ -5,7 +5,6 @@
 //! condition. How one is served is `leader_service`; what goes away is `removal`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 
@@ -21,7 +20,7 @@ use crate::index::{Limit, Snapshot};
 use crate::keys;
 use crate::reason::Reason;
 use crate::report::ServiceReport;
-use crate::settings::{self, Intent, LeaderSpec, LeaderType, PortsMode, Strategy, Violation};
+use crate::settings::{self, Intent, LeaderSpec, PortsMode, Violation};
 
 /// Why a source cannot be served as it asks.
 struct Problem {
@@ -385,12 +384,7 @@ pub(super) fn own<'a>(
 fn fallback(snapshot: &Snapshot) -> LeaderSpec {
     LeaderSpec {
         leader_service_name: settings::default_leader_name(&snapshot.key.name),
-        strategy: Strategy::default(),
-        sticky: true,
-        min_ready_duration: Duration::ZERO,
-        failover_min_delay: Duration::ZERO,
         ports_mode: PortsMode::Partial,
-        leader_type: LeaderType::default(),
         ..LeaderSpec::default()
     }
 }

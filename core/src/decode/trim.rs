@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use super::Decoded;
 use crate::keys::{self, kubernetes, setting, status};
+use crate::settings::{ours, source_label};
 
 /// Annotations of one Service with settings, those of others included. The API server has no such bound:
 /// it takes 256 KiB of them, which can be 40,000.
@@ -68,12 +69,10 @@ impl Trim for Service {
     fn trim(&mut self) -> Result<(), String> {
         let conditions = self.status.as_ref().and_then(|s| s.conditions.as_ref());
         let has_conditions = conditions.is_some_and(|all| !all.is_empty());
+        let is_labelled = source_label(self).is_some();
         let meta = &mut self.metadata;
-        let labels = meta.labels.as_ref();
-        let is_labelled = labels.is_some_and(|all| all.contains_key(status::SOURCE_SERVICE));
         let annotations = meta.annotations.get_or_insert_default();
-        let is_ours = annotations.keys().any(|key| key.starts_with(keys::PREFIX));
-        if !is_ours && !is_labelled && !has_conditions {
+        if ours(annotations).next().is_none() && !is_labelled && !has_conditions {
             // Only that it exists matters.
             meta.labels = None;
             *self = Self { metadata: identity(meta), ..Self::default() };
@@ -105,11 +104,9 @@ impl Trim for Pod {
 
 impl Trim for EndpointSlice {
     fn trim(&mut self) -> Result<(), String> {
-        let (labels, annotations) = (&self.metadata.labels, &self.metadata.annotations);
-        let manager = labels.as_ref().and_then(|all| all.get(kubernetes::SLICE_MANAGED_BY));
-        let mut keys = annotations.iter().flat_map(BTreeMap::keys);
+        let manager = self.labels().get(kubernetes::SLICE_MANAGED_BY);
         let is_ours = manager.is_some_and(|manager| manager == keys::MANAGER)
-            || keys.any(|key| key.starts_with(keys::PREFIX));
+            || ours(self.annotations()).next().is_some();
         // Those of others have up to a thousand endpoints, and are not kept.
         if is_ours { within_bound(self) } else { Ok(()) }
     }

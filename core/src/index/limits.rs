@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use kube_core::ResourceExt;
+use strum::IntoStaticStr;
 
 use super::namespace::{Namespace, created};
 use super::pod::Pod;
@@ -34,7 +36,8 @@ impl Limits {
 }
 
 /// A bound that can refuse work; a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Limit {
     /// [`Limits::services_per_namespace`]
     ServicesPerNamespace,
@@ -42,15 +45,9 @@ pub enum Limit {
     PodsPerService,
 }
 
-impl Limit {
-    /// The bound as a metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ServicesPerNamespace => "services_per_namespace",
-            Self::PodsPerService => "pods_per_service",
-        }
-    }
+crate::texts!(Limit);
 
+impl Limit {
     /// The flag that sets it.
     pub fn flag(self) -> &'static str {
         match self {
@@ -136,8 +133,7 @@ fn incumbents(leaders: &[Arc<Leader>], slices: &[&Arc<Slice>]) -> Vec<String> {
         names.extend(slice.truth().pod_name);
     }
     for leader in leaders {
-        let annotations = leader.object.metadata.annotations.as_ref();
-        names.extend(annotations.and_then(|a| a.get(status::LEADER_POD_NAME)).cloned());
+        names.extend(leader.object.annotations().get(status::LEADER_POD_NAME).cloned());
     }
     names
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use strum::{EnumString, IntoStaticStr};
 
 use super::LabelPairs;
 use crate::decode::{Decoded, Unreadable};
@@ -14,32 +16,19 @@ use crate::keys;
 use crate::version::Rv;
 
 /// IP family of an EndpointSlice and of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EnumString, IntoStaticStr)]
 pub enum Family {
     /// IPv4.
+    #[strum(serialize = "IPv4")]
     V4,
     /// IPv6.
+    #[strum(serialize = "IPv6")]
     V6,
 }
 
+crate::texts!(Family);
+
 impl Family {
-    /// The family as Kubernetes writes it (`addressType`, `ipFamilies`).
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-
-    /// Reads what [`Family::as_str`] writes.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "IPv4" => Some(Self::V4),
-            "IPv6" => Some(Self::V6),
-            _ => None,
-        }
-    }
-
     fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
@@ -263,9 +252,7 @@ impl Pod {
 }
 
 /// The API server sets deletionTimestamp to the time of the request plus the grace period.
-fn deletion_asked(
-    meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
-) -> Option<Timestamp> {
+fn deletion_asked(meta: &ObjectMeta) -> Option<Timestamp> {
     let at = meta.deletion_timestamp.as_ref()?.0;
     let grace = SignedDuration::from_secs(meta.deletion_grace_period_seconds.unwrap_or(0));
     Some(at.checked_sub(grace).unwrap_or(at))
@@ -325,7 +312,7 @@ fn named_ports(spec: &core::PodSpec) -> Box<[NamedPort]> {
         .collect()
 }
 
-fn revision(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Option<Revision> {
+fn revision(meta: &ObjectMeta) -> Option<Revision> {
     let labels = meta.labels.as_ref()?;
     let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true))?;
     if let Some(hash) = labels.get(keys::kubernetes::POD_TEMPLATE_HASH) {

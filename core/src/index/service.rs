@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube_core::ResourceExt;
 
 use super::LabelPairs;
 use super::evidence::{self, controller};
 use super::kept::Kept;
+use super::slice::parsed;
 use crate::decode::Unreadable;
 use crate::keys::{self, status};
 use crate::names::NameRule;
 use crate::settings::owner::is_service;
 use crate::settings::provider::LAST_APPLIED;
-use crate::settings::{self, Intent, LeaderSpec, Violation};
+use crate::settings::{self, Intent, LeaderSpec, Violation, source_label};
 use crate::version::Rv;
 
 /// A Service and what it is to zen-lead.
@@ -82,6 +85,13 @@ pub struct Owner {
     pub uid: Arc<str>,
 }
 
+impl Source {
+    /// The settings, where it is enabled and valid.
+    pub fn spec(&self) -> Option<&LeaderSpec> {
+        if let Ok(Intent::On(spec)) = &self.intent { Some(spec) } else { None }
+    }
+}
+
 impl Entry {
     /// Trims and classifies a Service; `None` when it has no uid, which no API server sends.
     pub fn trim(mut object: core::Service, names: NameRule) -> Option<Self> {
@@ -136,29 +146,17 @@ impl Entry {
 
     /// The settings, where this is an enabled, valid source.
     pub fn spec(&self) -> Option<&LeaderSpec> {
-        match &self.role {
-            Role::Source(source) => match &source.intent {
-                Ok(Intent::On(spec)) => Some(spec),
-                _ => None,
-            },
-            _ => None,
-        }
+        self.source()?.spec()
     }
 
     /// The source behind the entry.
     pub fn source(&self) -> Option<&Arc<Source>> {
-        match &self.role {
-            Role::Source(source) => Some(source),
-            _ => None,
-        }
+        if let Role::Source(source) = &self.role { Some(source) } else { None }
     }
 
     /// The leader Service behind the entry.
     pub fn leader(&self) -> Option<&Arc<Leader>> {
-        match &self.role {
-            Role::Leader(leader) => Some(leader),
-            _ => None,
-        }
+        if let Role::Leader(leader) = &self.role { Some(leader) } else { None }
     }
 }
 
@@ -172,12 +170,9 @@ fn classify(object: core::Service, names: NameRule) -> Role {
         Ok(leader) => return Role::Leader(Arc::new(leader)),
         Err(object) => *object,
     };
-    let ours = object
-        .metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|a| a.keys().any(|k| k.starts_with(keys::PREFIX)));
-    if !ours && own_conditions(&object).next().is_none() {
+    if settings::ours(object.annotations()).next().is_none()
+        && own_conditions(&object).next().is_none()
+    {
         return Role::Plain;
     }
     let intent = settings::read(&object, names);
@@ -187,9 +182,7 @@ fn classify(object: core::Service, names: NameRule) -> Role {
 }
 
 /// The conditions on a Service whose type is ours.
-pub fn own_conditions(
-    service: &core::Service,
-) -> impl Iterator<Item = &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+pub fn own_conditions(service: &core::Service) -> impl Iterator<Item = &Condition> {
     service
         .status
         .iter()
@@ -215,8 +208,7 @@ impl Leader {
     /// Reads a Service as a leader Service; gives it back where nothing says that it is one.
     fn read(object: core::Service) -> Result<Self, Box<core::Service>> {
         let meta = &object.metadata;
-        let label = meta.labels.as_ref().and_then(|l| l.get(status::SOURCE_SERVICE));
-        let label: Option<Arc<str>> = label.map(|l| l.as_str().into());
+        let label = source_label(&object).map(|label| Arc::from(&**label));
         let stamped = evidence::is_stamped(meta);
         let controller = controller(meta);
         let owner = controller.filter(|o| is_service(o));
@@ -273,9 +265,7 @@ impl Leader {
 
     /// Version of the decision rules that its slices are written by, as it says; 0 where it says none.
     pub fn decision_version(&self) -> u32 {
-        let annotations = self.object.metadata.annotations.as_ref();
-        let version = annotations.and_then(|a| a.get(status::DECISION_VERSION));
-        version.and_then(|version| version.parse().ok()).unwrap_or_default()
+        parsed(self.object.annotations(), status::DECISION_VERSION).unwrap_or_default()
     }
 
     /// Name of the leader Service.

@@ -2,11 +2,14 @@
 //!
 //! Reading only; what a slice should say is `decide::slices`.
 
+use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube_core::ResourceExt;
 
 use super::evidence;
 use super::kept::Kept;
@@ -15,6 +18,8 @@ use super::service::Leader;
 use crate::decode::{Decoded, Unreadable};
 use crate::keys::{self, status};
 use crate::version::{Marks, Rv};
+
+type Annotations = BTreeMap<String, String>;
 
 /// A slice with what identifies it and its writer.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +76,29 @@ pub struct Truth {
     pub decision_version: u32,
     /// Replica that decided it.
     pub writer: Option<String>,
+}
+
+impl Truth {
+    /// What annotations say of the last switch: those of a slice, or their copy on a leader Service.
+    pub fn of_switch(annotations: &Annotations) -> Self {
+        Self {
+            pod_uid: said(annotations, status::LEADER_POD_UID).cloned(),
+            pod_name: said(annotations, status::LEADER_POD_NAME).cloned(),
+            epoch: parsed(annotations, status::LEADER_EPOCH).unwrap_or(0),
+            switched_at: parsed(annotations, status::LAST_SWITCH_TIME),
+            reason: said(annotations, status::SWITCH_REASON).cloned(),
+            ..Self::default()
+        }
+    }
+}
+
+fn said<'a>(annotations: &'a Annotations, key: &str) -> Option<&'a String> {
+    annotations.get(key).filter(|value| !value.is_empty())
+}
+
+/// The value of an annotation; `None` where it is missing or no such value.
+pub(super) fn parsed<T: FromStr>(annotations: &Annotations, key: &str) -> Option<T> {
+    annotations.get(key)?.parse().ok()
 }
 
 impl Slice {
@@ -182,28 +210,21 @@ impl Slice {
 
     /// Address family, for a slice of ours.
     pub fn family(&self) -> Option<Family> {
-        Family::parse(&self.object.as_ref()?.address_type)
+        self.object.as_ref()?.address_type.parse().ok()
     }
 
     /// What a slice of ours says.
     pub fn truth(&self) -> Truth {
         let Some(object) = &self.object else { return Truth::default() };
-        let annotations = object.metadata.annotations.as_ref();
-        let get = |key: &str| annotations.and_then(|a| a.get(key)).filter(|v| !v.is_empty());
-        let time = |key: &str| get(key).and_then(|t| t.parse().ok());
+        let annotations = object.annotations();
+        let get = |key: &str| said(annotations, key);
         Truth {
-            pod_uid: get(status::LEADER_POD_UID).cloned(),
-            pod_name: get(status::LEADER_POD_NAME).cloned(),
-            epoch: get(status::LEADER_EPOCH).and_then(|e| e.parse().ok()).unwrap_or(0),
-            switched_at: time(status::LAST_SWITCH_TIME),
-            reason: get(status::SWITCH_REASON).cloned(),
             marks: get(status::DECIDED_AT).map(|m| Marks::parse(m)).unwrap_or_default(),
             source_hash: get(status::ASKED).cloned(),
-            not_ready_since: time(status::NOT_READY_SINCE),
-            decision_version: get(status::DECISION_VERSION)
-                .and_then(|v| v.parse().ok())
-                .unwrap_or(0),
+            not_ready_since: parsed(annotations, status::NOT_READY_SINCE),
+            decision_version: parsed(annotations, status::DECISION_VERSION).unwrap_or(0),
             writer: get(status::WRITER).cloned(),
+            ..Truth::of_switch(annotations)
         }
     }
 

@@ -14,9 +14,10 @@ use crate::settings;
 use crate::version::{Marks, Rv};
 
 /// What is known of the source Service.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum SourceState {
     /// There is no such Service.
+    #[default]
     Absent,
     /// It exists and carries none of our annotations.
     Plain {
@@ -42,9 +43,10 @@ pub enum SourceState {
 }
 
 /// The Service that has a name a source wants for its leader.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum Holder {
     /// No Service has the name.
+    #[default]
     Free,
     /// A Service without our label.
     Stranger {
@@ -72,7 +74,7 @@ pub struct Followed {
 }
 
 /// What one decision looks at.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     /// The source.
     pub key: ServiceKey,
@@ -148,10 +150,7 @@ impl Snapshot {
 
     /// The source with its settings, where it exists, carries our annotations and can be read.
     pub fn judged(&self) -> Option<&Source> {
-        match &self.source {
-            SourceState::Judged { source, .. } => Some(source),
-            _ => None,
-        }
+        if let SourceState::Judged { source, .. } = &self.source { Some(source) } else { None }
     }
 
     /// Every pod in here: those that the selector matches, and those that slices name.
@@ -182,22 +181,9 @@ impl Index {
     pub fn snapshot(&self, key: &ServiceKey) -> Snapshot {
         let mut snapshot = Snapshot {
             key: key.clone(),
-            source: SourceState::Absent,
-            source_version: Rv::NONE,
-            holder: Holder::Free,
-            leaders: Vec::new(),
-            leads_another: Vec::new(),
-            rivals: Vec::new(),
-            older_rival: None,
-            followed: None,
-            pods: Vec::new(),
-            deselected: Vec::new(),
-            slices: Vec::new(),
             marks: self.seen(&key.namespace),
-            over_limit: None,
-            over_pods: None,
             pods_known: self.pods_seen.is_some(),
-            consistent: false,
+            ..Snapshot::default()
         };
         let Some(ns) = self.namespaces.get(&key.namespace) else { return snapshot };
         snapshot.pods_known |= ns.pods_seen.is_some();

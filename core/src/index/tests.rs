@@ -568,3 +568,23 @@ fn who_watches_is_told_where_pods_matter_and_who_reconciles_what_to_look_at() {
     assert_eq!(index.pod_namespaces(), BTreeSet::from([NAMESPACE.into()]));
     assert!(index.needs_pods(NAMESPACE) && !index.needs_pods("b") && !index.needs_pods("c"));
 }
+
+#[test]
+fn pods_are_needed_by_enabled_sources_and_by_invalid_ones_with_a_leader() {
+    let invalid = || service("web").enabled().set("sticky", "perhaps");
+    let off = || service("web").set("sticky", "false");
+    for (source, led, needed) in [
+        (service("web").enabled(), false, true),
+        (invalid(), false, false),
+        (invalid(), true, true),
+        (off(), false, false),
+        (service("web"), true, false),
+    ] {
+        let mut index = empty();
+        index.apply_service(source.clone());
+        if led {
+            index.apply_service(service("web-leader").leading("web", "uid-web"));
+        }
+        assert_eq!(index.needs_pods(NAMESPACE), needed, "led: {led}, {source:?}");
+    }
+}

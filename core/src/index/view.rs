@@ -7,14 +7,6 @@ use super::service::{Role, selector};
 use super::{Index, LabelPairs, Reached};
 use crate::settings::{self, LeaderOf, LeaderSpec};
 
-/// The index as admission sees it.
-pub struct IndexView<'a> {
-    /// The index.
-    pub index: &'a Index,
-    /// Whether all Services have been seen and are up to date.
-    pub synced: bool,
-}
-
 /// What is known of another Service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Neighbour {
@@ -24,10 +16,10 @@ pub struct Neighbour {
     pub leader_of: Option<LeaderOf>,
 }
 
-impl IndexView<'_> {
-    /// The Service of this name.
-    pub fn service(&self, namespace: &str, name: &str) -> Option<Neighbour> {
-        let entry = self.index.namespaces.get(namespace)?.service(name)?;
+impl Index {
+    /// What is known of the Service of this name.
+    pub fn neighbour(&self, namespace: &str, name: &str) -> Option<Neighbour> {
+        let entry = self.namespaces.get(namespace)?.service(name)?;
         let leader_of = match &entry.role {
             Role::Leader(leader) => settings::leader_of(&leader.object.opened()),
             _ => None,
@@ -37,34 +29,29 @@ impl IndexView<'_> {
 
     /// Sources that ask for this name for their leader Service.
     pub fn claimants(&self, namespace: &str, leader_name: &str) -> Vec<String> {
-        let ns = self.index.namespaces.get(namespace);
+        let ns = self.namespaces.get(namespace);
         ns.into_iter().flat_map(|ns| ns.claimants(leader_name)).map(ToString::to_string).collect()
     }
 
     /// The bound of enabled Services of a namespace, where it is reached.
     pub fn services_at_limit(&self, namespace: &str) -> Option<Reached> {
-        let bound = self.index.limits.services_per_namespace;
-        let found = self.index.namespaces.get(namespace).map_or(0, Namespace::enabled);
+        let bound = self.limits.services_per_namespace;
+        let found = self.namespaces.get(namespace).map_or(0, Namespace::enabled);
         (bound > 0 && found >= bound).then_some(Reached { found, bound })
     }
 
     /// The bound of pods of a Service, where more are selected.
     pub fn pods_beyond_limit(&self, namespace: &str, service: &Service) -> Option<Reached> {
-        let bound = self.index.limits.pods_per_service;
-        let ns = self.index.namespaces.get(namespace)?;
+        let bound = self.limits.pods_per_service;
+        let ns = self.namespaces.get(namespace)?;
         let wanted: Vec<(&str, &str)> = selector(service).collect();
         // Pods that were never listed, or are no longer watched, are not counted: reconcile will.
-        let known = self.index.pods_seen.is_some() || ns.pods_seen.is_some();
+        let known = self.pods_seen.is_some() || ns.pods_seen.is_some();
         if bound == 0 || !known || wanted.is_empty() || ns.pods().len() <= bound {
             return None;
         }
         let found = ns.pods().filter(|pod| pod.has_labels(&wanted)).count();
         (found > bound).then_some(Reached { found, bound })
-    }
-
-    /// Whether all Services have been seen and are up to date.
-    pub fn synced(&self) -> bool {
-        self.synced
     }
 
     /// Every enabled, valid source of a namespace.
@@ -73,7 +60,7 @@ impl IndexView<'_> {
         namespace: &str,
         visit: &mut dyn FnMut(&str, &LabelPairs, &LeaderSpec),
     ) {
-        let Some(ns) = self.index.namespaces.get(namespace) else { return };
+        let Some(ns) = self.namespaces.get(namespace) else { return };
         for name in ns.enabled_sources() {
             let entry = ns.service(name);
             if let Some((source, spec)) = entry.and_then(|e| Some((e.source()?, e.spec()?))) {
@@ -85,7 +72,7 @@ impl IndexView<'_> {
     /// Whether one of the selected pods uses the network of its node.
     pub fn on_host_network(&self, namespace: &str, service: &Service) -> bool {
         let wanted: Vec<(&str, &str)> = selector(service).collect();
-        let known = self.index.namespaces.get(namespace);
+        let known = self.namespaces.get(namespace);
         !wanted.is_empty()
             && known.is_some_and(|ns| {
                 ns.pods().any(|p| p.template.host_network && p.has_labels(&wanted))
@@ -119,15 +106,14 @@ mod tests {
         };
         let mut index = Index::new(NameRule::Dns1123, Limits::default());
         index.reset_pods(Some("shop"), &[pod("a", true), pod("b", false)], Rv(7));
-        let view = IndexView { index: &index, synced: true };
-        assert!(view.on_host_network("shop", &service("a")));
-        assert!(!view.on_host_network("shop", &service("b")));
-        assert!(!view.on_host_network("other", &service("a")));
-        assert!(!view.on_host_network("shop", &Service::default()), "no selector selects no pod");
+        assert!(index.on_host_network("shop", &service("a")));
+        assert!(!index.on_host_network("shop", &service("b")));
+        assert!(!index.on_host_network("other", &service("a")));
+        assert!(!index.on_host_network("shop", &Service::default()), "no selector selects no pod");
     }
 
     /// What the view says with these limits.
-    fn asked<T>(limits: Limits, ask: impl Fn(&IndexView<'_>) -> T) -> T {
+    fn asked<T>(limits: Limits, ask: impl Fn(&Index) -> T) -> T {
         let mut index = Index::new(NameRule::Dns1123, limits);
         let leader = service("web-leader").leading("web", "uid-web");
         let plain = service("plain").selecting("app", "web");
@@ -137,19 +123,20 @@ mod tests {
         }
         let pods = ["a", "b", "c"].map(|name| pod(name).label("app", "web"));
         index.reset_pods(Some(NAMESPACE), &pods, Rv(7));
-        ask(&IndexView { index: &index, synced: true })
+        ask(&index)
     }
 
     #[test]
     fn neighbours_are_those_of_the_same_namespace() {
         let names = |ns: &str, leader: &str| {
-            let mut names = asked(Limits::default(), |view| view.claimants(ns, leader));
+            let mut names = asked(Limits::default(), |index| index.claimants(ns, leader));
             names.sort();
             names
         };
         assert_eq!(names(NAMESPACE, "one"), ["db", "web"]);
         assert!(names(NAMESPACE, "two").is_empty() && names("other", "one").is_empty());
-        let found = |ns: &str, name: &str| asked(Limits::default(), |view| view.service(ns, name));
+        let found =
+            |ns: &str, name: &str| asked(Limits::default(), |index| index.neighbour(ns, name));
         let leader = found(NAMESPACE, "web-leader").unwrap();
         assert_eq!(leader.leader_of.map(|of| of.source).as_deref(), Some("web"));
         assert_eq!(found(NAMESPACE, "plain").unwrap().leader_of, None);
@@ -161,13 +148,13 @@ mod tests {
     fn bounds_are_reached_at_the_bound_and_exceeded_beyond_it() {
         let services = |bound: usize| {
             let limits = Limits { services_per_namespace: bound, ..Limits::default() };
-            asked(limits, |view| view.services_at_limit(NAMESPACE)).map(|r| (r.found, r.bound))
+            asked(limits, |index| index.services_at_limit(NAMESPACE)).map(|r| (r.found, r.bound))
         };
         assert_eq!([0, 1, 2, 3].map(services), [None, Some((2, 1)), Some((2, 2)), None]);
         let pods = |bound: usize| {
             let limits = Limits { pods_per_service: bound, ..Limits::default() };
             let source = service("web").selecting("app", "web");
-            asked(limits, |view| view.pods_beyond_limit(NAMESPACE, &source))
+            asked(limits, |index| index.pods_beyond_limit(NAMESPACE, &source))
                 .map(|r| (r.found, r.bound))
         };
         assert_eq!([0, 2, 3, 4].map(pods), [None, Some((3, 2)), None, None]);
@@ -181,7 +168,7 @@ mod tests {
         let pods: Vec<_> = labelled("web").into_iter().chain(labelled("db")).collect();
         let source = |app: &str| service(app).selecting("app", app);
         let found = |index: &Index, source: &Service| {
-            IndexView { index, synced: true }.pods_beyond_limit(NAMESPACE, source).map(|r| r.found)
+            index.pods_beyond_limit(NAMESPACE, source).map(|r| r.found)
         };
         let mut index = Index::new(NameRule::Dns1123, limits);
         for pod in &pods {
@@ -213,19 +200,8 @@ mod tests {
         index.delete_service(&service("db").version(2));
         index.apply_service(service("api").enabled());
         index.apply_service(service("api").version(2));
-        let view = IndexView { index: &index, synced: true };
-        assert_eq!(view.services_at_limit(NAMESPACE), None);
-        assert_eq!(view.claimants(NAMESPACE, "one"), ["web"]);
-        assert_eq!(view.claimants(NAMESPACE, "api-leader"), [""; 0]);
-    }
-
-    #[test]
-    fn what_is_not_synced_is_told() {
-        let index = Index::default();
-        assert!(
-            [true, false]
-                .iter()
-                .all(|&synced| IndexView { index: &index, synced }.synced() == synced)
-        );
+        assert_eq!(index.services_at_limit(NAMESPACE), None);
+        assert_eq!(index.claimants(NAMESPACE, "one"), ["web"]);
+        assert_eq!(index.claimants(NAMESPACE, "api-leader"), [""; 0]);
     }
 }

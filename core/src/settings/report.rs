@@ -109,23 +109,4 @@ fn label_warnings(service: &Service) -> Option<String> {
     Some(format!("label {key} has no effect; settings are annotations"))
 }
 
-impl Strategy {
-    /// The strategy as it is written.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-impl PortsMode {
-    /// The mode as it is written.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-impl LeaderType {
-    /// The type as it is written.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+crate::texts!(Strategy, PortsMode, LeaderType);

@@ -88,11 +88,6 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The reason as Kubernetes writes it.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     /// How a message of this cause begins.
     fn lead(self) -> &'static str {
         match self {
@@ -106,15 +101,8 @@ impl Cause {
     }
 }
 
-impl Rule {
-    /// All rules.
-    pub const ALL: &[Self] = Self::VARIANTS;
-
-    /// The rule as a metric label.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+crate::texts!(Cause);
+crate::texts!(all Rule);
 
 /// One broken rule, complete in itself.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

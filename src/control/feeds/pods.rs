@@ -11,7 +11,7 @@ use kube::Api;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::{Feed, FeedsInner};
+use super::{Feed, Feeds};
 use crate::control::watch::{Selector, Sink, WatchHandle, WatchState};
 use crate::platform::clock;
 use crate::platform::supervise::Passing;
@@ -68,7 +68,7 @@ impl PodWatches {
     }
 }
 
-impl FeedsInner {
+impl Feeds {
     /// Starts and ends watches as the index needs them.
     pub(super) fn adjust(&self) {
         let wanted = self.feed.index.read().pod_namespaces();
@@ -197,17 +197,15 @@ impl Sink<Decoded<Pod>> for PodSink {
 
     fn apply(&self, object: Self::Kept, version: Rv) {
         self.feed(|index| {
-            let dirty = object.map(|pod| index.apply_trimmed_pod(pod)).unwrap_or_default();
             index.pods_heard(self.scope.as_deref(), version);
-            dirty
+            object.map(|pod| index.apply_trimmed_pod(pod)).unwrap_or_default()
         });
     }
 
     fn delete(&self, object: Self::Kept, version: Rv) {
         self.feed(|index| {
-            let dirty = object.map(|pod| index.delete_trimmed_pod(&pod)).unwrap_or_default();
             index.pods_heard(self.scope.as_deref(), version);
-            dirty
+            object.map(|pod| index.delete_trimmed_pod(&pod)).unwrap_or_default()
         });
     }
 

@@ -83,8 +83,4 @@ impl Sink<Decoded<EndpointSlice>> for ReplicaSink {
     fn delete(&self, (name, _): Self::Kept, _: Rv) {
         self.change(|slices| _ = slices.remove(&name));
     }
-
-    fn heard(&self, _: Rv) {}
-
-    fn live(&self) {}
 }

@@ -58,7 +58,7 @@ fn all() -> BTreeSet<String> {
 
 // Which changes are worth a look is `ranking`'s; here, that it is asked about this replica.
 #[test]
-fn a_change_of_the_ready_replicas_has_all_looked_at_where_a_newer_version_may_be_gone() {
+fn a_change_of_the_ready_replicas_has_what_newer_rules_wrote_looked_at() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     let (replicas, looked) = (Replicas::default(), Arc::new(AtomicUsize::new(0)));
     let look = {

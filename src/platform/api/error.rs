@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use strum::IntoStaticStr;
+
 use crate::platform::operation::Operation;
 
 /// The call of an error.
@@ -41,7 +43,8 @@ pub struct CallError {
 }
 
 /// The cause of a failed call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum ErrorKind {
     /// The object has changed since the version the write was made for (409).
     Conflict,
@@ -77,6 +80,7 @@ pub enum ErrorKind {
     /// No attempt succeeded before this deadline.
     Timeout(Duration),
     /// A group of calls did not end before this common deadline.
+    #[strum(serialize = "timeout")]
     Overdue(Duration),
 }
 
@@ -139,22 +143,7 @@ impl std::error::Error for CallError {}
 impl ErrorKind {
     /// The cause as a metric label.
     pub fn category(&self) -> &'static str {
-        match self {
-            Self::Conflict => "conflict",
-            Self::NotFound => "not_found",
-            Self::AlreadyExists => "already_exists",
-            Self::Unauthorized => "unauthorized",
-            Self::Forbidden => "forbidden",
-            Self::Quota => "quota",
-            Self::Terminating => "terminating",
-            Self::Invalid => "invalid",
-            Self::Gone => "gone",
-            Self::Rejected { .. } => "rejected",
-            Self::Unreadable => "unreadable",
-            Self::TooManyRequests => "too_many_requests",
-            Self::Unavailable => "unavailable",
-            Self::Timeout(_) | Self::Overdue(_) => "timeout",
-        }
+        self.into()
     }
 }
 

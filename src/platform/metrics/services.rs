@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use prometheus::{IntGauge, Registry};
 
 use super::record::Record;
-use super::register::plain_gauge;
+use super::register::registered;
 use super::series::SeriesFamily;
 use crate::platform::clock::Clock;
 use zen_lead_core::names::ServiceKey;
@@ -37,10 +37,11 @@ pub struct Services {
 impl Services {
     pub(super) fn new(r: &Registry, clock: Clock) -> prometheus::Result<Self> {
         let totals = [
-            plain_gauge(r, "leader_services", "Leader Services kept by zen-lead.")?,
-            plain_gauge(r, "endpointslices", "EndpointSlices kept by zen-lead.")?,
+            IntGauge::new("leader_services", "Leader Services kept by zen-lead."),
+            IntGauge::new("endpointslices", "EndpointSlices kept by zen-lead."),
         ];
-        Ok(Self { known: Arc::default(), totals, clock })
+        let [leaders, slices] = totals.map(|total| registered(r, total));
+        Ok(Self { known: Arc::default(), totals: [leaders?, slices?], clock })
     }
 
     /// Keeps a record for a Service from now on, until it is forgotten.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+    MutatingWebhookConfiguration as Mutating, ValidatingWebhookConfiguration as Validating,
 };
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -366,18 +366,13 @@ impl Authority {
         report: &mut RotationReport,
     ) -> Option<Vec<String>> {
         let bundle = state.bundle();
-        let validating = self
-            .publish_to::<ValidatingWebhookConfiguration>(
-                &self.settings.validating,
-                &bundle,
-                report,
-            )
-            .await;
-        let mutating = self
-            .publish_to::<MutatingWebhookConfiguration>(&self.settings.mutating, &bundle, report)
-            .await;
+        let PkiSettings { validating, mutating, .. } = &self.settings;
+        let outcomes = [
+            self.publish_to::<Validating>(validating, &bundle, report).await,
+            self.publish_to::<Mutating>(mutating, &bundle, report).await,
+        ];
         let mut carried = Vec::new();
-        for outcome in [validating, mutating] {
+        for outcome in outcomes {
             match outcome {
                 Ok(found) => carried.extend(found),
                 Err(error) => report.problems.push(error.to_string()),

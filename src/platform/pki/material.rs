@@ -10,8 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -62,16 +62,6 @@ impl PrivateKey {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|_| MaterialError::Key)?;
         let pair = KeyPair::try_from(&der).map_err(|_| MaterialError::Key)?;
         Ok(Self(Arc::new(pair)))
-    }
-
-    /// The key as PEM: only for the Secret.
-    pub(super) fn to_pem(&self) -> String {
-        self.0.serialize_pem()
-    }
-
-    /// The key for rustls.
-    pub fn to_der(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.0.serialize_der()))
     }
 }
 
@@ -176,7 +166,8 @@ impl Ca {
         // same for all uncompressed points.
         let point = key.0.public_key_raw().iter().skip(1).take(4);
         let tag = point.fold(String::new(), |tag, byte| format!("{tag}{byte:02x}"));
-        params.distinguished_name = common_name(&format!("zen-lead webhook CA {tag}"));
+        let name = format!("zen-lead webhook CA {tag}");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since_1970(begins)?;
@@ -201,7 +192,7 @@ impl Ca {
 
     /// The key as PEM: only for the Secret.
     pub(super) fn key_pem(&self) -> String {
-        self.key.to_pem()
+        self.key.0.serialize_pem()
     }
 
     /// Signs a new leaf for `names` (DNS names and IP addresses) that expires `lifetime` after `now`, or with
@@ -223,7 +214,7 @@ impl Ca {
         let first_dns = names.iter().find(|n| n.parse::<IpAddr>().is_err());
         // A common name has at most 64 characters (RFC 5280, upper bounds); clients ignore it.
         let subject = first_dns.filter(|n| n.len() <= 64).map_or("zen-lead", String::as_str);
-        params.distinguished_name = common_name(subject);
+        params.distinguished_name.push(DnType::CommonName, subject);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -252,9 +243,9 @@ impl Leaf {
         vec![self.der.clone()]
     }
 
-    /// Its key.
+    /// Its key, for rustls.
     pub fn key(&self) -> PrivateKeyDer<'static> {
-        self.key.to_der()
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.0.serialize_der()))
     }
 
     /// When two thirds of its lifetime are over: time for the next one.
@@ -281,12 +272,6 @@ fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Materia
 
 fn at(seconds: i64) -> Result<Timestamp, MaterialError> {
     Timestamp::from_second(seconds).map_err(|e| MaterialError::Certificate(e.to_string()))
-}
-
-fn common_name(name: &str) -> DistinguishedName {
-    let mut distinguished = DistinguishedName::new();
-    distinguished.push(DnType::CommonName, name);
-    distinguished
 }
 
 /// The time since 1970, to be added to a date of rcgen. (The type for times of rcgen is that of the crate

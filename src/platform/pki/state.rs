@@ -30,12 +30,7 @@ pub enum RotationPhase {
     Retiring,
 }
 
-impl RotationPhase {
-    /// The name of the phase in the Secret.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
+zen_lead_core::texts!(RotationPhase);
 
 /// The state of the CA that the replicas share.
 #[derive(Clone, Debug, PartialEq, Eq)]

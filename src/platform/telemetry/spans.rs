@@ -23,7 +23,7 @@ use pin_project_lite::pin_project;
 use super::http;
 use crate::platform::operation::{Operation, Target};
 use zen_lead_core::admission::Judged;
-use zen_lead_core::decide::{Action, Decision, Step, StepKind};
+use zen_lead_core::decide::{Action, Decision, Step};
 use zen_lead_core::names::ServiceKey;
 
 /// Longest text of an attribute, in bytes: the name of an object always fits, but the name of a user has
@@ -271,20 +271,8 @@ impl<F: Future> Future for Inside<F> {
 
 fn action(action: &Action) -> &'static str {
     match action {
-        Action::Nothing => "nothing",
-        Action::Wait => "wait",
-        Action::Read => "read",
-        Action::ReadInputs(_) => "read_inputs",
-        Action::Do(step) => match step.kind() {
-            StepKind::CreateLeader => "create_leader",
-            StepKind::PatchLeader => "patch_leader",
-            StepKind::DeleteLeader => "delete_leader",
-            // No step has the kind Creation: it stands for all creating steps.
-            StepKind::CreateSlice | StepKind::Creation => "create_slice",
-            StepKind::Slice => "slice",
-            StepKind::Mirror => "mirror",
-            StepKind::SourceConditions => "source_conditions",
-        },
+        Action::Do(step) => step.kind().into(),
+        other => other.into(),
     }
 }
 

@@ -524,3 +524,32 @@ fn every_refusal_is_reported_with_an_event_of_its_own() {
         [(EventReason::QuotaExceeded, "over quota"), (EventReason::RefusedByWebhook, "denied")];
     assert_eq!(events, each.map(|(reason, note)| (reason, note.to_owned())));
 }
+
+#[test]
+fn a_name_that_is_taken_is_told_on_the_source_unless_garbage_collection_frees_it() {
+    const LOCK: &str = "web-leader-zen-lead-ipv4";
+    for (managed, stamped, told) in
+        [(false, false, true), (true, false, true), (false, true, true), (true, true, false)]
+    {
+        let mut squatter =
+            foreign_slice(LOCK, "web-leader").owned_by("Service", "web-leader", "u0");
+        if managed {
+            squatter = squatter.label(kubernetes::SLICE_MANAGED_BY, keys::MANAGER);
+        }
+        if stamped {
+            squatter = squatter.annotation(status::DECIDED_AT, "services=1,pods=1");
+        }
+        let mut scene = Scene::with(service("web").enabled(), pair());
+        scene.server.put_slice(squatter);
+        scene.server.put_slice(foreign_slice("another", "web-leader"));
+        scene.settle();
+        let problem = condition(&scene.source()).1;
+        assert_eq!(problem == "OwnershipConflict", told, "{managed} {stamped}: {problem}");
+    }
+    // A lock of ours that has lost its label holds its own name.
+    let mut scene = Scene::served(pair());
+    let mut lock = scene.lock();
+    lock.metadata.labels.as_mut().unwrap().remove(kubernetes::SLICE_MANAGED_BY);
+    scene.server.put_slice(lock);
+    assert_eq!(kinds(&scene.settle()), [StepKind::Slice]);
+}

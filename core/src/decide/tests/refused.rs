@@ -125,3 +125,23 @@ fn where_our_condition_was_removed_it_is_still_reported_that_no_pod_is_routed() 
     assert_eq!(kinds(&scene.settle_without(&refused())), [StepKind::Mirror]);
     assert!(scene.condition().2.ends_with(DENIED), "{:?}", scene.condition());
 }
+
+#[test]
+fn what_makes_or_destroys_rests_on_a_read() {
+    let target = || ObjectRef::of(&service("web"));
+    let slice = || Box::new(foreign_slice("s", "web-leader"));
+    let written =
+        |write| Step::Slice(Box::new(slices::SliceStep { write, switch: None, urgent: false }));
+    let (name, uid, version) = ("s".to_owned(), "u".to_owned(), "1".to_owned());
+    for (step, reads) in [
+        (Step::CreateLeader(Box::new(service("web-leader"))), true),
+        (Step::DeleteLeader(target()), true),
+        (Step::PatchLeader(target(), json!({})), false),
+        (Step::SourceConditions(target(), Vec::new(), Vec::new()), false),
+        (written(SliceWrite::Create(slice())), true),
+        (written(SliceWrite::Delete { name, uid, version }), true),
+        (written(SliceWrite::Replace(slice())), false),
+    ] {
+        assert_eq!(step.needs_read(), reads, "{step:?}");
+    }
+}

@@ -97,3 +97,14 @@ fn a_refusal_that_keeps_a_disabled_leader_service_is_reported_on_its_source() {
     let conditions = scene.source().status.and_then(|s| s.conditions).unwrap_or_default();
     assert_eq!(conditions, [], "nothing is left to report");
 }
+
+#[test]
+fn a_leader_service_that_waits_for_garbage_collection_is_still_counted() {
+    let mut scene = Scene::served(pair());
+    scene.server.remove_service("web");
+    scene.settle();
+    let there = ServiceReport { leader_service: true, ..ServiceReport::default() };
+    assert_eq!(scene.decide().report, Some(there));
+    scene.server.remove_service("web-leader");
+    assert_eq!(scene.decide().report, None);
+}

@@ -439,3 +439,19 @@ fn the_condition_of_an_unreadable_leader_service_stays_when_its_source_goes() {
         assert_eq!(scene.routed(), None);
     }
 }
+
+#[test]
+fn a_last_leader_that_cannot_be_read_is_blamed_only_where_another_pod_could_lead() {
+    for other_is_ready in BOTH {
+        let mut scene = Scene::served(vec![pod("a").age(9).ready_for(5)]);
+        scene.server.put_pod(pod("a").age(9).unready_for(0));
+        scene.settle();
+        let other = if other_is_ready { pod("b").ready_for(5) } else { pod("b").unready_for(5) };
+        scene.server.put_pod(other);
+        settle(&mut scene, Spoilt::Pod("a"), true);
+        let (_, reason, message) = scene.condition();
+        let wanted = if other_is_ready { "Unreadable" } else { "NoReadyPods" };
+        assert_eq!((&*reason, scene.routed()), (wanted, None), "{message}");
+        assert_eq!(message.starts_with("the last leader a cannot be read"), other_is_ready);
+    }
+}

@@ -52,3 +52,15 @@ fn what_newer_rules_wrote_is_found_by_service_and_by_slice() {
         assert_eq!(found, wanted, "{service_says:?} {slice_says:?}");
     }
 }
+
+#[test]
+fn versions_and_uids_are_told_of_what_is_known() {
+    let mut index = with_pods(&[pod("a").version(20)]);
+    index.apply_service(service("plain"));
+    let version = |namespace: &str, name: &str| index.pod_version(namespace, name);
+    assert_eq!(version(NAMESPACE, "a"), Some(Rv(20)));
+    assert_eq!((version(NAMESPACE, "b"), version("other", "a")), (None, None));
+    let uids = ["uid-plain", "uid-web"].map(Into::into);
+    assert_eq!(index.service_uids(NAMESPACE), BTreeSet::from(uids));
+    assert_eq!(index.service_uids("other"), BTreeSet::new());
+}

@@ -43,9 +43,10 @@ fn the_own_histogram_is_that_of_the_prometheus_crate() {
     let (m, web) = (metrics(), key("shop", "web"));
     m.track(&web);
     let r = Registry::new_custom(Some(PREFIX.into()), None).unwrap();
-    let labels = ["namespace", "service"];
     let name = "failover_latency_seconds";
-    let theirs = histogram(&r, name, "Durations.", &labels, &FAILOVER_BUCKETS).unwrap();
+    let opts = HistogramOpts::new(name, "Durations.").buckets(FAILOVER_BUCKETS.to_vec());
+    let theirs = HistogramVec::new(opts, &["namespace", "service"]);
+    let theirs = register::registered(&r, theirs).unwrap();
     for ms in OBSERVED {
         let took = Duration::from_millis(ms);
         m.failover(&web, "pod_gone", Some(took));

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use prometheus::Error;
 
+use super::register::{build_info, registered};
 use super::*;
 
 /// Records into a fresh process and compares all samples that are not zero, but for `build_info`,
@@ -245,14 +246,17 @@ fn a_second_registration_is_an_error_that_names_the_metric() {
         Error::Msg(text) => text,
         other => panic!("{other}"),
     };
+    macro_rules! made {
+        ($($made:tt)*) => { &|| registered(&r, register::metrics!($($made)*)).map(drop) };
+    }
     let twice: [(&str, &dyn Fn() -> prometheus::Result<()>); 8] = [
-        ("a_total", &|| counter(&r, "a_total", "A.", &["x"]).map(drop)),
-        ("b", &|| gauge(&r, "b", "B.", &["x"]).map(drop)),
-        ("c", &|| float_gauge(&r, "c", "C.", &["x"]).map(drop)),
-        ("d", &|| plain_gauge(&r, "d", "D.").map(drop)),
-        ("e", &|| plain_float_gauge(&r, "e", "E.").map(drop)),
-        ("f_seconds", &|| histogram(&r, "f_seconds", "F.", &["x"], &FAST_BUCKETS).map(drop)),
-        ("g_seconds", &|| plain_histogram(&r, "g_seconds", "G.", &FAST_BUCKETS).map(drop)),
+        ("a_total", made!(@["x"] IntCounterVec, "a_total", "A.")),
+        ("b", made!(@["x"] IntGaugeVec, "b", "B.")),
+        ("c", made!(@["x"] GaugeVec, "c", "C.")),
+        ("d", made!(@[] IntGauge, "d", "D.")),
+        ("e", made!(@[] Gauge, "e", "E.")),
+        ("f_seconds", made!(@["x"] HistogramVec, "f_seconds", "F.", FAST_BUCKETS)),
+        ("g_seconds", made!(@[] Histogram, "g_seconds", "G.", FAST_BUCKETS)),
         ("build_info", &|| build_info(&r)),
     ];
     for (name, register) in twice {
@@ -261,7 +265,7 @@ fn a_second_registration_is_an_error_that_names_the_metric() {
         assert!(error.starts_with(&format!("the metric {name} cannot be registered: ")), "{error}");
     }
     // The same name with another type fails as well.
-    let error = message(counter(&r, "a_total", "A.", &["y"]).map(drop));
+    let error = message(made!(@["y"] IntCounterVec, "a_total", "A.")());
     assert!(error.starts_with("the metric a_total cannot be registered: "), "{error}");
     // Each process-wide struct has a registry of its own.
     Metrics::new().unwrap();
