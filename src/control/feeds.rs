@@ -15,6 +15,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 use crate::config::Serve;
 use crate::control::queue::Queue;
 use crate::control::watch::{self, page};
-use crate::control::watch::{Kind, Selector, Sink, WatchGroup, WatchHandle, WatchState};
+use crate::control::watch::{Kind, Sink, WatchGroup, WatchHandle, WatchState};
 use crate::platform::clock::{self, Clock};
 use crate::platform::health::Gate;
 use crate::platform::metrics::Metrics;
@@ -94,7 +95,7 @@ impl Feeds {
             "services watch",
             &service_group,
             Api::<Decoded<Service>>::all(client.clone()),
-            Selector::all(),
+            ListParams::default(),
             ServiceSink(feed.clone()),
         );
         // The built-in controller's slices are not ours to judge, and there are many of them; those it
@@ -104,13 +105,14 @@ impl Feeds {
             "slices watch",
             &slice_group,
             Api::<Decoded<EndpointSlice>>::all(client.clone()),
-            Selector::labels(page::not_built_in()),
+            ListParams::default().labels(&page::not_built_in()),
             SliceSink(feed.clone()),
         );
         service_group.seal();
         slice_group.seal();
 
         let own = format!("{}={}", kubernetes::SERVICE_NAME, args.service_name);
+        let own = ListParams::default().labels(&own);
         let own_slices = Api::<Decoded<EndpointSlice>>::namespaced(client.clone(), &args.namespace);
         let group = WatchGroup::new(Kind::Replicas, metrics.clone(), |_| {});
         let newer = feed.clone();
@@ -118,7 +120,7 @@ impl Feeds {
             _ = newer.feed("services", |index| index.keys_of_newer(ranking::DECISION_VERSION));
         };
         let sink = ReplicaSink::new(&args.pod_name, replicas, Box::new(look_at_newer));
-        watch::start(supervisor, "replicas watch", &group, own_slices, Selector::labels(own), sink);
+        watch::start(supervisor, "replicas watch", &group, own_slices, own, sink);
         group.seal();
         if args.cert_dir.is_none() {
             watch_certificates(args, runtime, certificates_changed);
@@ -215,7 +217,7 @@ impl Feeds {
 
 fn watch_certificates(args: &Serve, runtime: &Runtime, changed: Arc<Notify>) {
     let Runtime { client, metrics, supervisor, .. } = runtime;
-    let named = |name: &str| Selector::fields(format!("metadata.name={name}"));
+    let named = |name: &str| ListParams::default().fields(&format!("metadata.name={name}"));
     let secrets = WatchGroup::new(Kind::Secrets, metrics.clone(), |_| {});
     let api = Api::<Decoded<Secret>>::namespaced(client.clone(), &args.namespace);
     let bell = Bell(changed.clone());

@@ -12,6 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 use crate::control::apply::Applier;
 use crate::control::pause::{LAST_WAIT, for_rank, next_wait};
 use crate::control::reader::Reader;
-use crate::control::watch::{self, Kind, Selector, Sink, WatchGroup, Watched};
+use crate::control::watch::{self, Kind, Sink, WatchGroup, Watched};
 use crate::platform::api::CallError;
 use crate::platform::clock;
 use crate::platform::metrics::Metrics;
@@ -198,7 +199,7 @@ pub struct Remover {
 pub fn start(client: &Client, remover: Remover, metrics: &Arc<Metrics>, supervisor: &Supervisor) {
     let found = Arc::new(FoundLeftovers::default());
     let labels = |key: &str, controller: &str| {
-        Selector::labels(format!("{key}={controller},{}", status::SOURCE_SERVICE))
+        ListParams::default().labels(&format!("{key}={controller},{}", status::SOURCE_SERVICE))
     };
     let slices = WatchGroup::new(Kind::BuiltInSlices, metrics.clone(), |_| {});
     watch::start(

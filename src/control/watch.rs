@@ -16,6 +16,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use strum::{IntoStaticStr, VariantArray};
@@ -135,32 +136,6 @@ pub enum Restart {
 
 zen_lead_core::texts!(all Kind, Restart);
 
-/// Which objects of a type are watched.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Selector {
-    /// Label selector, as kubectl takes it.
-    pub labels: Option<String>,
-    /// Field selector, as kubectl takes it.
-    pub fields: Option<String>,
-}
-
-impl Selector {
-    /// Everything.
-    pub fn all() -> Self {
-        Self::default()
-    }
-
-    /// Objects with these labels.
-    pub fn labels(labels: impl Into<String>) -> Self {
-        Self { labels: Some(labels.into()), fields: None }
-    }
-
-    /// Objects with these fields.
-    pub fn fields(fields: impl Into<String>) -> Self {
-        Self { labels: None, fields: Some(fields.into()) }
-    }
-}
-
 /// The times of the loop. A connection that dies silently is noticed when its watch has not ended
 /// `grace` after its planned end: 25 to 35 s after it began.
 mod times {
@@ -227,7 +202,8 @@ where
 pub struct Watch<K, S> {
     api: Api<K>,
     kind: Kind,
-    selector: Selector,
+    /// Labels and fields of the objects that are watched.
+    selector: ListParams,
     sink: Arc<S>,
     pulse: Pulse,
     caller: Caller,
@@ -372,7 +348,7 @@ pub fn start<K: Watched, S: Sink<K>>(
     name: &'static str,
     group: &WatchGroup,
     api: Api<K>,
-    selector: Selector,
+    selector: ListParams,
     sink: S,
 ) -> WatchHandle {
     let (handle, watch) = group.watch(api, selector, Arc::new(sink));

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
+use kube::api::ListParams;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{Feed, Feeds};
-use crate::control::watch::{Selector, Sink, WatchHandle, WatchState};
+use crate::control::watch::{Sink, WatchHandle, WatchState};
 use crate::platform::clock;
 use crate::platform::supervise::Passing;
 use zen_lead_core::decode::Decoded;
@@ -137,7 +138,7 @@ impl Feeds {
         let ended = Arc::<AtomicBool>::default();
         let sink =
             Arc::new(PodSink { feed: self.feed.clone(), scope: namespace, ended: ended.clone() });
-        let (handle, watch) = self.groups[2].watch(api, Selector::all(), sink);
+        let (handle, watch) = self.groups[2].watch(api, ListParams::default(), sink);
         let task = self.supervisor.spawn_passing(name, watch.run());
         PodWatch { handle, ended, idle_since: None, _task: task }
     }

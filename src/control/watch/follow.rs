@@ -31,8 +31,8 @@ impl<K: Watched, S: Sink<K>> Watch<K, S> {
     pub(super) async fn watch_once(&mut self, version: &mut Rv) -> End {
         let seconds = jittered();
         let params = WatchParams {
-            label_selector: self.selector.labels.clone(),
-            field_selector: self.selector.fields.clone(),
+            label_selector: self.selector.label_selector.clone(),
+            field_selector: self.selector.field_selector.clone(),
             timeout: Some(seconds),
             bookmarks: true,
             send_initial_events: false,

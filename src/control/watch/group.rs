@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kube::Api;
+use kube::api::ListParams;
 use parking_lot::Mutex;
 
 use super::handle::{Pulse, WatchHandle, WatchState};
-use super::{Kind, Selector, Sink, Watch, Watched, times};
+use super::{Kind, Sink, Watch, Watched, times};
 use crate::platform::api::Delays;
 use crate::platform::clock::{Clock, monotonic};
 use crate::platform::metrics::Metrics;
@@ -56,7 +57,7 @@ impl WatchGroup {
     pub fn watch<K: Watched, S: Sink<K>>(
         &self,
         api: Api<K>,
-        selector: Selector,
+        selector: ListParams,
         sink: Arc<S>,
     ) -> (WatchHandle, Watch<K, S>) {
         let pulse = Pulse::new(|handle| self.join(handle));

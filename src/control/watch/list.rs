@@ -6,7 +6,7 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::core::Request;
 
-use super::{Selector, Watched, times};
+use super::{Watched, times};
 use crate::control::watch::page::page;
 use crate::platform::api::{self, CallError, Caller};
 use crate::platform::operation::{Operation, Target};
@@ -38,7 +38,7 @@ pub(super) async fn all<K: Watched, T>(
     api: &Api<K>,
     caller: &Caller,
     operation: Operation,
-    selector: &Selector,
+    selector: &ListParams,
     trim: impl Fn(K) -> T,
 ) -> Result<Listed<T>, ListError> {
     let about = Target::own(api.resource_url());
@@ -50,18 +50,13 @@ async fn pages<K: Watched, T>(
     api: &Api<K>,
     caller: &Caller,
     operation: Operation,
-    selector: &Selector,
+    selector: &ListParams,
     trim: impl Fn(K) -> T,
 ) -> Result<Listed<T>, ListError> {
     let client = api.clone().into_client();
     let request = Request::new(api.resource_url());
     let about = Target::own(api.resource_url());
-    let mut params = ListParams {
-        label_selector: selector.labels.clone(),
-        field_selector: selector.fields.clone(),
-        limit: Some(PAGE_SIZE),
-        ..ListParams::default()
-    };
+    let mut params = selector.clone().limit(PAGE_SIZE);
     let mut listed = Listed { objects: Vec::new(), version: Rv::NONE, malformed: Vec::new() };
     loop {
         let some = |object| Some(trim(object));

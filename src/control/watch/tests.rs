@@ -89,10 +89,10 @@ struct Scene {
 
 impl Scene {
     fn new(api: &FakeApi) -> Self {
-        Self::with(api.client(), Selector::all())
+        Self::with(api.client(), ListParams::default())
     }
 
-    fn with(client: Client, selector: Selector) -> Self {
+    fn with(client: Client, selector: ListParams) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let ups = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&ups);
@@ -195,7 +195,7 @@ async fn long_lists_are_read_in_pages_and_delivered_as_one() {
 #[tokio::test(start_paused = true)]
 async fn selectors_go_along_with_lists_and_watches() {
     let api = FakeApi::new();
-    let selector = Selector { labels: Some("a!=b".into()), fields: Some("metadata.name=x".into()) };
+    let selector = ListParams::default().labels("a!=b").fields("metadata.name=x");
     let scene = Scene::with(api.client(), selector);
     soon().await;
     put(&api, "x", "1");
@@ -286,7 +286,7 @@ async fn over_a_real_connection_too() {
     let api = FakeApi::new();
     let (uri, server) = api.listen().await;
     let client = api::client(Config::new(uri), None).unwrap();
-    let mut scene = Scene::with(client, Selector::all());
+    let mut scene = Scene::with(client, ListParams::default());
     scene.tasks.spawn(server);
     scene.handle.synced().await;
     for n in 1..=5 {
@@ -488,7 +488,7 @@ async fn a_dropped_watch_is_lost_and_leaves_its_group_up() {
     let mut scene = Scene::synced(&api).await;
     let maps = Api::<ConfigMap>::namespaced(api.client(), "later");
     let notes = Arc::new(Notes::default());
-    let (later, watch) = scene.group.watch(maps, Selector::all(), notes);
+    let (later, watch) = scene.group.watch(maps, ListParams::default(), notes);
     assert!(scene.group.is_up(), "a watch that starts later does not close the gate");
     let running = scene.tasks.spawn(watch.run());
     later.synced().await;
@@ -506,7 +506,7 @@ async fn a_group_is_up_once_all_that_were_there_at_the_start_are_synced() {
     let group = WatchGroup::new(Kind::Pods, metrics, |_| {});
     let make = |namespace: &str| {
         let maps = Api::<ConfigMap>::namespaced(api.client(), namespace);
-        group.watch(maps, Selector::all(), Arc::new(Notes::default()))
+        group.watch(maps, ListParams::default(), Arc::new(Notes::default()))
     };
     let mut tasks = JoinSet::new();
     let (first, watch) = make("first");
