@@ -32,7 +32,7 @@ use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
 use crate::platform::pki;
 use crate::platform::runtime::Runtime;
-use crate::platform::server::{self, admin, tls};
+use crate::platform::server::{self, ServerLimits, admin, tls};
 use crate::platform::shutdown::Shutdown;
 use crate::platform::supervise::Supervisor;
 use crate::platform::telemetry;
@@ -179,7 +179,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     // Bound first: a taken port must not be found out after everything else has started.
     let webhook_socket = server::bind(args.webhook_bind)?;
     let admin_socket = server::bind(args.admin_bind)?;
-    start_admin(admin_socket, &metrics, &health, &shutdown, &supervisor);
+    start_admin(&args, admin_socket, &metrics, &health, &shutdown, &supervisor);
 
     let Cluster { client, mut caller, proxy } = connect(metrics.clone()).await?;
     if let Some(proxy) = proxy {
@@ -192,6 +192,11 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     caller.tracer = tracer.clone();
     let runtime = Runtime { client, caller, clock, metrics, health, supervisor, shutdown };
     run(args, runtime, sending, webhook_socket, signals).await
+}
+
+fn limits(args: &Serve) -> ServerLimits {
+    let connections_per_address = args.callers.max_connections_per_address;
+    ServerLimits { connections_per_address, ..ServerLimits::default() }
 }
 
 /// Everything that needs the API server.
@@ -312,6 +317,7 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
 }
 
 fn start_admin(
+    args: &Serve,
     socket: TcpListener,
     metrics: &Arc<Metrics>,
     health: &Health,
@@ -320,9 +326,9 @@ fn start_admin(
 ) {
     let control = server::Control::new();
     let router = admin::router(metrics.clone(), health.clone());
-    let running = control.clone();
+    let (running, limits, metrics) = (control.clone(), limits(args), metrics.clone());
     supervisor.spawn("admin server", async move {
-        server::http(socket, router, running, &server::ServerLimits::default()).await
+        server::http(socket, router, running, &limits, metrics).await
     });
     let (health, ending) = (health.clone(), shutdown.clone());
     let listening = control.clone();
@@ -383,9 +389,8 @@ fn start_webhook(
     let control = server::Control::new();
     let router = webhook::router(Arc::new(verdicts), metrics.clone(), caller.tracer.clone());
     let (running, metrics) = (control.clone(), metrics.clone());
-    let serving = shutdown.serving();
+    let (serving, limits) = (shutdown.serving(), limits(args));
     supervisor.spawn("webhook server", async move {
-        let limits = server::ServerLimits::default();
         let ended = server::https(socket, router, config, running, &limits, metrics).await;
         drop(serving);
         ended

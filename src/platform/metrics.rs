@@ -72,6 +72,8 @@ pub struct Metrics {
     webhook_in_flight: IntGauge,
     webhook_rejected_bodies: IntCounterVec,
     webhook_connection_errors: IntCounterVec,
+    connections: IntGaugeVec,
+    connections_closed: IntCounterVec,
     ca_bundle_writes: IntCounterVec,
     events: IntCounterVec,
     started: Gauge,
@@ -203,8 +205,15 @@ impl Metrics {
             webhook_connection_errors: counter(
                 r,
                 "webhook_connection_errors_total",
-                "Connections that ended before their first request, by reason.",
+                "Connections that ended in their handshake, by reason.",
                 &["reason"],
+            )?,
+            connections: gauge(r, "connections", "Open connections, by server.", &["server"])?,
+            connections_closed: counter(
+                r,
+                "connections_closed_total",
+                "Connections that a server closed to keep places free, by reason.",
+                &["server", "reason"],
             )?,
             webhook_requests: counter(
                 r,
@@ -461,6 +470,16 @@ impl Metrics {
     /// Counts a connection that ended before its first request.
     pub fn webhook_connection_error(&self, reason: &'static str) {
         self.webhook_connection_errors.with_label_values(&[reason]).inc();
+    }
+
+    /// Sets the number of open connections of a server.
+    pub fn set_connections(&self, server: &'static str, open: usize) {
+        self.connections.with_label_values(&[server]).set(to_i64(open));
+    }
+
+    /// Counts a connection that a server closed to keep places free.
+    pub fn connection_closed(&self, server: &'static str, reason: &'static str) {
+        self.connections_closed.with_label_values(&[server, reason]).inc();
     }
 
     /// Counts an admission review with its verdict.
