@@ -32,6 +32,7 @@ use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
 use crate::platform::pki;
 use crate::platform::runtime::Runtime;
+use crate::platform::server::tls::Clients;
 use crate::platform::server::{self, ServerLimits, admin, tls};
 use crate::platform::shutdown::Shutdown;
 use crate::platform::supervise::Supervisor;
@@ -169,6 +170,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let variables = config::traces::variables().map_err(anyhow::Error::msg)?;
     let wanted = telemetry::settings::read(&args.traces, &variables)?;
     args.certificates.validate().map_err(anyhow::Error::msg)?;
+    let clients = clients(&args)?;
     telemetry::init(args.log_format, &args.log_level)?;
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new()?);
@@ -191,7 +193,15 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let tracer = sending.as_ref().map(telemetry::otlp::Tracing::tracer).unwrap_or_default();
     caller.tracer = tracer.clone();
     let runtime = Runtime { client, caller, clock, metrics, health, supervisor, shutdown };
-    run(args, runtime, sending, webhook_socket, signals).await
+    run(args, runtime, sending, (webhook_socket, clients), signals).await
+}
+
+/// The clients of the webhook, if they have to present a certificate.
+fn clients(args: &Serve) -> anyhow::Result<Option<Arc<Clients>>> {
+    let callers = &args.callers;
+    let Some(file) = &callers.webhook_client_ca_file else { return Ok(None) };
+    let names = callers.webhook_client_names.clone();
+    Clients::load(file.clone(), names).map(Some).context("--webhook-client-ca-file")
 }
 
 fn limits(args: &Serve) -> ServerLimits {
@@ -204,7 +214,7 @@ async fn run(
     args: Serve,
     runtime: Runtime,
     sending: Option<Tracing>,
-    webhook_socket: TcpListener,
+    webhook_door: (TcpListener, Option<Arc<Clients>>),
     signals: UnixSignals,
 ) -> anyhow::Result<ExitCode> {
     let Runtime { client, caller, clock, metrics, supervisor, shutdown, .. } = &runtime;
@@ -246,7 +256,7 @@ async fn run(
     let synced = Box::new(move || services.services_live());
     let verdicts =
         Verdicts::new(index.clone(), synced, names, args.username.clone(), metrics.clone());
-    start_webhook(&args, &runtime, webhook_socket, verdicts, certificates_changed)?;
+    start_webhook(&args, &runtime, webhook_door, verdicts, certificates_changed)?;
 
     let wake = queue.clone();
     let started = clock.now();
@@ -343,13 +353,16 @@ fn start_admin(
 fn start_webhook(
     args: &Serve,
     runtime: &Runtime,
-    socket: TcpListener,
+    (socket, clients): (TcpListener, Option<Arc<Clients>>),
     verdicts: Verdicts,
     certificates_changed: Arc<Notify>,
 ) -> anyhow::Result<()> {
     let Runtime { client, caller, clock, metrics, health, supervisor, shutdown } = runtime;
     let source = tls::CertificateSource::new(metrics.clone());
-    let config = tls::server_config(source.clone()).context("TLS set-up")?;
+    let config = tls::server_config(source.clone(), clients.clone()).context("TLS set-up")?;
+    if let Some(clients) = clients {
+        supervisor.spawn_until_stopping("CAs of clients", clients.run());
+    }
     if let Some(directory) = &args.cert_dir {
         let mounted = tls::Mounted::new(directory.clone(), source.clone(), clock.clone());
         supervisor

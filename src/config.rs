@@ -115,7 +115,7 @@ pub struct Serve {
     /// Lifetimes and waits of the self-made certificates.
     #[command(flatten)]
     pub certificates: certificates::Certificates,
-    /// How much a caller of the servers may hold.
+    /// Who may call the servers, and how much.
     #[command(flatten)]
     pub callers: callers::Callers,
     /// User name zen-lead acts as; the webhook does not review its own writes.

@@ -71,6 +71,7 @@ fn values_that_cannot_be_are_refused_with_what_is_allowed() {
         ("--max-idle-namespaces=1.5", "must be a whole number from 0 to"),
         ("--max-namespace-watches=", "must be a whole number from 0 to"),
         ("--max-connections-per-address=-1", "must be a whole number from 0 to"),
+        ("--webhook-client-names=api", "--webhook-client-ca-file"),
         ("--workers=0", "must be a whole number from 1"),
         ("--cleanup-interval=10ms", "must be at least 100ms"),
         ("--namespace-idle-ttl=-1s", "must not be negative"),

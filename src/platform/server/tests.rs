@@ -1,5 +1,6 @@
 //! Tests over a real socket: handshakes, swaps, both HTTP versions and the drain.
 
+mod clients;
 mod floods;
 mod occupied;
 
@@ -81,10 +82,14 @@ fn show(source: &CertificateSource, ca: &Ca) {
 }
 
 async fn start(limits: ServerLimits, ca: &Ca) -> Running {
+    start_for(limits, ca, None).await
+}
+
+async fn start_for(limits: ServerLimits, ca: &Ca, clients: Option<Arc<tls::Clients>>) -> Running {
     let metrics = Arc::new(Metrics::new().unwrap());
     let source = CertificateSource::new(Arc::clone(&metrics));
     show(&source, ca);
-    let config = tls::server_config(Arc::clone(&source)).unwrap();
+    let config = tls::server_config(Arc::clone(&source), clients).unwrap();
     let (arrived, held) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (arrival, permits) = (arrived.clone(), held.clone());
     let router = Router::new()
