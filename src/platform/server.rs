@@ -71,6 +71,10 @@ pub struct ServerLimits {
     /// HTTP client closes an idle connection: if the server closed first, a call of the API server could
     /// be lost in the race.
     pub idle: Duration,
+    /// Longest time that requests may be under way on a connection without a pause. A review ends earlier; a
+    /// client that does not read its answer would otherwise keep its connection. After it, the connection
+    /// parts gently, and loses no request that ends in time.
+    pub answer: Duration,
     /// Concurrent requests on one HTTP/2 connection.
     pub streams: u32,
 }
@@ -82,13 +86,15 @@ impl ServerLimits {
 }
 
 impl Default for ServerLimits {
-    /// 2,000 connections, half of them from one address, 5 s for a first request, 120 s idle, 100 streams.
+    /// 2,000 connections, half of them from one address, 5 s for a first request, 120 s idle, a
+    /// minute of work without a pause, 100 streams.
     fn default() -> Self {
         Self {
             connections: 2_000,
             connections_per_address: Self::PER_ADDRESS,
             first_request: Duration::from_secs(5),
             idle: Duration::from_mins(2),
+            answer: Duration::from_mins(1),
             streams: 100,
         }
     }

@@ -125,7 +125,7 @@ impl Serving {
                             timer.as_mut().reset(when);
                             continue;
                         }
-                        Next::Idle => {}
+                        Next::Over => {}
                         Next::Late => {
                             self.metrics.connection_closed(self.server, "first_request");
                             if seat.is_busy() {

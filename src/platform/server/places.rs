@@ -44,8 +44,8 @@ pub(super) enum Next {
     At(Instant),
     /// Its first whole request is late.
     Late,
-    /// It was idle for too long.
-    Idle,
+    /// It was idle for too long, or a client does not take its answer.
+    Over,
 }
 
 /// No connection could give way to a new one.
@@ -84,6 +84,8 @@ struct Place {
     /// It has delivered a whole request.
     proven: bool,
     under_way: usize,
+    /// From when requests have been under way without a pause.
+    busy: Instant,
     /// From when the time for its first whole request counts.
     since: Instant,
     /// From when that time stands still, because the request waits for us and not for its client.
@@ -195,6 +197,7 @@ impl Places {
             address,
             proven: false,
             under_way: 0,
+            busy: now,
             since: now,
             paused: None,
             quiet: now,
@@ -242,8 +245,12 @@ impl Places {
             table.held(seat.address, |held| held.extra += 1);
         }
         if let Some(place) = table.open.get_mut(&seat.id) {
+            let now = monotonic();
+            if place.under_way == 0 {
+                place.busy = now;
+            }
             place.under_way += 1;
-            place.paused.get_or_insert_with(monotonic);
+            place.paused.get_or_insert(now);
         }
         Some(UnderWay { places: Arc::clone(self), seat: *seat, extra })
     }
@@ -272,11 +279,12 @@ impl Seat {
     pub(super) fn next(&self, now: Instant) -> Next {
         let limits = &self.places.limits;
         let table = self.places.table.lock();
-        let Some(place) = table.open.get(&self.id) else { return Next::Idle };
+        let Some(place) = table.open.get(&self.id) else { return Next::Over };
         let (ends, over) = match place.proven {
             false if place.paused.is_none() => (place.since + limits.first_request, Next::Late),
-            true if place.under_way == 0 => (place.quiet + limits.idle, Next::Idle),
-            _ => return Next::At(now + LOOK),
+            false => return Next::At(now + LOOK),
+            true if place.under_way == 0 => (place.quiet + limits.idle, Next::Over),
+            true => (place.busy + limits.answer, Next::Over),
         };
         if ends <= now { over } else { Next::At(ends) }
     }

@@ -92,8 +92,15 @@ async fn start_for(limits: ServerLimits, ca: &Ca, clients: Option<Arc<tls::Clien
     let config = tls::server_config(Arc::clone(&source), clients).unwrap();
     let (arrived, held) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (arrival, permits) = (arrived.clone(), held.clone());
+    let asked = arrived.clone();
+    let much = move || async move {
+        asked.add_permits(1);
+        let pieces = (0..1024).map(|_| io::Result::Ok(vec![b'x'; 64 * 1024]));
+        Body::from_stream(futures::stream::iter(pieces))
+    };
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
+        .route("/much", get(much))
         .route("/read", post(|body: Bytes| async move { body.len().to_string() }))
         .route(
             "/held",

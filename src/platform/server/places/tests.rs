@@ -177,7 +177,26 @@ async fn the_first_request_has_its_time_and_what_waits_for_us_does_not_count() {
     let idle = ServerLimits::default().idle;
     assert_eq!(open.0.next(monotonic()), Next::At(monotonic() + idle));
     tokio::time::sleep(idle).await;
-    assert_eq!(open.0.next(monotonic()), Next::Idle);
+    assert_eq!(open.0.next(monotonic()), Next::Over);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_has_its_time_and_a_pause_begins_it_anew() {
+    let scene = Scene::new(10, 0);
+    let limit = ServerLimits::default().answer;
+    let open = scene.idle(1);
+    let first = scene.begin(&open);
+    let began = monotonic();
+    later(10).await;
+    let second = scene.begin(&open);
+    drop(first);
+    assert_eq!(open.0.next(monotonic()), Next::At(began + limit), "one is still under way");
+    drop(second);
+    let third = scene.begin(&open);
+    assert_eq!(open.0.next(monotonic()), Next::At(monotonic() + limit));
+    tokio::time::sleep(limit).await;
+    assert_eq!(open.0.next(monotonic()), Next::Over);
+    drop(third);
 }
 
 #[tokio::test(start_paused = true)]

@@ -243,3 +243,19 @@ async fn an_idle_connection_ends_after_its_time() {
     ended.expect("a good end");
     running.end().await;
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_is_cut() {
+    let ca = new_ca();
+    let running = start(ServerLimits { answer: SECOND, ..ServerLimits::default() }, &ca).await;
+    let mut line = tls(&running, &ca, HONEST, "http/1.1").await;
+    line.write_all(b"GET /much HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    // It reads nothing, and the kernel takes only a part of the pieces.
+    let ended = async {
+        while running.control.connections() > 0 || running.arrived.available_permits() == 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("it is cut");
+    running.end().await;
+}
