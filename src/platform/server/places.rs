@@ -6,8 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,11 +71,29 @@ struct Table {
     extra: usize,
 }
 
-/// What one address holds.
+/// What one address holds, without what was told to go. Ordered, because a client that opens connections as
+/// fast as it can makes each of them look for another one that goes.
 #[derive(Default)]
 struct Held {
     connections: usize,
     extra: usize,
+    /// Those without a whole request. The numbers grow, so the oldest one comes first.
+    new: BTreeSet<u64>,
+    /// Those without a request under way, by the time of the last one.
+    idle: BTreeSet<(Instant, u64)>,
+}
+
+impl Held {
+    /// First what sends no whole request, then what has been quiet for longest.
+    fn victim(&self, open: &HashMap<u64, Place>, now: Instant) -> Option<u64> {
+        let new = self.new.first().and_then(|id| open.get(id).map(|place| (*id, place)));
+        match (new, self.idle.first()) {
+            (Some((id, place)), Some((quiet, idle))) => {
+                Some(if place.is_late(now) || place.quiet < *quiet { id } else { *idle })
+            }
+            (new, idle) => new.map(|(id, _)| id).or(idle.map(|(_, id)| *id)),
+        }
+    }
 }
 
 struct Place {
@@ -98,10 +115,6 @@ struct Place {
 }
 
 impl Place {
-    fn may_go(&self) -> bool {
-        self.go.is_some() && (!self.proven || self.under_way == 0)
-    }
-
     fn is_late(&self, now: Instant) -> bool {
         !self.proven && self.paused.is_none() && now - self.since > PROMPT
     }
@@ -114,20 +127,39 @@ impl Place {
 }
 
 impl Table {
-    /// The connection that gives way: of the address with the most connections (the new one counts, and its
-    /// address gives way if another has as many), first what sends no whole request, then what has been
-    /// quiet for longest.
+    /// The connection that gives way: one of the address with the most connections. The new one counts, and
+    /// its address gives way if another has as many.
     fn victim(&self, new: Option<IpAddr>, only_own: bool, now: Instant) -> Option<u64> {
-        let may_go = self.open.iter().filter(|(_, place)| place.may_go());
-        may_go
-            .map(|(id, place)| (id, place, new == Some(place.address)))
-            .filter(|(_, _, own)| *own || !only_own)
-            .max_by_key(|(id, place, own)| {
-                let held = self.addresses.get(&place.address).map_or(0, |held| held.connections);
-                let held = held + usize::from(*own);
-                (held, *own, place.is_late(now), Reverse(place.quiet), Reverse(**id))
-            })
-            .map(|(id, ..)| *id)
+        let held = self.addresses.iter().map(|(address, held)| (held, new == Some(*address)));
+        held.filter(|(_, own)| *own || !only_own)
+            .filter(|(held, _)| !held.new.is_empty() || !held.idle.is_empty())
+            .max_by_key(|(held, own)| (held.connections + usize::from(*own), *own))
+            .and_then(|(held, _)| held.victim(&self.open, now))
+    }
+
+    /// Changes a place, and where its address lists it.
+    fn change(&mut self, id: u64, change: impl FnOnce(&mut Place)) {
+        self.unlist(id);
+        let Some(place) = self.open.get_mut(&id) else { return };
+        change(place);
+        if place.go.is_some()
+            && let Some(held) = self.addresses.get_mut(&place.address)
+        {
+            if !place.proven {
+                held.new.insert(id);
+            } else if place.under_way == 0 {
+                held.idle.insert((place.quiet, id));
+            }
+        }
+    }
+
+    fn unlist(&mut self, id: u64) {
+        if let Some(place) = self.open.get(&id)
+            && let Some(held) = self.addresses.get_mut(&place.address)
+        {
+            held.new.remove(&id);
+            held.idle.remove(&(place.quiet, id));
+        }
     }
 
     fn held(&mut self, address: IpAddr, change: impl FnOnce(&mut Held)) {
@@ -141,6 +173,7 @@ impl Table {
     /// Takes the place of a connection away; it is closed by its own task.
     fn dismiss(&mut self, id: u64) -> Option<(oneshot::Sender<Go>, Go)> {
         let gently = self.parting < PARTING;
+        self.unlist(id);
         let place = self.open.get_mut(&id)?;
         let sender = place.go.take()?;
         place.parting = place.proven && gently;
@@ -206,6 +239,7 @@ impl Places {
         };
         table.open.insert(id, place);
         table.held(address, |held| held.connections += 1);
+        table.change(id, |_| {});
         self.metrics.set_connections(self.server, table.open.len());
         Ok((Seat { places: Arc::clone(self), id, address }, receiver))
     }
@@ -244,14 +278,14 @@ impl Places {
             table.extra += 1;
             table.held(seat.address, |held| held.extra += 1);
         }
-        if let Some(place) = table.open.get_mut(&seat.id) {
+        table.change(seat.id, |place| {
             let now = monotonic();
             if place.under_way == 0 {
                 place.busy = now;
             }
             place.under_way += 1;
             place.paused.get_or_insert(now);
-        }
+        });
         Some(UnderWay { places: Arc::clone(self), seat: *seat, extra })
     }
 }
@@ -303,6 +337,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut table = self.places.table.lock();
+        table.unlist(self.id);
         if let Some(place) = table.open.remove(&self.id) {
             if place.go.is_some() {
                 table.held(place.address, |held| held.connections -= 1);
@@ -334,9 +369,7 @@ impl UnderWay {
 
     /// The request has arrived to its last byte.
     pub(super) fn is_whole(&self) {
-        if let Some(place) = self.places.table.lock().open.get_mut(&self.seat.id) {
-            place.proven = true;
-        }
+        self.places.table.lock().change(self.seat.id, |place| place.proven = true);
     }
 }
 
@@ -347,13 +380,13 @@ impl Drop for UnderWay {
             table.extra -= 1;
             table.held(self.seat.address, |held| held.extra -= 1);
         }
-        if let Some(place) = table.open.get_mut(&self.seat.id) {
+        table.change(self.seat.id, |place| {
             place.under_way -= 1;
             let now = monotonic();
             place.resume(now);
             if place.proven {
                 place.quiet = now;
             }
-        }
+        });
     }
 }

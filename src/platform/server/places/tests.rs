@@ -26,11 +26,25 @@ impl Scene {
     }
 
     fn open(&self, from: u8) -> Open {
+        self.check_lists();
         self.places.admit(address(from), monotonic()).unwrap()
     }
 
     fn begin(&self, open: &Open) -> UnderWay {
+        self.check_lists();
         self.places.begin(&open.0.id()).unwrap()
+    }
+
+    /// What addresses list is what the places say.
+    fn check_lists(&self) {
+        let table = self.places.table.lock();
+        for (address, held) in &table.addresses {
+            let own = || table.open.iter().filter(|(_, p)| p.address == *address && p.go.is_some());
+            let new = own().filter(|(_, p)| !p.proven).map(|(id, _)| *id).collect();
+            let idle = own().filter(|(_, p)| p.proven && p.under_way == 0);
+            let idle = idle.map(|(id, p)| (p.quiet, *id)).collect();
+            assert_eq!((own().count(), &new, &idle), (held.connections, &held.new, &held.idle));
+        }
     }
 
     /// A whole request and its answer.
