@@ -42,11 +42,11 @@ enum Held {
     Shaken(Box<Line>),
 }
 
-/// Opens connections from one address until it is told to end, but not without end. Whether it was told.
-async fn flood(caller: Caller, port: u16, from: [u8; 4], over: Arc<AtomicBool>) -> bool {
-    let tcp = || async {
+/// Opens connections from these addresses until it is told to end, but not without end. Whether it was told.
+async fn flood(caller: Caller, port: u16, from: &[[u8; 4]], over: Arc<AtomicBool>) -> bool {
+    let tcp = |n: usize| async move {
         let socket = TcpSocket::new_v4()?;
-        socket.bind((IpAddr::from(from), 0).into())?;
+        socket.bind((IpAddr::from(from[n % from.len()]), 0).into())?;
         socket.connect(([127, 0, 0, 1], port).into()).await
     };
     // Those of the round before are held until all of the next one are open.
@@ -56,12 +56,13 @@ async fn flood(caller: Caller, port: u16, from: [u8; 4], over: Arc<AtomicBool>) 
             return true;
         }
         let mut now = Vec::new();
-        let silent = futures::stream::iter(0..SILENT).map(|_| tcp());
+        let silent = futures::stream::iter(0..SILENT).map(tcp);
         let silent: Vec<_> = silent.buffer_unordered(64).collect().await;
         now.extend(silent.into_iter().flatten().map(Held::Silent));
-        let shaken = futures::stream::iter(0..SHAKEN).map(|_| async {
+        let shaken = futures::stream::iter(0..SHAKEN).map(|n| {
+            let (caller, tcp) = (&caller, tcp(n));
             // Some are closed for others during their handshake.
-            caller.over(tcp().await?).await
+            async move { caller.over(tcp.await?).await }
         });
         let shaken: Vec<_> = shaken.buffer_unordered(8).collect().await;
         now.extend(shaken.into_iter().flatten().map(|line| Held::Shaken(Box::new(line))));
@@ -87,8 +88,9 @@ async fn connections_keep_no_write_out(t: Arc<Case>) {
         Command::new("prlimit").args(["--pid", &pid, "--nofile=32768:32768"]).status().unwrap();
     assert!(raised.success(), "32768 open files are needed (ulimit -n)");
     t.world.product.ensure_started().await;
-    // Another address, and that of the API server.
-    for (name, from) in [("other", [127, 0, 0, 2]), ("same", [127, 0, 0, 1])] {
+    // Other addresses, which fill all places together, and the one of the API server.
+    let others: &[[u8; 4]] = &[[127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 4]];
+    for (name, from) in [("other", others), ("same", &[[127, 0, 0, 1]])] {
         let over = Arc::new(AtomicBool::new(false));
         let mut floods = Vec::new();
         let mut before = [0.0; 2];
