@@ -32,7 +32,8 @@ use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
 use crate::platform::pki;
 use crate::platform::runtime::Runtime;
-use crate::platform::server::{self, admin, tls};
+use crate::platform::server::tls::Clients;
+use crate::platform::server::{self, ServerLimits, admin, tls};
 use crate::platform::shutdown::Shutdown;
 use crate::platform::supervise::Supervisor;
 use crate::platform::telemetry;
@@ -169,6 +170,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let variables = config::traces::variables().map_err(anyhow::Error::msg)?;
     let wanted = telemetry::settings::read(&args.traces, &variables)?;
     args.certificates.validate().map_err(anyhow::Error::msg)?;
+    let clients = clients(&args)?;
     telemetry::init(args.log_format, &args.log_level)?;
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new()?);
@@ -179,7 +181,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     // Bound first: a taken port must not be found out after everything else has started.
     let webhook_socket = server::bind(args.webhook_bind)?;
     let admin_socket = server::bind(args.admin_bind)?;
-    start_admin(admin_socket, &metrics, &health, &shutdown, &supervisor);
+    start_admin(&args, admin_socket, &metrics, &health, &shutdown, &supervisor);
 
     let Cluster { client, mut caller, proxy } = connect(metrics.clone()).await?;
     if let Some(proxy) = proxy {
@@ -191,7 +193,20 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let tracer = sending.as_ref().map(telemetry::otlp::Tracing::tracer).unwrap_or_default();
     caller.tracer = tracer.clone();
     let runtime = Runtime { client, caller, clock, metrics, health, supervisor, shutdown };
-    run(args, runtime, sending, webhook_socket, signals).await
+    run(args, runtime, sending, (webhook_socket, clients), signals).await
+}
+
+/// The clients of the webhook, if they have to present a certificate.
+fn clients(args: &Serve) -> anyhow::Result<Option<Arc<Clients>>> {
+    let callers = &args.callers;
+    let Some(file) = &callers.webhook_client_ca_file else { return Ok(None) };
+    let names = callers.webhook_client_names.clone();
+    Clients::load(file.clone(), names).map(Some).context("--webhook-client-ca-file")
+}
+
+fn limits(args: &Serve) -> ServerLimits {
+    let connections_per_address = args.callers.max_connections_per_address;
+    ServerLimits { connections_per_address, ..ServerLimits::default() }
 }
 
 /// Everything that needs the API server.
@@ -199,7 +214,7 @@ async fn run(
     args: Serve,
     runtime: Runtime,
     sending: Option<Tracing>,
-    webhook_socket: TcpListener,
+    webhook_door: (TcpListener, Option<Arc<Clients>>),
     signals: UnixSignals,
 ) -> anyhow::Result<ExitCode> {
     let Runtime { client, caller, clock, metrics, supervisor, shutdown, .. } = &runtime;
@@ -241,7 +256,7 @@ async fn run(
     let synced = Box::new(move || services.services_live());
     let verdicts =
         Verdicts::new(index.clone(), synced, names, args.username.clone(), metrics.clone());
-    start_webhook(&args, &runtime, webhook_socket, verdicts, certificates_changed)?;
+    start_webhook(&args, &runtime, webhook_door, verdicts, certificates_changed)?;
 
     let wake = queue.clone();
     let started = clock.now();
@@ -312,6 +327,7 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
 }
 
 fn start_admin(
+    args: &Serve,
     socket: TcpListener,
     metrics: &Arc<Metrics>,
     health: &Health,
@@ -320,9 +336,9 @@ fn start_admin(
 ) {
     let control = server::Control::new();
     let router = admin::router(metrics.clone(), health.clone());
-    let running = control.clone();
+    let (running, limits, metrics) = (control.clone(), limits(args), metrics.clone());
     supervisor.spawn("admin server", async move {
-        server::http(socket, router, running, &server::ServerLimits::default()).await
+        server::http(socket, router, running, &limits, metrics).await
     });
     let (health, ending) = (health.clone(), shutdown.clone());
     let listening = control.clone();
@@ -337,13 +353,16 @@ fn start_admin(
 fn start_webhook(
     args: &Serve,
     runtime: &Runtime,
-    socket: TcpListener,
+    (socket, clients): (TcpListener, Option<Arc<Clients>>),
     verdicts: Verdicts,
     certificates_changed: Arc<Notify>,
 ) -> anyhow::Result<()> {
     let Runtime { client, caller, clock, metrics, health, supervisor, shutdown } = runtime;
     let source = tls::CertificateSource::new(metrics.clone());
-    let config = tls::server_config(source.clone()).context("TLS set-up")?;
+    let config = tls::server_config(source.clone(), clients.clone()).context("TLS set-up")?;
+    if let Some(clients) = clients {
+        supervisor.spawn_until_stopping("CAs of clients", clients.run());
+    }
     if let Some(directory) = &args.cert_dir {
         let mounted = tls::Mounted::new(directory.clone(), source.clone(), clock.clone());
         supervisor
@@ -383,9 +402,8 @@ fn start_webhook(
     let control = server::Control::new();
     let router = webhook::router(Arc::new(verdicts), metrics.clone(), caller.tracer.clone());
     let (running, metrics) = (control.clone(), metrics.clone());
-    let serving = shutdown.serving();
+    let (serving, limits) = (shutdown.serving(), limits(args));
     supervisor.spawn("webhook server", async move {
-        let limits = server::ServerLimits::default();
         let ended = server::https(socket, router, config, running, &limits, metrics).await;
         drop(serving);
         ended

@@ -3,6 +3,7 @@
 //!
 //! Values only. docs/configuration.md and the modules that use a value say what it means.
 
+pub mod callers;
 pub mod certificates;
 pub mod proxy;
 pub mod traces;
@@ -114,6 +115,9 @@ pub struct Serve {
     /// Lifetimes and waits of the self-made certificates.
     #[command(flatten)]
     pub certificates: certificates::Certificates,
+    /// Who may call the servers, and how much.
+    #[command(flatten)]
+    pub callers: callers::Callers,
     /// User name zen-lead acts as; the webhook does not review its own writes.
     #[arg(
         long,

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use clap::{Arg, CommandFactory, Parser};
 use zen_lead::config::certificates::Certificates;
 use zen_lead::config::{Cli, Command};
+use zen_lead::platform::server::ServerLimits;
 
 /// The rows of the tables, below each heading that names a command.
 fn documented() -> BTreeSet<String> {
@@ -69,6 +70,8 @@ fn values_that_cannot_be_are_refused_with_what_is_allowed() {
         ("--max-services-per-namespace=many", "must be a whole number from 0 to"),
         ("--max-idle-namespaces=1.5", "must be a whole number from 0 to"),
         ("--max-namespace-watches=", "must be a whole number from 0 to"),
+        ("--max-connections-per-address=-1", "must be a whole number from 0 to"),
+        ("--webhook-client-names=api", "--webhook-client-ca-file"),
         ("--workers=0", "must be a whole number from 1"),
         ("--cleanup-interval=10ms", "must be at least 100ms"),
         ("--namespace-idle-ttl=-1s", "must not be negative"),
@@ -83,6 +86,15 @@ fn values_that_cannot_be_are_refused_with_what_is_allowed() {
     for flag in ["--max-pods-per-service=0", "--namespace-idle-ttl=0s", "--workers=1"] {
         assert!(Cli::try_parse_from(["zen-lead", "serve", flag]).is_ok(), "{flag}");
     }
+}
+
+#[test]
+fn the_bound_for_one_address_is_that_of_the_server() {
+    let args = match Cli::try_parse_from(["zen-lead", "serve"]).unwrap().command {
+        Command::Serve(args) => args,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(args.callers.max_connections_per_address, ServerLimits::PER_ADDRESS);
 }
 
 #[test]

@@ -83,7 +83,10 @@ register::metrics! {
     webhook_rejected_bodies: IntCounterVec, "webhook_rejected_bodies_total", ["reason"],
         "Admission requests refused before a verdict, by reason.";
     webhook_connection_errors: IntCounterVec, "webhook_connection_errors_total", ["reason"],
-        "Connections that ended before their first request, by reason.";
+        "Connections that ended in their handshake, by reason.";
+    connections: IntGaugeVec, "connections", ["server"], "Open connections, by server.";
+    connections_closed: IntCounterVec, "connections_closed_total", ["server", "reason"],
+        "Connections that a server closed to keep places free, by reason.";
     ca_bundle_writes: IntCounterVec, "ca_bundle_writes_total", ["kind", "result"],
         "Writes of the caBundle of a webhook configuration, by kind and result.";
     events: IntCounterVec, "events_total", ["reason", "result"],
@@ -253,6 +256,11 @@ impl Metrics {
         self.queue_depth.set(to_i64(depth));
     }
 
+    /// Sets the number of open connections of a server.
+    pub fn set_connections(&self, server: &'static str, open: usize) {
+        self.connections.with_label_values(&[server]).set(to_i64(open));
+    }
+
     /// Observes how long a due Service waited.
     pub fn queue_waited(&self, waited: Duration) {
         self.queue_latency.observe(waited.as_secs_f64());
@@ -323,7 +331,7 @@ counts! {
     certificate_load(result) in certificate_loads;
     /// Counts a write of a caBundle.
     ca_bundle_write(kind, result) in ca_bundle_writes;
-    /// Counts a connection that ended before its first request.
+    /// Counts a connection that ended in its handshake.
     webhook_connection_error(reason) in webhook_connection_errors;
     /// Counts one violation.
     webhook_violation(rule) in webhook_violations;
@@ -331,6 +339,8 @@ counts! {
     webhook_rejected_body(reason) in webhook_rejected_bodies;
     /// Counts an Event, written or not.
     event(reason, result) in events;
+    /// Counts a connection that a server closed to keep places free.
+    connection_closed(server, reason) in connections_closed;
 }
 
 fn to_i64(n: usize) -> i64 {

@@ -1,15 +1,19 @@
-//! Reads request bodies within bounds: a bound for each body, and a bound for all bodies together.
+//! Reads request bodies within bounds: for each body, for all bodies together, and for those of one address.
 //!
 //! Nothing is parsed here.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Weak};
 
 use axum::extract::Request;
 use futures::StreamExt;
 use http::{HeaderMap, header};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::reject::Rejection;
+use crate::platform::server::Peer;
 
 /// Largest body, in bytes: two objects of 3 MiB (the API server's own limit for a request) and room
 /// for the envelope; the same bound as controller-runtime's webhook server.
@@ -22,11 +26,14 @@ const SMALL_AT_ONCE: usize = 1024;
 /// reviews, instead of exhausting the memory of the process.
 const LARGE_BUDGET_KIB: usize = 48 * 1024;
 
-/// A body in memory, with its share of the budget.
+/// One address gets half of that. With bodies that never end, it cannot keep those of others waiting.
+const SHARE: usize = 2;
+
+/// A body in memory, with its part of the budget.
 pub(super) struct Held {
     pub(super) bytes: Vec<u8>,
     large: bool,
-    _share: OwnedSemaphorePermit,
+    _parts: (Arc<Budget>, [OwnedSemaphorePermit; 2]),
 }
 
 impl Held {
@@ -35,19 +42,52 @@ impl Held {
     }
 }
 
-/// Admits bodies into memory.
-#[derive(Clone)]
-pub(super) struct Admission {
+struct Budget {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
 }
 
+impl Budget {
+    fn new(part: usize) -> Self {
+        Self {
+            small: Arc::new(Semaphore::new(SMALL_AT_ONCE / part)),
+            large: Arc::new(Semaphore::new(LARGE_BUDGET_KIB / part)),
+        }
+    }
+
+    async fn take(&self, most: usize) -> OwnedSemaphorePermit {
+        let permit = if most > SMALL {
+            let kib = u32::try_from(most.div_ceil(1024)).unwrap_or(u32::MAX);
+            Arc::clone(&self.large).acquire_many_owned(kib).await
+        } else {
+            Arc::clone(&self.small).acquire_owned().await
+        };
+        permit.expect("the semaphores are never closed")
+    }
+}
+
+/// Admits bodies into memory.
+#[derive(Clone)]
+pub(super) struct Admission {
+    all: Arc<Budget>,
+    /// Of addresses with a body in memory or waiting.
+    shares: Arc<Mutex<HashMap<IpAddr, Weak<Budget>>>>,
+}
+
 impl Admission {
     pub(super) fn new() -> Self {
-        Self {
-            small: Arc::new(Semaphore::new(SMALL_AT_ONCE)),
-            large: Arc::new(Semaphore::new(LARGE_BUDGET_KIB)),
+        Self { all: Arc::new(Budget::new(1)), shares: Arc::default() }
+    }
+
+    fn share(&self, address: IpAddr) -> Arc<Budget> {
+        let mut shares = self.shares.lock();
+        if let Some(share) = shares.get(&address).and_then(Weak::upgrade) {
+            return share;
         }
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Budget::new(SHARE));
+        shares.insert(address, Arc::downgrade(&share));
+        share
     }
 
     /// Reads the body; waits for memory until the caller's deadline.
@@ -56,14 +96,11 @@ impl Admission {
         let announced = announced(request.headers())?;
         // Without a length, the body may have any size up to the limit.
         let most = announced.unwrap_or(MAX_BODY);
-        let large = most > SMALL;
-        let share = if large {
-            let kib = u32::try_from(most.div_ceil(1024)).unwrap_or(u32::MAX);
-            Arc::clone(&self.large).acquire_many_owned(kib).await
-        } else {
-            Arc::clone(&self.small).acquire_owned().await
-        };
-        let share = share.expect("the semaphores are never closed");
+        let peer = request.extensions().get::<Peer>();
+        let address = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
+        let share = self.share(address);
+        // Its own part first, so that an address that has none left takes no part of all.
+        let permits = [share.take(most).await, self.all.take(most).await];
 
         let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
         let mut stream = request.into_body().into_data_stream();
@@ -74,7 +111,7 @@ impl Admission {
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(Held { bytes, large, _share: share })
+        Ok(Held { bytes, large: most > SMALL, _parts: (share, permits) })
     }
 }
 

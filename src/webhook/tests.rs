@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 
 use axum::body::{Body, Bytes};
-use futures::stream;
+use futures::stream::{self, FuturesUnordered};
+use futures::{FutureExt, StreamExt};
 use http::{Method, Request, Version};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
+use crate::platform::server::Peer;
 use zen_lead_core::admission::{Outcome, Verb};
 use zen_lead_core::settings::Rule;
 
@@ -276,4 +278,31 @@ async fn large_bodies_wait_for_memory_and_small_ones_pass_them() {
         assert_eq!(answer.0, 504);
     }
     assert_eq!(bench.post("/validate", "{}").await.0, 200, "the memory is free again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_leaves_half_of_the_memory_to_others() {
+    let from = |last: u8, mut request: Request<Body>| {
+        request.extensions_mut().insert(Peer(std::net::Ipv4Addr::new(10, 0, 0, last).into()));
+        request
+    };
+    // More than all the memory there is, by bodies that never arrive.
+    for (count, length) in [(20, MAX_BODY), (2_000, 1_000)] {
+        let bench = Bench::new();
+        let endless = (0..count).map(|_| {
+            let body = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+            let mut request = request("/validate", body);
+            request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+            bench.router.clone().oneshot(from(1, request))
+        });
+        let endless: FuturesUnordered<_> = endless.collect();
+        let mut endless = std::pin::pin!(endless.count());
+        assert!((&mut endless).now_or_never().is_none());
+        let honest = request("/validate", " ".repeat(length.min(3 << 20)));
+        tokio::select! {
+            biased;
+            (status, _) = bench.send(from(2, honest)) => assert_eq!(status, 200),
+            late = &mut endless => panic!("{late} deadlines passed first"),
+        }
+    }
 }

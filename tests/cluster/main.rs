@@ -41,6 +41,7 @@ mod limits;
 mod metrics;
 mod monitoring;
 mod observability;
+mod occupied;
 mod offline;
 mod partitions;
 mod ports;
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
         churn::tests(),
         dry_run::tests(),
         abuse::tests(),
+        occupied::tests(),
         large::tests(),
         inputs::alone(),
         clumsy::tests(),

@@ -9,7 +9,7 @@ use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -134,7 +134,7 @@ async fn admission(t: &Case) {
     assert_eq!(refusal(refused).code, 422);
 }
 
-/// Clients that do not speak TLS, or request unknown paths.
+/// Clients that do not speak TLS, request unknown paths, or send nothing until they are cut.
 async fn strangers(t: &Case) {
     let port = t.world.product.webhook_port(0);
     let mut plain = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -148,6 +148,9 @@ async fn strangers(t: &Case) {
     };
     let said = tokio::task::spawn_blocking(curl).await.unwrap();
     assert_eq!(String::from_utf8_lossy(&said.stdout), "404", "{said:?}");
+    let admin = t.world.product.admin_port(0);
+    let mut silent = TcpStream::connect(("127.0.0.1", admin)).await.unwrap();
+    let _closed_or_reset = silent.read(&mut [0; 1]).await;
 }
 
 /// The caBundle is removed, and zen-lead restores it.

@@ -76,6 +76,8 @@ fn record_everything(m: &Metrics, key: &ServiceKey) {
     m.certificate_load("ok");
     m.ca_bundle_write("mutating", "ok");
     m.webhook_connection_error("handshake_failed");
+    m.set_connections("webhook", 2);
+    m.connection_closed("webhook", "made_room");
     m.webhook_request("validate", "create", "denied", took);
     m.webhook_violation("boolean");
     m.webhook_in_flight().set(1);

@@ -1,18 +1,24 @@
-//! Tests over a real socket: handshakes, swaps, both HTTP versions, the cap and the drain.
+//! Tests over a real socket: handshakes, swaps, both HTTP versions and the drain.
+
+mod clients;
+mod floods;
+mod occupied;
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::WantsClientCert;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -42,7 +48,28 @@ struct Running {
     address: SocketAddr,
     source: Arc<CertificateSource>,
     metrics: Arc<Metrics>,
+    /// A request to `/held` adds a permit to the first, and is answered with one of the second.
+    arrived: Arc<Semaphore>,
+    held: Arc<Semaphore>,
     ended: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    fn counted(&self, line: &str) -> u64 {
+        let text = self.metrics.exposition().unwrap();
+        let value = text.lines().find_map(|l| l.strip_prefix(&format!("zen_lead_{line} ")));
+        value.map_or(0, |n| n.parse().unwrap())
+    }
+
+    fn closed(&self, reason: &str) -> u64 {
+        let labels = format!("reason=\"{reason}\",server=\"webhook\"");
+        self.counted(&format!("connections_closed_total{{{labels}}}"))
+    }
+
+    async fn end(self) {
+        self.control.stop(5 * SECOND);
+        ends_within(self, 10 * SECOND).await;
+    }
 }
 
 fn new_ca() -> Ca {
@@ -55,17 +82,41 @@ fn show(source: &CertificateSource, ca: &Ca) {
 }
 
 async fn start(limits: ServerLimits, ca: &Ca) -> Running {
+    start_for(limits, ca, None).await
+}
+
+async fn start_for(limits: ServerLimits, ca: &Ca, clients: Option<Arc<tls::Clients>>) -> Running {
     let metrics = Arc::new(Metrics::new().unwrap());
     let source = CertificateSource::new(Arc::clone(&metrics));
     show(&source, ca);
-    let config = tls::server_config(Arc::clone(&source)).unwrap();
-    let router = Router::new().route("/", get(|| async { "hello" })).route(
-        "/slow",
-        post(|| async {
-            tokio::time::sleep(Duration::from_millis(600)).await;
-            "done"
-        }),
-    );
+    let config = tls::server_config(Arc::clone(&source), clients).unwrap();
+    let (arrived, held) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (arrival, permits) = (arrived.clone(), held.clone());
+    let asked = arrived.clone();
+    let much = move || async move {
+        asked.add_permits(1);
+        let pieces = (0..1024).map(|_| io::Result::Ok(vec![b'x'; 64 * 1024]));
+        Body::from_stream(futures::stream::iter(pieces))
+    };
+    let router = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/much", get(much))
+        .route("/read", post(|body: Bytes| async move { body.len().to_string() }))
+        .route(
+            "/held",
+            post(|_: Bytes| async move {
+                arrival.add_permits(1);
+                permits.acquire().await.unwrap().forget();
+                "done"
+            }),
+        )
+        .route(
+            "/slow",
+            post(|| async {
+                tokio::time::sleep(Duration::from_millis(600)).await;
+                "done"
+            }),
+        );
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let control = Control::new();
@@ -75,7 +126,18 @@ async fn start(limits: ServerLimits, ca: &Ca) -> Running {
     };
     let ended = spawn(server);
     assert_eq!(control.listening().await, Some(address));
-    Running { control, address, source, metrics, ended }
+    Running { control, address, source, metrics, arrived, held, ended }
+}
+
+/// What a client of the server trusts, without a certificate of its own.
+fn trusting(ca: &Ca) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.certificate.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
 }
 
 async fn connect(
@@ -84,16 +146,16 @@ async fn connect(
     name: &'static str,
     alpn: &str,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.certificate.der().clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    shake(TcpStream::connect(address).await?, trusting(ca).with_no_client_auth(), name, alpn).await
+}
+
+async fn shake(
+    stream: TcpStream,
+    mut config: ClientConfig,
+    name: &'static str,
+    alpn: &str,
+) -> io::Result<TlsStream<TcpStream>> {
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-    let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from(name).unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
@@ -104,6 +166,10 @@ impl Http1 {
     async fn new(running: &Running, ca: &Ca) -> Self {
         let stream = connect(running.address, ca, NAME, "http/1.1").await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+        Self::over(stream).await
+    }
+
+    async fn over(stream: TlsStream<TcpStream>) -> Self {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         spawn(connection);
         Self(sender)
@@ -212,7 +278,7 @@ async fn a_drain_closes_by_answer_and_a_stop_waits_for_what_is_in_flight() {
 #[tokio::test]
 async fn silent_clients_do_not_hold_up_the_end() {
     let ca = new_ca();
-    let limits = ServerLimits { handshake: 60 * SECOND, ..ServerLimits::default() };
+    let limits = ServerLimits { first_request: 60 * SECOND, ..ServerLimits::default() };
     let running = start(limits, &ca).await;
     // One sends nothing, one sends nothing after the handshake, one stops in the middle of a head.
     let _mute = TcpStream::connect(running.address).await.unwrap();
@@ -232,43 +298,6 @@ async fn silent_clients_do_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn dawdlers_are_cut_and_the_cap_holds() {
-    let ca = new_ca();
-    let limits = ServerLimits {
-        connections: 2,
-        handshake: Duration::from_millis(300),
-        idle: Duration::from_millis(600),
-        ..ServerLimits::default()
-    };
-    let running = start(limits, &ca).await;
-    let mut mute = TcpStream::connect(running.address).await.unwrap();
-    let mut half = connect(running.address, &ca, NAME, "http/1.1").await.unwrap();
-    half.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-    half.flush().await.unwrap();
-
-    // Two are open: the third is closed immediately.
-    let mut third = TcpStream::connect(running.address).await.unwrap();
-    let closed = timeout(Duration::from_millis(200), third.read(&mut [0; 1])).await.unwrap();
-    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
-
-    let closed = timeout(SECOND, mute.read(&mut [0; 1])).await.expect("handshake timeout");
-    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
-    let mut rest = Vec::new();
-    timeout(SECOND, half.read_to_end(&mut rest)).await.expect("header timeout").ok();
-
-    let mut next = Http1::new(&running, &ca).await;
-    assert_eq!(next.call("GET", "/").await.unwrap().0, "hello", "there is room again");
-    running.control.stop(SECOND);
-    let metrics = Arc::clone(&running.metrics);
-    ends_within(running, 2 * SECOND).await;
-    let text = metrics.exposition().unwrap();
-    for reason in ["connection_limit", "handshake_timeout"] {
-        let line = format!("zen_lead_webhook_connection_errors_total{{reason=\"{reason}\"}} 1");
-        assert!(text.contains(&line), "{line} is not in {text}");
-    }
-}
-
-#[tokio::test]
 async fn a_taken_port_is_an_error_at_once_and_the_plain_server_works() {
     let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
@@ -278,7 +307,8 @@ async fn a_taken_port_is_an_error_at_once_and_the_plain_server_works() {
     let control = Control::new();
     let server = {
         let (control, router) = (control.clone(), Router::new().route("/", get(|| async { "up" })));
-        async move { http(listener, router, control, &ServerLimits::default()).await }
+        let metrics = Arc::new(Metrics::new().unwrap());
+        async move { http(listener, router, control, &ServerLimits::default(), metrics).await }
     };
     let ended = spawn(server);
     control.listening().await.unwrap();
@@ -307,8 +337,9 @@ async fn a_scrape_is_sent_chunked_and_whole_to_old_clients() {
     let control = Control::new();
     let server = {
         let router = admin::router(metrics.clone(), Health::new(&[], metrics.clone()));
-        let control = control.clone();
-        async move { http(listener, router, control, &ServerLimits::default()).await }
+        // Its own metrics: the scrape is compared with a later one.
+        let (control, metrics) = (control.clone(), Arc::new(Metrics::new().unwrap()));
+        async move { http(listener, router, control, &ServerLimits::default(), metrics).await }
     };
     let ended = spawn(server);
     control.listening().await.unwrap();

@@ -3,6 +3,7 @@
 //! The other source, self-made certificates, is `pki`. Nothing here panics on bad input: a pair that fails
 //! the checks is refused, and the old one stays in use.
 
+pub mod clients;
 mod mounted;
 
 #[cfg(test)]
@@ -15,13 +16,14 @@ use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::platform::metrics::Metrics;
+pub use clients::Clients;
 pub use mounted::{Mounted, ReadError};
 
 /// Why a certificate and key were refused.
@@ -129,16 +131,28 @@ impl fmt::Debug for CertificateSource {
     }
 }
 
-/// TLS 1.2 and 1.3 with ring, HTTP/2 and HTTP/1.1 by ALPN, certificates from `source`.
+/// TLS 1.2 and 1.3 with ring, HTTP/2 and HTTP/1.1 by ALPN, certificates from `source`. With `clients`, a
+/// client needs a certificate that they accept.
 ///
 /// # Errors
 /// If the provider supports neither version: an error in the build.
-pub fn server_config(source: Arc<CertificateSource>) -> Result<Arc<ServerConfig>, rustls::Error> {
+pub fn server_config(
+    source: Arc<CertificateSource>,
+    clients: Option<Arc<Clients>>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let provider = Arc::clone(&source.provider);
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(source);
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let mut config = match clients {
+        None => builder.with_no_client_auth().with_cert_resolver(source),
+        Some(clients) => {
+            let mut config = builder.with_client_cert_verifier(clients).with_cert_resolver(source);
+            // A resumed session would keep the verdict on a certificate whose CA may be gone by now.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            config
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -165,7 +165,7 @@ impl InProcess {
         // A replica that ran before releases the port a moment after its end.
         let bind = || async { server::bind(at) };
         let listener = until("the port of the webhook is free", bind).await;
-        let config = tls::server_config(source).unwrap();
+        let config = tls::server_config(source, None).unwrap();
         let woken = wake.clone();
         let authority = tokio::spawn(async move { authority.run(woken, |_| {}).await });
         let server = server::Control::new();

@@ -65,8 +65,13 @@ impl Caller {
 
     /// A connection after its handshake.
     pub async fn connect(&self) -> io::Result<Line> {
+        self.over(self.tcp().await?).await
+    }
+
+    /// The handshake on a connection.
+    pub async fn over(&self, tcp: TcpStream) -> io::Result<Line> {
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        Ok(Line(self.connector.connect(name, self.tcp().await?).await?))
+        Ok(Line(self.connector.connect(name, tcp).await?))
     }
 
     /// One request on a connection of its own.

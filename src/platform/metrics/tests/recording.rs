@@ -173,6 +173,11 @@ fn what_is_about_the_webhook_certificates_and_the_process() {
         |m, _| m.webhook_connection_error("other"),
         &[("webhook_connection_errors_total other", 1.0)],
     );
+    moves(|m, _| m.set_connections("admin", 7), &[("connections admin", 7.0)]);
+    moves(
+        |m, _| m.connection_closed("webhook", "refused"),
+        &[("connections_closed_total refused webhook", 1.0)],
+    );
     moves(
         |m, _| m.webhook_request("validate", "create", "denied", TOOK),
         &[
