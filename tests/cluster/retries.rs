@@ -3,6 +3,7 @@
 //!
 //! One replica runs, and it sees the API server only through the proxy.
 
+use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -387,8 +388,9 @@ async fn what_cannot_succeed_is_tried_once(t: Arc<Case>) {
         proxy.fail(2, Fault::answer(code), creates("/services", format!("{name}-leader")));
     }
     sources(&t, &faults.map(|(name, ..)| name)).await;
-    for (name, _, reason) in faults {
-        let message = t.until_condition(name, "False", reason).await;
+    // At the same time: one may be served before the other is reported by a replica of a higher rank.
+    let reports = faults.map(|(name, _, reason)| t.until_condition(name, "False", reason));
+    for ((name, ..), message) in faults.into_iter().zip(join_all(reports).await) {
         let start =
             format!("create_service {}/{name}-leader: the proxy of the test says no; ", t.ns);
         let end = "; tried again by itself within 300s";
