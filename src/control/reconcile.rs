@@ -342,15 +342,18 @@ impl Reconciler {
     /// or has reported that it is refused, and for a first leader Service only in its turn.
     fn may_plan_this<'a>(&'a self, round: &mut Round<'a>, planned: &Planned) -> GoAhead {
         let Planned { snapshot, decision } = planned;
-        if let Some(step) = decision.read_for.as_ref().filter(|_| !round.acting) {
-            if step.needs_read() {
-                if self.learns(round.key, snapshot, step) {
-                    return GoAhead::Again;
-                }
-                if let Some(at) = self.waits_for_rank(round.key, step) {
-                    return GoAhead::Closed(Requeue::At(at));
-                }
-            } else if let Some(at) = self.reads_later(round.key, step) {
+        let goes_on = |step: &&Step| round.acting && !step.kind().is_copy();
+        if let Some(step) = decision.read_for.as_ref().filter(|step| !goes_on(step)) {
+            if step.needs_read() && self.learns(round.key, snapshot, step) {
+                return GoAhead::Again;
+            }
+            // A switch is read for first: what is wanted is known only then, and the wait counts from there.
+            if (step.needs_read() || step.kind().is_copy())
+                && let Some(at) = self.waits_for_rank(round.key, step)
+            {
+                return GoAhead::Closed(Requeue::At(at));
+            }
+            if let Some(at) = self.reads_later(round.key, step) {
                 let timer = decision.again_at.map(|at| self.instant(at));
                 return GoAhead::Closed(Requeue::At(timer.map_or(at, |timer| timer.min(at))));
             }

@@ -85,8 +85,8 @@ async fn connections_keep_no_write_out(t: Arc<Case>) {
     // Both ends need file descriptors: the replicas have the limits of the process that starts them.
     let pid = std::process::id().to_string();
     let raised =
-        Command::new("prlimit").args(["--pid", &pid, "--nofile=32768:32768"]).status().unwrap();
-    assert!(raised.success(), "32768 open files are needed (ulimit -n)");
+        Command::new("prlimit").args(["--pid", &pid, "--nofile=12288:12288"]).status().unwrap();
+    assert!(raised.success(), "12288 open files are needed (ulimit -n)");
     t.world.product.ensure_started().await;
     // Other addresses, which fill all places together, and the one of the API server.
     let others: &[[u8; 4]] = &[[127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 4]];

@@ -2,6 +2,7 @@
 
 use super::standing::{LEADER, Pair, SLICE};
 use super::*;
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 /// The lists of a namespace among these calls.
@@ -158,4 +159,32 @@ async fn a_name_that_the_other_replica_has_taken_is_waited_for_before_the_namesp
     assert_eq!(lists(&calls), [""; 0], "{calls:?}");
     let calls = made_twice(Duration::from_millis(2_100)).await;
     assert_eq!(lists(&calls).len(), 3, "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_another_replica_writes_first_is_not_read_for() {
+    let mut pair = Pair::new();
+    pair.watch().await;
+    let second = usize::from(first_of(&pair) == 0);
+    let index = pair.workers[second].index.clone();
+    let behind = pair.present().await;
+    pair.api.put(PODS, pod("b", "10.0.0.2", false, 2));
+    pair.watch().await;
+    assert!(run_first(&pair).await.is_ok());
+    // Of all that the first one has made, the second one has seen the leader Service and its slice.
+    *index.write() = behind;
+    let seen = |path: &str| pair.api.get(path).unwrap();
+    let mut leader = seen(LEADER);
+    leader["status"] = json!({});
+    leader["metadata"]["annotations"]
+        .as_object_mut()
+        .unwrap()
+        .retain(|key, _| !key.contains("leader-"));
+    index.write().apply_service(serde_json::from_value::<Service>(leader).unwrap());
+    let slice = seen(&format!("{SLICES}/{SLICE}"));
+    index.write().apply_slice(serde_json::from_value::<EndpointSlice>(slice).unwrap());
+    let (before, now) = (pair.api.seen().len(), clock::monotonic());
+    let next = pair.workers[second].reconcile(&pair.key, now).await.unwrap();
+    assert_eq!(next, Requeue::At(now + ranking::STAGGER_OF_COPIES));
+    assert_eq!(pair.api.seen().len(), before, "nothing is read or written");
 }
