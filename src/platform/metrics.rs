@@ -38,6 +38,9 @@ pub const FAILOVER_BUCKETS: [f64; 12] =
 /// Labels of the attempts of a call; the last one stands for all higher numbers.
 const ATTEMPTS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10+"];
 
+/// Why a server closes connections (docs/metrics.md).
+const CLOSED: [&str; 4] = ["first_request", "made_room", "address_limit", "refused"];
+
 register::metrics! {
     reconcile_duration: HistogramVec, "reconciliation_duration_seconds", ["result"],
         "Duration of one reconcile, over all Services.", FAST_BUCKETS;
@@ -254,6 +257,15 @@ impl Metrics {
     /// Sets the number of Services due now.
     pub fn set_queue_depth(&self, depth: usize) {
         self.queue_depth.set(to_i64(depth));
+    }
+
+    /// Begins the series about the connections of a server: the first one that is closed for others is then an
+    /// increase.
+    pub fn begin_connections(&self, server: &'static str) {
+        self.set_connections(server, 0);
+        for reason in CLOSED {
+            self.connections_closed.with_label_values(&[server, reason]);
+        }
     }
 
     /// Sets the number of open connections of a server.

@@ -191,7 +191,7 @@ impl Places {
         limits: ServerLimits,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
-        metrics.set_connections(server, 0);
+        metrics.begin_connections(server);
         Arc::new(Self { server, limits, metrics, table: Mutex::default() })
     }
 
