@@ -193,6 +193,14 @@ struct Round<'a> {
     turn: Option<turns::Turn<'a>>,
 }
 
+impl Round<'_> {
+    /// Whether it takes a step whatever its rank: it has written before. Copies it leaves to the replica that
+    /// comes first all the same.
+    fn goes_on(&self, step: &Step) -> bool {
+        self.acting && !step.kind().is_copy()
+    }
+}
+
 /// A decision and what it rests on.
 struct Planned {
     snapshot: Snapshot,
@@ -342,8 +350,7 @@ impl Reconciler {
     /// or has reported that it is refused, and for a first leader Service only in its turn.
     fn may_plan_this<'a>(&'a self, round: &mut Round<'a>, planned: &Planned) -> GoAhead {
         let Planned { snapshot, decision } = planned;
-        let goes_on = |step: &&Step| round.acting && !step.kind().is_copy();
-        if let Some(step) = decision.read_for.as_ref().filter(|step| !goes_on(step)) {
+        if let Some(step) = decision.read_for.as_ref().filter(|step| !round.goes_on(step)) {
             if step.needs_read() && self.learns(round.key, snapshot, step) {
                 return GoAhead::Again;
             }
@@ -383,9 +390,7 @@ impl Reconciler {
                         restored from a backup; deciding afresh";
             self.recorder.event(key, None, Reason::HistoryRestored, note);
         }
-        // Who has moved a leader leaves the copies to the replica that comes first all the same.
-        let goes_on = round.acting && !step.kind().is_copy();
-        if let Some(at) = self.waits_for_rank(key, step).filter(|_| !goes_on) {
+        if let Some(at) = self.waits_for_rank(key, step).filter(|_| !round.goes_on(step)) {
             return GoAhead::Closed(Requeue::At(at));
         }
         match self.gives_way(key, step) {

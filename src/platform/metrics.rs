@@ -18,6 +18,7 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
+use strum::{IntoStaticStr, VariantArray};
 
 pub use scrape::Scrape;
 pub use services::Services;
@@ -38,8 +39,21 @@ pub const FAILOVER_BUCKETS: [f64; 12] =
 /// Labels of the attempts of a call; the last one stands for all higher numbers.
 const ATTEMPTS: [&str; 10] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10+"];
 
-/// Why a server closes connections (docs/metrics.md).
-const CLOSED: [&str; 4] = ["first_request", "made_room", "address_limit", "refused"];
+/// Why a server closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum Closing {
+    /// Its first whole request was late.
+    FirstRequest,
+    /// It gave its place to another one.
+    MadeRoom,
+    /// It gave its place to another one of its address, which has as many as it may have.
+    AddressLimit,
+    /// It came when no other one could give way.
+    Refused,
+}
+
+zen_lead_core::texts!(all Closing);
 
 register::metrics! {
     reconcile_duration: HistogramVec, "reconciliation_duration_seconds", ["result"],
@@ -263,9 +277,14 @@ impl Metrics {
     /// increase.
     pub fn begin_connections(&self, server: &'static str) {
         self.set_connections(server, 0);
-        for reason in CLOSED {
-            self.connections_closed.with_label_values(&[server, reason]);
+        for reason in Closing::ALL {
+            self.connections_closed.with_label_values(&[server, reason.as_str()]);
         }
+    }
+
+    /// Counts a connection that a server closed to keep places free.
+    pub fn connection_closed(&self, server: &'static str, reason: Closing) {
+        self.connections_closed.with_label_values(&[server, reason.as_str()]).inc();
     }
 
     /// Sets the number of open connections of a server.
@@ -351,8 +370,6 @@ counts! {
     webhook_rejected_body(reason) in webhook_rejected_bodies;
     /// Counts an Event, written or not.
     event(reason, result) in events;
-    /// Counts a connection that a server closed to keep places free.
-    connection_closed(server, reason) in connections_closed;
 }
 
 fn to_i64(n: usize) -> i64 {

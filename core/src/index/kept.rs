@@ -29,7 +29,7 @@ impl<T: Keep> Kept<T> {
 
     /// Keeps the text instead of the object, if the object comes back from it as it is.
     pub fn close(&mut self) {
-        if let Some(object) = self.object.get() {
+        if let Some(object) = self.object.get().filter(|_| self.text.is_none()) {
             let text = serde_json::to_vec(&**object).ok();
             let same = |text: &Vec<u8>| read::<T>(text).is_some_and(|o| o == **object);
             self.text = text.filter(same).map(Into::into);

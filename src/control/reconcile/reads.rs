@@ -11,7 +11,7 @@ use tracing::debug;
 use super::{Basis, REPORT_READS, Reconciler, Round};
 use crate::platform::api::CallError;
 use crate::platform::clock;
-use zen_lead_core::decide::{Decision, Inputs, Step, StepKind};
+use zen_lead_core::decide::{Decision, Inputs, Step};
 use zen_lead_core::index::Index;
 use zen_lead_core::names::ServiceKey;
 
@@ -108,7 +108,7 @@ impl Reconciler {
 
     /// When a report that has to rest on a read may be read for, if not now.
     pub(super) fn reads_later(&self, key: &ServiceKey, step: &Step) -> Option<Instant> {
-        if !matches!(step.kind(), StepKind::Mirror | StepKind::SourceConditions) {
+        if !step.kind().is_copy() {
             return None;
         }
         let now = clock::monotonic();

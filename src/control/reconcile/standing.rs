@@ -200,14 +200,15 @@ impl Reconciler {
             let held: Vec<Blocked> = known.blocks.now().cloned().collect();
             (held, known.blocks.on_probation().is_some())
         });
-        let first = self.rank(key) == 0;
         for one in &mut blocked {
             let said = |text| words::as_said(text, &one.message);
-            let theirs = |text| words::about_the_same(text, &one.message).filter(|_| !first);
+            let theirs = |text| words::about_the_same(text, &one.message);
             let found = conditions(snapshot).find_map(said);
             if let Some(said) = found {
                 one.message = said.to_owned();
-            } else if let Some(said) = conditions(snapshot).find_map(theirs) {
+            } else if self.rank(key) > 0
+                && let Some(said) = conditions(snapshot).find_map(theirs)
+            {
                 (one.reason, one.message) = (RefusalCause::reason_of(said), said.to_owned());
             }
         }

@@ -56,6 +56,10 @@ impl Waiting {
         self.own.iter().chain(&self.others)
     }
 
+    fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.others.is_empty()
+    }
+
     fn pop(&mut self) -> Option<ServiceKey> {
         self.own.pop_front().or_else(|| self.others.pop())
     }
@@ -124,7 +128,7 @@ impl TurnsState {
         if waiting.all().any(|other| other == key) {
             return;
         }
-        if waiting.all().next().is_none() {
+        if waiting.is_empty() {
             self.round.push_back(key.namespace.clone());
         }
         if first {
@@ -151,7 +155,7 @@ impl TurnsState {
                 self.having.insert(key.clone(), now);
                 given.push(key);
             }
-            if waiting.all().next().is_none() {
+            if waiting.is_empty() {
                 self.waiting.remove(&namespace);
                 shrink::map(&mut self.waiting);
             } else {

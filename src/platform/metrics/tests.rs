@@ -77,7 +77,7 @@ fn record_everything(m: &Metrics, key: &ServiceKey) {
     m.ca_bundle_write("mutating", "ok");
     m.webhook_connection_error("handshake_failed");
     m.set_connections("webhook", 2);
-    m.connection_closed("webhook", "made_room");
+    m.connection_closed("webhook", Closing::MadeRoom);
     m.webhook_request("validate", "create", "denied", took);
     m.webhook_violation("boolean");
     m.webhook_in_flight().set(1);

@@ -29,7 +29,7 @@ use tower::ServiceExt;
 use super::Control;
 use super::places::{Go, Next, Places, Seat, SeatId, UnderWay};
 use crate::platform::clock::monotonic;
-use crate::platform::metrics::Metrics;
+use crate::platform::metrics::{Closing, Metrics};
 
 /// How long a connection without a request may take to part. The end of an HTTP/2 connection is agreed on.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -127,7 +127,7 @@ impl Serving {
                         }
                         Next::Over => {}
                         Next::Late => {
-                            self.metrics.connection_closed(self.server, "first_request");
+                            self.metrics.connection_closed(self.server, Closing::FirstRequest);
                             if seat.is_busy() {
                                 return;
                             }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::ServerLimits;
 use crate::platform::clock::monotonic;
-use crate::platform::metrics::Metrics;
+use crate::platform::metrics::{Closing, Metrics};
 
 /// A caller that has not sent a whole request after this time is the first to give way. The API server waits
 /// a second for its answer (deploy/manifests/60-webhooks.yaml), so its request is here earlier.
@@ -211,16 +211,16 @@ impl Places {
         let own = table.addresses.get(&address).map_or(0, |held| held.connections);
         let most = self.limits.connections_per_address;
         let full = if most > 0 && own >= most {
-            Some("address_limit")
+            Some(Closing::AddressLimit)
         } else if table.open.len() - table.leaving >= self.limits.connections {
-            Some("made_room")
+            Some(Closing::MadeRoom)
         } else {
             None
         };
         if let Some(reason) = full
             && !self.tell_one(&mut table, Some(address), reason, now)
         {
-            self.metrics.connection_closed(self.server, "refused");
+            self.metrics.connection_closed(self.server, Closing::Refused);
             return Err(Full);
         }
         let (sender, receiver) = oneshot::channel();
@@ -246,17 +246,17 @@ impl Places {
 
     /// Tells a connection to go because the process has no file descriptor for a new one.
     pub(super) fn make_room(&self, now: Instant) {
-        self.tell_one(&mut self.table.lock(), None, "made_room", now);
+        self.tell_one(&mut self.table.lock(), None, Closing::MadeRoom, now);
     }
 
     fn tell_one(
         &self,
         table: &mut Table,
         new: Option<IpAddr>,
-        reason: &'static str,
+        reason: Closing,
         now: Instant,
     ) -> bool {
-        let victim = table.victim(new, reason == "address_limit", now);
+        let victim = table.victim(new, reason == Closing::AddressLimit, now);
         let Some((sender, go)) = victim.and_then(|id| table.dismiss(id)) else { return false };
         // If its task has just ended, the place is free all the same.
         let _ = sender.send(go);

@@ -175,7 +175,7 @@ fn what_is_about_the_webhook_certificates_and_the_process() {
     );
     moves(|m, _| m.set_connections("admin", 7), &[("connections admin", 7.0)]);
     moves(
-        |m, _| m.connection_closed("webhook", "refused"),
+        |m, _| m.connection_closed("webhook", Closing::Refused),
         &[("connections_closed_total refused webhook", 1.0)],
     );
     moves(
