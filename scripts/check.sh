@@ -26,6 +26,7 @@ step "borders, router, manifests, options" cargo test --locked --quiet --package
   --test architecture --test router --test manifests --test configuration --test measurements
 step "unit tests of the core" cargo test --locked --quiet --package zen-lead-core --lib
 step "unit tests of zen-lead" cargo test --locked --quiet --package zen-lead --lib
+step "the documented traces" cargo test --locked --quiet --package zen-lead-core --test model -- is_caught
 # A few walks of each kind and shortened small worlds; `make test` runs them all.
 export ZEN_LEAD_MODEL_WALKS=${ZEN_LEAD_MODEL_WALKS:-20} ZEN_LEAD_MODEL_STATES=${ZEN_LEAD_MODEL_STATES:-500}
 step "a short model" cargo test --locked --quiet --package zen-lead-core --test model -- \
