@@ -485,6 +485,25 @@ monitoring() {
     admin apply --dry-run=server -f "$(grep -l '^kind: ConfigMap' "$WORK"/monitoring-*.yaml)"
 }
 
+# The optional parts: each is rendered onto deploy/, and the API server takes what it changes.
+components() {
+  local name
+  for name in metrics-token closed-network; do
+    mkdir -p "$WORK/with-$name"
+    # kustomize takes relative paths only.
+    printf 'resources: [%s]\ncomponents: [%s]\n' "$(realpath --relative-to="$WORK/with-$name" "$ROOT/deploy")" \
+      "$(realpath --relative-to="$WORK/with-$name" "$ROOT/deploy/components/$name")" >"$WORK/with-$name/kustomization.yaml"
+    allowed "deploy/components/$name is built by kustomize" admin kustomize "$WORK/with-$name" -o "$WORK/$name.yaml"
+    allowed "and the API server takes it" admin apply --dry-run=server -f "$WORK/$name.yaml"
+  done
+  if grep -q 'value: /metrics-token/token' "$WORK/metrics-token.yaml"; then pass "the Deployment has the token"; else
+    cp "$WORK/metrics-token.yaml" "$WORK/out" && fail "the Deployment has no token"
+  fi
+  if [[ $(grep -c 'cidr: \|kubernetes.io/metadata.name: ' "$WORK/closed-network.yaml") -eq 2 ]]; then pass "both ports have their callers"; else
+    cp "$WORK/closed-network.yaml" "$WORK/out" && fail "a port is open to all"
+  fi
+}
+
 set_up
 source_service other | sed 's/name: other/name: fake-leader, labels: {app.kubernetes.io\/managed-by: zen-lead, zen-lead.io\/source-service: web}/' >"$WORK/fake.yaml"
 made web
@@ -499,6 +518,7 @@ priority
 webhooks_without_zen_lead
 ca_bundle
 monitoring
+components
 uninstall_namespace
 uninstall_dead
 printf '%s passed, %s failed\n' "$PASSED" "$FAILED"

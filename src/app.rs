@@ -26,14 +26,15 @@ use crate::control::record::{self, Recorder};
 use crate::platform::api::proxy::Proxy;
 use crate::platform::api::{self, Caller};
 use crate::platform::clock::{self, Clock};
+use crate::platform::files;
 use crate::platform::health::{Gate, Health};
 use crate::platform::lifecycle::{self, Times, UnixSignals};
 use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
 use crate::platform::pki;
 use crate::platform::runtime::Runtime;
-use crate::platform::server::tls::Clients;
-use crate::platform::server::{self, ServerLimits, admin, tls};
+use crate::platform::server::tls::{Clients, Followed};
+use crate::platform::server::{self, ServerLimits, Token, admin, tls};
 use crate::platform::shutdown::Shutdown;
 use crate::platform::supervise::Supervisor;
 use crate::platform::telemetry;
@@ -170,7 +171,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let variables = config::traces::variables().map_err(anyhow::Error::msg)?;
     let wanted = telemetry::settings::read(&args.traces, &variables)?;
     args.certificates.validate().map_err(anyhow::Error::msg)?;
-    let clients = clients(&args)?;
+    let (clients, token) = (clients(&args)?, token(&args)?);
     telemetry::init(args.log_format, &args.log_level)?;
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new()?);
@@ -181,7 +182,7 @@ async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     // Bound first: a taken port must not be found out after everything else has started.
     let webhook_socket = server::bind(args.webhook_bind)?;
     let admin_socket = server::bind(args.admin_bind)?;
-    start_admin(&args, admin_socket, &metrics, &health, &shutdown, &supervisor);
+    start_admin(&args, (admin_socket, token), &metrics, &health, &shutdown, &supervisor);
 
     let Cluster { client, mut caller, proxy } = connect(metrics.clone()).await?;
     if let Some(proxy) = proxy {
@@ -202,6 +203,12 @@ fn clients(args: &Serve) -> anyhow::Result<Option<Arc<Clients>>> {
     let Some(file) = &callers.webhook_client_ca_file else { return Ok(None) };
     let names = callers.webhook_client_names.clone();
     Clients::load(file.clone(), names).map(Some).context("--webhook-client-ca-file")
+}
+
+/// The token of scrapes, if they have to carry one.
+fn token(args: &Serve) -> anyhow::Result<Option<Arc<Token>>> {
+    let Some(file) = &args.callers.metrics_token_file else { return Ok(None) };
+    Token::load(file.clone()).map(Some).context("--metrics-token-file")
 }
 
 fn limits(args: &Serve) -> ServerLimits {
@@ -328,14 +335,17 @@ async fn work(reconciler: Arc<Reconciler>, queue: Queue<ServiceKey>) {
 
 fn start_admin(
     args: &Serve,
-    socket: TcpListener,
+    (socket, token): (TcpListener, Option<Arc<Token>>),
     metrics: &Arc<Metrics>,
     health: &Health,
     shutdown: &Shutdown,
     supervisor: &Supervisor,
 ) {
     let control = server::Control::new();
-    let router = admin::router(metrics.clone(), health.clone());
+    if let Some(token) = &token {
+        supervisor.spawn_until_stopping("token of scrapes", files::keep_reading(token.clone()));
+    }
+    let router = admin::router(metrics.clone(), health.clone(), token);
     let (running, limits, metrics) = (control.clone(), limits(args), metrics.clone());
     supervisor.spawn("admin server", async move {
         server::http(socket, router, running, &limits, metrics).await
@@ -361,12 +371,12 @@ fn start_webhook(
     let source = tls::CertificateSource::new(metrics.clone());
     let config = tls::server_config(source.clone(), clients.clone()).context("TLS set-up")?;
     if let Some(clients) = clients {
-        supervisor.spawn_until_stopping("CAs of clients", clients.run());
+        supervisor
+            .spawn_until_stopping("CAs of clients", files::keep_reading(Followed::from(clients)));
     }
     if let Some(directory) = &args.cert_dir {
         let mounted = tls::Mounted::new(directory.clone(), source.clone(), clock.clone());
-        supervisor
-            .spawn_until_stopping("certificate directory", async move { mounted.run().await });
+        supervisor.spawn_until_stopping("certificate directory", files::keep_reading(mounted));
         // The tool that mounts certificates (cert-manager) publishes their CA too.
         health.set(Gate::CaBundle, true);
         let (source, health, until) = (source, health.clone(), shutdown.clone());

@@ -5,6 +5,7 @@
 
 pub(crate) mod api;
 pub mod clock;
+pub mod files;
 pub mod health;
 pub(crate) mod lifecycle;
 pub mod metrics;

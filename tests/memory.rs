@@ -159,7 +159,7 @@ fn led(metrics: &Metrics, key: &ServiceKey) {
 
 /// Reads a whole scrape piece by piece, as a socket does; the bytes read, and the lines about Services.
 async fn scrape(metrics: &Arc<Metrics>) -> (usize, usize) {
-    let router = admin::router(metrics.clone(), Health::new(&[], metrics.clone()));
+    let router = admin::router(metrics.clone(), Health::new(&[], metrics.clone()), None);
     let request = Request::get("/metrics").body(Body::empty()).unwrap();
     let mut body = router.oneshot(request).await.unwrap().into_body();
     let (mut bytes, mut lines) = (0, 0);

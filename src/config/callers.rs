@@ -25,4 +25,7 @@ pub struct Callers {
         requires = "webhook_client_ca_file"
     )]
     pub webhook_client_names: Vec<String>,
+    /// File with a token; with it, /metrics is only served to callers that send it as bearer token. Probes need none.
+    #[arg(long, env = "ZEN_LEAD_METRICS_TOKEN_FILE")]
+    pub metrics_token_file: Option<PathBuf>,
 }

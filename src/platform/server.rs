@@ -11,6 +11,7 @@ pub mod admin;
 mod connection;
 mod places;
 pub mod tls;
+mod token;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ use crate::platform::metrics::Metrics;
 pub use connection::Peer;
 use connection::Serving;
 use places::Places;
+pub use token::{Token, TokenError};
 
 /// Limit per connection for the head of a request, and for body data read ahead. The heads of the API server
 /// have 1 KiB. With hyper's default, about 400 KiB, the maximum of connections would take 800 MB.

@@ -1,6 +1,7 @@
 //! The admin router: metrics and probes, without TLS, for the kubelet and Prometheus.
 //!
-//! Turns the state of `health` into answers, and a scrape into a body that is written while it is sent.
+//! With a [`Token`], a scrape has to carry it: metrics name Services of all namespaces. Probes never do: the
+//! kubelet sends no secret of this kind. Turns the state of `health` into answers, and a scrape into a body that is written while it is sent.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::stream::{self, Stream};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
+use super::token::Token;
 use crate::platform::health::Health;
 use crate::platform::metrics::{Metrics, Scrape};
 
@@ -28,19 +30,26 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 struct Admin {
     metrics: Arc<Metrics>,
     health: Health,
+    token: Option<Arc<Token>>,
 }
 
-/// `/metrics`, `/livez`, `/readyz`, and `/healthz` as an alias of `/livez`.
-pub fn router(metrics: Arc<Metrics>, health: Health) -> Router {
+/// `/metrics`, for callers with the token if there is one, `/livez`, `/readyz`, and `/healthz` as an alias of
+/// `/livez`.
+pub fn router(metrics: Arc<Metrics>, health: Health, token: Option<Arc<Token>>) -> Router {
     Router::new()
         .route("/metrics", get(scrape))
         .route("/livez", get(livez))
         .route("/healthz", get(livez))
         .route("/readyz", get(readyz))
-        .with_state(Admin { metrics, health })
+        .with_state(Admin { metrics, health, token })
 }
 
-async fn scrape(State(admin): State<Admin>) -> Response {
+async fn scrape(State(admin): State<Admin>, headers: HeaderMap) -> Response {
+    if admin.token.is_some_and(|token| !token.is_in(&headers)) {
+        let text = "/metrics needs the token of --metrics-token-file, as \"Authorization: Bearer TOKEN\"\n";
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], text)
+            .into_response();
+    }
     match admin.metrics.scrape() {
         Ok(scrape) => {
             let body = Body::from_stream(pieces(scrape));
@@ -98,7 +107,7 @@ mod tests {
 
     async fn answer_to(metrics: &Arc<Metrics>, request: Request<Body>) -> Response {
         let health = Health::new(&[Gate::Certificate], metrics.clone());
-        router(metrics.clone(), health).oneshot(request).await.unwrap()
+        router(metrics.clone(), health, None).oneshot(request).await.unwrap()
     }
 
     async fn get(path: &str) -> (StatusCode, String, String) {
@@ -135,6 +144,33 @@ mod tests {
             body.contains(&format!("zen_lead_build_info{{version=\"{version}\"}} 1")),
             "{body}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_token_opens_the_metrics_and_probes_need_none() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let token = Token::load(file.path().to_owned()).unwrap();
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let ask = async |path: &str, given: &str| {
+            let health = Health::new(&[], metrics.clone());
+            let request = Request::get(path).header(header::AUTHORIZATION, given);
+            let request = request.body(Body::empty()).unwrap();
+            let router = router(metrics.clone(), health, Some(token.clone()));
+            let response = router.oneshot(request).await.unwrap();
+            let status = response.status();
+            let challenge = response.headers().contains_key(header::WWW_AUTHENTICATE);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            (status, challenge, String::from_utf8(body.to_vec()).unwrap())
+        };
+        let (status, challenge, body) = ask("/metrics", "Bearer wrong").await;
+        assert_eq!((status, challenge), (StatusCode::UNAUTHORIZED, true));
+        assert!(body.contains("--metrics-token-file") && !body.contains("zen_lead"), "{body}");
+        let (status, _, body) = ask("/metrics", "Bearer s3cret").await;
+        assert!(status == StatusCode::OK && body.contains("zen_lead_build_info"), "{body}");
+        for probe in ["/livez", "/readyz", "/healthz"] {
+            assert_eq!(ask(probe, "").await.0, StatusCode::OK, "{probe}");
+        }
     }
 
     /// Enough Services for several pieces.

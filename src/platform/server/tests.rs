@@ -336,7 +336,7 @@ async fn a_scrape_is_sent_chunked_and_whole_to_old_clients() {
     let address = listener.local_addr().unwrap();
     let control = Control::new();
     let server = {
-        let router = admin::router(metrics.clone(), Health::new(&[], metrics.clone()));
+        let router = admin::router(metrics.clone(), Health::new(&[], metrics.clone()), None);
         // Its own metrics: the scrape is compared with a later one.
         let (control, metrics) = (control.clone(), Arc::new(Metrics::new().unwrap()));
         async move { http(listener, router, control, &ServerLimits::default(), metrics).await }

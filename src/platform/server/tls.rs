@@ -23,7 +23,7 @@ use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::platform::metrics::Metrics;
-pub use clients::Clients;
+pub use clients::{Clients, Followed};
 pub use mounted::{Mounted, ReadError};
 
 /// Why a certificate and key were refused.

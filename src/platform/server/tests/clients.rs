@@ -1,15 +1,16 @@
 //! Client certificates: who is served, and how the file of CAs is followed.
 
 use std::fs;
-use std::path::PathBuf;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tls::Clients;
+use tempfile::NamedTempFile;
+use tls::{Clients, Followed};
 
 use super::*;
+use crate::platform::files::Reread;
 
 /// A CA of clients.
 struct Authority {
@@ -45,24 +46,16 @@ impl Authority {
     }
 }
 
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str, text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("zen-lead-{name}-{}", std::process::id()));
-        fs::write(&path, text).unwrap();
-        Self(path)
-    }
-
-    fn load(&self, names: &[&str]) -> Arc<Clients> {
-        Clients::load(self.0.clone(), names.iter().map(|&n| n.to_owned()).collect()).unwrap()
-    }
+/// A file of CAs.
+fn cas(text: &str) -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    fs::write(&file, text).unwrap();
+    file
 }
 
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
+fn load(file: &NamedTempFile, names: &[&str]) -> Arc<Clients> {
+    let names = names.iter().map(|&name| name.to_owned()).collect();
+    Clients::load(file.path().to_owned(), names).unwrap()
 }
 
 fn config(ca: &Ca, shown: Option<&Shown>) -> ClientConfig {
@@ -91,9 +84,9 @@ async fn is_served(running: &Running, config: &ClientConfig) -> bool {
 async fn only_clients_of_the_ca_with_one_of_the_names_are_served() {
     let ca = new_ca();
     let (authority, stranger) = (Authority::new("clients"), Authority::new("strangers"));
-    let file = File::new("clients", &authority.pem);
+    let file = cas(&authority.pem);
     let running =
-        start_for(ServerLimits::default(), &ca, Some(file.load(&["api", "api.example"]))).await;
+        start_for(ServerLimits::default(), &ca, Some(load(&file, &["api", "api.example"]))).await;
     let server = authority.sign("api", &[], ExtendedKeyUsagePurpose::ServerAuth);
     for (what, shown, served) in [
         ("none", None, false),
@@ -110,7 +103,7 @@ async fn only_clients_of_the_ca_with_one_of_the_names_are_served() {
     assert_eq!(running.counted(failed), 5);
     running.end().await;
 
-    let running = start_for(ServerLimits::default(), &ca, Some(file.load(&[]))).await;
+    let running = start_for(ServerLimits::default(), &ca, Some(load(&file, &[]))).await;
     let any = authority.client("any", &[]);
     assert!(is_served(&running, &config(&ca, Some(&any))).await, "without names each is accepted");
     assert!(!is_served(&running, &config(&ca, None)).await);
@@ -121,8 +114,8 @@ async fn only_clients_of_the_ca_with_one_of_the_names_are_served() {
 async fn a_changed_file_counts_for_the_next_handshake_and_a_broken_one_does_not() {
     let ca = new_ca();
     let (old, new) = (Authority::new("old"), Authority::new("new"));
-    let file = File::new("rotated", &old.pem);
-    let clients = file.load(&[]);
+    let file = cas(&old.pem);
+    let clients = load(&file, &[]);
     let running = start_for(ServerLimits::default(), &ca, Some(clients.clone())).await;
     // The same configurations throughout: they would resume a session if they could.
     let shown = [old.client("api", &[]), new.client("api", &[])];
@@ -130,7 +123,7 @@ async fn a_changed_file_counts_for_the_next_handshake_and_a_broken_one_does_not(
     let served = async || (is_served(&running, &before).await, is_served(&running, &after).await);
     assert_eq!(served().await, (true, false));
 
-    let mut tried = Vec::new();
+    let mut followed = Followed::from(clients.clone());
     for (text, taken, want) in [
         (old.pem.clone(), Some(true), (true, false)),
         (format!("{}{}", old.pem, new.pem), Some(true), (true, true)),
@@ -138,12 +131,12 @@ async fn a_changed_file_counts_for_the_next_handshake_and_a_broken_one_does_not(
         (new.pem.clone(), Some(true), (false, true)),
         (new.pem.clone(), Some(false), (false, true)),
     ] {
-        fs::write(&file.0, &text).unwrap();
-        assert_eq!(clients.poll(&mut tried).await.ok(), taken, "{text}");
+        fs::write(&file, &text).unwrap();
+        assert_eq!(followed.reread().await.ok().map(|new| new.is_some()), taken, "{text}");
         assert_eq!(served().await, want, "{text}");
     }
-    fs::remove_file(&file.0).unwrap();
-    assert!(clients.poll(&mut tried).await.is_err());
+    fs::remove_file(&file).unwrap();
+    assert!(followed.reread().await.is_err());
     assert_eq!(served().await, (false, true), "a file that is gone changes nothing");
     running.end().await;
 }
@@ -157,9 +150,9 @@ fn a_file_that_cannot_be_used_is_an_error_that_names_it() {
         (broken, "has a certificate that cannot be used as a CA"),
         (open, "cannot be read as PEM"),
     ] {
-        let file = File::new("unusable", text);
-        let error = Clients::load(file.0.clone(), Vec::new()).unwrap_err().to_string();
-        assert!(error.contains(want) && error.contains("zen-lead-unusable"), "{error}");
+        let file = cas(text);
+        let error = Clients::load(file.path().to_owned(), Vec::new()).unwrap_err().to_string();
+        assert!(error.contains(want) && error.contains(file.path().to_str().unwrap()), "{error}");
     }
     let error = Clients::load("/nowhere/ca.crt".into(), Vec::new()).unwrap_err().to_string();
     assert!(error.starts_with("cannot read /nowhere/ca.crt: "), "{error}");

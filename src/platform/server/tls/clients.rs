@@ -22,8 +22,8 @@ use rustls_pki_types::{CertificateDer, UnixTime, pem};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::mounted::POLL;
 use super::provider;
+use crate::platform::files::Reread;
 
 /// Why a file of CAs was not taken.
 #[derive(Debug, Error)]
@@ -65,45 +65,35 @@ impl Clients {
         let current = ArcSwap::from_pointee(verifier);
         Ok(Arc::new(Self { file, names, provider, current }))
     }
+}
 
-    /// Reads the file again every few seconds without end. A file that is not usable leaves the CAs as they
-    /// are, and is logged once.
-    pub async fn run(self: Arc<Self>) {
-        let mut tried = Vec::new();
-        let mut last = String::new();
-        loop {
-            tokio::time::sleep(POLL).await;
-            match self.poll(&mut tried).await {
-                Ok(false) => {}
-                Ok(true) => {
-                    last.clear();
-                    tracing::info!("CAs of clients loaded from {}", self.file.display());
-                }
-                Err(error) => {
-                    let text = error.to_string();
-                    if text != last {
-                        tracing::error!("the CAs of clients stay as they are: {text}");
-                        last = text;
-                    }
-                }
-            }
-        }
+/// Reads the CAs again when the file changes.
+pub struct Followed {
+    clients: Arc<Clients>,
+    /// Content of the last attempt.
+    tried: Vec<u8>,
+}
+
+impl From<Arc<Clients>> for Followed {
+    fn from(clients: Arc<Clients>) -> Self {
+        Self { clients, tried: Vec::new() }
     }
+}
 
-    /// Reads the file once; whether it was taken. `tried` is its last content.
-    pub(in crate::platform::server) async fn poll(
-        &self,
-        tried: &mut Vec<u8>,
-    ) -> Result<bool, ClientsError> {
-        let text = tokio::fs::read(&self.file).await;
-        let text = text.map_err(|e| ClientsError::File(self.file.clone(), e))?;
-        if *tried == text {
-            return Ok(false);
+impl Reread for Followed {
+    const WHAT: &'static str = "CAs of clients";
+    type Error = ClientsError;
+
+    async fn reread(&mut self) -> Result<Option<String>, ClientsError> {
+        let Clients { file, provider, current, .. } = &*self.clients;
+        let text = tokio::fs::read(file).await.map_err(|e| ClientsError::File(file.clone(), e))?;
+        if self.tried == text {
+            return Ok(None);
         }
-        let taken = verifier(&self.file, &text, &self.provider);
-        *tried = text;
-        self.current.store(Arc::new(taken?));
-        Ok(true)
+        let taken = verifier(file, &text, provider);
+        self.tried = text;
+        current.store(Arc::new(taken?));
+        Ok(Some(format!("CAs of clients loaded from {}", file.display())))
     }
 }
 

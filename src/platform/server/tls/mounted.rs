@@ -1,12 +1,10 @@
 //! Certificates from a mounted directory: `tls.crt` (a chain, leaf first) and `tls.key`.
 //!
-//! Polls the content instead of watching with inotify: the kubelet swaps the `..data` symlink, after which a
-//! watch on the file is dead, and some mounts send no events at all.
+//! How often it is read is `platform::files`'.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
@@ -15,9 +13,8 @@ use thiserror::Error;
 
 use super::{CertificateError, CertificateSource};
 use crate::platform::clock::Clock;
+use crate::platform::files::Reread;
 
-/// How often the directory is read.
-pub const POLL: Duration = Duration::from_secs(5);
 /// The symlink that the kubelet swaps, so that both files change in one step.
 const GENERATION: &str = "..data";
 
@@ -100,33 +97,20 @@ impl Mounted {
             .swap(chain, key, self.clock.now())
             .map_err(|source| ReadError::Refused { path: self.directory.clone(), source })
     }
+}
 
-    /// Polls every `POLL` without end; counts each failure, and logs it once per cause.
-    pub async fn run(mut self) {
-        let mut last = String::new();
-        loop {
-            match self.poll().await {
-                Ok(Some(ends)) => {
-                    last.clear();
-                    tracing::info!(%ends, "certificate loaded from {}", self.directory.display());
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    if !matches!(error, ReadError::Refused { .. }) {
-                        self.source.metrics.certificate_load("unreadable");
-                    }
-                    let text = error.to_string();
-                    if text != last {
-                        tracing::error!(
-                            "certificate not loaded, the old one stays in use: {text}; checked again every \
-                             {POLL:?}"
-                        );
-                        last = text;
-                    }
-                }
-            }
-            tokio::time::sleep(POLL).await;
+impl Reread for Mounted {
+    const WHAT: &'static str = "certificate";
+    type Error = ReadError;
+
+    /// Counts each failure.
+    async fn reread(&mut self) -> Result<Option<String>, ReadError> {
+        let polled = self.poll().await;
+        if matches!(polled, Err(ReadError::File { .. } | ReadError::Pem { .. })) {
+            self.source.metrics.certificate_load("unreadable");
         }
+        let shown = self.directory.display();
+        Ok(polled?.map(|ends| format!("certificate loaded from {shown}, valid until {ends}")))
     }
 }
 

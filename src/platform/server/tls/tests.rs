@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use super::*;
 use crate::platform::clock::Clock;
@@ -60,34 +62,29 @@ fn only_a_matching_and_living_pair_is_taken() {
 }
 
 /// A directory like the kubelet makes: `tls.crt -> ..data/tls.crt`, `..data -> ..N`.
-struct Volume(PathBuf);
+struct Volume(TempDir);
 
 impl Volume {
-    fn new(name: &str) -> Self {
-        let unique = format!("zen-lead-{name}-{}", std::process::id());
-        let root = std::env::temp_dir().join(unique);
-        let _absent = fs::remove_dir_all(&root);
-        fs::create_dir_all(&root).unwrap();
+    fn new() -> Self {
+        let root = TempDir::new().unwrap();
         for file in ["tls.crt", "tls.key"] {
-            symlink(Path::new("..data").join(file), root.join(file)).unwrap();
+            symlink(Path::new("..data").join(file), root.path().join(file)).unwrap();
         }
         Self(root)
     }
 
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     fn publish(&self, generation: &str, crt: &str, key: &str) {
-        let dir = self.0.join(generation);
+        let dir = self.path().join(generation);
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("tls.crt"), crt).unwrap();
         fs::write(dir.join("tls.key"), key).unwrap();
-        let link = self.0.join("..data_tmp");
+        let link = self.path().join("..data_tmp");
         symlink(generation, &link).unwrap();
-        fs::rename(&link, self.0.join("..data")).unwrap();
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        let _absent = fs::remove_dir_all(&self.0);
+        fs::rename(&link, self.path().join("..data")).unwrap();
     }
 }
 
@@ -105,10 +102,10 @@ fn files(days: u32) -> (String, String, Vec<CertificateDer<'static>>) {
 
 #[tokio::test]
 async fn a_mounted_directory_is_followed_through_every_swap() {
-    let volume = Volume::new("swaps");
+    let volume = Volume::new();
     let (source, metrics) = source();
     let clock = Clock::fixed(t0());
-    let mut mounted = Mounted::new(&volume.0, Arc::clone(&source), clock.clone());
+    let mut mounted = Mounted::new(volume.path(), Arc::clone(&source), clock.clone());
 
     let error = mounted.poll().await.unwrap_err().to_string();
     assert!(error.starts_with("cannot read ") && error.contains("tls.crt: "), "{error}");
@@ -126,7 +123,7 @@ async fn a_mounted_directory_is_followed_through_every_swap() {
     volume.publish("..4", &crt, &foreign);
     let error = mounted.poll().await.unwrap_err().to_string();
     let want =
-        format!("{}: the private key does not belong to the certificate", volume.0.display());
+        format!("{}: the private key does not belong to the certificate", volume.path().display());
     assert_eq!(error, want);
     assert_eq!(mounted.poll().await.unwrap(), None, "one broken pair is reported once");
     volume.publish("..5", "no certificate", &foreign);
@@ -147,14 +144,14 @@ async fn a_mounted_directory_is_followed_through_every_swap() {
 
 #[tokio::test]
 async fn a_plain_directory_will_do() {
-    let volume = Volume::new("plain");
+    let volume = Volume::new();
     let (source, _) = source();
-    let mut mounted = Mounted::new(&volume.0, Arc::clone(&source), Clock::fixed(t0()));
+    let mut mounted = Mounted::new(volume.path(), Arc::clone(&source), Clock::fixed(t0()));
     for days in [1, 2] {
         let (crt, key, chain) = files(days);
         for (name, text) in [("tls.crt", crt), ("tls.key", key)] {
-            let _absent = fs::remove_file(volume.0.join(name));
-            fs::write(volume.0.join(name), text).unwrap();
+            let _absent = fs::remove_file(volume.path().join(name));
+            fs::write(volume.path().join(name), text).unwrap();
         }
         assert_eq!(mounted.poll().await.unwrap(), Some(t0() + DAY * days));
         assert_eq!(source.chain(), chain);
