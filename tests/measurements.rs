@@ -66,7 +66,8 @@ fn other_calls_count_when_they_are_answered() {
 
 #[test]
 fn the_log_is_read_from_where_it_was_and_only_whole_lines() {
-    let path = std::env::temp_dir().join(format!("zen-lead-audit-{}", std::process::id()));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.log");
     let line = |verb: &str| entry(verb, "ResponseComplete", "pods", 200).to_string();
     std::fs::write(&path, line("get") + "\n").unwrap();
     let mut calls = Calls::follow(&path);
@@ -82,7 +83,6 @@ fn the_log_is_read_from_where_it_was_and_only_whole_lines() {
     assert_eq!(verbs(&mut calls), ["patch"]);
     writeln!(log, "{rest}").unwrap();
     assert_eq!(verbs(&mut calls), ["delete"]);
-    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]
@@ -204,7 +204,8 @@ fn a_picture_has_its_words_and_its_lines() {
 // One test, because the results are those of the process.
 #[test]
 fn a_run_is_written_with_numbers_settings_and_pictures() {
-    let dir = std::env::temp_dir().join(format!("zen-lead-results-{}", std::process::id()));
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("results");
     results::begin("run", serde_json::Map::from_iter([("kubernetes".to_owned(), json!("v1"))]));
     results::measuring("burst", Some("A"));
     let _ = measure::setting("NOT_SET_BY_ANYONE", 7);
@@ -226,5 +227,4 @@ fn a_run_is_written_with_numbers_settings_and_pictures() {
     assert_eq!(run["figures"][0]["title"], "last");
     assert_eq!(results::tables_of("burst").len(), 2);
     assert!(dir.join("run-burst-A.svg").exists());
-    std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -20,6 +20,7 @@
 mod abuse;
 mod admission;
 mod bad_services;
+mod callers;
 mod certificates;
 mod churn;
 mod clumsy;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
     let together = [
         // These wait long, on a control plane of their own, so they start first.
         partitions::tests(),
+        callers::tests(),
         restarts::tests(),
         first_leader::tests(),
         failover::tests(),

@@ -19,6 +19,7 @@ pub mod exposition;
 pub mod firewall;
 pub mod harness;
 pub mod http;
+pub mod issuer;
 pub mod kubectl;
 pub mod lag;
 pub mod names;

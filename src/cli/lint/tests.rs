@@ -208,10 +208,9 @@ fn what_cannot_be_read_is_said_so() {
 
 #[test]
 fn the_exit_code_says_how_bad_it_is() {
-    let dir = std::env::temp_dir().join(format!("zen-lead-lint-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
-        let path = dir.join(name);
+        let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
@@ -221,7 +220,7 @@ fn the_exit_code_says_how_bad_it_is() {
     let broken = file("broken.yaml", "a: [");
     let other = file("other.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n");
     let empty = file("empty.yaml", "");
-    let missing = dir.join("missing.yaml").to_str().unwrap().to_owned();
+    let missing = dir.path().join("missing.yaml").to_str().unwrap().to_owned();
     for (paths, code, printed) in [
         (vec![&good], 0, 0),
         (vec![&unwise], 0, 1),
@@ -252,7 +251,6 @@ fn the_exit_code_says_how_bad_it_is() {
     }
     let none = run(&[], NameRule::Dns1035, false, &mut Vec::new()).unwrap_err();
     assert_eq!(none.to_string(), "no files to lint; name files, or - for standard input");
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// Accepts this many writes, and behaves like a closed pipe afterwards.
@@ -271,17 +269,15 @@ impl Write for Pipe {
 
 #[test]
 fn a_closed_pipe_changes_nothing() {
-    let dir = std::env::temp_dir().join(format!("zen-lead-pipe-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+    let dir = tempfile::tempdir().unwrap();
     for (annotation, code) in [("sticky: \"false\"", 0), ("sticky: \"no\"", 1)] {
-        let path = dir.join("many.yaml");
+        let path = dir.path().join("many.yaml");
         let one = service("web", &format!("zen-lead.io/{annotation}"));
         std::fs::write(&path, format!("{one}---\n").repeat(5)).unwrap();
         let paths = [path.to_str().unwrap().to_owned()];
         let found = run(&paths, NameRule::Dns1035, false, &mut Pipe(1)).unwrap();
         assert_eq!(found, ExitCode::from(code), "{annotation}");
     }
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

@@ -7,50 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls_pki_types::CertificateDer;
 use serde_json::json;
 
 use super::try_write;
 use super::writes::Writes;
 use crate::support::case::Case;
 use crate::support::harness::Test;
+use crate::support::issuer::{Issuer, Pair};
 use crate::support::waiting::{check, until};
 use crate::support::webhook::{Hook, recorded, review};
 
 pub fn tests() -> Vec<Test> {
     let name = "mounted_directory_is_read_again_when_its_link_is_swapped";
     vec![Test::new("certificates", name, swapped)]
-}
-
-/// Certificates as an issuer like cert-manager makes them, not made by zen-lead's own code.
-struct External {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-struct Pair {
-    certificate: CertificateDer<'static>,
-    chain: String,
-    key: String,
-}
-
-impl External {
-    fn new(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    fn pair(&self) -> Pair {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        Pair { certificate: leaf.der().clone(), chain: leaf.pem(), key: key.serialize_pem() }
-    }
 }
 
 /// A volume as the kubelet writes it (pkg/volume/util/atomic_writer.go of Kubernetes).
@@ -85,8 +54,8 @@ impl Volume {
 
 async fn swapped(t: Arc<Case>) {
     let (admin, system, product) = (t.admin(), &t.world.system, &t.world.product);
-    let [old, new] = ["old", "new"].map(External::new);
-    let first = old.pair();
+    let [old, new] = ["old", "new"].map(Issuer::new);
+    let first = old.server();
     let mut volume = Volume::new(&t.world.dir.join("mounted"), &first.chain, &first.key);
     let bundle = format!("{}{}", old.pem, new.pem);
     // The issuer of the certificates also writes the bundle.
@@ -102,12 +71,12 @@ async fn swapped(t: Arc<Case>) {
 
     // The same issuer, then the next one.
     for issuer in [&old, &new] {
-        let pair = issuer.pair();
+        let pair = issuer.server();
         volume.update(&pair.chain, &pair.key);
         shows(&t, &bundle, &pair).await;
     }
     // A key of another certificate, then no key: the old certificate stays, and the fault is reported.
-    let (good, other) = (new.pair(), new.pair());
+    let (good, other) = (new.server(), new.server());
     volume.update(&other.chain, &good.key);
     counted(&t, "refused").await;
     volume.update(&good.chain, "rubbish");

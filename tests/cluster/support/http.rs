@@ -22,6 +22,12 @@ pub async fn get(port: u16, path: &str) -> Result<Answer, String> {
     ask(port, path, format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")).await
 }
 
+/// As [`get`], with a bearer token.
+pub async fn get_with(token: &str, port: u16, path: &str) -> Result<Answer, String> {
+    let head = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}");
+    ask(port, path, format!("{head}\r\n\r\n")).await
+}
+
 /// Posts JSON to `path` of 127.0.0.1:`port`.
 pub async fn post(port: u16, path: &str, json: &str) -> Result<Answer, String> {
     let length = json.len();
