@@ -54,6 +54,7 @@ mod restarts;
 mod retries;
 mod rights;
 mod support;
+mod tenant;
 mod timing;
 mod tracing;
 mod unreachable;
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
         abuse::tests(),
         occupied::tests(),
         large::tests(),
+        tenant::tests(),
         inputs::alone(),
         clumsy::tests(),
         // Last: it checks the calls of the whole run.
