@@ -1,5 +1,7 @@
 //! Inputs from real clusters, one test for each: the objects and answers of public bug reports, and the
 //! result that is expected. A test checks everything before it fails, so that its report shows all faults.
+//!
+//! `ZEN_LEAD_STANDING_MINUTES` lets each standing situation last that long and counts its calls again after it.
 
 mod annotations;
 mod conversions;
@@ -26,11 +28,15 @@ use crate::support::case::Case;
 use crate::support::harness::Test;
 use crate::support::names;
 use crate::support::objects::hollow;
+use crate::support::world::TEST_DEADLINE;
 
 /// Lists tests of any file below `inputs`.
 macro_rules! listed {
     ($($name:ident),* $(,)?) => {
-        vec![$($crate::support::harness::Test::new("inputs", stringify!($name), $name)),*]
+        vec![$(
+            $crate::support::harness::Test::new("inputs", stringify!($name), $name)
+                .within($crate::inputs::deadline())
+        ),*]
     };
 }
 pub(crate) use listed;
@@ -61,6 +67,21 @@ const REPORTED: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(3);
 /// How long calls are counted.
 const COUNTED: Duration = Duration::from_secs(6);
+/// The minutes during which calls are counted in a situation that has lasted for long.
+const LATER: u32 = 3;
+/// The number of calls in one of these minutes has to be lower.
+const CALLS_A_MINUTE: usize = 2;
+
+/// How long situations stand before the second count, if there is one.
+fn standing_minutes() -> Option<u32> {
+    std::env::var("ZEN_LEAD_STANDING_MINUTES").ok().map(|minutes| minutes.parse().unwrap())
+}
+
+/// The longest time of a test.
+pub fn deadline() -> Duration {
+    let more = standing_minutes().map_or(0, |minutes| minutes + LATER);
+    TEST_DEADLINE + Duration::from_mins(u64::from(more))
+}
 
 /// A namespace with an input, and the faults found in the result.
 struct Input {
@@ -148,6 +169,17 @@ impl Input {
         self.counted = rules::standing(&self.calls, COUNTED).await;
         let most = most_within(&self.counted, SignedDuration::from_secs(5));
         self.unless(most < MOST_CALLS, format!("{most} calls in 5 s"));
+        if let Some(minutes) = standing_minutes() {
+            sleep(Duration::from_mins(u64::from(minutes))).await;
+            self.counted = rules::standing(&self.calls, Duration::from_mins(LATER.into())).await;
+            let calls = self.counted.len();
+            println!(
+                "inputs: {calls} calls in {LATER} minutes, after {minutes}: {}",
+                self.ground.t.ns
+            );
+            let most = CALLS_A_MINUTE * LATER as usize;
+            self.unless(calls < most, format!("{calls} calls in {LATER} minutes"));
+        }
         self.stood = self.state().await;
     }
 
