@@ -257,3 +257,21 @@ fn everything_in_the_manifests_is_installed() {
     let listed = object(include_str!("../deploy/kustomization.yaml"), "Kustomization");
     assert_eq!(files, texts(&listed["resources"]).map(str::to_owned).collect());
 }
+
+/// `kubectl kustomize` applies the patch in e2e/test_manifests.sh; the places of rules move here first.
+#[test]
+fn without_the_webhook_configurations_exactly_these_rights_are_left_out() {
+    let component = object(include_str!("../certs/external/kustomization.yaml"), "Component");
+    let patches = component["patches"].as_array().unwrap();
+    let patch = patches.iter().find(|p| p["target"]["kind"] == "ClusterRole").unwrap();
+    let patch: json_patch::Patch =
+        serde_saphyr::from_str(patch["patch"].as_str().unwrap()).unwrap();
+    let (all, mut less) = (object(RBAC, "ClusterRole"), object(RBAC, "ClusterRole"));
+    json_patch::patch(&mut less, &patch).unwrap();
+    let rules = |role: &Value| role["rules"].as_array().unwrap().clone();
+    let mut gone = rules(&all);
+    gone.retain(|rule| !rules(&less).contains(rule));
+    let gone: Vec<&str> = gone.iter().flat_map(|rule| texts(&rule["resources"])).collect();
+    let hooks = ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"];
+    assert_eq!(gone, ["namespaces", hooks[0], hooks[1]]);
+}

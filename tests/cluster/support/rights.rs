@@ -169,6 +169,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// The resource, with its subresource.
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+
     fn of(entry: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (at, status) = (&entry["objectRef"], &entry["responseStatus"]);
