@@ -50,6 +50,8 @@ async fn zen_lead_had_every_right_it_used(t: Arc<Case>) {
     assert!(calls.len() > 30, "{} calls since {}", calls.len(), t.world.began);
     let uncovered = rights::uncovered(&granted, &calls);
     assert!(uncovered.is_empty(), "10-rbac.yaml lacks a right: {uncovered:#?}");
+    let denied = rights::denied(&calls);
+    assert!(denied.is_empty(), "75-own-account.yaml is too narrow: {denied:#?}");
     let (unused, rare) =
         (rights::unused(&granted, &calls), rights::rarely(&granted, &[LOST_ANSWER]));
     let idle: Vec<_> = unused.difference(&rare).collect();

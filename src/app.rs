@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use crate::cli::explain::Explained;
-use crate::config::{Cli, Command, Serve};
+use crate::config::{Cli, Command, Serve, WebhookConfigurations};
 use crate::control::apply::Applier;
 use crate::control::events;
 use crate::control::feeds::Feeds;
@@ -170,7 +170,7 @@ async fn name_rule(client: &Client, caller: &Caller) -> NameRule {
 async fn serve(args: Serve) -> anyhow::Result<ExitCode> {
     let variables = config::traces::variables().map_err(anyhow::Error::msg)?;
     let wanted = telemetry::settings::read(&args.traces, &variables)?;
-    args.certificates.validate().map_err(anyhow::Error::msg)?;
+    args.validate().map_err(anyhow::Error::msg)?;
     let (clients, token) = (clients(&args)?, token(&args)?);
     telemetry::init(args.log_format, &args.log_level)?;
     let clock = Clock::system();
@@ -407,7 +407,9 @@ fn start_webhook(
             authority.run(certificates_changed, report).await;
         });
     }
-    owner::start(args, runtime);
+    if args.webhook_configurations == WebhookConfigurations::Write {
+        owner::start(args, runtime);
+    }
 
     let control = server::Control::new();
     let router = webhook::router(Arc::new(verdicts), metrics.clone(), caller.tracer.clone());

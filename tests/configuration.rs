@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use clap::{Arg, CommandFactory, Parser};
 use zen_lead::config::certificates::Certificates;
-use zen_lead::config::{Cli, Command};
+use zen_lead::config::{Cli, Command, Serve, WebhookConfigurations};
 use zen_lead::platform::server::ServerLimits;
 
 /// The rows of the tables, below each heading that names a command.
@@ -90,22 +90,32 @@ fn values_that_cannot_be_are_refused_with_what_is_allowed() {
 
 #[test]
 fn the_bound_for_one_address_is_that_of_the_server() {
-    let args = match Cli::try_parse_from(["zen-lead", "serve"]).unwrap().command {
-        Command::Serve(args) => args,
+    assert_eq!(serve(&[]).callers.max_connections_per_address, ServerLimits::PER_ADDRESS);
+}
+
+fn serve(flags: &[&str]) -> Serve {
+    let all = ["zen-lead", "serve"].iter().chain(flags);
+    match Cli::try_parse_from(all).unwrap().command {
+        Command::Serve(args) => *args,
         other => panic!("{other:?}"),
-    };
-    assert_eq!(args.callers.max_connections_per_address, ServerLimits::PER_ADDRESS);
+    }
+}
+
+#[test]
+fn a_ca_that_zen_lead_may_not_publish_is_refused() {
+    let external = "--webhook-configurations=external";
+    assert_eq!(serve(&[]).webhook_configurations, WebhookConfigurations::Write);
+    assert_eq!(serve(&["--cert-dir=/certs"]).validate(), Ok(()));
+    assert_eq!(serve(&["--cert-dir=/certs", external]).validate(), Ok(()));
+    let refused = serve(&[external]).validate().unwrap_err();
+    assert!(refused.starts_with(&format!("{external} needs --cert-dir")), "{refused}");
+    // What the certificates say is asked for as well.
+    assert!(serve(&["--ca-lifetime=65m"]).validate().is_err());
 }
 
 #[test]
 fn waits_that_a_ca_would_not_outlive_are_refused_with_the_shortest_life() {
-    let given = |flags: &[&str]| {
-        let all = ["zen-lead", "serve"].iter().chain(flags);
-        match Cli::try_parse_from(all).unwrap().command {
-            Command::Serve(args) => args.certificates,
-            other => panic!("{other:?}"),
-        }
-    };
+    let given = |flags: &[&str]| serve(flags).certificates;
     assert_eq!(given(&[]), Certificates::default());
     let validated = |flags: &[&str]| given(flags).validate();
     assert_eq!(validated(&[]), Ok(()));

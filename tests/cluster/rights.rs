@@ -1,6 +1,7 @@
 //! The rights of deploy/manifests/10-rbac.yaml are exactly the calls zen-lead makes, by the audit log
 //! of the real API server: nothing is refused, and every right is used. It is the last test of a run,
-//! because it checks the calls of all tests; alone, it makes zen-lead use every right itself.
+//! because it checks the calls of all tests; alone, it makes zen-lead use every right itself. The policies on
+//! zen-lead's account are in force in all tests: they refuse none of these calls.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use serde_json::json;
 use crate::support::case::Case;
 use crate::support::harness::tests;
 use crate::support::proxy::{Fault, Proxy};
-use crate::support::rights::{calls, exercise, granted, rarely, uncovered, unused};
+use crate::support::rights::{calls, denied, exercise, granted, rarely, uncovered, unused};
 
 tests![granted_rights_are_exactly_those_that_are_used];
 
@@ -34,6 +35,8 @@ async fn granted_rights_are_exactly_those_that_are_used(t: Arc<Case>) {
     assert!(calls.len() > 30, "the audit log has {} calls of {}", calls.len(), world.username());
     let uncovered = uncovered(&rights, &calls);
     assert!(uncovered.is_empty(), "10-rbac.yaml lacks a right: {uncovered:#?}");
+    let denied = denied(&calls);
+    assert!(denied.is_empty(), "75-own-account.yaml is too narrow: {denied:#?}");
     let (unused, rare) = (unused(&rights, &calls), rarely(&rights, &[]));
     let idle: Vec<_> = unused.difference(&rare).collect();
     assert!(

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use serde_json::json;
 
@@ -14,6 +15,7 @@ use super::writes::Writes;
 use crate::support::case::Case;
 use crate::support::harness::Test;
 use crate::support::issuer::{Issuer, Pair};
+use crate::support::rights::{self, Call};
 use crate::support::waiting::{check, until};
 use crate::support::webhook::{Hook, recorded, review};
 
@@ -63,7 +65,9 @@ async fn swapped(t: Arc<Case>) {
         let ca = json!({"clientConfig": {"caBundle": ByteString(bundle.clone().into_bytes())}});
         hook.apply(&admin, system, &ca).await;
     }
-    product.spawn(0, &["--cert-dir", &volume.dir.display().to_string()]);
+    let began = Timestamp::now();
+    let dir = volume.dir.display().to_string();
+    product.spawn(0, &["--cert-dir", &dir, "--webhook-configurations=external"]);
     product.until_ready(0).await;
     until("writes are reviewed", || try_write(&t)).await;
     shows(&t, &bundle, &first).await;
@@ -88,6 +92,13 @@ async fn swapped(t: Arc<Case>) {
     let (made, failed) = writes.finish().await;
     println!("certificates: {made} writes while a mounted directory was swapped 5 times");
     assert!(failed.is_empty(), "{failed:#?}");
+    // It needs no right on what others write.
+    let calls = rights::calls(&t.world.cluster, system, began);
+    assert!(!calls.is_empty(), "the audit log has no call of this replica");
+    let others = ["namespaces", "secrets", "webhookconfigurations"];
+    let about = |call: &&Call| others.iter().any(|what| call.resource().ends_with(what));
+    let unneeded: Vec<_> = calls.iter().filter(about).collect();
+    assert!(unneeded.is_empty(), "{unneeded:#?}");
     for hook in Hook::BOTH {
         assert_eq!(
             hook.bundle(&admin, system).await.unwrap(),

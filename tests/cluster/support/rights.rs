@@ -24,6 +24,11 @@ use super::waiting::{check, until};
 /// Name of the service account, and of the Secret with the CA.
 const ACCOUNT: &str = "zen-lead";
 const CA: &str = "zen-lead-ca";
+/// In the names of the policies on zen-lead's own account.
+const OWN_POLICIES: &str = "zen-lead-account-";
+/// The one refusal that a walk of clumsy hands brings about: a mutating webhook that puts the label of leader
+/// Services on a source while zen-lead writes a condition.
+const LABELLED_BY_A_WEBHOOK: &str = "may change conditions of this Service";
 
 /// Rights that are not used here, and why zen-lead has them.
 pub const RARE: [(&str, &str); 3] = [
@@ -157,11 +162,18 @@ pub struct Call {
     code: u64,
     /// RBAC said no.
     forbidden: bool,
+    /// The policy on zen-lead's own account that said no, and why.
+    denied: Option<String>,
     /// The API server could do nothing in a namespace that is being deleted.
     pub ending: bool,
 }
 
 impl Call {
+    /// The resource, with its subresource.
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+
     fn of(entry: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (at, status) = (&entry["objectRef"], &entry["responseStatus"]);
@@ -178,6 +190,7 @@ impl Call {
             uri: text(&entry["requestURI"]),
             code: status["code"].as_u64().unwrap_or(0),
             forbidden: entry["annotations"]["authorization.k8s.io/decision"] == "forbid",
+            denied: Some(text(&status["message"])).filter(|words| words.contains(OWN_POLICIES)),
             ending: text(&status["message"]).contains("because it is being terminated"),
         }
     }
@@ -214,6 +227,15 @@ pub fn uncovered(rights: &BTreeSet<Right>, calls: &[Call]) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// Calls that the policies on zen-lead's own account refused: they allow all that it does.
+pub fn denied(calls: &[Call]) -> BTreeSet<String> {
+    let line = |call: &Call| {
+        let why = call.denied.as_ref().filter(|why| !why.contains(LABELLED_BY_A_WEBHOOK))?;
+        Some(format!("{} {}: {why}", call.verb, call.uri))
+    };
+    calls.iter().filter_map(line).collect()
 }
 
 /// The rights that no call needed.

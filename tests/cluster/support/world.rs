@@ -282,7 +282,8 @@ struct Made<'a> {
 impl Made<'_> {
     fn objects(&self) -> Vec<Value> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/manifests");
-        let files = ["10-rbac.yaml", "20-ca-secret.yaml", "60-webhooks.yaml"];
+        let files =
+            ["10-rbac.yaml", "20-ca-secret.yaml", "60-webhooks.yaml", "75-own-account.yaml"];
         let mut objects: Vec<Value> = files
             .iter()
             .flat_map(|file| {
@@ -300,7 +301,12 @@ impl Made<'_> {
         if object["metadata"].get("namespace").is_some() {
             return object;
         }
-        object["metadata"]["name"] = json!(self.system);
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        // The only kinds of which there are several.
+        let policy =
+            object["apiVersion"] == "admissionregistration.k8s.io/v1" && object["spec"].is_object();
+        object["metadata"]["name"] =
+            json!(if policy { self.policy(&name) } else { self.system.into() });
         // If tear-down does not happen, objects without a namespace are deleted with zen-lead's.
         object["metadata"]["ownerReferences"] = json!([{
             "apiVersion": "v1", "kind": "Namespace", "name": self.system, "uid": self.uid,
@@ -308,7 +314,13 @@ impl Made<'_> {
         if object["kind"] == "ClusterRoleBinding" {
             object["roleRef"]["name"] = json!(self.system);
         }
-        for rule in object.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(policy) = object.pointer_mut("/spec/policyName") {
+            *policy = json!(self.policy(policy.as_str().unwrap()));
+        }
+        let places = ["/rules", "/spec/matchConstraints/resourceRules"];
+        let place = places.iter().find(|place| object.pointer(place).is_some());
+        let rules = place.and_then(|place| object.pointer_mut(place)?.as_array_mut());
+        for rule in rules.into_iter().flatten() {
             if rule.get("resourceNames") == Some(&json!(["zen-lead"])) {
                 rule["resourceNames"] = json!([self.system]);
             }
@@ -321,6 +333,10 @@ impl Made<'_> {
             hook["namespaceSelector"] = json!({"matchLabels": {RUN_LABEL: self.run}});
         }
         object
+    }
+
+    fn policy(&self, name: &str) -> String {
+        format!("{}-{name}", self.system)
     }
 
     /// zen-lead's own Service, and its slice without any endpoint.
