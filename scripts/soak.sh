@@ -5,7 +5,7 @@
 #   scripts/soak.sh [STEP...]      all steps if none is given
 #
 # Each step is a function. The steps of the model take their share of the time. Fuzzing and the steps on a
-# real API server take the time they need (about 160 minutes together), and the mutants take the rest.
+# real API server take the time they need (about 200 minutes together), and the mutants take the rest.
 # Walks start from seed SOAK_SEED (default: from the time of day, so that every run is new). For all steps in
 # half an hour: SOAK_MINUTES=30 SOAK_SHORT=1. This also skips the separate release build; without it
 # walks are several times slower.
@@ -20,9 +20,9 @@ if [[ -n ${SOAK_SHORT:-} ]]; then
   export FUZZ_PROFILE=dev FUZZ_RUNS=100000 ZEN_LEAD_DURATIONS=1000000 ZEN_LEAD_ABUSE_ROUNDS=2
   export ZEN_LEAD_ROTATION_CALLS=2000 ZEN_LEAD_ROTATIONS=4 ZEN_LEAD_CA_GENERATIONS=1 ZEN_LEAD_COLD_STARTS=5
   export ZEN_LEAD_PARTITION_SECONDS=60 ZEN_LEAD_RESTARTS=5 ZEN_LEAD_COMPACTIONS=2 ZEN_LEAD_KILLS=10 ZEN_LEAD_LAG_SECONDS=10
-  export ZEN_LEAD_CRASH_TWICE=0 ZEN_LEAD_REST_SECONDS=60 ZEN_LEAD_CLUMSY_MINUTES=3 SAMPLE=200
+  export ZEN_LEAD_TENANT_SECONDS=60 ZEN_LEAD_STANDING_MINUTES=1 ZEN_LEAD_CRASH_TWICE=0 ZEN_LEAD_REST_SECONDS=60 ZEN_LEAD_CLUMSY_MINUTES=3 SAMPLE=200
 fi
-STEPS=(small_worlds random_walks fuzzing durations abuse certificates faults rest clumsy mutants)
+STEPS=(small_worlds random_walks fuzzing durations abuse tenants standing certificates faults rest clumsy mutants)
 
 minutes=${SOAK_MINUTES:-300}
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || die "SOAK_MINUTES is '$minutes'" "give a number of minutes"
@@ -70,6 +70,16 @@ durations() {
 
 abuse() {
   ZEN_LEAD_ABUSE_ROUNDS=${ZEN_LEAD_ABUSE_ROUNDS:-10} scripts/test.sh test --locked --test cluster -- abuse::
+}
+
+# A hostile tenant for ten minutes.
+tenants() {
+  ZEN_LEAD_TENANT_SECONDS=${ZEN_LEAD_TENANT_SECONDS:-600} scripts/test.sh test --locked --test cluster -- tenant:: --nocapture
+}
+
+# Situations of the reported inputs that last for eleven minutes, all of them at once.
+standing() {
+  ZEN_LEAD_STANDING_MINUTES=${ZEN_LEAD_STANDING_MINUTES:-11} scripts/test.sh test --locked --test cluster -- --test-threads 24 --nocapture inputs::
 }
 
 # 20,000 calls while certificates rotate, ten CAs that are replaced by age, and 50 starts from nothing.
