@@ -209,6 +209,35 @@ leader_services() {
   allowed "the policy does not match Services with only the managed-by label" alice -n "$NS" label service web app.kubernetes.io/managed-by=zen-lead
 }
 
+# The table "Fields of a leader Service" of docs/admission.md.
+fields_of_a_leader_service() {
+  local field
+  for field in '"sessionAffinity":"ClientIP"' '"internalTrafficPolicy":"Local"'; do
+    refused "alice cannot set $field" "of a leader Service may not be changed: zen-lead keeps it as the source Service has it. Change the Service web instead" \
+      patch_service alice "{\"spec\":{$field}}"
+  done
+  refused "alice cannot hand it to another proxy" "metadata.labels[service.kubernetes.io/service-proxy-name] of a leader Service may not be changed" \
+    patch_service alice '{"metadata":{"labels":{"service.kubernetes.io/service-proxy-name":"other"}}}'
+  refused "alice cannot hide it from kube-proxy" "label service.kubernetes.io/headless may not be set on a leader Service" \
+    patch_service alice '{"metadata":{"labels":{"service.kubernetes.io/headless":""}}}'
+  allowed "the break-glass group may" patch_service break_glass '{"metadata":{"labels":{"service.kubernetes.io/headless":""}}}'
+  allowed "other writes pass with that label" patch_service alice '{"metadata":{"labels":{"team":"x"}}}'
+  allowed "alice may take it off" patch_service alice '{"metadata":{"labels":{"service.kubernetes.io/headless":null}}}'
+
+  allowed "zen-lead makes it a load balancer" patch_service zen_lead \
+    '{"spec":{"type":"LoadBalancer","loadBalancerSourceRanges":["192.0.2.0/24"]}}'
+  for field in '"externalTrafficPolicy":"Local"' '"loadBalancerSourceRanges":null' '"allocateLoadBalancerNodePorts":false'; do
+    refused "alice cannot set $field" "of a leader Service may not be changed" patch_service alice "{\"spec\":{$field}}"
+  done
+  allowed "alice may set loadBalancerIP" patch_service alice '{"spec":{"loadBalancerIP":"192.0.2.1"}}'
+  allowed "zen-lead makes it a ClusterIP again" patch_service zen_lead \
+    '{"spec":{"type":"ClusterIP","loadBalancerSourceRanges":null,"allocateLoadBalancerNodePorts":null,"externalTrafficPolicy":null,"loadBalancerIP":null}}'
+  for field in '"externalIPs":["192.0.2.1"]' '"publishNotReadyAddresses":true' '"trafficDistribution":"PreferClose"'; do
+    allowed "alice may set $field" patch_service alice "{\"spec\":{$field}}"
+  done
+  allowed "alice may set the topology mode" patch_service alice '{"metadata":{"annotations":{"service.kubernetes.io/topology-mode":"Auto"}}}'
+}
+
 # etcd limits annotations to 256 KiB in sum; the policies must still be able to count them.
 many_annotations() {
   awk 'BEGIN { printf "{\"metadata\":{\"annotations\":{"
@@ -522,6 +551,7 @@ made web
 slice other "$(uid service web)" >"$WORK/fake-slice.yaml"
 sed 's/managed-by: zen-lead/managed-by: me/; s/other-leader-zen-lead-ipv4/by-hand/' "$WORK/fake-slice.yaml" >"$WORK/foreign-slice.yaml"
 leader_services
+fields_of_a_leader_service
 many_annotations
 slices
 own_account

@@ -275,3 +275,60 @@ fn without_the_webhook_configurations_exactly_these_rights_are_left_out() {
     let hooks = ["validatingwebhookconfigurations", "mutatingwebhookconfigurations"];
     assert_eq!(gone, ["namespaces", hooks[0], hooks[1]]);
 }
+
+/// A field that Kubernetes adds fails to compile here: decide whose it is, and add it to the table.
+#[test]
+fn every_field_of_a_service_has_an_owner_in_the_documents() {
+    use k8s_openapi::api::core::v1::ServiceSpec;
+
+    let ServiceSpec {
+        allocate_load_balancer_node_ports: _,
+        cluster_ip: _,
+        cluster_ips: _,
+        external_ips: _,
+        external_name: _,
+        external_traffic_policy: _,
+        health_check_node_port: _,
+        internal_traffic_policy: _,
+        ip_families: _,
+        ip_family_policy: _,
+        load_balancer_class: _,
+        load_balancer_ip: _,
+        load_balancer_source_ranges: _,
+        ports: _,
+        publish_not_ready_addresses: _,
+        selector: _,
+        session_affinity: _,
+        session_affinity_config: _,
+        traffic_distribution: _,
+        type_: _,
+    } = ServiceSpec::default();
+    let document = include_str!("../docs/admission.md");
+    let table = document.split("## Fields of a leader Service\n").nth(1).expect("the section");
+    let table = table.split("\n## ").next().unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows: Vec<(Vec<&str>, &str)> = rows
+        .map(|row| row.split_once(" | ").unwrap())
+        .map(|(fields, rest)| (fields.trim_end_matches('`').split("`, `").collect(), rest))
+        .collect();
+    let mut named: Vec<&str> = rows.iter().flat_map(|(fields, _)| fields.clone()).collect();
+    named.sort_unstable();
+    let all = "allocateLoadBalancerNodePorts clusterIP clusterIPs externalIPs externalName \
+               externalTrafficPolicy healthCheckNodePort internalTrafficPolicy ipFamilies \
+               ipFamilyPolicy loadBalancerClass loadBalancerIP loadBalancerSourceRanges ports \
+               publishNotReadyAddresses selector sessionAffinity sessionAffinityConfig \
+               trafficDistribution type";
+    assert_eq!(named, all.split_whitespace().collect::<Vec<_>>());
+    for (fields, rest) in rows {
+        for field in fields {
+            let protected = PROTECTION.contains(&format!("[\"spec.{field}\"]"));
+            assert_eq!(rest.contains("| refused"), protected, "{field}");
+        }
+    }
+    for label in [keys::kubernetes::SERVICE_PROXY_NAME, keys::kubernetes::HEADLESS] {
+        assert!(
+            table.contains(&format!("label `{label}`")) && PROTECTION.contains(label),
+            "{label}"
+        );
+    }
+}

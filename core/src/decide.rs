@@ -12,6 +12,7 @@ pub mod mirror;
 pub mod ports;
 pub mod slices;
 
+mod demand;
 mod follow;
 mod hold;
 mod inputs;
@@ -38,8 +39,10 @@ use crate::ranking::{self, STAGGER, STAGGER_OF_COPIES, STAGGER_OF_CREATIONS, has
 use crate::reason::Reason as EventReason;
 use crate::report::ServiceReport;
 use crate::version::{Marks, Rv};
+pub use demand::is_demanded_by_pods;
 use elect::Choice;
 pub use inputs::{Inputs, Verified};
+pub use leader_service::source_hash;
 use mirror::Mirror;
 use slices::SliceWrite;
 

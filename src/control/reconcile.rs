@@ -5,6 +5,7 @@
 
 mod blocks;
 mod cause;
+mod flips;
 mod reads;
 mod room;
 mod standing;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use blocks::Blocks;
+use flips::Accepted;
 pub use room::Room;
 use standing::{After, Met};
 pub use turns::Turns;
@@ -71,6 +73,8 @@ struct Memory {
     report_read: Option<Instant>,
     /// Hash of what the source asks for.
     asked: Option<u64>,
+    /// The settings that were acted on last, and when.
+    accepted: Accepted,
     /// Since when what is left to do has given way to leaders that are moved.
     gives_way: Option<Instant>,
     /// Since when its condition is to say the same in other words.
@@ -338,6 +342,7 @@ impl Reconciler {
         let snapshot = self.snapshot(key, &round.view);
         drop(gathering);
         self.note_asked(key, &snapshot);
+        self.note_accepted(key, &snapshot);
         let blocked = self.blocked(key, &snapshot);
         let decision = self.decide(key, &snapshot, &blocked, round.verified);
         self.note_newer(key, decision.may_take_over);
@@ -350,6 +355,10 @@ impl Reconciler {
     /// or has reported that it is refused, and for a first leader Service only in its turn.
     fn may_plan_this<'a>(&'a self, round: &mut Round<'a>, planned: &Planned) -> GoAhead {
         let Planned { snapshot, decision } = planned;
+        if let Some(at) = self.waits_for_settings(round.key, snapshot, decision) {
+            let timer = decision.again_at.map(|at| self.instant(at));
+            return GoAhead::Closed(Requeue::At(timer.map_or(at, |timer| timer.min(at))));
+        }
         if let Some(step) = decision.read_for.as_ref().filter(|step| !round.goes_on(step)) {
             if step.needs_read() && self.learns(round.key, snapshot, step) {
                 return GoAhead::Again;
@@ -412,6 +421,7 @@ impl Reconciler {
         let (key, Planned { snapshot, decision }) = (round.key, planned);
         round.acting = true;
         round.verified.step = None;
+        self.accept(key, snapshot);
         match self.applier.apply(key, step.clone()).await {
             Ok(applied) => {
                 let lost_at = self.known.services.lock().get_mut(key).and_then(|m| m.lost_at);

@@ -15,6 +15,7 @@ use crate::support::waiting::{check, until};
 tests![
     changed_ports_type_and_policies_are_repaired,
     removed_label_is_repaired,
+    label_that_hides_from_kube_proxy_is_taken_off,
     removed_mirror_is_repaired,
     selector_is_taken_off_with_what_it_left_behind,
     a_late_built_in_controller_leaves_nothing_behind,
@@ -74,6 +75,21 @@ async fn removed_label_is_repaired(t: Arc<Case>) {
     until_shape(&t, &before).await;
     t.until_led_by("web-leader", "a").await;
     assert_eq!(t.services().get("web-leader").await.unwrap().uid(), uid);
+}
+
+async fn label_that_hides_from_kube_proxy_is_taken_off(t: Arc<Case>) {
+    let before = led(&t).await;
+    let hidden = json!({"metadata": {"labels": {"service.kubernetes.io/headless": ""}}});
+    t.patch_service("web-leader", &hidden).await;
+    until_shape(&t, &before).await;
+    let slice = t.slice("web-leader", "IPv4").await.unwrap().name_any();
+    t.slices().patch(&slice, &PatchParams::default(), &Patch::Merge(&hidden)).await.unwrap();
+    until("the slice is not hidden", || async {
+        let slice = t.slice("web-leader", "IPv4").await?;
+        check(!slice.labels().contains_key("service.kubernetes.io/headless"), "it is")
+    })
+    .await;
+    t.until_led_by("web-leader", "a").await;
 }
 
 async fn removed_mirror_is_repaired(t: Arc<Case>) {
@@ -141,6 +157,8 @@ async fn what_others_add_to_the_leader_service_stays(t: Arc<Case>) {
     let patch = json!({"metadata": {
         "labels": {"team": "blue"}, "annotations": {"example.com/note": "x"},
         "finalizers": ["example.com/hold"],
+    }, "spec": {
+        "externalIPs": ["192.0.2.1"], "publishNotReadyAddresses": true, "trafficDistribution": "PreferClose",
     }});
     t.patch_service("web-leader", &patch).await;
     let slice = t.slice("web-leader", "IPv4").await.unwrap();
@@ -159,5 +177,11 @@ async fn what_others_add_to_the_leader_service_stays(t: Arc<Case>) {
         assert_eq!(annotations.get("example.com/note").map(String::as_str), Some("x"));
     }
     assert_eq!(leader.finalizers(), ["example.com/hold"]);
+    let spec = leader.spec.as_ref().unwrap();
+    assert_eq!(spec.external_ips.as_deref(), Some(&["192.0.2.1".to_owned()][..]));
+    assert_eq!(spec.publish_not_ready_addresses, Some(true));
+    assert_eq!(spec.traffic_distribution.as_deref(), Some("PreferClose"));
+    // The API server fills in externalTrafficPolicy beside external IPs: that is no drift.
+    assert_eq!(t.events("web-leader", "DriftRepaired").await, Vec::<String>::new());
     t.patch_service("web-leader", &json!({"metadata": {"finalizers": null}})).await;
 }

@@ -6,6 +6,7 @@
 mod annotations;
 mod conversions;
 mod crowds;
+mod flips;
 mod ownership;
 mod refusals;
 mod reports;
@@ -49,6 +50,7 @@ pub fn tests() -> Vec<Test> {
         annotations::tests(),
         conversions::tests(),
         reports::tests(),
+        flips::tests(),
     ];
     all.into_iter().flatten().collect()
 }

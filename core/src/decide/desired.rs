@@ -264,10 +264,12 @@ fn drift(present: &Service, desired: &Service) -> Option<Value> {
         json!(want.internal_traffic_policy),
     );
     let external = want.type_.as_deref().is_some_and(is_published);
-    // Without a type that has it, there is no such field; with one, its default is Cluster.
+    // Its default is Cluster, for a type that has it and beside external IPs, which are their owner's. Without
+    // them there is no such field.
+    let defaults = external || now.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
     let policy = |spec: &ServiceSpec| {
         let set = spec.external_traffic_policy.clone().filter(|policy| !policy.is_empty());
-        if external { Some(set.unwrap_or_else(|| "Cluster".into())) } else { set }
+        set.or_else(|| defaults.then(|| "Cluster".into()))
     };
     set("externalTrafficPolicy", policy(now) != policy(want), json!(want.external_traffic_policy));
     let balancer = want.type_.as_deref() == Some(LOAD_BALANCER);
@@ -349,7 +351,8 @@ fn metadata(present: &Service, desired: &Service) -> Map<String, Value> {
         changes
     };
     let mut gone: Vec<&str> = listed(records, status::COPIED_LABELS).collect();
-    gone.push(keys::kubernetes::SERVICE_PROXY_NAME);
+    // Never copied, and with it kube-proxy looks at no Service.
+    gone.extend([keys::kubernetes::SERVICE_PROXY_NAME, keys::kubernetes::HEADLESS]);
     let labels = differing(present.labels(), desired.labels(), &gone);
     let mut gone: Vec<&str> = listed(records, status::COPIED).collect();
     gone.extend([status::COPIED, status::COPIED_LABELS, status::BALANCER_CLASS]);

@@ -102,10 +102,10 @@ pub(super) fn followed(
     if slice.unreadable.is_some() || !snapshot.pods_known {
         return None;
     }
-    let before = object.endpoints.clone().unwrap_or_default();
+    let before = object.endpoints.as_deref().unwrap_or_default();
     let follow = |e: &Endpoint| endpoint(e, family, truth, only, snapshot);
     let after: Vec<Endpoint> = before.iter().filter_map(follow).collect();
-    if after == before {
+    if after == *before {
         return None;
     }
     let ready = |e: &&Endpoint| e.conditions.as_ref().and_then(|c| c.ready) != Some(false);
@@ -122,6 +122,17 @@ pub(super) fn followed(
     let next = SliceStep { write: SliceWrite::Replace(Box::new(written)), switch: None, urgent };
     // Over what a newer version wrote, an older one only takes out.
     Some(next).filter(|next| next.urgent || !newer)
+}
+
+/// Whether the endpoint of a slice of ours is out of step with its pod.
+pub(super) fn lags(slice: &Slice, truth: &Truth, snapshot: &Snapshot) -> bool {
+    let (Some(object), Some(family)) = (slice.object.as_deref(), slice.family()) else {
+        return false;
+    };
+    let moved = |e: &Endpoint| endpoint(e, family, truth, None, snapshot).as_ref() != Some(e);
+    slice.unreadable.is_none()
+        && snapshot.pods_known
+        && object.endpoints.iter().flatten().any(moved)
 }
 
 /// The endpoint as its pod is now; `None` where it must go.

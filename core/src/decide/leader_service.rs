@@ -437,7 +437,7 @@ fn slice_ports(
 }
 
 /// Hash of everything a source asks for that a decision depends on.
-fn source_hash(source: &Service) -> String {
+pub fn source_hash(source: &Service) -> String {
     let spec = source.spec.clone().unwrap_or_default();
     let settings: Vec<_> = source.metadata.annotations.iter().flat_map(settings::ours).collect();
     let text = json!([

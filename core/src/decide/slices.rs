@@ -423,6 +423,7 @@ impl Wanted<'_> {
             && self.version.right(truth.decision_version)
             && self.labels().iter().all(|(key, value)| label(key) == Some(value))
             && label(kubernetes::SERVICE_PROXY_NAME) == self.proxy()
+            && label(kubernetes::HEADLESS).is_none()
             && self.owner().is_none_or(|o| evidence::controller(&object.metadata) == Some(&o))
             && object.endpoints.clone().unwrap_or_default() == self.endpoints(content, family)
             && object.ports.clone().unwrap_or_default() == self.ports
@@ -448,6 +449,8 @@ impl Wanted<'_> {
             Some(proxy) => labels.insert(kubernetes::SERVICE_PROXY_NAME.into(), proxy.into()),
             None => labels.remove(kubernetes::SERVICE_PROXY_NAME),
         };
+        // kube-proxy would not look at the slice.
+        labels.remove(kubernetes::HEADLESS);
         let annotations = metadata.annotations.get_or_insert_default();
         let was = present.map(Slice::truth).unwrap_or_default();
         let version = self.version.written(was.decision_version);

@@ -1,6 +1,7 @@
 //! Scenarios over a double of the API server: every invariant of the design by name.
 
 mod bookkeeping;
+mod demand;
 mod families;
 mod follow;
 mod hazards;

@@ -1,5 +1,6 @@
 //! Scenarios of the worker against the API server double: what it writes, and what faults do to it.
 
+mod flipped;
 mod lanes;
 mod reads;
 mod standing;
@@ -558,6 +559,7 @@ async fn a_condition_that_cannot_be_taken_off_is_tried_with_growing_pauses() {
 async fn a_refused_patch_of_the_leader_service_is_told() {
     let world = World::new();
     world.reconcile().await.unwrap();
+    tokio::time::advance(flips::SETTINGS_PAUSE).await;
     let mut source = world.api.get(&format!("{SERVICES}/web")).unwrap();
     source["spec"]["ports"] = json!([
         {"name": "a", "port": 80, "protocol": "TCP", "targetPort": 8080},

@@ -329,6 +329,36 @@ fn the_proxy_name_comes_and_goes_with_the_sources() {
 }
 
 #[test]
+fn a_label_that_hides_the_leader_service_from_kube_proxy_is_taken_off() {
+    let headless = "service.kubernetes.io/headless";
+    let spec = spec(LeaderType::ClusterIp, &[]);
+    // That of a headless source is not copied.
+    for source in [service("web"), service("web").label(headless, "")] {
+        let present = stored(&source, &spec);
+        assert_eq!(patch(&present, &source, &spec), None);
+        let taken_off = json!({"metadata": {"labels": {headless: null}}});
+        assert_eq!(patch(&present.label(headless, ""), &source, &spec), Some(taken_off));
+    }
+}
+
+#[test]
+fn fields_of_other_owners_stay_with_what_the_server_fills_in_for_them() {
+    let spec = spec(LeaderType::ClusterIp, &[]);
+    let source = service("web");
+    let mut present = stored(&source, &spec);
+    let s = present.spec();
+    s.external_ips = Some(vec!["192.0.2.1".into()]);
+    s.publish_not_ready_addresses = Some(true);
+    s.traffic_distribution = Some("PreferClose".into());
+    // SetDefaults_Service in pkg/apis/core/v1/defaults.go does so for a Service with external IPs.
+    s.external_traffic_policy = Some("Cluster".into());
+    assert_eq!(patch(&present, &source, &spec), None);
+    present.spec().external_traffic_policy = Some("Local".into());
+    let expected = json!({"spec": {"externalTrafficPolicy": null}});
+    assert_eq!(patch(&present, &source, &spec), Some(expected), "Cluster again, by default");
+}
+
+#[test]
 fn named_labels_and_annotations_are_copied_whatever_the_type() {
     let spec = |annotations: &[&str], labels: &[&str]| LeaderSpec {
         copy_labels: labels.iter().map(|l| (*l).to_owned()).collect(),

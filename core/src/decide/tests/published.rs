@@ -1,6 +1,8 @@
 //! Mirrored sources with provider annotations: what is held back, and what never is.
 
+use super::protocol::pair;
 use super::*;
+use crate::keys::kubernetes;
 
 const INTERNAL: &str = "service.beta.kubernetes.io/aws-load-balancer-internal";
 
@@ -97,4 +99,27 @@ fn the_name_of_another_proxy_is_on_the_leader_service_and_its_slices() {
     scene.settle();
     assert_eq!(on(&scene), [None, None]);
     assert_eq!(scene.routed().as_deref(), Some("p1"));
+}
+
+#[test]
+fn a_label_that_hides_a_slice_from_kube_proxy_is_taken_off() {
+    let mut scene = Scene::served(pair());
+    scene.server.put_slice(scene.lock().label(kubernetes::HEADLESS, ""));
+    let epoch = scene.epoch();
+    assert_eq!(kinds(&scene.settle()), [StepKind::Slice]);
+    assert!(!scene.lock().labels().contains_key(kubernetes::HEADLESS));
+    assert_eq!((scene.routed().as_deref(), scene.epoch()), (Some("a"), epoch));
+}
+
+#[test]
+fn what_a_user_adds_to_the_leader_service_is_no_drift_and_takes_no_traffic_away() {
+    let mut scene = Scene::served(pair());
+    let mut leader = scene.leader();
+    let spec = leader.spec.as_mut().unwrap();
+    spec.external_ips = Some(vec!["192.0.2.1".into()]);
+    spec.publish_not_ready_addresses = Some(true);
+    spec.traffic_distribution = Some("PreferClose".into());
+    spec.external_traffic_policy = Some("Cluster".into());
+    scene.server.put_service(leader.annotation("service.kubernetes.io/topology-mode", "Auto"));
+    assert_eq!(kinds(&scene.settle()), []);
 }

@@ -458,6 +458,7 @@ async fn a_source_that_changes_its_mind_blames_nobody() {
         pair.run(Duration::from_millis(100)).await;
         let leader = pair.api.get(LEADER).unwrap();
         assert_eq!(leader["spec"]["sessionAffinity"], affinity, "at once");
+        pair.run(flips::SETTINGS_PAUSE).await;
     }
     assert_eq!(pair.message(&format!("{SERVICES}/web")), "null");
 }

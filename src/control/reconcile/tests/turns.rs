@@ -123,6 +123,7 @@ async fn who_is_served_already_waits_for_no_turn() {
     let others: Vec<ServiceKey> = (1..=AT_ONCE).map(key).collect();
     let taken: Vec<_> =
         others.iter().map(|key| worker.turns.ask(key, true, &*worker.wake).unwrap()).collect();
+    tokio::time::advance(flips::SETTINGS_PAUSE).await;
     let mut renamed = source();
     renamed["metadata"]["name"] = json!("s0");
     renamed["metadata"]["annotations"]["zen-lead.io/leader-service-name"] = json!("elsewhere");
