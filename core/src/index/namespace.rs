@@ -66,7 +66,7 @@ impl Namespace {
             self.touch(name, old, &mut dirty);
             self.unlink(name, old, selection_changed);
         } else if let Some(claimants) = self.claims.get(name) {
-            dirty.extend(claimants.iter().cloned());
+            dirty.extend(claimants.into_iter().cloned());
         }
         if let Some(new) = entry {
             self.link(name, &new, selection_changed);
@@ -74,16 +74,6 @@ impl Namespace {
             self.services.insert(name.clone(), new);
         }
         dirty
-    }
-
-    /// Keeps the text of a Service instead of the object.
-    pub(super) fn close_service(&mut self, name: &str) {
-        self.services.get_mut(name).into_iter().for_each(Entry::close);
-    }
-
-    /// Keeps the text of a slice instead of the object.
-    pub(super) fn close_slice(&mut self, name: &str) {
-        self.slices.get_mut(name).into_iter().for_each(|slice| Arc::make_mut(slice).close());
     }
 
     /// Removes a Service unless what is known is newer than the deleted version.
@@ -117,10 +107,10 @@ impl Namespace {
         if let Some(spec) = entry.spec()
             && let Some(others) = self.claims.get(spec.leader_service_name.as_str())
         {
-            dirty.extend(others.iter().cloned());
+            dirty.extend(others.into_iter().cloned());
         }
         if let Some(claimants) = self.claims.get(name) {
-            dirty.extend(claimants.iter().cloned());
+            dirty.extend(claimants.into_iter().cloned());
         }
     }
 
@@ -256,7 +246,7 @@ impl Namespace {
         if let Some(old) = self.slices.remove(name) {
             dirty.extend(self.sources_of_slice(&old));
             remove(&mut self.slices_of, &old.service, name);
-            for (pod, _) in old.named_pods() {
+            for pod in &old.pods {
                 remove(&mut self.named, pod, name);
             }
             shrink::map(&mut self.slices);
@@ -264,8 +254,8 @@ impl Namespace {
         if let Some(new) = slice {
             dirty.extend(self.sources_of_slice(&new));
             self.slices_of.entry(new.service.clone()).or_default().insert(name.clone());
-            for (pod, _) in new.named_pods() {
-                self.named.entry(pod.into()).or_default().insert(name.clone());
+            for pod in &new.pods {
+                self.named.entry(pod.clone()).or_default().insert(name.clone());
             }
             self.slices.insert(name.clone(), Arc::new(new));
         }
