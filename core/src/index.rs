@@ -14,6 +14,7 @@ pub mod slice;
 pub mod snapshot;
 pub mod view;
 
+mod name_set;
 mod namespace;
 mod pool;
 
