@@ -14,13 +14,16 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::{Mutex, MutexGuard};
 use peak_alloc::PeakAlloc;
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 use zen_lead::control::queue::Queue;
 use zen_lead::platform::health::Health;
 use zen_lead::platform::metrics::Metrics;
 use zen_lead::platform::server::admin;
+use zen_lead_core::decode::Decoded;
 use zen_lead_core::fixtures::{NAMESPACE, Object, ServiceFixture, foreign_slice, pod, service};
+use zen_lead_core::index::placed::{PlacedService, PlacedSlice};
 use zen_lead_core::index::{Index, Limits, Sizes};
 use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::report::ServiceReport;
@@ -200,13 +203,13 @@ fn a_scrape_of_thousands_of_services_holds_a_piece_of_it() {
 }
 
 /// Bytes that these may take.
-const SERVICE_BYTES: usize = 7_500;
-const POD_BYTES: usize = 500;
+const SERVICE_BYTES: usize = 6_250;
+const POD_BYTES: usize = 410;
 /// Services, and pods of each, of which the bytes are counted.
 const COUNTED: (usize, usize) = (500, 20);
 
 /// Source, leader Service and slice of a Service, as they are in a cluster.
-fn real_service(index: &mut Index, n: usize) {
+fn real_objects(n: usize) -> [Value; 3] {
     let uid = |kind: &str| format!("{kind:0<8}-4a3c-4d5e-9f60-{n:012}");
     let (name, leader) = (format!("web-{n:05}"), format!("web-{n:05}-leader"));
     let source = json!({
@@ -286,6 +289,11 @@ fn real_service(index: &mut Index, n: usize) {
         }],
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
     });
+    [source, led, slice]
+}
+
+fn real_service(index: &mut Index, n: usize) {
+    let [source, led, slice] = real_objects(n);
     index.apply_service(serde_json::from_value::<Service>(source).unwrap());
     index.apply_service(serde_json::from_value::<Service>(led).unwrap());
     index.apply_slice(serde_json::from_value::<EndpointSlice>(slice).unwrap());
@@ -343,4 +351,37 @@ fn a_service_and_a_pod_are_small() {
     println!("{service} bytes a Service with its leader Service and its slice, {pod} bytes a pod");
     assert!(service > 1024 && pod > 128, "the allocator counts");
     assert!(service < SERVICE_BYTES && pod < POD_BYTES);
+}
+
+/// Bytes that source, leader Service and slice may take while a list is read, beside the same in the index.
+const LISTED: usize = 6_500;
+
+#[test]
+fn a_list_holds_what_is_kept_and_no_objects() {
+    let _alone = alone();
+    let (count, names) = (COUNTED.0, NameRule::default());
+    let mut index = Index::new(names, Limits::default()).compact();
+    let objects: Vec<_> = (0..count).map(real_objects).collect();
+    let empty = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    let mut services = Vec::with_capacity(2 * count);
+    let mut slices = Vec::with_capacity(count);
+    for [source, led, slice] in &objects {
+        for service in [source, led] {
+            let service = Decoded::<Service>::deserialize(service).unwrap().trimmed();
+            services.extend(PlacedService::trim_to_text(service, names));
+        }
+        let slice = Decoded::<EndpointSlice>::deserialize(slice).unwrap().trimmed();
+        slices.extend(PlacedSlice::trim_to_text(slice));
+    }
+    let listed = ALLOCATOR.peak_usage() - empty;
+    index.reset_placed_services(services, Rv(2_000_000));
+    index.reset_placed_slices(slices, Rv(2_000_000));
+    let all = Sizes { services: 2 * count, sources: count, slices: count, namespaces: 1, pods: 0 };
+    assert_eq!(index.sizes(), all);
+    let (kept, peak) = (ALLOCATOR.current_usage() - empty, ALLOCATOR.peak_usage() - empty);
+    let [listed, kept, peak] = [listed, kept, peak].map(|bytes| bytes / count);
+    println!("{listed} bytes a Service while a list is read, {kept} in the index, {peak} at most");
+    assert!(listed > 1024, "the allocator counts");
+    assert!(listed < LISTED && peak < LISTED);
 }

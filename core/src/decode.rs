@@ -59,6 +59,14 @@ impl<K> Decoded<K> {
     pub fn object(self) -> Option<K> {
         if let Self::Object(object) = self { Some(object) } else { None }
     }
+
+    /// What `map` makes of the object, where it could be read.
+    pub fn try_map<T>(self, map: impl FnOnce(K) -> Option<T>) -> Option<Decoded<T>> {
+        match self {
+            Self::Object(object) => map(object).map(Decoded::Object),
+            Self::Unreadable(found) => Some(Decoded::Unreadable(found)),
+        }
+    }
 }
 
 impl<K> From<K> for Decoded<K> {

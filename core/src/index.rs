@@ -7,12 +7,14 @@
 pub mod evidence;
 pub mod kept;
 pub mod limits;
+pub mod placed;
 pub mod pod;
 pub mod service;
 pub mod slice;
 pub mod snapshot;
 pub mod view;
 
+mod name_set;
 mod namespace;
 mod pool;
 
@@ -30,6 +32,7 @@ use crate::shrink;
 use crate::version::{Marks, Rv};
 pub use limits::{Limit, Limits, Reached};
 use namespace::Namespace;
+use placed::{Placed, PlacedService, PlacedSlice};
 use pod::{NamespacedPod, Pod};
 use pool::Pools;
 use service::Entry;
@@ -120,29 +123,38 @@ impl Index {
     /// Takes in a Service from the watch. One that cannot be read is not absent: what was known of it
     /// stays.
     pub fn apply_service(&mut self, object: impl Into<Decoded<core::Service>>) -> Dirty {
-        let object = object.into();
-        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
-        let entry = match object {
-            Decoded::Object(object) => Entry::trim(object, self.names),
+        let placed = PlacedService::trim(object.into(), self.names);
+        placed.map(|placed| self.apply_placed_service(placed)).unwrap_or_default()
+    }
+
+    /// See [`Index::apply_service`].
+    pub fn apply_placed_service(&mut self, placed: Decoded<PlacedService>) -> Dirty {
+        let Some((namespace, name, _)) = placed.place() else { return Dirty::new() };
+        let mut entry = match placed {
+            Decoded::Object(placed) => placed.kept,
             Decoded::Unreadable(found) => {
                 let known = self.namespaces.get(&namespace).and_then(|ns| ns.service(&name));
-                Some(Entry::unreadable(known, &found, self.names))
+                Entry::unreadable(known, &found, self.names)
             }
         };
-        let Some(entry) = entry else { return Dirty::new() };
+        if self.compact.is_some() {
+            entry.close();
+        }
         let limit = self.limits.services_per_namespace;
         let ns = self.namespaces.entry(namespace.clone()).or_default();
         let touched = within_limit(ns, limit, |ns| ns.set_service(&name, Some(entry)));
-        if self.compact.is_some() {
-            ns.close_service(&name);
-        }
         qualify(&namespace, touched)
     }
 
     /// Takes note of a deleted Service.
     pub fn delete_service(&mut self, object: &impl Resource) -> Dirty {
-        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
-        let version = Rv::of(object.meta());
+        let place = Placed::of(object).map(Decoded::Object);
+        place.map(|place| self.delete_placed_service(&place)).unwrap_or_default()
+    }
+
+    /// See [`Index::delete_service`].
+    pub fn delete_placed_service<T>(&mut self, placed: &Decoded<Placed<T>>) -> Dirty {
+        let Some((namespace, name, version)) = placed.place() else { return Dirty::new() };
         let limit = self.limits.services_per_namespace;
         self.with(&namespace, |ns| within_limit(ns, limit, |ns| ns.remove_service(&name, version)))
     }
@@ -198,6 +210,17 @@ impl Index {
         objects: Vec<Decoded<core::Service>>,
         version: Rv,
     ) -> Dirty {
+        let trim = |object| PlacedService::trim(object, self.names);
+        let placed = objects.into_iter().filter_map(trim).collect();
+        self.reset_placed_services(placed, version)
+    }
+
+    /// See [`Index::reset_decoded_services`].
+    pub fn reset_placed_services(
+        &mut self,
+        services: Vec<Decoded<PlacedService>>,
+        version: Rv,
+    ) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
         let mut dirty = Dirty::new();
         if version < self.services_seen {
@@ -206,10 +229,10 @@ impl Index {
             }
             self.services_seen = version;
         }
-        for object in objects {
-            if let Some((namespace, name)) = names_of(object.meta()) {
+        for placed in services {
+            if let Some((namespace, name, at)) = placed.place() {
                 let known = self.namespaces.get(&namespace).and_then(|ns| ns.service(&name));
-                if known.is_some_and(|k| lost(k.version, Rv::of(object.meta()), version)) {
+                if known.is_some_and(|k| lost(k.version, at, version)) {
                     let limit = self.limits.services_per_namespace;
                     dirty.append(&mut self.with(&namespace, |ns| {
                         within_limit(ns, limit, |ns| ns.set_service(&name, None))
@@ -217,7 +240,7 @@ impl Index {
                 }
                 listed.entry(namespace).or_default().insert(name);
             }
-            dirty.append(&mut self.apply_service(object));
+            dirty.append(&mut self.apply_placed_service(placed));
         }
         let none = BTreeSet::new();
         let limit = self.limits.services_per_namespace;
@@ -346,24 +369,27 @@ impl Index {
     /// Takes in a slice from the watch. One that cannot be read is not absent: what was known of it
     /// stays.
     pub fn apply_slice(&mut self, object: impl Into<Decoded<EndpointSlice>>) -> Dirty {
-        let object = object.into();
-        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
-        let version = Rv::of(object.meta());
-        let slice = match object {
-            Decoded::Object(object) => Slice::trim(object),
+        let placed = PlacedSlice::trim(object.into());
+        placed.map(|placed| self.apply_placed_slice(placed)).unwrap_or_default()
+    }
+
+    /// See [`Index::apply_slice`].
+    pub fn apply_placed_slice(&mut self, placed: Decoded<PlacedSlice>) -> Dirty {
+        let Some((namespace, name, version)) = placed.place() else { return Dirty::new() };
+        let slice = match placed {
+            Decoded::Object(placed) => placed.kept,
             Decoded::Unreadable(found) => {
                 let known = self.namespaces.get(&namespace).and_then(|ns| ns.slice(&name));
                 Slice::unreadable(known.map(|s| &**s), &found)
             }
         };
         match slice {
-            Some(slice) => {
-                let ns = self.namespaces.entry(namespace.clone()).or_default();
-                let touched = ns.set_slice(&name, Some(slice));
+            Some(mut slice) => {
                 if self.compact.is_some() {
-                    ns.close_slice(&name);
+                    slice.close();
                 }
-                qualify(&namespace, touched)
+                let ns = self.namespaces.entry(namespace.clone()).or_default();
+                qualify(&namespace, ns.set_slice(&name, Some(slice)))
             }
             // The label that tied it to a Service is gone.
             None => self.with(&namespace, |ns| ns.remove_slice(&name, version)),
@@ -372,8 +398,13 @@ impl Index {
 
     /// Takes note of a deleted slice.
     pub fn delete_slice(&mut self, object: &impl Resource) -> Dirty {
-        let Some((namespace, name)) = names_of(object.meta()) else { return Dirty::new() };
-        let version = Rv::of(object.meta());
+        let place = Placed::of(object).map(Decoded::Object);
+        place.map(|place| self.delete_placed_slice(&place)).unwrap_or_default()
+    }
+
+    /// See [`Index::delete_slice`].
+    pub fn delete_placed_slice<T>(&mut self, placed: &Decoded<Placed<T>>) -> Dirty {
+        let Some((namespace, name, version)) = placed.place() else { return Dirty::new() };
         self.with(&namespace, |ns| ns.remove_slice(&name, version))
     }
 
@@ -383,6 +414,12 @@ impl Index {
         objects: Vec<Decoded<EndpointSlice>>,
         version: Rv,
     ) -> Dirty {
+        let placed = objects.into_iter().filter_map(PlacedSlice::trim).collect();
+        self.reset_placed_slices(placed, version)
+    }
+
+    /// See [`Index::reset_decoded_services`].
+    pub fn reset_placed_slices(&mut self, slices: Vec<Decoded<PlacedSlice>>, version: Rv) -> Dirty {
         let mut listed: HashMap<Arc<str>, BTreeSet<Arc<str>>> = HashMap::new();
         let mut dirty = Dirty::new();
         if version < self.slices_seen {
@@ -391,15 +428,15 @@ impl Index {
             }
             self.slices_seen = version;
         }
-        for object in objects {
-            if let Some((namespace, name)) = names_of(object.meta()) {
+        for placed in slices {
+            if let Some((namespace, name, at)) = placed.place() {
                 let known = self.namespaces.get(&namespace).and_then(|ns| ns.slice(&name));
-                if known.is_some_and(|k| lost(k.version, Rv::of(object.meta()), version)) {
+                if known.is_some_and(|k| lost(k.version, at, version)) {
                     dirty.append(&mut self.with(&namespace, |ns| ns.set_slice(&name, None)));
                 }
                 listed.entry(namespace).or_default().insert(name);
             }
-            dirty.append(&mut self.apply_slice(object));
+            dirty.append(&mut self.apply_placed_slice(placed));
         }
         let none = BTreeSet::new();
         for (namespace, ns) in &mut self.namespaces {

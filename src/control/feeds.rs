@@ -33,10 +33,10 @@ use crate::platform::supervise::Supervisor;
 use crate::shared::{Replicas, SharedIndex};
 use zen_lead_core::decide::Trust;
 use zen_lead_core::decode::Decoded;
-use zen_lead_core::index::slice::Slice;
+use zen_lead_core::index::placed::{PlacedService, PlacedSlice};
 use zen_lead_core::index::{Dirty, Index};
 use zen_lead_core::keys::kubernetes;
-use zen_lead_core::names::ServiceKey;
+use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::ranking;
 use zen_lead_core::version::Rv;
 
@@ -96,7 +96,7 @@ impl Feeds {
             &service_group,
             Api::<Decoded<Service>>::all(client.clone()),
             ListParams::default(),
-            ServiceSink(feed.clone()),
+            ServiceSink::new(&feed),
         );
         // The built-in controller's slices are not ours to judge, and there are many of them; those it
         // made for leader Services are watched by `leftovers`.
@@ -298,79 +298,89 @@ impl Feed {
     }
 }
 
-struct ServiceSink(Feed);
+struct ServiceSink {
+    feed: Feed,
+    /// Those of the index.
+    names: NameRule,
+}
 
 impl ServiceSink {
+    fn new(feed: &Feed) -> Self {
+        Self { feed: feed.clone(), names: feed.index.read().names() }
+    }
+
     fn feed(&self, change: impl FnOnce(&mut Index) -> Dirty) {
-        if self.0.feed("services", change) {
-            self.0.scope.notify_one();
+        if self.feed.feed("services", change) {
+            self.feed.scope.notify_one();
         }
     }
 }
 
 impl Sink<Decoded<Service>> for ServiceSink {
-    type Kept = Decoded<Service>;
+    type Kept = Option<Decoded<PlacedService>>;
 
     fn trim(&self, object: Decoded<Service>) -> Self::Kept {
-        object
+        PlacedService::trim_to_text(object, self.names)
     }
 
     fn reset(&self, objects: Vec<Self::Kept>, version: Rv) {
-        self.0.feed("services", |index| {
-            index.reset_decoded_services(objects, version);
+        let services = objects.into_iter().flatten().collect();
+        self.feed.feed("services", |index| {
+            index.reset_placed_services(services, version);
             // Leftovers of sources that vanished meanwhile are found only by looking at everything.
             index.all_keys()
         });
-        self.0.scope.notify_one();
+        self.feed.scope.notify_one();
     }
 
     fn apply(&self, object: Self::Kept, version: Rv) {
         self.feed(|index| {
             index.services_heard(version);
-            index.apply_service(object)
+            object.map(|service| index.apply_placed_service(service)).unwrap_or_default()
         });
     }
 
     fn delete(&self, object: Self::Kept, version: Rv) {
         self.feed(|index| {
             index.services_heard(version);
-            index.delete_service(&object)
+            object.map(|service| index.delete_placed_service(&service)).unwrap_or_default()
         });
     }
 
     fn heard(&self, version: Rv) {
-        self.0.index.write().services_heard(version);
+        self.feed.index.write().services_heard(version);
     }
 
     fn live(&self) {
-        self.0.look_again(None);
+        self.feed.look_again(None);
     }
 }
 
 struct SliceSink(Feed);
 
 impl Sink<Decoded<EndpointSlice>> for SliceSink {
-    type Kept = Decoded<EndpointSlice>;
+    type Kept = Option<Decoded<PlacedSlice>>;
 
     fn trim(&self, object: Decoded<EndpointSlice>) -> Self::Kept {
-        Slice::bare(object)
+        PlacedSlice::trim_to_text(object)
     }
 
     fn reset(&self, objects: Vec<Self::Kept>, version: Rv) {
-        self.0.feed("endpointslices", |index| index.reset_decoded_slices(objects, version));
+        let slices = objects.into_iter().flatten().collect();
+        self.0.feed("endpointslices", |index| index.reset_placed_slices(slices, version));
     }
 
     fn apply(&self, object: Self::Kept, version: Rv) {
         self.0.feed("endpointslices", |index| {
             index.slices_heard(version);
-            index.apply_slice(object)
+            object.map(|slice| index.apply_placed_slice(slice)).unwrap_or_default()
         });
     }
 
     fn delete(&self, object: Self::Kept, version: Rv) {
         self.0.feed("endpointslices", |index| {
             index.slices_heard(version);
-            index.delete_slice(&object)
+            object.map(|slice| index.delete_placed_slice(&slice)).unwrap_or_default()
         });
     }
 

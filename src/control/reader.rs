@@ -24,8 +24,8 @@ use crate::platform::clock;
 use crate::platform::operation::{Operation, Target};
 use zen_lead_core::decide::Inputs;
 use zen_lead_core::decode::Decoded;
+use zen_lead_core::index::placed::{PlacedService, PlacedSlice};
 use zen_lead_core::index::pod::NamespacedPod;
-use zen_lead_core::index::slice::Slice;
 use zen_lead_core::index::{Index, Limits};
 use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::version::Rv;
@@ -138,15 +138,15 @@ impl Reader {
         // The slices first: a mark written while the rest is read must not lie above it, or it
         // would look like one of another history.
         let slices =
-            self.list(key, Kind::Slices, &slices, &not_built_in, |s| Some(Slice::bare(s))).await?;
+            self.list(key, Kind::Slices, &slices, &not_built_in, PlacedSlice::trim).await?;
         let (services, pods) = tokio::try_join!(
-            self.list(key, Kind::Services, &services, &all, Some),
+            self.list(key, Kind::Services, &services, &all, |s| PlacedService::trim(s, self.names)),
             self.list(key, Kind::Pods, &pods, &all, NamespacedPod::trim_decoded),
         )?;
         let mut index = Index::new(self.names, self.limits);
-        index.reset_decoded_services(services.objects, services.version);
+        index.reset_placed_services(services.objects, services.version);
         index.reset_trimmed_pods(Some(ns), pods.objects, pods.version);
-        index.reset_decoded_slices(slices.objects, slices.version);
+        index.reset_placed_slices(slices.objects, slices.version);
         Ok(index)
     }
 

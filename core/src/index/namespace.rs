@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::LabelPairs;
 use super::Sizes;
 use super::evidence;
+use super::name_set::NameSet;
 use super::pod::Pod;
 use super::service::{Entry, Role};
 use super::slice::Slice;
@@ -24,21 +25,21 @@ type Names = BTreeSet<Arc<str>>;
 pub(super) struct Namespace {
     services: BTreeMap<Arc<str>, Entry>,
     /// Leader name -> enabled sources that ask for it.
-    claims: HashMap<Arc<str>, Names>,
+    claims: HashMap<Arc<str>, NameSet>,
     /// Source name -> Services whose label or owner says that they lead for it.
-    leaders: HashMap<Arc<str>, Names>,
+    leaders: HashMap<Arc<str>, NameSet>,
     /// Source name -> sources that take its leader.
-    followers: HashMap<Arc<str>, Names>,
+    followers: HashMap<Arc<str>, NameSet>,
     /// First label pair of a source's selector -> those sources: finds the sources of a pod.
-    selectors: HashMap<(Arc<str>, Arc<str>), Names>,
+    selectors: HashMap<(Arc<str>, Arc<str>), NameSet>,
     /// Source name -> pods its selector matches.
-    members: HashMap<Arc<str>, Names>,
+    members: HashMap<Arc<str>, NameSet>,
     pods: HashMap<Arc<str>, Arc<Pod>>,
     slices: HashMap<Arc<str>, Arc<Slice>>,
     /// Service name -> slices that belong to it.
-    slices_of: HashMap<Arc<str>, Names>,
+    slices_of: HashMap<Arc<str>, NameSet>,
     /// Pod name -> slices of ours that name it, also where no selector matches it.
-    named: HashMap<Arc<str>, Names>,
+    named: HashMap<Arc<str>, NameSet>,
     /// Number of enabled sources.
     enabled: usize,
     /// Position of the namespace's own pod watch.
@@ -66,7 +67,7 @@ impl Namespace {
             self.touch(name, old, &mut dirty);
             self.unlink(name, old, selection_changed);
         } else if let Some(claimants) = self.claims.get(name) {
-            dirty.extend(claimants.iter().cloned());
+            dirty.extend(claimants.into_iter().cloned());
         }
         if let Some(new) = entry {
             self.link(name, &new, selection_changed);
@@ -74,16 +75,6 @@ impl Namespace {
             self.services.insert(name.clone(), new);
         }
         dirty
-    }
-
-    /// Keeps the text of a Service instead of the object.
-    pub(super) fn close_service(&mut self, name: &str) {
-        self.services.get_mut(name).into_iter().for_each(Entry::close);
-    }
-
-    /// Keeps the text of a slice instead of the object.
-    pub(super) fn close_slice(&mut self, name: &str) {
-        self.slices.get_mut(name).into_iter().for_each(|slice| Arc::make_mut(slice).close());
     }
 
     /// Removes a Service unless what is known is newer than the deleted version.
@@ -117,10 +108,10 @@ impl Namespace {
         if let Some(spec) = entry.spec()
             && let Some(others) = self.claims.get(spec.leader_service_name.as_str())
         {
-            dirty.extend(others.iter().cloned());
+            dirty.extend(others.into_iter().cloned());
         }
         if let Some(claimants) = self.claims.get(name) {
-            dirty.extend(claimants.iter().cloned());
+            dirty.extend(claimants.into_iter().cloned());
         }
     }
 
@@ -256,7 +247,7 @@ impl Namespace {
         if let Some(old) = self.slices.remove(name) {
             dirty.extend(self.sources_of_slice(&old));
             remove(&mut self.slices_of, &old.service, name);
-            for (pod, _) in old.named_pods() {
+            for pod in &old.pods {
                 remove(&mut self.named, pod, name);
             }
             shrink::map(&mut self.slices);
@@ -264,8 +255,8 @@ impl Namespace {
         if let Some(new) = slice {
             dirty.extend(self.sources_of_slice(&new));
             self.slices_of.entry(new.service.clone()).or_default().insert(name.clone());
-            for (pod, _) in new.named_pods() {
-                self.named.entry(pod.into()).or_default().insert(name.clone());
+            for pod in &new.pods {
+                self.named.entry(pod.clone()).or_default().insert(name.clone());
             }
             self.slices.insert(name.clone(), Arc::new(new));
         }
@@ -365,7 +356,7 @@ impl Namespace {
 
     /// Number of pods that the selector of a source matches.
     pub(super) fn member_count(&self, source: &str) -> usize {
-        self.members.get(source).map_or(0, Names::len)
+        self.members.get(source).map_or(0, NameSet::len)
     }
 
     /// The pod of this name, where the selector of a source matches it.
@@ -426,7 +417,7 @@ fn matches(pod: &Pod, wanted: &LabelPairs) -> bool {
     !wanted.is_empty() && wanted.iter().all(|(k, v)| pod.label(k) == Some(v))
 }
 
-fn remove<K, Q>(map: &mut HashMap<K, Names>, key: &Q, name: &Arc<str>)
+fn remove<K, Q>(map: &mut HashMap<K, NameSet>, key: &Q, name: &Arc<str>)
 where
     K: std::borrow::Borrow<Q> + std::hash::Hash + Eq,
     Q: std::hash::Hash + Eq + ?Sized,

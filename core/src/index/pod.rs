@@ -133,10 +133,7 @@ impl NamespacedPod {
 
     /// Trims a pod that may be one that cannot be read.
     pub fn trim_decoded(pod: Decoded<core::Pod>) -> Option<Decoded<Self>> {
-        match pod {
-            Decoded::Object(pod) => Self::trim(&pod).map(Decoded::Object),
-            Decoded::Unreadable(pod) => Some(Decoded::Unreadable(pod)),
-        }
+        pod.try_map(|pod| Self::trim(&pod))
     }
 }
 

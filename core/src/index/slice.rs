@@ -15,7 +15,7 @@ use super::evidence;
 use super::kept::Kept;
 use super::pod::Family;
 use super::service::Leader;
-use crate::decode::{Decoded, Unreadable};
+use crate::decode::Unreadable;
 use crate::keys::{self, status};
 use crate::version::{Marks, Rv};
 
@@ -48,6 +48,8 @@ pub struct Slice {
     pub deleting: bool,
     /// The object itself; kept for slices that zen-lead may have written (one endpoint each).
     pub object: Option<Kept<EndpointSlice>>,
+    /// Names of the pods that the object names, so that its text need not be read for them.
+    pub(super) pods: Box<[Arc<str>]>,
     /// Why a slice that may be ours cannot be read any longer, where that is so: the rest is what was
     /// known before.
     pub unreadable: Option<Arc<str>>,
@@ -102,25 +104,15 @@ pub(super) fn parsed<T: FromStr>(annotations: &Annotations, key: &str) -> Option
 }
 
 impl Slice {
-    /// A slice without its endpoints, unless it may be ours: of others' no more is kept than whose they are.
-    #[must_use]
-    pub fn bare(mut slice: Decoded<EndpointSlice>) -> Decoded<EndpointSlice> {
-        if let Decoded::Object(object) = &mut slice
-            && !may_be_ours(&object.metadata)
-        {
-            (object.endpoints, object.ports) = (None, None);
-            object.metadata.annotations = None;
-        }
-        slice
-    }
-
     /// Trims a slice; `None` for one that belongs to no Service.
     pub fn trim(mut slice: EndpointSlice) -> Option<Self> {
         slice.metadata.managed_fields = None;
         slice.metadata.uid.as_ref()?;
         let trimmed = Self::by_its_metadata(&slice.metadata)?;
-        let object = may_be_ours(&slice.metadata).then(|| Kept::new(slice));
-        Some(Self { object, ..trimmed })
+        // Of others' no more is kept than whose they are.
+        let object = may_be_ours(&slice.metadata).then_some(slice);
+        let pods = object.as_ref().map(pod_names).unwrap_or_default();
+        Some(Self { object: object.map(Kept::new), pods, ..trimmed })
     }
 
     /// Keeps the text of the object instead of the object.
@@ -159,9 +151,11 @@ impl Slice {
         let writer = label(meta, keys::kubernetes::SLICE_MANAGED_BY);
         // Of others' slices no more is ever read.
         let foreign = writer.is_some_and(|by| by != keys::MANAGER) && !may_be_ours(meta);
+        let object = object.filter(|_| !foreign);
         Some(Self {
             uid: same.map_or(now.uid, |known| known.uid.clone()),
-            object: object.filter(|_| !foreign),
+            pods: object.as_deref().map(pod_names).unwrap_or_default(),
+            object,
             unreadable: (!foreign).then_some(error),
             ..now
         })
@@ -186,6 +180,7 @@ impl Slice {
             owner_uid: controller_uid(meta).map(Arc::from),
             deleting: meta.deletion_timestamp.is_some(),
             object: None,
+            pods: Box::default(),
             unreadable: None,
         })
     }
@@ -245,6 +240,12 @@ impl Slice {
             .filter(|e| e.conditions.as_ref().and_then(|c| c.ready) != Some(false))
             .filter_map(|e| e.target_ref.as_ref()?.uid.as_deref())
     }
+}
+
+fn pod_names(slice: &EndpointSlice) -> Box<[Arc<str>]> {
+    let pods = slice.endpoints.iter().flatten().filter_map(|e| e.target_ref.as_ref());
+    let named = pods.filter(|pod| pod.uid.is_some());
+    named.filter_map(|pod| pod.name.as_deref().map(Arc::from)).collect()
 }
 
 fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use super::pods::PodSink;
 use super::*;
-use zen_lead_core::fixtures::{NAMESPACE, Object, pod, service};
+use zen_lead_core::fixtures::{NAMESPACE, Object, foreign_slice, pod, service};
 use zen_lead_core::index::Limits;
 use zen_lead_core::index::pod::NamespacedPod;
-use zen_lead_core::keys::setting;
+use zen_lead_core::keys::{self, setting};
 use zen_lead_core::names::NameRule;
 
 fn enabled(name: &str, namespace: &str) -> Service {
@@ -103,7 +103,7 @@ async fn all_pods_that_become_live_make_everything_due() {
 #[tokio::test]
 async fn services_and_slices_that_become_live_make_everything_due() {
     let feed = feed();
-    ServiceSink(feed.clone()).live();
+    ServiceSink::new(&feed).live();
     assert_eq!(due(&feed.queue).await, all());
     SliceSink(feed.clone()).live();
     assert_eq!(due(&feed.queue).await, all());
@@ -116,7 +116,7 @@ async fn nothing_is_queued_while_a_namespace_starts_and_everything_once_when_it_
     let asked = starting.clone();
     let mut feed = feed();
     feed.is_starting = Arc::new(move |ns| ns == NAMESPACE && asked.load(Ordering::SeqCst));
-    let sink = ServiceSink(feed.clone());
+    let sink = ServiceSink::new(&feed);
     sink.reset(Vec::new(), Rv::default());
     sink.live();
     assert_eq!(due(&feed.queue).await, ["other/web".to_owned()].into(), "that one has started");
@@ -131,6 +131,20 @@ async fn nothing_is_queued_while_a_namespace_starts_and_everything_once_when_it_
     assert!(due(&feed.queue).await.is_empty(), "once");
 }
 
+#[test]
+fn what_is_read_of_a_service_or_a_slice_is_held_as_text_until_the_list_is_complete() {
+    let feed = feed();
+    let service = ServiceSink::new(&feed).trim(enabled("web", NAMESPACE).into());
+    let service = service.and_then(Decoded::object).expect("it can be read");
+    assert!(!service.kept.source().expect("it is enabled").object.is_open());
+    let mut slice = foreign_slice("s", "web-leader");
+    let manager = (kubernetes::SLICE_MANAGED_BY.to_owned(), keys::MANAGER.to_owned());
+    slice.metadata.labels.get_or_insert_default().extend([manager]);
+    let slice = SliceSink(feed).trim(slice.into());
+    let slice = slice.and_then(Decoded::object).and_then(|placed| placed.kept).expect("it is tied");
+    assert!(!slice.object.expect("it may be ours").is_open());
+}
+
 // Of two Services of a namespace one is dropped while the pods that the other one needs are not there; then
 // that one is switched off, and no watch of pods ever starts.
 #[tokio::test]
@@ -140,8 +154,8 @@ async fn what_was_put_off_is_queued_when_no_pods_are_needed_any_more() {
     let asked = starting.clone();
     let mut feed = feed();
     feed.is_starting = Arc::new(move |_| asked.load(Ordering::SeqCst));
-    let sink = ServiceSink(feed.clone());
-    sink.delete(enabled("db", NAMESPACE).into(), Rv(5));
+    let sink = ServiceSink::new(&feed);
+    sink.delete(sink.trim(enabled("db", NAMESPACE).into()), Rv(5));
     assert!(due(&feed.queue).await.is_empty());
     starting.store(false, Ordering::SeqCst);
     feed.look_at_put_off();

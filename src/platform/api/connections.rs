@@ -27,6 +27,9 @@ const POOL_IDLE: Duration = Duration::from_mins(1);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A connection that does not answer a ping within this time is closed.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most that a connection with HTTP/1.1 reads at once, the content of a TLS record. A long list lets the buffer
+/// grow to this, and its connection keeps the buffer for the watch that follows.
+pub(super) const READ_BUFFER: usize = 16 * 1024;
 
 type Pool<C> = Client<HttpsConnector<C>, kube::client::Body>;
 
@@ -54,6 +57,7 @@ where
 
         let mut builder = Client::builder(TokioExecutor::new());
         builder.pool_idle_timeout(POOL_IDLE).pool_timer(TokioTimer::new());
+        builder.http1_max_buf_size(READ_BUFFER);
         let collections = builder.build(only_http1.wrap_connector(transport.clone()));
         builder
             .timer(TokioTimer::new())

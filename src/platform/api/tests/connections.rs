@@ -2,6 +2,7 @@
 
 mod server;
 
+use futures::AsyncBufReadExt;
 use futures::future::join_all;
 use http::Version;
 use kube::api::ListParams;
@@ -11,6 +12,7 @@ use tokio::time::sleep;
 
 use super::proxied::head;
 use super::*;
+use crate::platform::api::connections::READ_BUFFER;
 use crate::platform::api::proxy::{Proxy, Scheme};
 use server::{IDLE, Seen, Server};
 
@@ -75,6 +77,38 @@ async fn lists_and_watches_have_connections_of_their_own_with_http1() {
     assert_eq!(seen[2].version, Version::HTTP_11);
     assert_eq!(over(&seen[3]), (0, Version::HTTP_2));
     assert_eq!(seen[0].path, "/prefix/api/v1/namespaces/team/configmaps/x");
+}
+
+/// What a connection has room for, it passes on in one piece.
+#[tokio::test]
+async fn a_long_list_leaves_a_small_buffer_to_the_watch_that_follows() {
+    const LONG: usize = 4 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let client = client(Config::new(uri), None).unwrap();
+    let serve = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        head(&mut socket).await;
+        let begin = format!("HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\n");
+        socket.write_all(begin.as_bytes()).await.unwrap();
+        socket.write_all(&vec![b' '; LONG]).await.unwrap();
+    };
+    let read = async {
+        let request = http::Request::get("/api/v1/services?limit=500").body(Vec::new()).unwrap();
+        let mut body = std::pin::pin!(client.request_stream(request).await.unwrap());
+        let (mut all, mut largest) = (0, 0);
+        loop {
+            let piece = body.fill_buf().await.unwrap().len();
+            if piece == 0 {
+                return (all, largest);
+            }
+            (all, largest) = (all + piece, largest.max(piece));
+            body.consume_unpin(piece);
+        }
+    };
+    let ((), (all, largest)) = tokio::join!(serve, read);
+    assert_eq!(all, LONG);
+    assert!(largest <= 2 * READ_BUFFER, "{largest}");
 }
 
 #[tokio::test(start_paused = true)]
