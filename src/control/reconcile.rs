@@ -275,8 +275,24 @@ impl Reconciler {
         self.known.services.lock().len()
     }
 
-    /// Plans, checks whether it may act, and acts, until nothing is left to do.
+    /// Takes the steps, and reports what was routed when the last one was planned, also if it waits or failed.
     async fn run(&self, key: &ServiceKey, noticed: Instant) -> Result<Requeue, CallError> {
+        let mut last = None;
+        let result = self.steps(key, noticed, &mut last).await;
+        let report = last.as_ref().and_then(|planned| planned.decision.report.as_ref());
+        if let Some(report) = report {
+            self.metrics.services().set(key, report);
+        }
+        result
+    }
+
+    /// Plans, checks whether it may act, and acts, until nothing is left to do.
+    async fn steps(
+        &self,
+        key: &ServiceKey,
+        noticed: Instant,
+        last: &mut Option<Planned>,
+    ) -> Result<Requeue, CallError> {
         let mut round = Round {
             key,
             noticed,
@@ -292,14 +308,14 @@ impl Reconciler {
             if self.is_late(&round) {
                 break;
             }
-            let planned = self.plan(&round);
-            match self.may_plan_this(&mut round, &planned) {
+            let planned = &*last.insert(self.plan(&round));
+            match self.may_plan_this(&mut round, planned) {
                 GoAhead::Open => {}
                 GoAhead::Again => continue,
                 GoAhead::Closed(next) => return Ok(next),
             }
             let step = match &planned.decision.action {
-                Action::Nothing => return Ok(self.at_rest(key, &planned)),
+                Action::Nothing => return Ok(self.at_rest(key, planned)),
                 Action::Wait => return Ok(Requeue::Idle),
                 Action::Read => {
                     self.read_namespace(&mut round, &planned.decision).await?;
@@ -311,8 +327,8 @@ impl Reconciler {
                 }
                 Action::Do(step) => step.clone(),
             };
-            match self.may_write(&mut round, &planned, &step) {
-                GoAhead::Open => self.perform(&mut round, &planned, step).await?,
+            match self.may_write(&mut round, planned, &step) {
+                GoAhead::Open => self.perform(&mut round, planned, step).await?,
                 GoAhead::Again => {}
                 GoAhead::Closed(next) => return Ok(next),
             }
@@ -536,7 +552,6 @@ impl Reconciler {
         if report.endpoints > 0 {
             known.lost_at = None;
         }
-        self.metrics.services().set(key, report);
         let now = clock::monotonic();
         let timer = decision.again_at.map(|at| self.instant(at));
         let blocked = known.blocks.until().into_iter().chain(known.blocks.on_probation()).min();

@@ -247,6 +247,33 @@ async fn a_later_rank_waits_for_the_first_but_takes_out_at_once() {
     assert_eq!(world.leader(), None, "taking out never waits for rank");
 }
 
+/// A replica that begins has no series yet, and the first one may be refused what it wants to write for long.
+#[tokio::test(start_paused = true)]
+async fn a_later_rank_has_its_series_while_it_waits_or_fails() {
+    let world = World::new();
+    world.reconcile().await.unwrap();
+    let replicas = ["zl-0", "zl-1"];
+    let names = replicas.map(str::to_owned);
+    let second = replicas.iter().find(|r| ranking::rank(r, &names, &world.key) == 1).unwrap();
+    let series = r#"zen_lead_leader_service_without_endpoints{namespace="shop",service="web"} 0"#;
+    let path = format!("{SERVICES}/web-leader");
+    let mut leader = world.api.get(&path).unwrap();
+    leader["spec"]["sessionAffinity"] = json!("ClientIP");
+    world.api.put(SERVICES, leader);
+    for fails in [false, true] {
+        let (other, metrics) = worker(&world.api, second, &replicas);
+        sync(&other, &world.key).await;
+        if fails {
+            world.api.fail("GET", "", 99, Fault::Stall);
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        let next = other.reconcile(&world.key, clock::monotonic()).await;
+        assert!(fails || matches!(next, Ok(Requeue::At(_))), "{next:?}");
+        let text = metrics.exposition().unwrap();
+        assert!(text.lines().any(|line| line == series), "{fails}: {next:?}: {text}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn strangers_are_never_written() {
     let world = World::new();
