@@ -263,13 +263,12 @@ fn drift(present: &Service, desired: &Service) -> Option<Value> {
             != or(want.internal_traffic_policy.as_ref(), "Cluster"),
         json!(want.internal_traffic_policy),
     );
-    let external = want.type_.as_deref().is_some_and(is_published);
-    // Its default is Cluster, for a type that has it and beside external IPs, which are their owner's. Without
-    // them there is no such field.
-    let defaults = external || now.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+    // Cluster is the default, for a type that has the field and beside external IPs, which are their owner's.
+    // Elsewhere the API server takes the field off.
     let policy = |spec: &ServiceSpec| {
-        let set = spec.external_traffic_policy.clone().filter(|policy| !policy.is_empty());
-        set.or_else(|| defaults.then(|| "Cluster".into()))
+        spec.external_traffic_policy
+            .clone()
+            .filter(|policy| !["", "Cluster"].contains(&policy.as_str()))
     };
     set("externalTrafficPolicy", policy(now) != policy(want), json!(want.external_traffic_policy));
     let balancer = want.type_.as_deref() == Some(LOAD_BALANCER);

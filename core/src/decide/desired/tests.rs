@@ -347,9 +347,8 @@ fn fields_of_other_owners_stay_with_what_the_server_fills_in_for_them() {
     let source = service("web");
     let mut present = stored(&source, &spec);
     let s = present.spec();
-    s.external_ips = Some(vec!["192.0.2.1".into()]);
+    // What of them is not decoded is not seen.
     s.publish_not_ready_addresses = Some(true);
-    s.traffic_distribution = Some("PreferClose".into());
     // SetDefaults_Service in pkg/apis/core/v1/defaults.go does so for a Service with external IPs.
     s.external_traffic_policy = Some("Cluster".into());
     assert_eq!(patch(&present, &source, &spec), None);
