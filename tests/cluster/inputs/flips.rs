@@ -4,19 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval, sleep};
 
 use super::{FOLLOWED, Input, listed};
-use crate::clumsy::calls::{most_within, summary};
+use crate::clumsy::calls::summary;
 use crate::clumsy::raw::{Hand, WEB};
 use crate::support::case::Case;
 use crate::support::harness::Test;
 use crate::support::names;
 
-/// The most calls of both replicas in any second.
-const MOST: usize = 20;
+/// The most calls of both replicas during a storm. Without a pause there were several hundred.
+const MOST: usize = 30;
+/// The same for a leader Service that is made and deleted again and again, with the reads before each of these.
+const MOST_OF_CREATIONS: usize = 100;
 /// How long it flips.
 const STORM: Duration = Duration::from_secs(5);
 
@@ -43,8 +45,8 @@ async fn flip(t: &Case, values: [Value; 2]) {
     println!("{changes} changes in {:?}", began.elapsed());
 }
 
-/// The calls of a storm. If a pod is to be lost, p1 is, in the middle, and p2 follows.
-async fn storm(t: Arc<Case>, values: [Value; 2], loses: bool) {
+/// The calls of a storm are fewer than this. If a pod is to be lost, p1 is, in the middle, and p2 follows.
+async fn storm(t: Arc<Case>, values: [Value; 2], loses: bool, most: usize) {
     let mut input = Input::led(&t, &json!({})).await;
     let began = Timestamp::now();
     let lost = async {
@@ -59,9 +61,9 @@ async fn storm(t: Arc<Case>, values: [Value; 2], loses: bool) {
     let leader = if loses { "p2" } else { "p1" };
     input.is_led_by(leader, FOLLOWED).await;
     let calls = input.calls.since(began);
-    let most = most_within(&calls, SignedDuration::from_secs(1));
-    println!("{} calls, {most} at most in a second: {}", calls.len(), summary(&calls));
-    input.unless(most < MOST, format!("{most} calls in a second: {}", summary(&calls)));
+    let made = format!("{} calls: {}", calls.len(), summary(&calls));
+    println!("{made}");
+    input.unless(calls.len() < most, made);
     input.reports_agree().await;
     input.is_quiet().await;
     input.passes().await;
@@ -72,19 +74,19 @@ fn settings(name: &str, values: [&str; 2]) -> [Value; 2] {
 }
 
 async fn a_setting_that_flips_costs_few_calls_and_delays_no_loss(t: Arc<Case>) {
-    storm(t, settings(names::STICKY, ["true", "false"]), true).await;
+    storm(t, settings(names::STICKY, ["true", "false"]), true, MOST).await;
 }
 
 async fn a_port_that_flips_costs_few_calls_and_delays_no_loss(t: Arc<Case>) {
     let port = |port| json!([{"name": "http", "port": port, "targetPort": 8080}]);
-    storm(t, [80, 81].map(|n| json!({"spec": {"ports": port(n)}})), true).await;
+    storm(t, [80, 81].map(|n| json!({"spec": {"ports": port(n)}})), true, MOST).await;
 }
 
 async fn a_selector_that_flips_costs_few_calls(t: Arc<Case>) {
     let selectors = ["web", "none"].map(|app| json!({"spec": {"selector": {"app": app}}}));
-    storm(t, selectors, false).await;
+    storm(t, selectors, false, MOST).await;
 }
 
 async fn a_source_that_is_enabled_and_disabled_costs_few_calls(t: Arc<Case>) {
-    storm(t, settings(names::ENABLED, ["true", "false"]), false).await;
+    storm(t, settings(names::ENABLED, ["true", "false"]), false, MOST_OF_CREATIONS).await;
 }
