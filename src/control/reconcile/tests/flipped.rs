@@ -74,6 +74,7 @@ async fn settings_that_flip_cost_few_calls_and_the_last_ones_apply_within_a_seco
         let mut pair = Pair::served().await;
         storm(&mut pair, change).await;
         let calls = pair.calls.len();
+        println!("{what}: {calls} calls in ten seconds");
         assert!(calls <= most, "{what}: {calls} calls: {}", by_kind(&pair));
         pair.run(SETTINGS_PAUSE).await;
         let (done, enabled) = (pair.calls.len(), what != "enabled");
