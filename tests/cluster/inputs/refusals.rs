@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Input, listed};
+use super::{Input, deadline, listed};
 use crate::clumsy::hooks::{Does, Hook, WORDS};
 use crate::clumsy::moves::{Move, Who};
 use crate::clumsy::protection;
@@ -16,11 +16,11 @@ use crate::support::control_plane::{self, Elsewhere};
 use crate::support::harness::Test;
 use crate::support::names;
 
-/// A test that waits for several pauses to grow.
+/// What a test that waits for several pauses to grow takes beside the usual time.
 const LONG: Duration = Duration::from_mins(10);
 
 pub fn tests() -> Vec<Test> {
-    let ports = listed![used_up_node_ports_are_reported].remove(0).within(LONG);
+    let ports = listed![used_up_node_ports_are_reported].remove(0).within(LONG + deadline());
     let mut all = listed![
         slice_updates_refused_by_409_are_no_storm,
         slice_updates_refused_by_a_dead_webhook_are_reported,
