@@ -18,7 +18,7 @@ use crate::support::names;
 /// The most calls of both replicas during a storm. Without a pause there were several hundred.
 const MOST: usize = 30;
 /// The same for a leader Service that is made and deleted again and again, with the reads before each of these.
-const MOST_OF_CREATIONS: usize = 100;
+const MOST_OF_CREATIONS: usize = 200;
 /// How long it flips.
 const STORM: Duration = Duration::from_secs(5);
 
