@@ -123,7 +123,7 @@ async fn far_behind(t: Arc<Case>) {
     // The other replica dies after a switch that the delayed one has not seen yet, and the new leader is
     // lost at once. On a busy machine that takes longer than the usual delay.
     for resource in ["services", "pods", "endpointslices"] {
-        proxy.lag().set(resource, 3 * by);
+        proxy.lag().set(resource, 6 * by);
     }
     t.vanish("e").await;
     services.until_led_by("f", DEADLINE).await;
