@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use shape::Field;
 pub use shape::Shape;
-pub use trim::{Trim, too_large};
+pub use trim::{Trim, too_large, too_many};
 
 /// An object as the API server sent it: read, or known by its metadata only.
 #[derive(Clone, Debug, PartialEq)]

@@ -57,6 +57,8 @@ own_services() {
     patch_service zen_lead '{"metadata":{"labels":{"zen-lead.io/source-service":"mine"}}}' --subresource=status
   refused "nor the label of their proxy" "$others" \
     patch_service zen_lead '{"metadata":{"labels":{"service.kubernetes.io/service-proxy-name":"x"}}}' --subresource=status
+  refused "nor a label that hides them from kube-proxy" "$others" \
+    patch_service zen_lead '{"metadata":{"labels":{"service.kubernetes.io/headless":""}}}' --subresource=status
   refused "nor their owners" "$others" \
     patch_service zen_lead '{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"gone","uid":"gone"}]}}' --subresource=status
   refused "nor their finalizers" "$others" patch_service zen_lead '{"metadata":{"finalizers":["example.com/hold"]}}' --subresource=status

@@ -5,9 +5,8 @@
 
 use k8s_openapi::api::core::v1::Service;
 
-use super::verdict::{Neighbours, listed};
+use super::verdict::{Neighbours, listed, selector};
 use crate::index::LabelPairs;
-use crate::index::service::selector;
 use crate::keys::setting;
 use crate::settings::violation::{annotation_field, quoted};
 use crate::settings::{Cause, LeaderSpec, Rule, Violation};
@@ -136,11 +135,11 @@ impl Peer<'_> {
 
 /// Whether the selector of the Service takes in what the other one selects, or the other way round.
 fn overlap(service: &Service, other: &LabelPairs) -> bool {
-    type Pairs<'a> = Vec<(&'a str, &'a str)>;
-    let within = |a: &Pairs<'_>, b: &Pairs<'_>| !a.is_empty() && a.iter().all(|p| b.contains(p));
-    let own: Pairs<'_> = selector(service).collect();
-    let other = other.iter().map(|(key, value)| (&**key, &**value)).collect();
-    within(&own, &other) || within(&other, &own)
+    let Some(own) = selector(service).filter(|own| !own.is_empty()) else { return false };
+    let shared =
+        other.iter().filter(|(key, value)| own.get(&**key).is_some_and(|of| **of == **value));
+    let (shared, all) = (shared.count(), other.len());
+    all > 0 && (shared == own.len() || shared == all)
 }
 
 #[cfg(test)]

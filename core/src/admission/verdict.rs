@@ -106,11 +106,16 @@ pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule
         Ok(Intent::Off) => settings::idle_warnings(new),
         Ok(Intent::None) | Err(_) => Vec::new(),
     };
-    if matches!(intent, Ok(Intent::On(_))) && others.on_host_network(question.namespace, new) {
+    // Not compared with others: the caller decides how long that would take.
+    let is_compared = decode::too_many(new).is_none();
+    if is_compared
+        && matches!(intent, Ok(Intent::On(_)))
+        && others.on_host_network(question.namespace, new)
+    {
         warnings.push(HOST_NETWORK.to_owned());
     }
     let peer = match &intent {
-        Ok(Intent::On(spec)) if others.synced() => {
+        Ok(Intent::On(spec)) if is_compared && others.synced() => {
             Some(Peer { namespace: question.namespace, name: question.name, service: new, spec })
         }
         _ => None,
@@ -135,7 +140,9 @@ pub fn verdict(question: &Question<'_>, others: &dyn Neighbours, names: NameRule
         violations.extend(refusals);
         warnings.extend(unsure);
     }
-    violations.extend(too_many_pods(question, old, others));
+    if is_compared {
+        violations.extend(too_many_pods(question, old, others));
+    }
     // A value that is wrong says more.
     if violations.is_empty() {
         violations.extend(too_large(old, new));

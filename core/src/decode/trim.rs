@@ -10,7 +10,7 @@ use std::io::Write;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Secret, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_core::ResourceExt;
@@ -23,6 +23,10 @@ use crate::settings::{ours, source_label};
 /// Annotations of one Service with settings, those of others included. The API server has no such bound:
 /// it takes 256 KiB of them, which can be 40,000.
 pub(super) const MOST_ANNOTATIONS: usize = 256;
+/// Pairs in the selector of a Service with settings. Each pod and each review is compared with all of them.
+pub(super) const MOST_PAIRS: usize = 64;
+/// Labels of a pod.
+pub(super) const MOST_LABELS: usize = 256;
 /// What is kept of one object, in bytes of JSON.
 pub(super) const MOST_BYTES: usize = 32 * 1024;
 /// What is kept of an annotation of an object that is not read, in bytes.
@@ -79,6 +83,7 @@ impl Trim for Service {
             return Ok(());
         }
         few_annotations(annotations)?;
+        few_pairs(self.spec.as_ref())?;
         let copied = listed(annotations, [setting::COPY_ANNOTATIONS, status::COPIED]);
         let copied_labels = listed(annotations, [setting::COPY_LABELS, status::COPIED_LABELS]);
         for (key, value) in annotations.iter_mut() {
@@ -98,6 +103,12 @@ impl Trim for Pod {
     fn trim(&mut self) -> Result<(), String> {
         self.metadata.annotations = None;
         self.metadata.finalizers = None;
+        let count = self.labels().len();
+        if count > MOST_LABELS {
+            return Err(format!(
+                "it has {count} labels, and zen-lead reads at most {MOST_LABELS}; remove some"
+            ));
+        }
         within_bound(self)
     }
 }
@@ -115,8 +126,24 @@ impl Trim for EndpointSlice {
 /// Why a Service with settings cannot be read, where it is too large for that.
 pub fn too_large(service: &Service) -> Option<String> {
     // Asked first, because a copy of tens of thousands of annotations takes megabytes.
-    let few = few_annotations(service.annotations());
-    few.err().or_else(|| service.clone().trim().err())
+    too_many(service).or_else(|| service.clone().trim().err())
+}
+
+/// Why a Service with settings cannot be read, where it has too many annotations, or pairs in its selector.
+/// Counts only, and looks at none of them.
+pub fn too_many(service: &Service) -> Option<String> {
+    let counted = few_annotations(service.annotations());
+    counted.and_then(|()| few_pairs(service.spec.as_ref())).err()
+}
+
+fn few_pairs(spec: Option<&ServiceSpec>) -> Result<(), String> {
+    let count = spec.and_then(|spec| spec.selector.as_ref()).map_or(0, BTreeMap::len);
+    if count <= MOST_PAIRS {
+        return Ok(());
+    }
+    Err(format!(
+        "its selector has {count} pairs, and zen-lead reads at most {MOST_PAIRS}; remove some"
+    ))
 }
 
 fn few_annotations(annotations: &BTreeMap<String, String>) -> Result<(), String> {

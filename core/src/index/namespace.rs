@@ -175,7 +175,11 @@ impl Namespace {
             }
         }
         let mut dirty = self.led_by(name);
-        if let Some(old) = self.pods.remove(name) {
+        let old = self.pods.remove(name);
+        // A pod with the same labels is selected as before.
+        let same =
+            |old: &Pod| pod.as_ref().is_some_and(|new| new.template.labels == old.template.labels);
+        if let Some(old) = old.filter(|old| !same(old)) {
             shrink::map(&mut self.pods);
             for source in self.selecting(&old) {
                 remove(&mut self.members, &source, name);

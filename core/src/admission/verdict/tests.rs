@@ -414,6 +414,63 @@ fn a_service_that_is_too_large_to_be_read_is_refused_unless_it_was_before() {
     assert_eq!(rules(&ask(None, &large(web(&[OFF])), &none)), []);
 }
 
+/// A namespace in which nothing may be compared with the selector of a review.
+struct Closed;
+
+impl Neighbours for Closed {
+    fn service(&self, _: &str, _: &str) -> Option<Neighbour> {
+        None
+    }
+    fn claimants(&self, _: &str, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+    fn services_at_limit(&self, _: &str) -> Option<Reached> {
+        None
+    }
+    fn pods_beyond_limit(&self, _: &str, _: &Service) -> Option<Reached> {
+        panic!("the pods are compared")
+    }
+    fn synced(&self) -> bool {
+        true
+    }
+    fn each_source(&self, _: &str, _: &mut dyn FnMut(&str, &LabelPairs, &LeaderSpec)) {
+        panic!("the sources are compared")
+    }
+    fn on_host_network(&self, _: &str, _: &Service) -> bool {
+        panic!("the pods are compared")
+    }
+}
+
+/// The caller decides how long a selector is, and how long it would be compared with all others.
+#[test]
+fn a_long_selector_is_refused_and_compared_with_nothing() {
+    let long = |annotations: &[(&str, &str)]| {
+        let mut service = web(annotations);
+        let pairs = (0..64).map(|n| (format!("k{n}"), String::new()));
+        service.spec.as_mut().unwrap().selector.as_mut().unwrap().extend(pairs);
+        service
+    };
+    let same = ("same-leader-as", "other");
+    let question = |new| Question {
+        operation: Change::Create,
+        old: None,
+        new,
+        namespace: "shop",
+        name: "web",
+        by_zen_lead: false,
+    };
+    let new = long(&[ON, same]);
+    let refused = verdict(&question(&new), &Closed, NameRule::Dns1035);
+    assert_eq!(
+        refused.violations[0].to_string(),
+        "metadata: Too many: its selector has 65 pairs, and zen-lead reads at most 64; remove some"
+    );
+    // One that was there before is compared with nothing either.
+    let sticky = long(&[ON, same, ("sticky", "true")]);
+    let update = Question { operation: Change::Update, old: Some(&new), ..question(&sticky) };
+    assert_eq!(rules(&verdict(&update, &Closed, NameRule::Dns1035)), []);
+}
+
 #[test]
 fn a_leader_that_the_index_knows_cannot_become_a_source() {
     let view = View { services: vec![("web", Some("api"))], ..View::default() };

@@ -79,6 +79,15 @@ fn a_source_that_is_too_large_cannot_be_read_and_says_why() {
     source["metadata"]["annotations"].as_object_mut().unwrap().remove("example.com/0");
     kept(&source);
 
+    let mut source = service();
+    source["metadata"]["annotations"]["zen-lead.io/enabled"] = json!("true");
+    let pairs: serde_json::Map<_, _> = (0..65).map(|n| (format!("k{n}"), json!("x"))).collect();
+    source["spec"]["selector"] = json!(pairs);
+    let (error, _) = too_large(&source);
+    assert_eq!(error, "its selector has 65 pairs, and zen-lead reads at most 64; remove some");
+    source["spec"]["selector"].as_object_mut().unwrap().remove("k0");
+    kept(&source);
+
     let name = "x".repeat(MOST_BYTES);
     let mut source = service();
     source["metadata"]["annotations"]["zen-lead.io/strategy"] = json!(name);
