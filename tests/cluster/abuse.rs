@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use crate::support::case::Case;
 use crate::support::harness::Test;
 use crate::support::names;
 use crate::support::objects::{annotations, source, source_json};
+use crate::support::product::allow_open_files;
 use crate::support::waiting::{check, until, within};
 
 /// The most memory that the process may use.
@@ -480,10 +480,7 @@ async fn heads_without_an_end_are_cut(t: Arc<Case>) {
 
 async fn a_flood_of_connections_keeps_no_caller_out(t: Arc<Case>) {
     // Both ends need file descriptors: the replica has the limits of the process that starts it.
-    let pid = std::process::id().to_string();
-    let raised =
-        Command::new("prlimit").args(["--pid", &pid, "--nofile=8192:8192"]).status().unwrap();
-    assert!(raised.success(), "8192 open files are needed (ulimit -n)");
+    allow_open_files(8_192);
     let abused = Abused::start(&t).await;
     // Not faster than they are accepted: the kernel would delay some of them.
     let flood = futures::stream::iter(0..CONNECTIONS + 300).map(|_| abused.caller.tcp());

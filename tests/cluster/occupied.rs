@@ -2,7 +2,6 @@
 //! all the same, while it opens new ones for those that are closed.
 
 use std::net::IpAddr;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use crate::support::case::{Case, refusal};
 use crate::support::harness::Test;
 use crate::support::names;
 use crate::support::objects::{source, source_set};
+use crate::support::product::allow_open_files;
 use crate::support::waiting::{check, until};
 
 /// More than a replica takes (src/platform/server.rs).
@@ -83,10 +83,7 @@ async fn closed(t: &Case, replica: usize) -> Result<f64, String> {
 
 async fn connections_keep_no_write_out(t: Arc<Case>) {
     // Both ends need file descriptors: the replicas have the limits of the process that starts them.
-    let pid = std::process::id().to_string();
-    let raised =
-        Command::new("prlimit").args(["--pid", &pid, "--nofile=12288:12288"]).status().unwrap();
-    assert!(raised.success(), "12288 open files are needed (ulimit -n)");
+    allow_open_files(12_288);
     t.world.product.ensure_started().await;
     // Other addresses, which fill all places together, and the one of the API server.
     let others: &[[u8; 4]] = &[[127, 0, 0, 2], [127, 0, 0, 3], [127, 0, 0, 4]];

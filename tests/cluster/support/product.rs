@@ -48,6 +48,14 @@ pub fn free_port() -> u16 {
     }
 }
 
+/// Lets this process, and replicas that it starts from now on, open so many files. Only the soft limit changes:
+/// a lower hard limit could not be raised again.
+pub fn allow_open_files(number: u32) {
+    let (pid, limit) = (std::process::id().to_string(), format!("--nofile={number}:"));
+    let raised = Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap();
+    assert!(raised.success(), "{number} open files are needed (ulimit -Hn)");
+}
+
 /// The replicas, two of them unless a test asks for more.
 pub struct Product {
     dir: PathBuf,
