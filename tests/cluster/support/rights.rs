@@ -267,6 +267,8 @@ pub async fn exercise<F: Future<Output = ()>>(
     t.until_led_by("web-leader", "a").await;
     t.set_ready("a", false).await;
     t.until_led_by("web-leader", "b").await;
+    // Copies follow the slice up to 5 s later.
+    t.until_condition("web-leader", "True", "LeaderRoutingAvailable").await;
     t.until_event("web-leader", "LeaderChanged").await;
     selector().await;
     t.until_event("web-leader", "SelectorRemoved").await;
