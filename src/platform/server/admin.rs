@@ -1,7 +1,8 @@
 //! The admin router: metrics and probes, without TLS, for the kubelet and Prometheus.
 //!
-//! With a [`Token`], a scrape has to carry it: metrics name Services of all namespaces. Probes never do: the
-//! kubelet sends no secret of this kind. Turns the state of `health` into answers, and a scrape into a body that is written while it is sent.
+//! Turns the state of `health` into answers, and a scrape into a body that is written while it is sent. With a
+//! [`Token`], a scrape has to carry it: metrics name Services of all namespaces. Probes never do: the kubelet
+//! sends no secret of this kind.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -17,6 +17,8 @@ struct View {
     limit: Option<usize>,
     pods: Option<Reached>,
     unsynced: bool,
+    /// Nothing may be compared with the selector of the Service.
+    uncompared: bool,
 }
 
 impl Neighbours for View {
@@ -36,7 +38,17 @@ impl Neighbours for View {
     }
 
     fn pods_beyond_limit(&self, _: &str, _: &Service) -> Option<Reached> {
+        assert!(!self.uncompared, "the pods are compared");
         self.pods
+    }
+
+    fn each_source(&self, _: &str, _: &mut dyn FnMut(&str, &LabelPairs, &LeaderSpec)) {
+        assert!(!self.uncompared, "the sources are compared");
+    }
+
+    fn on_host_network(&self, _: &str, _: &Service) -> bool {
+        assert!(!self.uncompared, "the pods are compared");
+        false
     }
 
     fn synced(&self) -> bool {
@@ -347,6 +359,7 @@ fn nothing_is_refused_for_anothers_sake_from_an_incomplete_view() {
         limit: Some(3),
         pods: Some(Reached { found: 12, bound: 10 }),
         unsynced: true,
+        ..View::default()
     };
     let unsure = "zen-lead has just started and could not check for name collisions; \
                   a collision will be reported as an event";
@@ -414,33 +427,6 @@ fn a_service_that_is_too_large_to_be_read_is_refused_unless_it_was_before() {
     assert_eq!(rules(&ask(None, &large(web(&[OFF])), &none)), []);
 }
 
-/// A namespace in which nothing may be compared with the selector of a review.
-struct Closed;
-
-impl Neighbours for Closed {
-    fn service(&self, _: &str, _: &str) -> Option<Neighbour> {
-        None
-    }
-    fn claimants(&self, _: &str, _: &str) -> Vec<String> {
-        Vec::new()
-    }
-    fn services_at_limit(&self, _: &str) -> Option<Reached> {
-        None
-    }
-    fn pods_beyond_limit(&self, _: &str, _: &Service) -> Option<Reached> {
-        panic!("the pods are compared")
-    }
-    fn synced(&self) -> bool {
-        true
-    }
-    fn each_source(&self, _: &str, _: &mut dyn FnMut(&str, &LabelPairs, &LeaderSpec)) {
-        panic!("the sources are compared")
-    }
-    fn on_host_network(&self, _: &str, _: &Service) -> bool {
-        panic!("the pods are compared")
-    }
-}
-
 /// The caller decides how long a selector is, and how long it would be compared with all others.
 #[test]
 fn a_long_selector_is_refused_and_compared_with_nothing() {
@@ -451,24 +437,16 @@ fn a_long_selector_is_refused_and_compared_with_nothing() {
         service
     };
     let same = ("same-leader-as", "other");
-    let question = |new| Question {
-        operation: Change::Create,
-        old: None,
-        new,
-        namespace: "shop",
-        name: "web",
-        by_zen_lead: false,
-    };
+    let view = View { uncompared: true, ..View::default() };
     let new = long(&[ON, same]);
-    let refused = verdict(&question(&new), &Closed, NameRule::Dns1035);
+    let refused = ask(None, &new, &view);
     assert_eq!(
         refused.violations[0].to_string(),
         "metadata: Too many: its selector has 65 pairs, and zen-lead reads at most 64; remove some"
     );
     // One that was there before is compared with nothing either.
     let sticky = long(&[ON, same, ("sticky", "true")]);
-    let update = Question { operation: Change::Update, old: Some(&new), ..question(&sticky) };
-    assert_eq!(rules(&verdict(&update, &Closed, NameRule::Dns1035)), []);
+    assert_eq!(rules(&ask(Some(&new), &sticky, &view)), []);
 }
 
 #[test]

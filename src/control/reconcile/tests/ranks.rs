@@ -25,7 +25,7 @@ async fn a_later_rank_waits_for_the_first_but_takes_out_at_once() {
     assert_eq!(world.writes(), before);
     tokio::time::advance(ranking::STAGGER).await;
     other.reconcile(key, now).await.unwrap();
-    assert_eq!(world.leader().as_deref(), Some("b"), "nobody else did it");
+    assert_eq!(world.leader().as_deref(), Some("b"), "no other replica did it");
 
     world.api.put(PODS, pod("b", "10.0.0.2", false, 2));
     sync(&other, key).await;
