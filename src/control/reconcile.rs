@@ -437,8 +437,11 @@ impl Reconciler {
         let (key, Planned { snapshot, decision }) = (round.key, planned);
         round.acting = true;
         round.verified.step = None;
-        self.accept(key, snapshot);
-        match self.applier.apply(key, step.clone()).await {
+        let began = clock::monotonic();
+        let result = self.applier.apply(key, step.clone()).await;
+        // After the write: nothing delays a leader that is moved.
+        self.accept(key, snapshot, began);
+        match result {
             Ok(applied) => {
                 let lost_at = self.known.services.lock().get_mut(key).and_then(|m| m.lost_at);
                 if step.kind().is_routing() {

@@ -10,13 +10,14 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::Reconciler;
+use super::standing::asked;
 use crate::platform::clock;
 use zen_lead_core::decide::{self, Action, Decision, is_demanded_by_pods};
 use zen_lead_core::index::{LabelPairs, Snapshot, SourceState};
 use zen_lead_core::keys::{kubernetes, status};
 use zen_lead_core::names::ServiceKey;
 use zen_lead_core::ranking;
-use zen_lead_core::settings::{self, Intent};
+use zen_lead_core::settings::Intent;
 
 /// Settings of one Service are acted on at most once in this time. The last ones count.
 pub(super) const SETTINGS_PAUSE: Duration = Duration::from_secs(1);
@@ -33,16 +34,16 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    /// When others than these may be acted on, if that is later.
-    fn opens_at(&self) -> Option<(Option<u64>, Instant)> {
+    /// When others than these may be acted on, if that is later than `now`.
+    fn opens_at(&self, now: Instant) -> Option<(Option<u64>, Instant)> {
         let (hash, since) = self.last?;
         let at = since + SETTINGS_PAUSE;
-        (at > clock::monotonic()).then_some((hash, at))
+        (at > now).then_some((hash, at))
     }
 
-    fn accept(&mut self, hash: Option<u64>, snapshot: &Snapshot) {
+    fn accept(&mut self, hash: Option<u64>, snapshot: &Snapshot, now: Instant) {
         if self.last.is_none_or(|(last, _)| last != hash || hash.is_none()) {
-            self.last = Some((hash, clock::monotonic()));
+            self.last = Some((hash, now));
         }
         if hash.is_some() {
             self.selector =
@@ -65,20 +66,20 @@ impl Reconciler {
         }?;
         let memory = self.known.services.lock();
         let accepted = &memory.get(key)?.accepted;
-        let (hash, at) = accepted.opens_at()?;
+        let (hash, at) = accepted.opens_at(clock::monotonic())?;
         let present = settings_hash(snapshot)?;
         let waits =
             hash != Some(present) && !is_demanded_by_pods(step, snapshot, &accepted.selector);
         waits.then_some(at)
     }
 
-    /// A step is taken. During the pause of other settings pods demand it, and the present ones still wait:
-    /// what they ask for beside that step may be the removal of the leader Service.
-    pub(super) fn accept(&self, key: &ServiceKey, snapshot: &Snapshot) {
+    /// A step was begun at `began`. During the pause of other settings pods demanded it, and the present ones
+    /// still wait: what they ask for beside that step may be the removal of the leader Service.
+    pub(super) fn accept(&self, key: &ServiceKey, snapshot: &Snapshot, began: Instant) {
         let Some(hash) = settings_hash(snapshot) else { return };
         self.remember(key, |known| {
-            if known.accepted.opens_at().is_none() {
-                known.accepted.accept(Some(hash), snapshot);
+            if known.accepted.opens_at(began).is_none() {
+                known.accepted.accept(Some(hash), snapshot, began);
             }
         });
     }
@@ -101,9 +102,9 @@ impl Reconciler {
             let present = snapshot.judged().map(|source| decide::source_hash(&source.object));
             let same = present.is_some_and(|present| asked.iter().all(|asked| *asked == present));
             if same {
-                known.accepted.accept(settings_hash(snapshot), snapshot);
+                known.accepted.accept(settings_hash(snapshot), snapshot, clock::monotonic());
             } else if before.is_some() {
-                known.accepted.accept(None, snapshot);
+                known.accepted.accept(None, snapshot, clock::monotonic());
             }
         });
     }
@@ -116,17 +117,15 @@ fn settings_hash(snapshot: &Snapshot) -> Option<u64> {
         SourceState::Absent | SourceState::Unreadable { .. } => return None,
         SourceState::Plain { uid } => json!([**uid]),
         SourceState::Judged { uid, source } => {
-            let (spec, labels) = (&source.object.spec, source.object.labels());
-            let annotations = source.object.annotations();
-            let ours: Vec<_> = settings::ours(annotations).collect();
+            let (labels, annotations) = (source.object.labels(), source.object.annotations());
             let mut copied = vec![labels.get(kubernetes::SERVICE_PROXY_NAME)];
-            if let Ok(Intent::On(asked)) = &source.intent {
-                copied.extend(asked.copy_labels.iter().map(|key| labels.get(key)));
-                copied.extend(asked.copy_annotations.iter().map(|key| annotations.get(key)));
+            if let Ok(Intent::On(spec)) = &source.intent {
+                copied.extend(spec.copy_labels.iter().map(|key| labels.get(key)));
+                copied.extend(spec.copy_annotations.iter().map(|key| annotations.get(key)));
             }
             // It names what is wrong, and provider annotations that hold back publishing.
             let read = format!("{:?}", source.intent);
-            json!([**uid, spec, ours, copied, read])
+            json!([asked(uid, &source.object), copied, read])
         }
     };
     Some(ranking::hash(&[&settings.to_string()]))

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -257,9 +259,7 @@ impl Reconciler {
     /// Notes what the source asks for.
     pub(super) fn note_asked(&self, key: &ServiceKey, snapshot: &Snapshot) {
         let SourceState::Judged { uid, source } = &snapshot.source else { return };
-        let settings: Vec<_> =
-            source.object.metadata.annotations.iter().flat_map(settings::ours).collect();
-        let asked = ranking::hash(&[&json!([**uid, source.object.spec, settings]).to_string()]);
+        let asked = asked(uid, &source.object);
         self.remember(key, |known| {
             if known.asked.replace(asked).is_some_and(|before| before != asked) {
                 known.blocks.asked_anew();
@@ -270,6 +270,12 @@ impl Reconciler {
     pub(super) fn rank(&self, key: &ServiceKey) -> usize {
         ranking::rank(&self.me, &self.replicas.read(), key)
     }
+}
+
+/// Hash of the spec and the settings of a source.
+pub(super) fn asked(uid: &str, source: &Service) -> u64 {
+    let settings: Vec<_> = settings::ours(source.annotations()).collect();
+    ranking::hash(&[&json!([uid, source.spec, settings]).to_string()])
 }
 
 /// The messages of our conditions on source and leader Services.
