@@ -1,12 +1,13 @@
-//! The keyed, delayed work queue: one entry a key, the earliest deadline wins, one worker a key; and behind
-//! those that are due a second lane, for what gives way to them.
+//! The keyed, delayed work queue: one entry a key, the earliest deadline wins, one worker a key, groups of keys
+//! take turns; and behind those that are due a second lane, for what gives way to them.
 //!
-//! It does not know what a key means, nor what is done with it.
+//! It does not know what a key or a group means, nor what is done with it.
 
+mod ready;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,13 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use ready::Ready;
+
 use crate::control::pressure::{LONGEST, Pressure};
 use crate::platform::api::Delays;
 use crate::platform::clock::monotonic;
 use crate::platform::metrics::Metrics;
+use zen_lead_core::names::ServiceKey;
 use zen_lead_core::shrink;
 
 /// The wait after the first failure of a key, before jitter.
@@ -26,12 +30,30 @@ const FIRST_DELAY: Duration = Duration::from_millis(50);
 /// The longest wait after failures of a key.
 const MAX_DELAY: Duration = Duration::from_mins(1);
 
+/// What a queue orders: keys in groups that take turns.
+pub trait Keyed: Clone + Eq + Hash {
+    /// What keys of one tenant have in common.
+    type Group: Clone + Eq + Hash;
+
+    /// The group of this key.
+    fn group(&self) -> Self::Group;
+}
+
+impl Keyed for ServiceKey {
+    type Group = Arc<str>;
+
+    /// Its namespace.
+    fn group(&self) -> Arc<str> {
+        self.namespace.clone()
+    }
+}
+
 /// A queue of keys with deadlines; clones share it.
-pub struct Queue<K: Clone + Eq + Hash> {
+pub struct Queue<K: Keyed> {
     shared: Arc<QueueShared<K>>,
 }
 
-struct QueueShared<K> {
+struct QueueShared<K: Keyed> {
     state: Mutex<QueueState<K>>,
     changed: Notify,
     metrics: Arc<Metrics>,
@@ -40,11 +62,11 @@ struct QueueShared<K> {
     back_limit: usize,
 }
 
-struct QueueState<K> {
+struct QueueState<K: Keyed> {
     /// Where each waiting key waits: in `ready`, in `back` or, by its deadline, in `later`.
     waiting: HashMap<K, QueuePlace>,
-    /// Keys that are due, the longest-waiting first, with the time since which they are due.
-    ready: VecDeque<(K, Instant)>,
+    /// Keys that are due.
+    ready: Ready<K>,
     /// Keys that give way to those, by the time since which they do; the number keeps equal times apart.
     back: BTreeMap<(Instant, u64), K>,
     /// Keys out of `back` that workers have.
@@ -70,7 +92,7 @@ enum QueuePlace {
 ///
 /// Dropped without [`WorkItem::done`] (a worker that panicked or was cancelled), the key counts as
 /// failed and comes back.
-pub struct WorkItem<K: Clone + Eq + Hash> {
+pub struct WorkItem<K: Keyed> {
     shared: Arc<QueueShared<K>>,
     key: K,
     /// How long the key waited after it was due.
@@ -80,18 +102,18 @@ pub struct WorkItem<K: Clone + Eq + Hash> {
     settled: bool,
 }
 
-impl<K: Clone + Eq + Hash> Clone for Queue<K> {
+impl<K: Keyed> Clone for Queue<K> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<K: Clone + Eq + Hash> Queue<K> {
+impl<K: Keyed> Queue<K> {
     /// An empty queue for so many workers: a quarter of them, one at least, may have keys of the second lane.
     pub fn new(metrics: Arc<Metrics>, pressure: Arc<Pressure>, workers: usize) -> Self {
         let state = QueueState {
             waiting: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             back: BTreeMap::new(),
             back_held: 0,
             back_last: false,
@@ -184,7 +206,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> QueueShared<K> {
+impl<K: Keyed> QueueShared<K> {
     fn add(&self, key: K, due: Instant) {
         let mut state = self.state.lock();
         if let Some(again) = state.held.get_mut(&key) {
@@ -214,12 +236,11 @@ impl<K: Clone + Eq + Hash> QueueShared<K> {
             (key, since)
         } else {
             state.back_last = false;
-            state.ready.pop_front()?
+            state.ready.pop()?
         };
         let back = state.back_last;
         state.waiting.remove(&key);
         shrink::map(&mut state.waiting);
-        shrink::queue(&mut state.ready);
         state.held.insert(key.clone(), None);
         self.counted(state);
         Some((key, due, back))
@@ -259,7 +280,7 @@ impl<K: Clone + Eq + Hash> QueueShared<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> QueueState<K> {
+impl<K: Keyed> QueueState<K> {
     /// Puts a key that no worker has into its place; false when it already waits there.
     fn put(&mut self, key: K, due: Instant, now: Instant) -> bool {
         match self.waiting.get(&key) {
@@ -272,7 +293,7 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         }
         if due <= now {
             self.waiting.insert(key.clone(), QueuePlace::Ready);
-            self.ready.push_back((key, due));
+            self.ready.push(key, due);
         } else {
             self.next_number += 1;
             self.waiting.insert(key.clone(), QueuePlace::Later(due, self.next_number));
@@ -288,7 +309,7 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
         self.back.insert((since, self.next_number), key);
     }
 
-    /// Moves what has become due to the end of the ready keys.
+    /// Moves what has become due to the ready keys.
     fn promote(&mut self, now: Instant) {
         while let Some(first) = self.later.first_entry() {
             let (due, _) = *first.key();
@@ -297,12 +318,12 @@ impl<K: Clone + Eq + Hash> QueueState<K> {
             }
             let key = first.remove();
             self.waiting.insert(key.clone(), QueuePlace::Ready);
-            self.ready.push_back((key, due));
+            self.ready.push(key, due);
         }
     }
 }
 
-impl<K: Clone + Eq + Hash> WorkItem<K> {
+impl<K: Keyed> WorkItem<K> {
     /// The key.
     pub fn key(&self) -> &K {
         &self.key
@@ -358,7 +379,7 @@ impl<K: Clone + Eq + Hash> WorkItem<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for WorkItem<K> {
+impl<K: Keyed> Drop for WorkItem<K> {
     fn drop(&mut self) {
         if !self.settled {
             self.put_back(None);

@@ -1,11 +1,20 @@
 //! Tests of the queue: by example, and over random schedules.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 
 use super::*;
+
+/// The tens of a key are its group.
+impl Keyed for u8 {
+    type Group = u8;
+
+    fn group(&self) -> u8 {
+        self / 10
+    }
+}
 
 fn queue() -> Queue<u8> {
     Queue::new(Arc::new(Metrics::new().unwrap()), Arc::default(), 8)
@@ -120,6 +129,30 @@ async fn the_depth_counts_what_is_due() {
     assert!(text.contains("zen_lead_queue_depth 2\n"), "{text}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_always_due_delays_another_by_one_key() {
+    let queue = queue();
+    for key in 0..10 {
+        queue.add_now(key);
+    }
+    let mut order = Vec::new();
+    for round in 0..30 {
+        if round == 4 {
+            queue.add_now(20);
+            queue.add_now(21);
+            queue.add_now(30);
+        }
+        let held = next(&queue).await.unwrap();
+        let key = *held.key();
+        order.push(key);
+        // The first group flaps: each of its keys is due again at once.
+        held.done((key < 10).then(monotonic));
+    }
+    assert_eq!(order[..10], [0, 1, 2, 3, 4, 20, 30, 5, 21, 6], "{order:?}");
+    assert!(order[9..].iter().all(|key| *key < 10), "{order:?}");
+    assert_eq!(queue.depth(), 10);
+}
+
 /// One step of a schedule, after a pause of so many milliseconds.
 #[derive(Clone, Debug)]
 enum Step {
@@ -138,7 +171,8 @@ enum Manner {
 }
 
 fn steps() -> impl Strategy<Value = Vec<(u64, Step)>> {
-    let add = (0u8..6, 0u64..200).prop_map(|(key, delay)| Step::Add { key, delay });
+    let add = (prop::sample::select(vec![0u8, 1, 2, 10, 11, 20]), 0u64..200)
+        .prop_map(|(key, delay)| Step::Add { key, delay });
     let step = prop_oneof![4 => add, 1 => Just(Step::Nothing)];
     prop::collection::vec((0u64..40, step), 1..60)
 }
