@@ -385,3 +385,25 @@ fn a_list_holds_what_is_kept_and_no_objects() {
     assert!(listed > 1024, "the allocator counts");
     assert!(listed < LISTED && peak < LISTED);
 }
+
+/// A tenant chooses how many Services it has over how many pods: what that takes is a sum, not a product.
+#[test]
+fn many_services_over_the_same_pods_take_little_more_than_over_none() {
+    let _alone = alone();
+    let take = |app: &str| {
+        let mut index = Index::new(NameRule::default(), Limits::default()).compact();
+        let before = ALLOCATOR.current_usage();
+        for n in 0..3_000 {
+            let pod = pod(&format!("p{n}")).label("app", "web");
+            index.apply_pod(&pod);
+        }
+        index.pods_heard(Some(NAMESPACE), Rv(1));
+        for n in 0..300 {
+            index.apply_service(service(&format!("s{n}")).enabled().selecting("app", app));
+        }
+        ALLOCATOR.current_usage() - before
+    };
+    let (apart, same) = (take("api"), take("web"));
+    println!("{apart} bytes over none of the pods, {same} over all of them");
+    assert!(same < apart + apart / 10, "{apart} {same}");
+}

@@ -66,38 +66,51 @@ pub struct Reached {
     pub bound: usize,
 }
 
+/// Leader Services of one source that a decision looks at. A source has one, and another one while it changes
+/// its name; a user can put the signs of one on any number of Services that are being deleted.
+const LEADERS: usize = 16;
+
 /// Who comes first when there are more than the bound.
-type Position = (bool, Option<Timestamp>, Arc<str>);
+pub(super) type Position = (bool, Option<Timestamp>, Arc<str>);
 
 impl Namespace {
     /// True for an enabled source that has no place within the bound. Those that have a leader
     /// Service keep their places, then the oldest come first: neither an older Service that is
     /// enabled later nor a lower bound takes a place away, and who waits stays the same ones.
-    pub(super) fn beyond(&self, name: &str, limit: usize) -> bool {
+    pub(super) fn beyond(&self, name: &Arc<str>, limit: usize) -> bool {
         if limit == 0 || self.enabled() <= limit {
             return false;
         }
         let Some(own) = self.place(name) else { return false };
-        let before = self.enabled_sources().filter_map(|other| self.place(other));
-        before.filter(|place| *place < own).take(limit).count() == limit
+        self.places.range(..own).take(limit).count() == limit
     }
 
     /// The enabled sources that have no place within the bound.
     pub(super) fn all_beyond(&self, limit: usize) -> BTreeSet<Arc<str>> {
-        if limit == 0 || self.enabled() <= limit {
-            return BTreeSet::new();
-        }
-        let mut places: Vec<Position> =
-            self.enabled_sources().filter_map(|name| self.place(name)).collect();
-        places.sort();
-        places.into_iter().skip(limit).map(|(_, _, name)| name).collect()
+        let beyond = self.places.iter().skip(if limit == 0 { usize::MAX } else { limit });
+        beyond.map(|(_, _, name)| name.clone()).collect()
     }
 
-    fn place(&self, name: &str) -> Option<Position> {
-        let entry = self.service(name)?;
+    /// The leader Services of a source that a decision looks at. Above the bound those are kept that the
+    /// uid of their owner proves, then those that have other proof.
+    pub(super) fn leaders_of(&self, source: &str) -> Vec<Arc<Leader>> {
+        let uid = self.service(source).map_or("", |entry| &entry.uid);
+        let mut leaders: Vec<&Arc<Leader>> =
+            self.leaders_for(source).filter_map(|name| self.service(name)?.leader()).collect();
+        if leaders.len() > LEADERS {
+            let doubt = |l: &Leader| (l.owner_uid() != Some(uid), !l.is_ours(source, uid));
+            leaders.sort_by_key(|leader| doubt(leader));
+            leaders.truncate(LEADERS);
+        }
+        leaders.into_iter().map(Leader::opened).collect()
+    }
+
+    /// The position of an enabled source.
+    pub(super) fn place(&self, name: &Arc<str>) -> Option<Position> {
+        let entry = self.service(name).filter(|entry| entry.spec().is_some())?;
         let mut leaders = self.leaders_for(name).filter_map(|l| self.service(l)?.leader());
         let served = leaders.any(|leader| leader.is_ours(name, &entry.uid));
-        Some((!served, created(entry), name.into()))
+        Some((!served, created(entry), name.clone()))
     }
 
     /// The pods of a source that a decision looks at: all of them within the bound; above it the
@@ -109,9 +122,10 @@ impl Namespace {
         leaders: &[Arc<Leader>],
         slices: &[&Arc<Slice>],
     ) -> (Vec<Arc<Pod>>, bool) {
-        let beyond = limit > 0 && self.member_count(source) > limit;
-        let most = if beyond { limit } else { usize::MAX };
-        let mut pods: Vec<Arc<Pod>> = self.members_of(source).take(most).cloned().collect();
+        let most = if limit == 0 { usize::MAX } else { limit };
+        let mut members = self.members_of(source);
+        let mut pods: Vec<Arc<Pod>> = members.by_ref().take(most).cloned().collect();
+        let beyond = members.next().is_some();
         if beyond {
             for name in incumbents(leaders, slices) {
                 if let Some(pod) = self.member(source, &name)

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::LabelPairs;
 use super::Sizes;
 use super::evidence;
+use super::limits::Position;
 use super::name_set::NameSet;
 use super::pod::Pod;
 use super::service::{Entry, Role};
@@ -30,20 +31,28 @@ pub(super) struct Namespace {
     leaders: HashMap<Arc<str>, NameSet>,
     /// Source name -> sources that take its leader.
     followers: HashMap<Arc<str>, NameSet>,
-    /// First label pair of a source's selector -> those sources: finds the sources of a pod.
-    selectors: HashMap<(Arc<str>, Arc<str>), NameSet>,
-    /// Source name -> pods its selector matches.
-    members: HashMap<Arc<str>, NameSet>,
+    /// First label pair of a source's selector -> those sources, and the pods that carry it. A list of pods for
+    /// each source would grow with their product (docs/decisions/pods-of-a-source.md).
+    selected: HashMap<(Arc<str>, Arc<str>), Selected>,
     pods: HashMap<Arc<str>, Arc<Pod>>,
     slices: HashMap<Arc<str>, Arc<Slice>>,
     /// Service name -> slices that belong to it.
     slices_of: HashMap<Arc<str>, NameSet>,
     /// Pod name -> slices of ours that name it, also where no selector matches it.
     named: HashMap<Arc<str>, NameSet>,
-    /// Number of enabled sources.
-    enabled: usize,
+    /// The enabled sources in the order in which they have places within the bound.
+    pub(super) places: BTreeSet<Position>,
     /// Position of the namespace's own pod watch.
     pub(super) pods_seen: Option<Rv>,
+}
+
+/// What a label pair selects.
+#[derive(Clone, Debug, Default)]
+struct Selected {
+    /// Sources whose selector begins with it.
+    sources: NameSet,
+    /// Pods that carry it.
+    pods: NameSet,
 }
 
 impl Namespace {
@@ -61,6 +70,10 @@ impl Namespace {
             return Names::new();
         }
         let mut dirty = Names::new();
+        let moved = self.moved(name, entry.as_ref());
+        for source in &moved {
+            self.place(source).iter().for_each(|place| _ = self.places.remove(place));
+        }
         let old = self.services.remove(name);
         let selection_changed = pairs(old.as_ref()) != pairs(entry.as_ref());
         if let Some(old) = &old {
@@ -74,7 +87,18 @@ impl Namespace {
             self.touch(name, &new, &mut dirty);
             self.services.insert(name.clone(), new);
         }
+        for source in &moved {
+            self.places.extend(self.place(source));
+        }
         dirty
+    }
+
+    /// The sources whose place within the bound may change with this Service: itself, and those that it leads
+    /// for.
+    fn moved(&self, name: &Arc<str>, new: Option<&Entry>) -> Names {
+        let both = [self.services.get(name), new];
+        let leaders = both.into_iter().flatten().filter_map(Entry::leader);
+        leaders.flat_map(|leader| leader.sources()).chain([name]).cloned().collect()
     }
 
     /// Removes a Service unless what is known is newer than the deleted version.
@@ -121,19 +145,21 @@ impl Namespace {
             if let Some(other) = &spec.same_leader_as {
                 remove(&mut self.followers, other.as_str(), name);
             }
-            self.enabled -= 1;
         }
         if let Some(leader) = old.leader() {
             for source in leader.sources() {
                 remove(&mut self.leaders, source, name);
             }
         }
-        if selection_changed {
-            if let Some(first) = pairs(Some(old)).iter().next() {
-                remove(&mut self.selectors, first, name);
+        if selection_changed
+            && let Some(first) = pairs(Some(old)).first()
+            && let Some(selected) = self.selected.get_mut(first)
+        {
+            selected.sources.remove(name);
+            if selected.sources.is_empty() {
+                self.selected.remove(first);
+                shrink::map(&mut self.selected);
             }
-            self.members.remove(name);
-            shrink::map(&mut self.members);
         }
     }
 
@@ -144,21 +170,23 @@ impl Namespace {
             if let Some(other) = &spec.same_leader_as {
                 self.followers.entry(other.as_str().into()).or_default().insert(name.clone());
             }
-            self.enabled += 1;
         }
         if let Some(leader) = new.leader() {
             for source in leader.sources() {
                 self.leaders.entry(source.clone()).or_default().insert(name.clone());
             }
         }
-        if selection_changed {
-            let wanted = pairs(Some(new));
-            if let Some(first) = wanted.first() {
-                self.selectors.entry(first.clone()).or_default().insert(name.clone());
-                let matching = self.pods.values().filter(|p| matches(p, wanted));
-                let members = matching.map(|p| p.name.clone()).collect();
-                self.members.insert(name.clone(), members);
-            }
+        if selection_changed && let Some(first) = pairs(Some(new)).first() {
+            let pods = &self.pods;
+            let carrying = || {
+                let pods = pods.values().filter(|p| p.template.labels.contains(first));
+                Selected {
+                    sources: NameSet::default(),
+                    pods: pods.map(|p| p.name.clone()).collect(),
+                }
+            };
+            let selected = self.selected.entry(first.clone()).or_insert_with(carrying);
+            selected.sources.insert(name.clone());
         }
     }
 
@@ -181,15 +209,16 @@ impl Namespace {
             |old: &Pod| pod.as_ref().is_some_and(|new| new.template.labels == old.template.labels);
         if let Some(old) = old.filter(|old| !same(old)) {
             shrink::map(&mut self.pods);
-            for source in self.selecting(&old) {
-                remove(&mut self.members, &source, name);
-                dirty.insert(source);
+            dirty.extend(self.selecting(&old));
+            for pair in &old.template.labels {
+                self.selected.get_mut(pair).into_iter().for_each(|s| s.pods.remove(name));
             }
         }
         if let Some(new) = pod {
-            for source in self.selecting(&new) {
-                self.members.entry(source.clone()).or_default().insert(name.clone());
-                dirty.insert(source);
+            dirty.extend(self.selecting(&new));
+            for pair in &new.template.labels {
+                let selected = self.selected.get_mut(pair).into_iter();
+                selected.for_each(|s| s.pods.insert(name.clone()));
             }
             self.pods.insert(name.clone(), Arc::new(new));
         }
@@ -207,9 +236,9 @@ impl Namespace {
 
     /// The sources whose selector matches a pod.
     fn selecting(&self, pod: &Pod) -> Vec<Arc<str>> {
-        let candidates =
-            pod.template.labels.iter().filter_map(|pair| self.selectors.get(pair)).flatten();
+        let candidates = pod.template.labels.iter().filter_map(|pair| self.selected.get(pair));
         candidates
+            .flat_map(|selected| &selected.sources)
             .filter(|name| self.services.get(*name).is_some_and(|e| matches(pod, pairs(Some(e)))))
             .cloned()
             .collect()
@@ -224,7 +253,7 @@ impl Namespace {
 
     pub(super) fn drop_pods(&mut self) {
         self.pods = HashMap::new();
-        self.members = HashMap::new();
+        self.selected.values_mut().for_each(|selected| selected.pods = NameSet::default());
         self.pods_seen = None;
     }
 
@@ -353,20 +382,18 @@ impl Namespace {
         self.leaders.get(source).into_iter().flatten()
     }
 
+    /// The pods that the selector of a source matches, by name.
     pub(super) fn members_of(&self, source: &str) -> impl Iterator<Item = &Arc<Pod>> {
-        let names = self.members.get(source).into_iter().flatten();
-        names.filter_map(|name| self.pods.get(name))
-    }
-
-    /// Number of pods that the selector of a source matches.
-    pub(super) fn member_count(&self, source: &str) -> usize {
-        self.members.get(source).map_or(0, NameSet::len)
+        let wanted = pairs(self.services.get(source));
+        let selected = wanted.first().and_then(|first| self.selected.get(first));
+        let names = selected.into_iter().flat_map(|selected| &selected.pods);
+        names.filter_map(|name| self.pods.get(name)).filter(|pod| matches(pod, wanted))
     }
 
     /// The pod of this name, where the selector of a source matches it.
     pub(super) fn member(&self, source: &str, pod: &str) -> Option<&Arc<Pod>> {
-        let names = self.members.get(source)?;
-        names.contains(pod).then(|| self.pods.get(pod)).flatten()
+        let wanted = pairs(self.services.get(source));
+        self.pods.get(pod).filter(|pod| matches(pod, wanted))
     }
 
     pub(super) fn pods(&self) -> impl ExactSizeIterator<Item = &Arc<Pod>> {
@@ -384,7 +411,7 @@ impl Namespace {
 
     /// Number of enabled sources.
     pub(super) fn enabled(&self) -> usize {
-        self.enabled
+        self.places.len()
     }
 
     /// Names of the enabled sources.

@@ -190,10 +190,7 @@ impl Index {
         let entry = ns.service(&key.name);
         snapshot.source = source_state(entry);
         snapshot.source_version = entry.map_or(Rv::NONE, |entry| entry.version);
-        snapshot.leaders = ns
-            .leaders_for(&key.name)
-            .filter_map(|name| Some(ns.service(name)?.leader()?.opened()))
-            .collect();
+        snapshot.leaders = ns.leaders_of(&key.name);
         let leads_another = |leader: &Leader| {
             let mut others = leader.sources().filter(|name| **name != key.name);
             others.any(|name| ns.service(name).is_some_and(|e| leader.is_ours(name, &e.uid)))
@@ -253,9 +250,7 @@ impl Index {
 }
 
 fn followed(ns: &Namespace, source: &str) -> Followed {
-    let leaders = ns.leaders_for(source);
-    let leaders: Vec<Arc<Leader>> =
-        leaders.filter_map(|name| Some(ns.service(name)?.leader()?.opened())).collect();
+    let leaders = ns.leaders_of(source);
     let slices = leaders.iter().flat_map(|leader| ns.slices_of(leader.name()));
     let slices = slices.map(super::slice::Slice::opened).collect();
     Followed { source: source_state(ns.service(source)), leaders, slices }

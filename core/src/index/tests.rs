@@ -243,47 +243,6 @@ fn bounded(services_per_namespace: usize, pods_per_service: usize) -> Index {
 }
 
 #[test]
-fn beyond_the_limit_the_oldest_have_the_places_and_the_next_is_woken() {
-    let mut index = bounded(2, 0);
-    for (name, age) in [("c", 10), ("a", 30), ("b", 20)] {
-        index.apply_service(service(name).enabled().age(age));
-    }
-    let over = |index: &Index| ["a", "b", "c"].map(|n| index.snapshot(&key(n)).over_limit);
-    assert_eq!(over(&index), [None, None, Some(2)]);
-    assert_eq!(index.delete_service(&service("a").version(9)), keys(&["a", "c"]));
-    assert_eq!(over(&index), [None, None, None]);
-}
-
-#[test]
-fn who_has_a_leader_service_keeps_its_place() {
-    let mut index = bounded(1, 0);
-    index.apply_service(service("young").enabled().age(1));
-    index.apply_service(service("young-leader").leading("young", "uid-young"));
-    assert_eq!(index.apply_service(service("old").enabled().age(99)), keys(&["old"]));
-    let over = |index: &Index| ["young", "old"].map(|n| index.snapshot(&key(n)).over_limit);
-    assert_eq!(over(&index), [None, Some(1)], "it came later, however old it is");
-    let gone = service("young-leader").leading("young", "uid-young").version(9);
-    assert_eq!(index.delete_service(&gone), keys(&["old", "young"]));
-    assert_eq!(over(&index), [Some(1), None]);
-}
-
-#[test]
-fn above_the_bound_the_first_pods_by_name_and_the_leader_are_looked_at() {
-    let mut index = bounded(0, 2);
-    index.reset_services(vec![service("web").enabled()], Rv(10));
-    let pods: Vec<RawPod> = ["d", "c", "b", "a"].map(pod).into();
-    index.reset_pods(Some(NAMESPACE), &pods, Rv(10));
-    let found = |index: &Index| (members(index, "web"), index.snapshot(&key("web")).over_pods);
-    assert_eq!(found(&index), (vec!["a".to_owned(), "b".to_owned()], Some(2)));
-    let led = service("web-leader").leading("web", "uid-web");
-    index.apply_service(led.annotation(crate::keys::status::LEADER_POD_NAME, "d"));
-    assert_eq!(found(&index), (["a", "b", "d"].map(str::to_owned).into(), Some(2)));
-    index.delete_pod(&pod("a").version(11));
-    assert_eq!(index.delete_pod(&pod("b").version(12)), keys(&["web"]));
-    assert_eq!(found(&index), (["c", "d"].map(str::to_owned).into(), None));
-}
-
-#[test]
 fn nothing_is_left_of_services_that_went() {
     let mut index = empty();
     let room = |index: &Index| index.namespaces.capacity();
@@ -430,10 +389,12 @@ proptest! {
     /// a fresh list says.
     #[test]
     fn events_and_lists_end_in_the_same_index(
-        changes in prop::collection::vec((change(), 0..8u8), 0..60)
+        changes in prop::collection::vec((change(), 0..8u8), 0..60),
+        services in 0..3usize,
+        pods in 0..3usize,
     ) {
         let mut world = World::default();
-        let mut told = empty();
+        let mut told = bounded(services, pods).compact();
         world.list(&mut told);
         let mut missing = false;
         for (change, luck) in &changes {
@@ -456,7 +417,8 @@ proptest! {
         told.services_heard(version);
         told.pods_heard(Some(NAMESPACE), version);
         // One that keeps the objects says the same as one that keeps their text.
-        let mut fresh = Index::new(NameRule::default(), Limits::default());
+        let limits = told.limits();
+        let mut fresh = Index::new(NameRule::default(), limits);
         world.list(&mut fresh);
         prop_assert_eq!(everything(&told), everything(&fresh));
         prop_assert_eq!(told.sizes(), fresh.sizes());

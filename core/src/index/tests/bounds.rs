@@ -1,4 +1,4 @@
-//! What a bound of zero means, and what each bound is called.
+//! Which objects the bounds leave out, and what each bound is called.
 
 use super::*;
 
@@ -30,4 +30,58 @@ fn a_bound_is_called_as_in_the_documentation() {
         assert_eq!((limit.as_str(), limit.flag()), (label, flag));
         assert!(metrics.contains(&format!("`{label}`")), "{label}");
     }
+}
+
+#[test]
+fn beyond_the_limit_the_oldest_have_the_places_and_the_next_is_woken() {
+    let mut index = bounded(2, 0);
+    for (name, age) in [("c", 10), ("a", 30), ("b", 20)] {
+        index.apply_service(service(name).enabled().age(age));
+    }
+    let over = |index: &Index| ["a", "b", "c"].map(|n| index.snapshot(&key(n)).over_limit);
+    assert_eq!(over(&index), [None, None, Some(2)]);
+    assert_eq!(index.delete_service(&service("a").version(9)), keys(&["a", "c"]));
+    assert_eq!(over(&index), [None, None, None]);
+}
+
+#[test]
+fn a_decision_looks_at_few_leader_services_and_at_the_proven_ones() {
+    let mut index = empty();
+    index.apply_service(service("web").enabled());
+    for n in 0..40 {
+        index.apply_service(service(&format!("a{n}")).leading("web", "uid-other"));
+    }
+    index.apply_service(service("z").leading("web", "uid-web"));
+    let leaders = index.snapshot(&key("web")).leaders;
+    assert_eq!(leaders.len(), 16);
+    assert!(leaders.iter().any(|leader| leader.name() == "z"));
+}
+
+#[test]
+fn who_has_a_leader_service_keeps_its_place() {
+    let mut index = bounded(1, 0);
+    index.apply_service(service("young").enabled().age(1));
+    index.apply_service(service("young-leader").leading("young", "uid-young"));
+    assert_eq!(index.apply_service(service("old").enabled().age(99)), keys(&["old"]));
+    let over = |index: &Index| ["young", "old"].map(|n| index.snapshot(&key(n)).over_limit);
+    assert_eq!(over(&index), [None, Some(1)], "it came later, however old it is");
+    let gone = service("young-leader").leading("young", "uid-young").version(9);
+    assert_eq!(index.delete_service(&gone), keys(&["old", "young"]));
+    assert_eq!(over(&index), [Some(1), None]);
+}
+
+#[test]
+fn above_the_bound_the_first_pods_by_name_and_the_leader_are_looked_at() {
+    let mut index = bounded(0, 2);
+    index.reset_services(vec![service("web").enabled()], Rv(10));
+    let pods: Vec<RawPod> = ["d", "c", "b", "a"].map(pod).into();
+    index.reset_pods(Some(NAMESPACE), &pods, Rv(10));
+    let found = |index: &Index| (members(index, "web"), index.snapshot(&key("web")).over_pods);
+    assert_eq!(found(&index), (vec!["a".to_owned(), "b".to_owned()], Some(2)));
+    let led = service("web-leader").leading("web", "uid-web");
+    index.apply_service(led.annotation(crate::keys::status::LEADER_POD_NAME, "d"));
+    assert_eq!(found(&index), (["a", "b", "d"].map(str::to_owned).into(), Some(2)));
+    index.delete_pod(&pod("a").version(11));
+    assert_eq!(index.delete_pod(&pod("b").version(12)), keys(&["web"]));
+    assert_eq!(found(&index), (["c", "d"].map(str::to_owned).into(), None));
 }
