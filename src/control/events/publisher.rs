@@ -16,6 +16,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::Client;
 use kube::api::{Api, PostParams};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -25,9 +26,12 @@ use crate::platform::api::{self, CallError, Caller, Delays, ErrorKind};
 use crate::platform::clock::{Clock, monotonic};
 use crate::platform::metrics::Metrics;
 use crate::platform::operation::{Operation, Target};
+use zen_lead_core::shrink;
 
 /// Events that may wait to be written.
 const QUEUE: usize = 4096;
+/// Those of one namespace: a tenant whose Services change all the time leaves room for the Events of others.
+const SHARE: usize = QUEUE / 4;
 /// First wait before the Event of a switch is tried again; they double.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Longest such wait.
@@ -48,13 +52,48 @@ const LAST_WRITES: Duration = Duration::from_secs(2);
 /// Where Events are handed in; clones share it.
 #[derive(Clone)]
 pub struct Publisher {
-    notes: mpsc::Sender<Note>,
+    notes: mpsc::Sender<PendingEvent>,
+    waiting: Arc<Waiting>,
     metrics: Arc<Metrics>,
+}
+
+/// How many Events of each namespace wait.
+type Waiting = Mutex<HashMap<Arc<str>, usize>>;
+
+/// The room that one Event takes of its namespace's share.
+struct Share {
+    waiting: Arc<Waiting>,
+    namespace: Arc<str>,
+}
+
+impl Share {
+    /// Room for an Event of this namespace, where it has any left.
+    fn take(waiting: &Arc<Waiting>, namespace: &Arc<str>) -> Option<Self> {
+        let mut all = waiting.lock();
+        let own = all.entry(namespace.clone()).or_default();
+        if *own >= SHARE {
+            return None;
+        }
+        *own += 1;
+        Some(Self { waiting: Arc::clone(waiting), namespace: namespace.clone() })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut all = self.waiting.lock();
+        let Some(own) = all.get_mut(&self.namespace) else { return };
+        *own -= 1;
+        if *own == 0 {
+            all.remove(&self.namespace);
+            shrink::map(&mut all);
+        }
+    }
 }
 
 /// The task that writes what was handed in.
 pub struct Writer {
-    notes: mpsc::Receiver<Note>,
+    notes: mpsc::Receiver<PendingEvent>,
     client: Client,
     caller: Caller,
     /// Name of this pod.
@@ -71,6 +110,7 @@ pub struct Writer {
 /// An Event on its way.
 struct PendingEvent {
     note: Note,
+    _share: Share,
     /// When it was handed in.
     since: Instant,
     /// Not tried again before this.
@@ -78,11 +118,11 @@ struct PendingEvent {
     delays: Delays,
 }
 
-impl From<Note> for PendingEvent {
-    fn from(note: Note) -> Self {
+impl PendingEvent {
+    fn new(note: Note, share: Share) -> Self {
         let now = monotonic();
         let delays = Delays::new(AGAIN, LONGEST_WAIT);
-        Self { note, since: now, due: now, delays }
+        Self { note, _share: share, since: now, due: now, delays }
     }
 }
 
@@ -101,13 +141,15 @@ impl Publisher {
         let late = Vec::new();
         let writer =
             Writer { notes, client, caller, instance, clock, pressure, recent, hashing, late };
-        (Self { notes: sender, metrics }, writer)
+        (Self { notes: sender, waiting: Arc::default(), metrics }, writer)
     }
 
-    /// Hands in an Event. Returns at once; it is dropped when too many wait.
+    /// Hands in an Event. Returns at once; it is dropped when too many wait, or too many of its namespace.
     pub fn publish(&self, note: Note) {
         let reason = note.reason.as_str();
-        if self.notes.try_send(note).is_err() {
+        let share = Share::take(&self.waiting, &note.service.namespace);
+        let event = share.map(|share| PendingEvent::new(note, share));
+        if event.is_none_or(|event| self.notes.try_send(event).is_err()) {
             self.metrics.event(reason, "dropped");
         }
     }
@@ -125,7 +167,7 @@ impl Writer {
             let letter = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                note = self.notes.recv() => note.map(PendingEvent::from),
+                note = self.notes.recv() => note,
                 Some(n) = wait_for(late) => Some(self.late.swap_remove(n)),
             };
             let Some(letter) = letter else { break };
@@ -159,7 +201,7 @@ impl Writer {
         // Closed: what comes now is what waits.
         let mut rest = std::mem::take(&mut self.late);
         while let Some(note) = self.notes.recv().await {
-            rest.push(note.into());
+            rest.push(note);
         }
         for letter in rest {
             let reason = letter.note.reason.as_str();

@@ -167,9 +167,8 @@ async fn what_is_to_be_tried_again_is_bounded_and_tried_at_the_end() {
     let queue = i64::try_from(QUEUE).unwrap();
     for times in [0..queue, queue..queue + 50] {
         for time in times {
-            scene
-                .publisher
-                .publish(note(Reason::LeaderChanged, "x").once_a_switch("uid", at(time)));
+            let note = note(Reason::LeaderChanged, "x").once_a_switch("uid", at(time));
+            scene.publisher.publish(of(note, time % 8));
         }
         soon().await;
     }
@@ -179,12 +178,34 @@ async fn what_is_to_be_tried_again_is_bounded_and_tried_at_the_end() {
     assert_eq!(scene.counted("LeaderChanged", "written"), QUEUE);
 }
 
+/// The same on behalf of a Service in this namespace.
+fn of(note: Note, namespace: impl std::fmt::Display) -> Note {
+    Note { service: ServiceKey::new(format!("team-{namespace}"), "web"), ..note }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_with_many_events_leaves_room_for_those_of_others() {
+    let scene = Scene::new();
+    for round in 1..=2 {
+        for n in 0..2 * QUEUE {
+            let text = format!("{round} {n}");
+            scene.publisher.publish(of(note(Reason::LeaderChanged, &text), "loud"));
+        }
+        scene.publisher.publish(of(note(Reason::NoReadyPods, &round.to_string()), "quiet"));
+        soon().await;
+        assert_eq!(scene.counted("LeaderChanged", "dropped"), round * (2 * QUEUE - SHARE));
+        assert_eq!(scene.counted("LeaderChanged", "written"), round * SHARE);
+        assert_eq!(scene.counted("NoReadyPods", "written"), round);
+    }
+    assert!(scene.publisher.waiting.lock().is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_answer_holds_up_nobody() {
     let mut scene = Scene::new();
     scene.api.fail("POST", EVENTS, usize::MAX, Fault::Stall);
     for n in 0..QUEUE + 100 {
-        scene.publisher.publish(note(Reason::NoReadyPods, &n.to_string()));
+        scene.publisher.publish(of(note(Reason::NoReadyPods, &n.to_string()), n % 8));
     }
     assert_eq!(scene.counted("NoReadyPods", "dropped"), 100);
     soon().await;
