@@ -3,7 +3,8 @@
 //! beside the same measurements without it.
 //!
 //! Attacks of one kind have tests of their own: `abuse`, `occupied`, `large` and `callers`, `conflicts` (names),
-//! and e2e/test_manifests.sh (forged and edited objects). `ZEN_LEAD_TENANT_SECONDS` makes this one longer.
+//! and e2e/test_manifests.sh (forged and edited objects). `ZEN_LEAD_TENANT_SECONDS` makes this one longer,
+//! `ZEN_LEAD_TENANT_SERVICES` gives the tenant more Services over one pod.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,6 +42,11 @@ pub fn tests() -> Vec<Test> {
 fn attack() -> Duration {
     let seconds = std::env::var("ZEN_LEAD_TENANT_SECONDS").map_or(20, |n| n.parse().unwrap());
     Duration::from_secs(seconds)
+}
+
+/// Enabled Services over one pod of the tenant that changes all the time.
+fn crowd() -> usize {
+    std::env::var("ZEN_LEAD_TENANT_SERVICES").map_or(50, |n| n.parse().unwrap())
 }
 
 /// What the other namespace experienced, in milliseconds each.
@@ -171,6 +177,12 @@ async fn squat(t: Arc<Case>, n: usize) {
     let _ = t.slices().delete("by-hand", &DeleteParams::default()).await;
 }
 
+/// Changes a label of a pod that many Services select: a decision for each of them, and nothing to write.
+async fn flap(t: Arc<Case>, n: usize) {
+    let label = json!({"metadata": {"labels": {"step": n.to_string()}}});
+    let _ = t.pods().patch("flapping", &PatchParams::default(), &Patch::Merge(label)).await;
+}
+
 async fn a_hostile_tenant_costs_other_namespaces_nothing(t: Arc<Case>) {
     let product = &t.world.product;
     product.ensure_started().await;
@@ -185,6 +197,15 @@ async fn a_hostile_tenant_costs_other_namespaces_nothing(t: Arc<Case>) {
         t.create(&source(&format!("flip-{n}"), &selects)).await;
     }
     until("the tenant has leaders", || t.slice("flip-0-leader", "IPv4")).await;
+    t.ready_pods("crowd", &["flapping"]).await;
+    for n in 0..crowd() {
+        let selects = json!({"spec": {"selector": {"app": "crowd"}}});
+        t.create(&source(&format!("crowd-{n}"), &selects)).await;
+    }
+    for n in 0..crowd() {
+        let leader = format!("crowd-{n}-leader");
+        until("the crowd has leaders", || t.slice(&leader, "IPv4")).await;
+    }
 
     let mut round = 0;
     let quiet = serve(&honest, &mut round, attack() / 2).await;
@@ -198,6 +219,7 @@ async fn a_hostile_tenant_costs_other_namespaces_nothing(t: Arc<Case>) {
         attackers.push(attack_on.go(move |t, step| flip(t, format!("flip-{n}"), step)));
     }
     attackers.push(attack_on.go(harm));
+    attackers.push(attack_on.go(flap));
     attackers.push(attack_on.go(squat));
     for replica in product.replicas() {
         let caller = Caller::new(&t, replica).await;
