@@ -6,7 +6,9 @@
 mod blocks;
 mod cause;
 mod flips;
+mod memory;
 mod reads;
+mod requeue;
 mod room;
 mod standing;
 #[cfg(test)]
@@ -15,17 +17,15 @@ mod turns;
 mod waits;
 mod words;
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
-use blocks::Blocks;
-use flips::Accepted;
+pub use memory::Memories;
+pub use requeue::Requeue;
 pub use room::Room;
 use standing::{After, Met};
 pub use turns::Turns;
@@ -33,7 +33,6 @@ pub use turns::Turns;
 use crate::control::apply::{Applied, Applier};
 use crate::control::pause::LAST_WAIT;
 use crate::control::pressure::Pressure;
-use crate::control::queue::WorkItem;
 use crate::control::reader::Reader;
 use crate::control::record::Recorder;
 use crate::platform::api::CallError;
@@ -60,74 +59,6 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// Two reads of one Service for a report, which changes no routing, are at least this long apart. After a
 /// decision on a read, both replicas are behind its mark until their watches say more, up to a minute.
 const REPORT_READS: Duration = Duration::from_secs(5);
-
-/// What the worker remembers of a Service between two reconciles. None of it is needed for
-/// correctness: a restart loses it.
-#[derive(Default)]
-struct Memory {
-    /// A step that waits for a replica of a lower rank, and since when.
-    wish: Option<(u64, Instant)>,
-    /// Steps that are not tried for a while.
-    blocks: Blocks,
-    /// When it was last read for a report.
-    report_read: Option<Instant>,
-    /// Hash of what the source asks for.
-    asked: Option<u64>,
-    /// The settings that were acted on last, and when.
-    accepted: Accepted,
-    /// Since when what is left to do has given way to leaders that are moved.
-    gives_way: Option<Instant>,
-    /// Since when its condition is to say the same in other words.
-    rewording: Option<Instant>,
-    /// The step whose last call had no answer.
-    unanswered: Option<u64>,
-    /// Reconciles in a row that left something to do.
-    unfinished: u32,
-    /// When what it waits for a worker with was noticed.
-    noticed: Option<Instant>,
-    /// When the event that ended a leadership was noticed.
-    lost_at: Option<Instant>,
-    /// Since when the replicas of a newer version that wrote the slices are gone.
-    newer_gone: Option<Instant>,
-}
-
-/// What a reconcile asks for next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Requeue {
-    /// Nothing until something changes.
-    Idle,
-    /// Again at this time.
-    At(Instant),
-    /// Nothing was done: it is woken when it is its turn, and looks again at this time at the latest.
-    Waits(Option<Instant>),
-    /// What is left to do gives way to leaders that are moved, as it has since then.
-    GivesWay(Instant),
-    /// The Service is not managed any more.
-    Forget,
-}
-
-impl Requeue {
-    /// Gives a key back to its queue.
-    pub fn let_go(self, held: WorkItem<ServiceKey>) {
-        match self {
-            Self::Idle | Self::Forget => held.done(None),
-            Self::At(at) => held.done(Some(at)),
-            Self::Waits(at) => held.put_aside(at),
-            Self::GivesWay(since) => held.give_way(since),
-        }
-    }
-
-    /// The outcome in a word.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::At(_) => "again",
-            Self::Waits(_) => "waits",
-            Self::GivesWay(_) => "gives_way",
-            Self::Forget => "forget",
-        }
-    }
-}
 
 /// Everything a reconcile needs.
 pub struct Reconciler {
@@ -161,16 +92,6 @@ pub struct Reconciler {
     pub pressure: Arc<Pressure>,
     /// What it remembers.
     pub known: Memories,
-}
-
-/// What the worker remembers.
-#[derive(Default)]
-pub struct Memories {
-    services: Mutex<HashMap<ServiceKey, Memory>>,
-    /// Namespaces that are being deleted, with the uids of their Services.
-    endings: Mutex<HashMap<Arc<str>, BTreeSet<Arc<str>>>>,
-    /// When the API server answered a call last.
-    answered: Mutex<Option<Instant>>,
 }
 
 /// Where the snapshot of a reconcile comes from.
@@ -268,11 +189,6 @@ impl Reconciler {
         self.metrics.set_cache_size("remembered_services", self.remembered());
         drop(seat);
         result
-    }
-
-    /// Number of Services of which something is remembered.
-    pub fn remembered(&self) -> usize {
-        self.known.services.lock().len()
     }
 
     /// Takes the steps, and reports what was routed when the last one was planned, also if it waits or failed.
@@ -487,10 +403,6 @@ impl Reconciler {
             PAUSE.saturating_mul(1 << (known.unfinished - 1).min(12)).min(LAST_WAIT)
         });
         Requeue::At(clock::monotonic() + pause)
-    }
-
-    fn remember<T>(&self, key: &ServiceKey, f: impl FnOnce(&mut Memory) -> T) -> T {
-        f(self.known.services.lock().entry(key.clone()).or_default())
     }
 
     fn decide(
