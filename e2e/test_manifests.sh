@@ -310,20 +310,22 @@ deletion() {
 # A Service and a slice of a user that are being deleted, and take long to go.
 forged() {
   local held='{"metadata":{"finalizers":["example.com/hold"]}}'
-  source_service mine >"$WORK/mine.yaml"
-  sed 's/by-hand/mine/' "$WORK/foreign-slice.yaml" >"$WORK/my-slice.yaml"
-  allowed "a user has a Service" alice -n "$NS" create -f "$WORK/mine.yaml"
-  allowed "a user has a slice" admin -n "$NS" create -f "$WORK/my-slice.yaml"
+  source_service doomed >"$WORK/doomed.yaml"
+  sed 's/by-hand/doomed/; /ownerReferences/d' "$WORK/foreign-slice.yaml" >"$WORK/doomed-slice.yaml"
+  allowed "a user has a Service" alice -n "$NS" create -f "$WORK/doomed.yaml"
+  allowed "a user has a slice" admin -n "$NS" create -f "$WORK/doomed-slice.yaml"
   local object
-  for object in service/mine endpointslice/mine; do
+  for object in service/doomed endpointslice/doomed; do
     allowed "$object gets a finalizer" admin -n "$NS" patch "$object" --type=merge -p "$held"
     allowed "the deletion of $object begins" admin -n "$NS" delete "$object" --wait=false
   done
   refused "a Service that is being deleted does not become a leader Service" "zen-lead.io/source-service may not be set" \
-    alice -n "$NS" label service mine zen-lead.io/source-service=web
+    alice -n "$NS" label service doomed zen-lead.io/source-service=web
+  refused "nor with an empty label" "zen-lead.io/source-service may not be set" \
+    alice -n "$NS" label service doomed zen-lead.io/source-service=
   refused "a slice that is being deleted does not become one of zen-lead" "metadata.labels of this EndpointSlice may not be changed" \
-    admin -n "$NS" label --overwrite endpointslice mine endpointslice.kubernetes.io/managed-by=zen-lead
-  for object in service/mine endpointslice/mine; do
+    admin -n "$NS" label --overwrite endpointslice doomed endpointslice.kubernetes.io/managed-by=zen-lead
+  for object in service/doomed endpointslice/doomed; do
     allowed "$object may get other labels" admin -n "$NS" label "$object" team=x
     allowed "the finalizer of $object may be removed" admin -n "$NS" patch "$object" --type=merge -p '{"metadata":{"finalizers":null}}'
     eventually 30 "$object is deleted" absent "$object"

@@ -528,16 +528,19 @@ impl Index {
     }
 }
 
-/// Changes a Service. While the namespace is over its limit this may also concern the source that
-/// takes a place which becomes free.
+/// Changes a Service. While the namespace is over its limit this may also concern a source that takes a
+/// place which becomes free, or loses its own.
 fn within_limit(
     ns: &mut Namespace,
     limit: usize,
     change: impl FnOnce(&mut Namespace) -> BTreeSet<Arc<str>>,
 ) -> BTreeSet<Arc<str>> {
-    let before = ns.all_beyond(limit);
+    let before = ns.first_beyond(limit);
     let mut dirty = change(ns);
-    dirty.extend(before.symmetric_difference(&ns.all_beyond(limit)).cloned());
+    let after = ns.first_beyond(limit);
+    if before != after {
+        dirty.extend(ns.between(before, after));
+    }
     dirty
 }
 

@@ -234,9 +234,10 @@ pub fn status_key_violations(old: Option<&Service>, new: &Service) -> Vec<Violat
         .filter(|(key, value)| old.and_then(|old| old.annotations().get(*key)) != Some(*value))
         .map(|(key, value)| (annotation_field(key), value))
         .collect();
-    let label = source_label(new);
-    if let Some(value) = label
-        && old.and_then(source_label) != label
+    // An empty one as well: it names no source, and belongs on no Service of a user.
+    let label = |service: &Service| service.labels().get(status::SOURCE_SERVICE).cloned();
+    if let Some(value) = new.labels().get(status::SOURCE_SERVICE)
+        && old.and_then(label).as_ref() != Some(value)
     {
         changed.push((label_field(status::SOURCE_SERVICE), value));
     }
@@ -250,9 +251,9 @@ pub fn status_key_violations(old: Option<&Service>, new: &Service) -> Vec<Violat
         .collect()
 }
 
-/// The label that a leader Service has: the name of its source.
+/// The label that a leader Service has: the name of its source. An empty one is none.
 pub fn source_label(service: &Service) -> Option<&String> {
-    service.labels().get(status::SOURCE_SERVICE)
+    service.labels().get(status::SOURCE_SERVICE).filter(|name| !name.is_empty())
 }
 
 /// The annotations that begin with [`keys::PREFIX`].

@@ -3,6 +3,7 @@
 //! What a bound does to a decision is `decide::routing`'s, what it does to a change `admission`'s.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use strum::IntoStaticStr;
 
 use super::namespace::{Namespace, created};
 use super::pod::Pod;
-use super::service::Leader;
+use super::service::{Entry, Leader};
 use super::slice::Slice;
 use crate::keys::status;
 
@@ -85,24 +86,44 @@ impl Namespace {
         self.places.range(..own).take(limit).count() == limit
     }
 
-    /// The enabled sources that have no place within the bound.
-    pub(super) fn all_beyond(&self, limit: usize) -> BTreeSet<Arc<str>> {
-        let beyond = self.places.iter().skip(if limit == 0 { usize::MAX } else { limit });
-        beyond.map(|(_, _, name)| name.clone()).collect()
+    /// The first place beyond the bound, where it is taken.
+    pub(super) fn first_beyond(&self, limit: usize) -> Option<Position> {
+        self.places.iter().nth(if limit == 0 { usize::MAX } else { limit }).cloned()
     }
 
-    /// The leader Services of a source that a decision looks at. Above the bound those are kept that the
-    /// uid of their owner proves, then those that have other proof.
+    /// The sources whose places lie from one to another one of these; `None` is the end.
+    pub(super) fn between(
+        &self,
+        one: Option<Position>,
+        other: Option<Position>,
+    ) -> BTreeSet<Arc<str>> {
+        let end = match (&one, &other) {
+            (Some(one), Some(other)) => Bound::Excluded(one.max(other).clone()),
+            _ => Bound::Unbounded,
+        };
+        let Some(begin) = one.into_iter().chain(other).min() else { return BTreeSet::new() };
+        let places = self.places.range((Bound::Included(begin), end));
+        places.map(|(_, _, name)| name.clone()).collect()
+    }
+
+    /// The leader Services of a source that a decision looks at. Above the bound those are kept that are
+    /// provably its own; of these the one that has the name which it asks for, then those that name its uid.
     pub(super) fn leaders_of(&self, source: &str) -> Vec<Arc<Leader>> {
-        let uid = self.service(source).map_or("", |entry| &entry.uid);
-        let mut leaders: Vec<&Arc<Leader>> =
-            self.leaders_for(source).filter_map(|name| self.service(name)?.leader()).collect();
+        let entry = self.service(source);
+        let uid = entry.map_or("", |entry| &entry.uid);
+        let wanted = entry.and_then(Entry::spec).map(|spec| spec.leader_service_name.as_str());
+        let mut leaders: Vec<_> = self
+            .leaders_for(source)
+            .filter_map(|name| Some((&**name, self.service(name)?.leader()?)))
+            .collect();
         if leaders.len() > LEADERS {
-            let doubt = |l: &Leader| (l.owner_uid() != Some(uid), !l.is_ours(source, uid));
-            leaders.sort_by_key(|leader| doubt(leader));
+            leaders.sort_by_key(|(name, leader)| {
+                let named = Some(*name) == wanted;
+                (!leader.is_ours(source, uid), !named, leader.owner_uid() != Some(uid))
+            });
             leaders.truncate(LEADERS);
         }
-        leaders.into_iter().map(Leader::opened).collect()
+        leaders.into_iter().map(|(_, leader)| leader.opened()).collect()
     }
 
     /// The position of an enabled source.

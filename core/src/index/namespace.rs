@@ -93,12 +93,17 @@ impl Namespace {
         dirty
     }
 
-    /// The sources whose place within the bound may change with this Service: itself, and those that it leads
-    /// for.
+    /// The sources whose place within the bound may change with this Service: itself, and those that it now
+    /// provably leads for, or no longer does.
     fn moved(&self, name: &Arc<str>, new: Option<&Entry>) -> Names {
-        let both = [self.services.get(name), new];
-        let leaders = both.into_iter().flatten().filter_map(Entry::leader);
-        leaders.flat_map(|leader| leader.sources()).chain([name]).cloned().collect()
+        let old = self.services.get(name);
+        let ours = |entry: Option<&Entry>, source: &Arc<str>| {
+            let uid = self.services.get(source).map_or("", |source| &source.uid);
+            entry.and_then(Entry::leader).is_some_and(|leader| leader.is_ours(source, uid))
+        };
+        let leaders = [old, new].into_iter().flatten().filter_map(Entry::leader);
+        let sources = leaders.flat_map(|leader| leader.sources());
+        sources.filter(|s| ours(old, s) != ours(new, s)).chain([name]).cloned().collect()
     }
 
     /// Removes a Service unless what is known is newer than the deleted version.
@@ -204,22 +209,22 @@ impl Namespace {
         }
         let mut dirty = self.led_by(name);
         let old = self.pods.remove(name);
+        let labels =
+            |pod: Option<&Pod>| pod.map(|pod| pod.template.labels.clone()).unwrap_or_default();
+        let (before, after) = (labels(old.as_deref()), labels(pod.as_ref()));
         // A pod with the same labels is selected as before.
-        let same =
-            |old: &Pod| pod.as_ref().is_some_and(|new| new.template.labels == old.template.labels);
-        if let Some(old) = old.filter(|old| !same(old)) {
+        if let Some(old) = old.filter(|_| before != after) {
             shrink::map(&mut self.pods);
             dirty.extend(self.selecting(&old));
-            for pair in &old.template.labels {
-                self.selected.get_mut(pair).into_iter().for_each(|s| s.pods.remove(name));
-            }
+        }
+        for pair in before.iter().filter(|pair| !after.contains(pair)) {
+            self.selected.get_mut(pair).into_iter().for_each(|s| s.pods.remove(name));
+        }
+        for pair in after.iter().filter(|pair| !before.contains(pair)) {
+            self.selected.get_mut(pair).into_iter().for_each(|s| s.pods.insert(name.clone()));
         }
         if let Some(new) = pod {
             dirty.extend(self.selecting(&new));
-            for pair in &new.template.labels {
-                let selected = self.selected.get_mut(pair).into_iter();
-                selected.for_each(|s| s.pods.insert(name.clone()));
-            }
             self.pods.insert(name.clone(), Arc::new(new));
         }
         dirty

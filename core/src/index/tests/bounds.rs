@@ -1,6 +1,9 @@
 //! Which objects the bounds leave out, and what each bound is called.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use super::*;
+use crate::keys::status;
 
 #[test]
 fn a_bound_of_zero_refuses_nobody() {
@@ -44,17 +47,64 @@ fn beyond_the_limit_the_oldest_have_the_places_and_the_next_is_woken() {
     assert_eq!(over(&index), [None, None, None]);
 }
 
+/// A Service whose controller owner is `web`, with nothing else that says so.
+fn claiming(name: &str) -> Service {
+    let owned = service(name).leading("web", "uid-web");
+    Service { metadata: ObjectMeta { annotations: None, ..owned.metadata }, ..owned }
+        .label(status::SOURCE_SERVICE, "other")
+}
+
 #[test]
 fn a_decision_looks_at_few_leader_services_and_at_the_proven_ones() {
+    let mut real = service("z").leading("web", "uid-web");
+    real.metadata.owner_references = None;
+    let real = real.label(status::SOURCE_SERVICE, "web").annotation(status::LEADER_EPOCH, "1");
     let mut index = empty();
     index.apply_service(service("web").enabled());
-    for n in 0..40 {
+    for n in 0..20 {
         index.apply_service(service(&format!("a{n}")).leading("web", "uid-other"));
+        index.apply_service(claiming(&format!("b{n}")));
     }
-    index.apply_service(service("z").leading("web", "uid-web"));
+    index.apply_service(real);
     let leaders = index.snapshot(&key("web")).leaders;
     assert_eq!(leaders.len(), 16);
-    assert!(leaders.iter().any(|leader| leader.name() == "z"));
+    assert!(leaders.iter().any(|l| l.name() == "z" && l.is_ours("web", "uid-web")));
+}
+
+#[test]
+fn of_many_proven_leader_services_the_one_that_is_asked_for_is_looked_at() {
+    let mut index = empty();
+    index.apply_service(service("web").enabled());
+    for name in (0..20).map(|n| format!("a{n}")).chain(["web-leader".into()]) {
+        index.apply_service(service(&name).leading("web", "uid-web"));
+    }
+    let leaders = index.snapshot(&key("web")).leaders;
+    assert!(leaders.iter().any(|leader| leader.name() == "web-leader"));
+}
+
+#[test]
+fn an_empty_label_makes_no_leader_service_and_takes_no_source_away() {
+    let mut index = empty();
+    index.apply_service(service("web").enabled().label(status::SOURCE_SERVICE, ""));
+    assert!(matches!(index.snapshot(&key("web")).source, SourceState::Judged { .. }));
+    assert!(index.snapshot(&key("")).leaders.is_empty());
+}
+
+#[test]
+fn only_a_proven_leader_service_keeps_a_place() {
+    let mut index = bounded(1, 0);
+    index.apply_service(service("web").enabled().age(1));
+    index.apply_service(service("old").enabled().age(9));
+    for n in 0..50 {
+        index.apply_service(service(&format!("a{n}")).leading("web", "uid-other"));
+    }
+    let over = |index: &Index| ["web", "old"].map(|n| index.snapshot(&key(n)).over_limit);
+    assert_eq!(over(&index), [Some(1), None]);
+    let proven = service("z").leading("web", "uid-web");
+    assert_eq!(index.apply_service(proven.clone()), keys(&["old", "web"]));
+    assert_eq!(over(&index), [None, Some(1)]);
+    assert_eq!(index.delete_service(&proven.version(9)), keys(&["old", "web"]));
+    assert_eq!(over(&index), [Some(1), None]);
 }
 
 #[test]
