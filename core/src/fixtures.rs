@@ -358,3 +358,18 @@ pub fn foreign_slice(name: &str, service: &str) -> EndpointSlice {
     }
     .label("kubernetes.io/service-name", service)
 }
+
+/// The slice of a leader Service that routes to these pods, without an owner.
+pub fn own_slice(leader: &str, pods: &[&str]) -> EndpointSlice {
+    let slice = foreign_slice(&format!("{leader}-zen-lead-ipv4"), leader);
+    let endpoint = |name: &&str| Endpoint {
+        target_ref: Some(core::ObjectReference {
+            name: Some((*name).into()),
+            uid: Some(format!("uid-{name}")),
+            ..core::ObjectReference::default()
+        }),
+        ..Endpoint::default()
+    };
+    EndpointSlice { endpoints: Some(pods.iter().map(endpoint).collect()), ..slice }
+        .label("endpointslice.kubernetes.io/managed-by", "zen-lead")
+}

@@ -284,6 +284,15 @@ impl Index {
         qualify(&namespace, ns.set_pod(&pod.name.clone(), Some(pod)))
     }
 
+    /// Those of these sources that are routed to another pod than this one, which can take the traffic.
+    pub fn led_elsewhere(&self, sources: &Dirty, pod: &str) -> Dirty {
+        let elsewhere = |key: &&ServiceKey| {
+            let namespace = self.namespaces.get(&key.namespace);
+            namespace.is_some_and(|ns| ns.is_led_elsewhere(&key.name, pod))
+        };
+        sources.iter().filter(elsewhere).cloned().collect()
+    }
+
     /// Takes note of a deleted pod, given its last state.
     pub fn delete_trimmed_pod(&mut self, pod: &Decoded<NamespacedPod>) -> Dirty {
         let Some((namespace, name, version)) = place_of(pod) else { return Dirty::new() };

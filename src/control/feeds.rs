@@ -3,6 +3,7 @@
 //! Services and EndpointSlices cluster-wide; pods by namespace, only where an enabled Service needs
 //! them, or all of them above a bound. The list-and-watch loop itself is `watch`.
 
+mod pace;
 mod pods;
 mod replicas;
 
@@ -40,6 +41,7 @@ use zen_lead_core::names::{NameRule, ServiceKey};
 use zen_lead_core::ranking;
 use zen_lead_core::version::Rv;
 
+use pace::Pace;
 use pods::PodWatches;
 use replicas::ReplicaSink;
 
@@ -89,6 +91,7 @@ impl Feeds {
             scope: Arc::default(),
             is_starting: Arc::new(is_starting),
             put_off: Arc::default(),
+            pace: Arc::default(),
         };
         let services = watch::start(
             supervisor,
@@ -246,6 +249,8 @@ struct Feed {
     is_starting: Arc<dyn Fn(&str) -> bool + Send + Sync>,
     /// Namespaces of which something was not queued for that.
     put_off: Arc<Mutex<BTreeSet<Arc<str>>>>,
+    /// When Services were made due by pods that do not lead.
+    pace: Arc<Mutex<Pace>>,
 }
 
 impl Feed {
@@ -257,6 +262,25 @@ impl Feed {
         let touched = !dirty.is_empty();
         self.enqueue(dirty, began);
         touched
+    }
+
+    /// The same for a pod: sources that are routed to another one, which can take the traffic, are decided
+    /// at most once in a pause.
+    fn feed_pod(&self, pod: &str, change: impl FnOnce(&mut Index) -> Dirty) {
+        let began = clock::monotonic();
+        let (mut dirty, calm) = {
+            let mut index = self.index.write();
+            let dirty = change(&mut index);
+            let calm = index.led_elsewhere(&dirty, pod);
+            (dirty, calm)
+        };
+        self.metrics.cache_update("pods", clock::monotonic() - began);
+        dirty.retain(|key| !calm.contains(key));
+        self.enqueue(dirty, began);
+        for key in calm {
+            let due = self.pace.lock().due(&key, began);
+            self.enqueue(Dirty::from([key]), due);
+        }
     }
 
     /// Queues every Service of a namespace, or all: what came before the watch was live waits for this,

@@ -207,16 +207,20 @@ impl Namespace {
                 return Names::new();
             }
         }
-        let mut dirty = self.led_by(name);
         let old = self.pods.remove(name);
+        // Labels count by what selects them: a label that no selector asks for is nobody's business.
+        let only_labels =
+            old.as_deref().zip(pod.as_ref()).is_some_and(|(o, n)| o.differs_in_labels_only(n));
+        let selecting = |pod: Option<&Pod>| pod.map(|pod| self.selecting(pod)).unwrap_or_default();
+        let (was, is) = (selecting(old.as_deref()), selecting(pod.as_ref()));
+        let dirty = if only_labels {
+            was.symmetric_difference(&is).cloned().collect()
+        } else {
+            was.into_iter().chain(is).chain(self.led_by(name)).collect()
+        };
         let labels =
             |pod: Option<&Pod>| pod.map(|pod| pod.template.labels.clone()).unwrap_or_default();
         let (before, after) = (labels(old.as_deref()), labels(pod.as_ref()));
-        // A pod with the same labels is selected as before.
-        if let Some(old) = old.filter(|_| before != after) {
-            shrink::map(&mut self.pods);
-            dirty.extend(self.selecting(&old));
-        }
         for pair in before.iter().filter(|pair| !after.contains(pair)) {
             self.selected.get_mut(pair).into_iter().for_each(|s| s.pods.remove(name));
         }
@@ -224,8 +228,9 @@ impl Namespace {
             self.selected.get_mut(pair).into_iter().for_each(|s| s.pods.insert(name.clone()));
         }
         if let Some(new) = pod {
-            dirty.extend(self.selecting(&new));
             self.pods.insert(name.clone(), Arc::new(new));
+        } else {
+            shrink::map(&mut self.pods);
         }
         dirty
     }
@@ -240,13 +245,22 @@ impl Namespace {
     }
 
     /// The sources whose selector matches a pod.
-    fn selecting(&self, pod: &Pod) -> Vec<Arc<str>> {
+    fn selecting(&self, pod: &Pod) -> Names {
         let candidates = pod.template.labels.iter().filter_map(|pair| self.selected.get(pair));
         candidates
             .flat_map(|selected| &selected.sources)
             .filter(|name| self.services.get(*name).is_some_and(|e| matches(pod, pairs(Some(e)))))
             .cloned()
             .collect()
+    }
+
+    /// Whether a source is routed to another pod than this one, and that pod can take the traffic: then nothing
+    /// is lost by this one.
+    pub(super) fn is_led_elsewhere(&self, source: &str, pod: &str) -> bool {
+        let slices = self.leaders_for(source).flat_map(|leader| self.slices_of(leader));
+        let mut named = slices.flat_map(|slice| &slice.pods).peekable();
+        let serves = |name: &Arc<str>| self.pods.get(name).is_some_and(|pod| pod.serves());
+        named.peek().is_some() && named.all(|name| **name != *pod && serves(name))
     }
 
     /// The sources whose slices name a pod.

@@ -232,6 +232,19 @@ impl Pod {
         self.label(keys::kubernetes::ZONE).map(|zone| &**zone)
     }
 
+    /// Whether it can take traffic.
+    pub(super) fn serves(&self) -> bool {
+        self.readiness.ready && self.deletion_asked.is_none() && !self.finished
+    }
+
+    /// Whether only its version and labels differ from those of another one, and none that is read for itself.
+    pub(super) fn differs_in_labels_only(&self, other: &Self) -> bool {
+        let labels = other.template.labels.clone();
+        let template = Arc::new(Template { labels, ..(*self.template).clone() });
+        let same = Self { version: other.version, template, ..self.clone() };
+        same == *other && self.zone() == other.zone()
+    }
+
     /// Whether the pod has all these labels.
     pub fn has_labels(&self, wanted: &[(&str, &str)]) -> bool {
         wanted.iter().all(|(key, value)| self.label(key).is_some_and(|v| **v == **value))

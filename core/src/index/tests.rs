@@ -3,6 +3,7 @@
 mod bounds;
 mod evidence;
 mod own_writes;
+mod pods;
 mod sizes;
 mod unreadable;
 mod versions;
@@ -453,9 +454,12 @@ proptest! {
     }
 }
 
-/// A snapshot without what no decision looks at: versions of pods, and positions.
+/// A snapshot without what no decision looks at: versions and labels of pods, and positions.
 fn relevant(snapshot: &Snapshot) -> Snapshot {
-    let pods = snapshot.pods.iter().map(|p| Arc::new(Pod { version: Rv(0), ..(**p).clone() }));
+    let pods = snapshot.pods.iter().map(|p| {
+        let template = Arc::new(pod::Template { labels: Box::default(), ..(*p.template).clone() });
+        Arc::new(Pod { version: Rv(0), template, ..(**p).clone() })
+    });
     Snapshot { pods: pods.collect(), marks: crate::version::Marks::default(), ..snapshot.clone() }
 }
 

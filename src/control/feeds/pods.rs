@@ -164,6 +164,14 @@ fn evicted(
     judged.filter_map(|(namespace, reason)| Some((namespace, reason?))).collect()
 }
 
+/// The name of a pod that can be read.
+fn name_of(pod: Option<&Decoded<NamespacedPod>>) -> Option<Arc<str>> {
+    match pod? {
+        Decoded::Object(placed) => Some(placed.pod.name.clone()),
+        Decoded::Unreadable(_) => None,
+    }
+}
+
 /// Brings the pods of a scope into the index.
 pub(super) struct PodSink {
     pub(super) feed: Feed,
@@ -174,10 +182,14 @@ pub(super) struct PodSink {
 impl PodSink {
     /// Changes the index, unless the watch is at its end: then no later event would take out again
     /// what comes in.
-    fn feed(&self, change: impl FnOnce(&mut Index) -> Dirty) {
-        self.feed.feed("pods", |index| {
+    fn feed(&self, pod: Option<&str>, change: impl FnOnce(&mut Index) -> Dirty) {
+        let change = |index: &mut Index| {
             if self.ended.load(Ordering::SeqCst) { Dirty::new() } else { change(index) }
-        });
+        };
+        match pod {
+            Some(pod) => self.feed.feed_pod(pod, change),
+            None => _ = self.feed.feed("pods", change),
+        }
     }
 }
 
@@ -191,20 +203,20 @@ impl Sink<Decoded<Pod>> for PodSink {
     fn reset(&self, objects: Vec<Self::Kept>, version: Rv) {
         let pods = objects.into_iter().flatten().collect();
         let scope = self.scope.as_deref();
-        self.feed(|index| index.reset_trimmed_pods(scope, pods, version));
+        self.feed(None, |index| index.reset_trimmed_pods(scope, pods, version));
         // With all pods known, the watches by namespace can end.
         self.feed.scope.notify_one();
     }
 
     fn apply(&self, object: Self::Kept, version: Rv) {
-        self.feed(|index| {
+        self.feed(name_of(object.as_ref()).as_deref(), |index| {
             index.pods_heard(self.scope.as_deref(), version);
             object.map(|pod| index.apply_trimmed_pod(pod)).unwrap_or_default()
         });
     }
 
     fn delete(&self, object: Self::Kept, version: Rv) {
-        self.feed(|index| {
+        self.feed(name_of(object.as_ref()).as_deref(), |index| {
             index.pods_heard(self.scope.as_deref(), version);
             object.map(|pod| index.delete_trimmed_pod(&pod)).unwrap_or_default()
         });

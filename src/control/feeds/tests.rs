@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::pods::PodSink;
 use super::*;
-use zen_lead_core::fixtures::{NAMESPACE, Object, foreign_slice, pod, service};
+use zen_lead_core::fixtures::{
+    NAMESPACE, Object, PodFixture, ServiceFixture, foreign_slice, own_slice, pod, service,
+};
 use zen_lead_core::index::Limits;
 use zen_lead_core::index::pod::NamespacedPod;
 use zen_lead_core::keys::{self, setting};
@@ -34,6 +36,7 @@ fn feed() -> Feed {
         scope: Arc::default(),
         is_starting: Arc::new(|_| false),
         put_off: Arc::default(),
+        pace: Arc::default(),
     }
 }
 
@@ -129,6 +132,36 @@ async fn nothing_is_queued_while_a_namespace_starts_and_everything_once_when_it_
     assert_eq!(due(&feed.queue).await, both);
     feed.look_at_put_off();
     assert!(due(&feed.queue).await.is_empty(), "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_do_not_lead_wait_while_the_leader_serves_and_its_loss_does_not() {
+    let feed = feed();
+    let sink = pod_sink(&feed, Some(NAMESPACE));
+    let step = |name: &str, ready, version: u64| {
+        let pod = pod(name).readiness(ready, "2026-01-01T00:00:00Z".parse().unwrap());
+        let version = Rv(version);
+        sink.apply(sink.trim(Decoded::Object(pod.version(version.0))), version);
+    };
+    step("a", true, 10);
+    step("b", true, 11);
+    {
+        let mut index = feed.index.write();
+        index.apply_service(service("web-leader").leading("web", "uid-web"));
+        index.apply_slice(own_slice("web-leader", &["a"]));
+    }
+    let both: BTreeSet<String> = ["ns/db", "ns/web"].map(str::to_owned).into();
+    assert_eq!(due(&feed.queue).await, both);
+    step("b", false, 12);
+    assert_eq!(due(&feed.queue).await, both, "the first time at once");
+    step("b", true, 13);
+    assert_eq!(due(&feed.queue).await, ["ns/db".to_owned()].into(), "db has no leader");
+    step("a", false, 14);
+    assert_eq!(due(&feed.queue).await, both, "the leader is lost");
+    step("b", false, 15);
+    assert_eq!(due(&feed.queue).await, both, "no pod leads");
+    tokio::time::advance(super::pace::PAUSE).await;
+    assert_eq!(due(&feed.queue).await, BTreeSet::new(), "what was to wait was decided with it");
 }
 
 #[test]
