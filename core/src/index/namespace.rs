@@ -208,7 +208,7 @@ impl Namespace {
             }
         }
         let old = self.pods.remove(name);
-        // Labels count by what selects them: a label that no selector asks for is nobody's business.
+        // Labels count by what selects them: a label that no selector asks for changes nothing.
         let only_labels =
             old.as_deref().zip(pod.as_ref()).is_some_and(|(o, n)| o.differs_in_labels_only(n));
         let selecting = |pod: Option<&Pod>| pod.map(|pod| self.selecting(pod)).unwrap_or_default();
