@@ -309,14 +309,14 @@ deletion() {
 
 # A Service and a slice of a user that are being deleted, and take long to go.
 forged() {
-  local held='{"metadata":{"finalizers":["example.com/hold"]}}'
+  local finalizer='{"metadata":{"finalizers":["example.com/hold"]}}'
   source_service doomed >"$WORK/doomed.yaml"
   sed 's/by-hand/doomed/; /ownerReferences/d' "$WORK/foreign-slice.yaml" >"$WORK/doomed-slice.yaml"
   allowed "a user has a Service" alice -n "$NS" create -f "$WORK/doomed.yaml"
   allowed "a user has a slice" admin -n "$NS" create -f "$WORK/doomed-slice.yaml"
   local object
   for object in service/doomed endpointslice/doomed; do
-    allowed "$object gets a finalizer" admin -n "$NS" patch "$object" --type=merge -p "$held"
+    allowed "$object gets a finalizer" admin -n "$NS" patch "$object" --type=merge -p "$finalizer"
     allowed "the deletion of $object begins" admin -n "$NS" delete "$object" --wait=false
   done
   refused "a Service that is being deleted does not become a leader Service" "zen-lead.io/source-service may not be set" \
