@@ -546,10 +546,7 @@ fn within_limit(
 ) -> BTreeSet<Arc<str>> {
     let before = ns.first_beyond(limit);
     let mut dirty = change(ns);
-    let after = ns.first_beyond(limit);
-    if before != after {
-        dirty.extend(ns.between(before, after));
-    }
+    dirty.append(&mut ns.between(before, ns.first_beyond(limit)));
     dirty
 }
 

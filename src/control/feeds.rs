@@ -256,31 +256,36 @@ struct Feed {
 impl Feed {
     /// Changes the index under its lock and queues what it touched, where something can be decided.
     fn feed(&self, resource: &'static str, change: impl FnOnce(&mut Index) -> Dirty) -> bool {
-        let began = clock::monotonic();
-        let dirty = change(&mut self.index.write());
-        self.metrics.cache_update(resource, clock::monotonic() - began);
+        let (dirty, began) = self.change(resource, change);
         let touched = !dirty.is_empty();
-        self.enqueue(dirty, began);
+        self.enqueue(dirty, |_| began);
         touched
     }
 
     /// The same for a pod: sources that are routed to another one, which can take the traffic, are decided
     /// at most once in a pause.
     fn feed_pod(&self, pod: &str, change: impl FnOnce(&mut Index) -> Dirty) {
-        let began = clock::monotonic();
-        let (mut dirty, calm) = {
-            let mut index = self.index.write();
-            let dirty = change(&mut index);
+        let ((dirty, calm), began) = self.change("pods", |index| {
+            let dirty = change(index);
             let calm = index.led_elsewhere(&dirty, pod);
             (dirty, calm)
+        });
+        let due = |key: &ServiceKey| {
+            if calm.contains(key) { self.pace.lock().due(key, began) } else { began }
         };
-        self.metrics.cache_update("pods", clock::monotonic() - began);
-        dirty.retain(|key| !calm.contains(key));
-        self.enqueue(dirty, began);
-        for key in calm {
-            let due = self.pace.lock().due(&key, began);
-            self.enqueue(Dirty::from([key]), due);
-        }
+        self.enqueue(dirty, due);
+    }
+
+    /// Changes the index under its lock; also returns when that began.
+    fn change<T>(
+        &self,
+        resource: &'static str,
+        change: impl FnOnce(&mut Index) -> T,
+    ) -> (T, Instant) {
+        let began = clock::monotonic();
+        let changed = change(&mut self.index.write());
+        self.metrics.cache_update(resource, clock::monotonic() - began);
+        (changed, began)
     }
 
     /// Queues every Service of a namespace, or all: what came before the watch was live waits for this,
@@ -291,16 +296,18 @@ impl Feed {
             None => self.put_off.lock().clear(),
         }
         let keys = self.index.read().keys_in(namespace);
-        self.enqueue(keys, clock::monotonic());
+        let now = clock::monotonic();
+        self.enqueue(keys, |_| now);
     }
 
     /// Queues Services, except in namespaces that are starting: all of them are queued when the last watch
     /// that a decision needs is live.
-    fn enqueue(&self, keys: Dirty, since: Instant) {
+    fn enqueue(&self, keys: Dirty, due: impl Fn(&ServiceKey) -> Instant) {
         let mut starting: BTreeSet<Arc<str>> = keys.iter().map(|k| k.namespace.clone()).collect();
         starting.retain(|namespace| self.puts_off(namespace));
         for key in keys.into_iter().filter(|key| !starting.contains(&key.namespace)) {
-            self.queue.add(key, since);
+            let due = due(&key);
+            self.queue.add(key, due);
         }
     }
 

@@ -88,7 +88,10 @@ impl Namespace {
 
     /// The first place beyond the bound, where it is taken.
     pub(super) fn first_beyond(&self, limit: usize) -> Option<Position> {
-        self.places.iter().nth(if limit == 0 { usize::MAX } else { limit }).cloned()
+        if limit == 0 || self.enabled() <= limit {
+            return None;
+        }
+        self.places.iter().nth(limit).cloned()
     }
 
     /// The sources whose places lie from one to another one of these; `None` is the end.

@@ -208,19 +208,19 @@ impl Namespace {
             }
         }
         let old = self.pods.remove(name);
-        // Labels count by what selects them: a label that no selector asks for changes nothing.
-        let only_labels =
-            old.as_deref().zip(pod.as_ref()).is_some_and(|(o, n)| o.differs_in_labels_only(n));
         let selecting = |pod: Option<&Pod>| pod.map(|pod| self.selecting(pod)).unwrap_or_default();
-        let (was, is) = (selecting(old.as_deref()), selecting(pod.as_ref()));
-        let dirty = if only_labels {
+        let (before, after) = (labels(old.as_deref()), labels(pod.as_ref()));
+        let relabelled = before != after;
+        let is = selecting(pod.as_ref());
+        // A pod with the same labels is selected as before.
+        let was = selecting(old.as_deref().filter(|_| relabelled));
+        let both = old.as_deref().zip(pod.as_ref());
+        // Labels count by what selects them: a label that no selector asks for changes nothing.
+        let dirty = if relabelled && both.is_some_and(|(o, n)| o.differs_in_labels_only(n)) {
             was.symmetric_difference(&is).cloned().collect()
         } else {
             was.into_iter().chain(is).chain(self.led_by(name)).collect()
         };
-        let labels =
-            |pod: Option<&Pod>| pod.map(|pod| pod.template.labels.clone()).unwrap_or_default();
-        let (before, after) = (labels(old.as_deref()), labels(pod.as_ref()));
         for pair in before.iter().filter(|pair| !after.contains(pair)) {
             self.selected.get_mut(pair).into_iter().for_each(|s| s.pods.remove(name));
         }
@@ -461,6 +461,10 @@ pub(super) fn created(entry: &Entry) -> Option<Timestamp> {
 /// The selector of a source as label pairs; empty for everything else.
 fn pairs(entry: Option<&Entry>) -> &LabelPairs {
     entry.and_then(Entry::source).map_or(&[], |source| &source.selector)
+}
+
+fn labels(pod: Option<&Pod>) -> &LabelPairs {
+    pod.map_or(&[], |pod| &pod.template.labels)
 }
 
 fn matches(pod: &Pod, wanted: &LabelPairs) -> bool {

@@ -32,5 +32,5 @@ fn a_source_that_is_led_by_another_pod_that_serves_is_known() {
     assert_eq!(index.led_elsewhere(&web, "b"), Dirty::new());
     index.apply_slice(own_slice("web-leader", &[]).version(9));
     index.apply_pod(&ready("a", true).version(4));
-    assert_eq!(index.led_elsewhere(&web, "b"), Dirty::new(), "nobody leads");
+    assert_eq!(index.led_elsewhere(&web, "b"), Dirty::new(), "no pod leads");
 }
