@@ -123,8 +123,8 @@ async fn far_behind(t: Arc<Case>) {
     // The other replica dies after a switch that the delayed one has not seen yet, and the new leader is
     // lost at once. On a busy machine that takes longer than the usual delay. It learns of slices last: else
     // it waits a moment for them instead of reading.
-    for (resource, times) in [("services", 3), ("pods", 3), ("endpointslices", 4)] {
-        proxy.lag().set(resource, times * by);
+    for (resource, more) in [("services", 10), ("pods", 10), ("endpointslices", 15)] {
+        proxy.lag().set(resource, by + Duration::from_secs(more));
     }
     t.vanish("e").await;
     services.until_led_by("f", DEADLINE).await;

@@ -24,39 +24,40 @@ pub struct Lag {
 type Due = (Instant, Bytes);
 
 impl Lag {
-    /// From the next watch on, those of this resource (`pods`, …) are so far behind.
+    /// From now on, events of this resource (`pods`, …) come this much later. A watch that begins while its
+    /// resource is not delayed never is.
     pub fn set(&self, resource: &str, by: Duration) {
         self.by.lock().unwrap().insert(resource.to_owned(), by);
     }
 
     /// The body of a watch of `resource`, delayed as set.
     pub fn delay(self: &Arc<Self>, resource: &str, body: Body) -> Body {
-        let Some(by) = self.by.lock().unwrap().get(resource).copied() else { return body };
+        if self.of(resource).is_none() {
+            return body;
+        }
         let (events, waiting) = mpsc::unbounded_channel();
         let (end, ended) = watch::channel(());
         let (lag, resource) = (self.clone(), resource.to_owned());
         tokio::spawn(async move {
-            lag.read(&resource, by, body, &events).await;
+            lag.read(&resource, body, &events).await;
             // The end of a watch is not delayed: the next watch brings the remaining events.
             drop(end);
         });
         Body::from_stream(unfold((waiting, ended), next))
     }
 
-    async fn read(
-        &self,
-        resource: &str,
-        by: Duration,
-        body: Body,
-        events: &mpsc::UnboundedSender<Due>,
-    ) {
+    fn of(&self, resource: &str) -> Option<Duration> {
+        self.by.lock().unwrap().get(resource).copied()
+    }
+
+    async fn read(&self, resource: &str, body: Body, events: &mpsc::UnboundedSender<Due>) {
         let mut stream = body.into_data_stream();
         let mut buffer = Vec::new();
         while let Some(Ok(chunk)) = stream.next().await {
             buffer.extend_from_slice(&chunk);
             while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = buffer.drain(..=end).collect();
-                let due = self.seen(resource, &line) + by;
+                let due = self.seen(resource, &line) + self.of(resource).unwrap_or_default();
                 if events.send((due, line.into())).is_err() {
                     return;
                 }
