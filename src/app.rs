@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use crate::cli::explain::Explained;
-use crate::config::{Cli, Command, Serve, WebhookConfigurations};
+use crate::config::{Cli, Command, Serve};
 use crate::control::apply::Applier;
 use crate::control::events;
 use crate::control::feeds::Feeds;
@@ -39,7 +39,6 @@ use crate::platform::shutdown::Shutdown;
 use crate::platform::supervise::Supervisor;
 use crate::platform::telemetry;
 use crate::platform::telemetry::otlp::Tracing;
-use crate::webhook::owner;
 use crate::webhook::verdicts::Verdicts;
 use crate::{cli, config, webhook};
 use zen_lead_core::index::{Index, Limit};
@@ -406,9 +405,6 @@ fn start_webhook(
             };
             authority.run(certificates_changed, report).await;
         });
-    }
-    if args.webhook_configurations == WebhookConfigurations::Write {
-        owner::start(args, runtime);
     }
 
     let control = server::Control::new();

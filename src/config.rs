@@ -79,15 +79,6 @@ pub enum LogFormat {
     Text,
 }
 
-/// Who writes the webhook configurations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum WebhookConfigurations {
-    /// zen-lead: the owner reference to its Namespace and, with self-made certificates, the caBundle.
-    Write,
-    /// Others, such as cert-manager or the installer.
-    External,
-}
-
 /// Flags of `zen-lead serve`.
 #[derive(Clone, Debug, Args)]
 pub struct Serve {
@@ -115,12 +106,9 @@ pub struct Serve {
     /// MutatingWebhookConfiguration that gets the caBundle.
     #[arg(long, env = "ZEN_LEAD_MUTATING_WEBHOOK", default_value = "zen-lead")]
     pub mutating_webhook: String,
-    /// Directory with tls.crt and tls.key, instead of self-made certificates.
+    /// Directory with tls.crt and tls.key, instead of self-made certificates. Others then write the caBundle.
     #[arg(long, env = "ZEN_LEAD_CERT_DIR")]
     pub cert_dir: Option<PathBuf>,
-    /// `write`: zen-lead writes the caBundle of self-made certificates and the owner of the webhook configurations. `external`: it needs no right on them; requires --cert-dir.
-    #[arg(long, env = "ZEN_LEAD_WEBHOOK_CONFIGURATIONS", value_enum, default_value_t = WebhookConfigurations::Write)]
-    pub webhook_configurations: WebhookConfigurations,
     /// Additional DNS names or IP addresses in the self-made certificate.
     #[arg(long, env = "ZEN_LEAD_EXTRA_SAN", value_delimiter = ',')]
     pub extra_san: Vec<String>,
@@ -175,13 +163,6 @@ impl Serve {
     /// # Errors
     /// If they contradict each other, with what to change.
     pub fn validate(&self) -> Result<(), String> {
-        let external = self.webhook_configurations == WebhookConfigurations::External;
-        if external && self.cert_dir.is_none() {
-            return Err("--webhook-configurations=external needs --cert-dir: the CA of self-made \
-                        certificates changes, and zen-lead has to write it into the caBundle; mount a \
-                        certificate, or leave the flag out"
-                .to_owned());
-        }
         self.certificates.validate()
     }
 }

@@ -4,7 +4,6 @@
 
 mod body;
 mod deadline;
-pub(crate) mod owner;
 mod reject;
 pub mod verdicts;
 

@@ -45,8 +45,6 @@ pub enum Operation {
     ListPods,
     /// Reads one pod.
     GetPod,
-    /// Reads one namespace.
-    GetNamespace,
     /// Creates an Event.
     CreateEvent,
     /// Reads a Secret.
@@ -83,8 +81,6 @@ pub enum Operation {
     ReadNamespace,
     /// Collection: one check of CA, certificate and caBundles.
     CertificatePass,
-    /// Collection: the owner references of the webhook configurations.
-    OwnershipPass,
     /// Collection: the Events that are queued when the process ends.
     FlushEvents,
     /// Collection: one admission review, including the reading of its body.

@@ -284,7 +284,6 @@ async fn start_through_faults_is_counted_and_comes_to_its_end(t: Arc<Case>) {
         proxy.fail(1, Fault::retry_after(429, "0"), is(wanted));
     }
     proxy.fail(1, Fault::answer(500), is("get_version"));
-    proxy.fail(1, Fault::answer(429), is("get_namespace"));
     proxy.fail(2, Fault::answer(500), is("get_secret"));
     proxy.fail(1, Fault::Reset, is("get_webhook"));
     // Pods are watched in namespaces with an enabled Service.
@@ -303,7 +302,7 @@ async fn start_through_faults_is_counted_and_comes_to_its_end(t: Arc<Case>) {
     for wanted in ["watch_services", "watch_secrets"] {
         assert_eq!(attempts(&t, "", "", wanted).await, numbered(2), "{wanted}");
     }
-    for (wanted, n) in [("get_version", 1), ("get_namespace", 1), ("get_secret", 2)] {
+    for (wanted, n) in [("get_version", 1), ("get_secret", 2)] {
         assert_eq!(attempts(&t, "", "", wanted).await, numbered(n), "{wanted}");
     }
 }

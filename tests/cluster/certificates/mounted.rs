@@ -67,7 +67,7 @@ async fn swapped(t: Arc<Case>) {
     }
     let began = Timestamp::now();
     let dir = volume.dir.display().to_string();
-    product.spawn(0, &["--cert-dir", &dir, "--webhook-configurations=external"]);
+    product.spawn(0, &["--cert-dir", &dir]);
     product.until_ready(0).await;
     until("writes are reviewed", || try_write(&t)).await;
     shows(&t, &bundle, &first).await;

@@ -31,16 +31,12 @@ const OWN_POLICIES: &str = "zen-lead-account-";
 const LABELLED_BY_A_WEBHOOK: &str = "may change conditions of this Service";
 
 /// Rights that are not used here, and why zen-lead has them.
-pub const RARE: [(&str, &str); 3] = [
+pub const RARE: [(&str, &str); 2] = [
     (
         "create endpointslices/restricted.discovery.k8s.io",
         "OpenShift asks for it before it takes addresses of pods in a slice written by hand",
     ),
-    (
-        "delete mutatingwebhookconfigurations.admissionregistration.k8s.io",
-        "OwnerReferencesPermissionEnforcement asks for it when owner references are changed",
-    ),
-    ("delete validatingwebhookconfigurations.admissionregistration.k8s.io", "the same"),
+    ("review services.zen-lead.io", "the webhook configurations ask whether zen-lead has it"),
 ];
 
 /// One verb on one resource.
