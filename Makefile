@@ -36,7 +36,7 @@ image: toolchain-all ## The static release binary as an image on the node of the
 	binary=$$(scripts/static_build.sh) && e2e/load_image.sh $(IMAGE) "$$binary"
 
 .PHONY: lint
-lint: toolchain-all ## Format, clippy, rustdoc, shellcheck, prose, go vet, licences of the dependencies
+lint: toolchain-all ## Format, clippy, rustdoc, shellcheck, prose, manifests, workflows, Dockerfile, go vet, licences
 	scripts/lint.sh
 
 .PHONY: test

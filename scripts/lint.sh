@@ -34,6 +34,10 @@ shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR --source-p
 step "vale: words that our texts do not use"
 scripts/prose.sh
 
+step "manifests, workflows, Dockerfile"
+scripts/lint_manifests.sh
+scripts/test_lint_manifests.sh
+
 step "gofmt and go vet of the small tools in e2e/tools"
 badly=$(gofmt -l e2e/tools/*/*.go)
 [[ -z $badly ]] || die "not formatted by gofmt:" "$badly"

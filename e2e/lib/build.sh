@@ -19,6 +19,9 @@ PROGRAMS=(
   "prometheus prometheus github.com/prometheus/prometheus/cmd/prometheus"
   "kind kind sigs.k8s.io/kind"
   "vale vale github.com/vale-cli/vale/v3/cmd/vale"
+  "kubeconform kubeconform github.com/yannh/kubeconform/cmd/kubeconform"
+  "kube-score kube-score github.com/zegl/kube-score/cmd/kube-score"
+  "actionlint actionlint github.com/rhysd/actionlint/cmd/actionlint"
   ". pause zen-lead.io/e2e/tools/pause"
   ". demo-app zen-lead.io/e2e/tools/demo-app"
   ". docker-archive zen-lead.io/e2e/tools/docker-archive"
@@ -28,7 +31,7 @@ PROGRAMS=(
 
 # The programs of the local cluster. The prometheus server is not one of them:
 # `e2e/cluster.sh build prometheus` builds it for the one test that needs it.
-# Neither is vale, which `make lint` needs.
+# Neither are vale, kubeconform, kube-score and actionlint, which `make lint` needs.
 # shellcheck disable=SC2034 # used by cluster.sh and kinds.sh
 LOCAL_PROGRAMS=(kube-apiserver etcd kubectl kube-controller-manager kube-scheduler
   kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive review-load
@@ -44,6 +47,9 @@ module_version() {
     prometheus) path=github.com/prometheus/prometheus ;;
     kind) path=sigs.k8s.io/kind ;;
     vale) path=github.com/vale-cli/vale/v3 ;;
+    kubeconform) path=github.com/yannh/kubeconform ;;
+    kube-score) path=github.com/zegl/kube-score ;;
+    actionlint) path=github.com/rhysd/actionlint ;;
     *) echo v0 && return ;;
   esac
   awk -v path="$path" '$1 == path { print $2 } $2 == path { print $3 }' \
@@ -123,7 +129,8 @@ build_programs() {
     [[ -x $PROGRAM_PATH ]] || missing+=("$name")
   done
   [[ ${#missing[@]} -gt 0 ]] || return 0
-  if [[ ${missing[*]} == prometheus || ${missing[*]} == vale ]]; then
+  # The cluster lacks all of its programs or none.
+  if [[ ${#missing[@]} -lt 5 ]]; then
     say "building ${missing[*]} into $CACHE_DIR/bin (once per version)"
   else
     say "building ${#missing[@]} programs of the cluster into $CACHE_DIR/bin (once per version;" \
