@@ -36,7 +36,7 @@ image: toolchain-all ## The static release binary as an image on the node of the
 	binary=$$(scripts/static_build.sh) && e2e/load_image.sh $(IMAGE) "$$binary"
 
 .PHONY: lint
-lint: toolchain-all ## Format, clippy, rustdoc, shellcheck, prose, manifests, workflows, Dockerfile, go vet, licences
+lint: toolchain-all ## Format, clippy, rustdoc, shellcheck, prose, chart, manifests, workflows, Dockerfile, go vet, licences
 	scripts/lint.sh
 
 .PHONY: test
@@ -49,6 +49,7 @@ test: toolchain-all ## Unit, router and API tests; starts the cluster, whose API
 # The targets below e2e/ need the feature "e2e", so that `cargo test` alone does not run them.
 .PHONY: e2e
 e2e: cluster-up image ## Tests with real pods and traffic, the demo among them
+	e2e/cluster.sh build helm3 helm4
 	KEEP_CLUSTER=1 e2e/demo.sh
 	scripts/test.sh test --locked --features e2e --test e2e
 

@@ -15,6 +15,7 @@
 
 mod admins;
 mod failover;
+mod helm;
 mod install;
 mod outage;
 mod routing;
@@ -28,9 +29,9 @@ use support::harness::{self, Phase};
 fn main() -> ExitCode {
     let together = [routing::tests(), admins::tests(), watching::tests()];
     // The first of these count failed requests. kube-proxy handles at most one update a second, so
-    // changes of other tests would disturb them. The others disturb zen-lead itself, and the last one
-    // removes it.
-    let alone = [failover::tests(), outage::tests(), install::tests()];
+    // changes of other tests would disturb them. The others disturb zen-lead itself, and the last ones
+    // remove it.
+    let alone = [failover::tests(), outage::tests(), install::tests(), helm::tests()];
     harness::main([
         Phase { tests: together.into_iter().flatten().collect(), alone: false },
         Phase { tests: alone.into_iter().flatten().collect(), alone: true },

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws the main panels of deploy/monitoring/zen-lead-dashboard.json from recorded data.
+"""Draws the main panels of deploy/chart/files/zen-lead-dashboard.json from recorded data.
 
     scripts/dashboard_picture.py RECORDING PICTURE.svg
 
@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DASHBOARD = ROOT / "deploy/monitoring/zen-lead-dashboard.json"
+DASHBOARD = ROOT / "deploy/chart/files/zen-lead-dashboard.json"
 
 # The panels shown, by title, in rows of 12 columns: (title, columns).
 ROWS = [

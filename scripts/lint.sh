@@ -34,6 +34,10 @@ shellcheck --external-sources --check-sourced --source-path=SCRIPTDIR --source-p
 step "vale: words that our texts do not use"
 scripts/prose.sh
 
+step "chart"
+scripts/render.sh --check
+scripts/test_chart.sh
+
 step "manifests, workflows, Dockerfile"
 scripts/lint_manifests.sh
 scripts/test_lint_manifests.sh

@@ -47,7 +47,7 @@ broken schemas "could not find schema for PodDisruptionBudgets" $deployment 's/^
 broken schemas "not valid in Kubernetes 1.33" $deployment 's/^      serviceAccountName: .*/&\n      workloadRef: {name: a, podGroup: b}/'
 broken schemas "'mountPth' not allowed" deploy/components/metrics-token/kustomization.yaml 's/mountPath/mountPth/'
 broken schemas "'readOnli' not allowed" certs/external/kustomization.yaml 's/readOnly/readOnli/'
-broken score "Ephemeral Storage limit is not set" $deployment '/ephemeral-storage: 512Mi/d'
+broken score "The pod has a container with a writable root filesystem" $deployment 's/readOnlyRootFilesystem: true/readOnlyRootFilesystem: false/'
 broken score "Memory limit is not set" $deployment '/memory: 512Mi/d'
 broken workflows 'property "oss" is not defined' .github/workflows/ci.yaml 's/runner\.os/runner.oss/'
 # shellcheck disable=SC2016 # the workflow has to contain $1

@@ -261,7 +261,7 @@ async fn run(
     let services = watches.clone();
     let synced = Box::new(move || services.services_live());
     let verdicts =
-        Verdicts::new(index.clone(), synced, names, args.username.clone(), metrics.clone());
+        Verdicts::new(index.clone(), synced, names, args.own_username(), metrics.clone());
     start_webhook(&args, &runtime, webhook_door, verdicts, certificates_changed)?;
 
     let wake = queue.clone();

@@ -118,13 +118,12 @@ pub struct Serve {
     /// Who may call the servers, and how much.
     #[command(flatten)]
     pub callers: callers::Callers,
-    /// User name zen-lead acts as; the webhook does not review its own writes.
-    #[arg(
-        long,
-        env = "ZEN_LEAD_USERNAME",
-        default_value = "system:serviceaccount:zen-lead-system:zen-lead"
-    )]
-    pub username: String,
+    /// Service account zen-lead acts as; the webhook does not review its own writes.
+    #[arg(long, env = "POD_SERVICE_ACCOUNT", default_value = "zen-lead")]
+    pub service_account: String,
+    /// User name zen-lead acts as, instead of that of its service account.
+    #[arg(long, env = "ZEN_LEAD_USERNAME")]
+    pub username: Option<String>,
     /// Bounds on the work for one namespace and one Service.
     #[command(flatten)]
     pub bounds: Bounds,
@@ -164,6 +163,14 @@ impl Serve {
     /// If they contradict each other, with what to change.
     pub fn validate(&self) -> Result<(), String> {
         self.certificates.validate()
+    }
+
+    /// The user name under which the API server knows zen-lead's own writes.
+    /// Service accounts: kubernetes.io/docs/reference/access-authn-authz/authentication/#service-account-tokens
+    pub fn own_username(&self) -> String {
+        let account =
+            || format!("system:serviceaccount:{}:{}", self.namespace, self.service_account);
+        self.username.clone().unwrap_or_else(account)
     }
 }
 

@@ -112,3 +112,12 @@ fn waits_that_a_ca_would_not_outlive_are_refused_with_the_shortest_life() {
     assert!(refused.contains("it must be at least 3960s, six times their sum"), "{refused}");
     assert!(serve(&["--ca-lifetime=65m"]).validate().is_err());
 }
+
+#[test]
+fn zen_leads_own_writes_are_those_of_its_service_account() {
+    let own = |flags: &[&str]| serve(flags).own_username();
+    assert_eq!(own(&[]), "system:serviceaccount:zen-lead-system:zen-lead");
+    let other = ["--namespace=routing", "--service-account=leaders"];
+    assert_eq!(own(&other), "system:serviceaccount:routing:leaders");
+    assert_eq!(own(&["--namespace=routing", "--username=alice"]), "alice");
+}

@@ -22,6 +22,10 @@ PROGRAMS=(
   "kubeconform kubeconform github.com/yannh/kubeconform/cmd/kubeconform"
   "kube-score kube-score github.com/zegl/kube-score/cmd/kube-score"
   "actionlint actionlint github.com/rhysd/actionlint/cmd/actionlint"
+  "helm3 helm3 helm.sh/helm/v3/cmd/helm"
+  "helm3 helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs"
+  "helm3 helm-unittest github.com/helm-unittest/helm-unittest/cmd/helm-unittest"
+  "helm4 helm4 helm.sh/helm/v4/cmd/helm"
   ". pause zen-lead.io/e2e/tools/pause"
   ". demo-app zen-lead.io/e2e/tools/demo-app"
   ". docker-archive zen-lead.io/e2e/tools/docker-archive"
@@ -31,7 +35,8 @@ PROGRAMS=(
 
 # The programs of the local cluster. The prometheus server is not one of them:
 # `e2e/cluster.sh build prometheus` builds it for the one test that needs it.
-# Neither are vale, kubeconform, kube-score and actionlint, which `make lint` needs.
+# Neither are vale, kubeconform, kube-score, actionlint and those of Helm, which `make lint` and the tests of the
+# chart need.
 # shellcheck disable=SC2034 # used by cluster.sh and kinds.sh
 LOCAL_PROGRAMS=(kube-apiserver etcd kubectl kube-controller-manager kube-scheduler
   kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive review-load
@@ -50,6 +55,8 @@ module_version() {
     kubeconform) path=github.com/yannh/kubeconform ;;
     kube-score) path=github.com/zegl/kube-score ;;
     actionlint) path=github.com/rhysd/actionlint ;;
+    helm3) path=helm.sh/helm/v3 ;;
+    helm4) path=helm.sh/helm/v4 ;;
     *) echo v0 && return ;;
   esac
   awk -v path="$path" '$1 == path { print $2 } $2 == path { print $3 }' \
@@ -59,7 +66,7 @@ module_version() {
 # The kubernetes programs report v0.0.0 without these, and so do their clients
 # in the user agent (which the audit log shows).
 link_flags() {
-  local flags="-s -w" version package
+  local flags="-s -w" version package minor
   version=$(module_version "$1")
   case $1 in
     kubernetes)
@@ -71,6 +78,15 @@ link_flags() {
     containerd) flags+=" -X github.com/containerd/containerd/v2/version.Version=$version" ;;
     prometheus) flags+=" -X github.com/prometheus/common/version.Version=${version#v}" ;;
     vale) flags+=" -X main.version=$version" ;;
+    helm4) flags+=" -X helm.sh/helm/v4/internal/version.version=$version" ;;
+    helm3)
+      # The Kubernetes that it assumes without a cluster, as in its own Makefile; Helm 4 reads it from the build information.
+      minor=$(awk '$1 == "k8s.io/client-go" { split($2, v, "."); print v[2] }' "$TOOLS_DIR/$1/go.mod")
+      flags+=" -X helm.sh/helm/v3/internal/version.version=$version"
+      for package in helm.sh/helm/v3/pkg/{chartutil,lint/rules}; do
+        flags+=" -X $package.k8sVersionMajor=1 -X $package.k8sVersionMinor=$minor"
+      done
+      ;;
   esac
   printf %s "$flags"
 }

@@ -29,9 +29,13 @@ write_kubectl_wrapper() {
 
 # The variables of all kinds of cluster.
 common_env() {
-  local prometheus
+  local prometheus helm3 helm4
   program_path prometheus
   prometheus=$PROGRAM_PATH
+  program_path helm3
+  helm3=$PROGRAM_PATH
+  program_path helm4
+  helm4=$PROGRAM_PATH
   program_path go-duration
   # shellcheck disable=SC2034 # used by kinds.sh
   COMMON_ENV=(
@@ -44,6 +48,8 @@ common_env() {
     "KUBECTL_BIN=$KUBECTL_BIN"
     "PROMTOOL=$PROMTOOL"
     "PROMETHEUS=$prometheus"
+    "HELM3=$helm3"
+    "HELM4=$helm4"
     "GO_DURATION=$PROGRAM_PATH"
     "AUDIT_LOG=$AUDIT_LOG"
     "LOG_DIR=$LOG_DIR"

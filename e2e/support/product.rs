@@ -231,7 +231,8 @@ pub fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-async fn run(mut command: Command) -> Result<String, String> {
+/// Runs a program to its end; its output, or its error.
+pub async fn run(mut command: Command) -> Result<String, String> {
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }

@@ -63,8 +63,7 @@ async fn every_query(t: Arc<Case>) {
     let product = t.world.product.through(&kubeconfig);
     product.ensure_started().await;
     let ports = [("zl-0", product.admin_port(0)), ("zl-1", product.admin_port(1))];
-    let server =
-        Prometheus::start(&t.world.dir, &t.world.system, &rules::plain_file(), &ports).await;
+    let server = Prometheus::start(&t.world.dir, &t.world.system, &rules::file(), &ports).await;
     let began = Instant::now();
     let start = now();
     let shop = Shop { t: &t, product: &product, proxy: &proxy };

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-const DASHBOARD: &str = include_str!("../../deploy/monitoring/zen-lead-dashboard.json");
+const DASHBOARD: &str = include_str!("../../deploy/chart/files/zen-lead-dashboard.json");
 
 /// One query of a panel.
 #[derive(Clone, Debug)]

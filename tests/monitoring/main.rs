@@ -1,4 +1,4 @@
-//! Checks what operators see, without a cluster: promtool checks the rules of deploy/monitoring, with a
+//! Checks what operators see, without a cluster: promtool checks the rules of the chart, with a
 //! case for and against every alert; rules, dashboard, ServiceMonitor and documents have to agree.
 //!
 //! tests/cluster/monitoring.rs checks that the queries find series in a real Prometheus.
@@ -350,11 +350,10 @@ fn by_promtool(args: &[&str], files: &[PathBuf]) -> Outcome {
 }
 
 fn promtool_check() -> Outcome {
-    by_promtool(&["check", "rules", "--lint=all", "--lint-fatal"], &[rules::plain_file()])
+    by_promtool(&["check", "rules", "--lint=all", "--lint-fatal"], &[rules::file()])
 }
 
 fn promtool_test() -> Outcome {
-    rules::plain_file();
     let files = case_files();
     assert_eq!(files.len(), 3);
     by_promtool(&["test", "rules"], &files)

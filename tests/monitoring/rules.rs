@@ -1,15 +1,12 @@
-//! Reads the rules of deploy/monitoring, and prints them for Prometheus as its users do. Shared with
-//! tests/cluster. No checks here.
+//! Reads the rules file of the chart, which Prometheus reads too. Shared with tests/cluster. No checks here.
 
 #![allow(dead_code, reason = "each of the two suites that share this file uses a part of it")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 
 use serde_json::Value;
 
-const RULES: &str = include_str!("../../deploy/monitoring/prometheusrule.yaml");
+const RULES: &str = include_str!("../../deploy/chart/files/zen-lead.rules.yaml");
 
 /// A recording or an alert rule.
 #[derive(Clone, Debug)]
@@ -24,7 +21,7 @@ pub struct Rule {
 
 fn documents() -> Vec<Value> {
     let document: Value = serde_saphyr::from_str(RULES).unwrap();
-    document["spec"]["groups"].as_array().unwrap().clone()
+    document["groups"].as_array().unwrap().clone()
 }
 
 /// The names of all groups, in the order of the file.
@@ -50,24 +47,7 @@ pub fn rules() -> Vec<Rule> {
         .collect()
 }
 
-/// Writes the plain rules file with the script that the documentation names; returns its path.
-pub fn plain_file() -> PathBuf {
-    // Tests of one program share a process, and so the name of the draft below.
-    static FILE: OnceLock<PathBuf> = OnceLock::new();
-    FILE.get_or_init(write_plain_file).clone()
-}
-
-fn write_plain_file() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let output = Command::new(root.join("scripts/prometheus_rules.sh")).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{error}");
-    let dir = root.join("target/monitoring");
-    std::fs::create_dir_all(&dir).unwrap();
-    let path = dir.join("zen-lead.rules.yaml");
-    // Complete at any moment: two test programs may write it at the same time.
-    let draft = dir.join(format!("zen-lead.rules.{}", std::process::id()));
-    std::fs::write(&draft, &output.stdout).unwrap();
-    std::fs::rename(&draft, &path).unwrap();
-    path
+/// The path of the rules file.
+pub fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/chart/files/zen-lead.rules.yaml")
 }

@@ -182,7 +182,6 @@ impl Product {
             .args(["--extra-san", "127.0.0.1"])
             .args(["--validating-webhook", &self.system])
             .args(["--mutating-webhook", &self.system])
-            .args(["--username", &format!("system:serviceaccount:{}:zen-lead", self.system)])
             .args(more)
             .env_clear()
             // A flag among `more` has precedence.
