@@ -29,6 +29,13 @@ fail() {
   [[ ! -e $WORK/out ]] || sed 's/^/      /' "$WORK/out" | head -n 30
 }
 
+# holds WHAT COMMAND...
+holds() {
+  local what=$1
+  shift
+  if "$@" >"$WORK/out" 2>&1; then pass; else fail "$what"; fi
+}
+
 # helm VERSION ARGUMENT...
 helm() {
   program_path "helm$1"
@@ -54,13 +61,13 @@ refused() {
 build_programs helm3 helm4 helm-unittest
 
 for version in 3 4; do
-  helm "$version" lint "$CHART" >"$WORK/out" 2>&1 && pass || fail "helm lint, Helm $version"
+  holds "helm lint, Helm $version" helm "$version" lint "$CHART"
   # They sort kinds that they do not know, and place blank lines, differently.
   template "$version" --set "$ALL" | python3 -c 'import sys
 documents = sys.stdin.read().split("\n---\n")
 print("\n---\n".join(sorted(d.removeprefix("---\n").strip() for d in documents)))' >"$WORK/helm$version"
 done
-diff -u "$WORK/helm3" "$WORK/helm4" >"$WORK/out" && pass || fail "Helm 3 and Helm 4 render differently"
+holds "Helm 3 and Helm 4 render the same" diff -u "$WORK/helm3" "$WORK/helm4"
 
 refused "replica" replica=3
 refused "replicas" replicas=0
@@ -85,7 +92,7 @@ else
 fi
 
 program_path helm-unittest
-"$PROGRAM_PATH" --color "$CHART" >"$WORK/out" 2>&1 && pass || fail "deploy/chart/tests"
+holds "deploy/chart/tests" "$PROGRAM_PATH" "$CHART"
 grep '^Tests: ' "$WORK/out" || true
 say "chart: $PASSED passed, $FAILED failed"
 [[ $FAILED -eq 0 ]]
