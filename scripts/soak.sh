@@ -22,7 +22,7 @@ if [[ -n ${SOAK_SHORT:-} ]]; then
   export ZEN_LEAD_PARTITION_SECONDS=60 ZEN_LEAD_RESTARTS=5 ZEN_LEAD_COMPACTIONS=2 ZEN_LEAD_KILLS=10 ZEN_LEAD_LAG_SECONDS=10
   export ZEN_LEAD_TENANT_SECONDS=60 ZEN_LEAD_CRASH_TWICE=0 ZEN_LEAD_REST_SECONDS=60 ZEN_LEAD_CLUMSY_MINUTES=3 SAMPLE=200
 fi
-STEPS=(small_worlds random_walks fuzzing durations abuse tenants standing certificates faults rest clumsy mutants)
+STEPS=(small_worlds random_walks fuzzing durations abuse tenants standing certificates faults rest clumsy gitops mutants)
 
 minutes=${SOAK_MINUTES:-300}
 [[ $minutes =~ ^[1-9][0-9]*$ ]] || die "SOAK_MINUTES is '$minutes'" "give a number of minutes"
@@ -105,6 +105,9 @@ clumsy() {
   ZEN_LEAD_CLUMSY_MINUTES=${ZEN_LEAD_CLUMSY_MINUTES:-60} ZEN_LEAD_CLUMSY_FIRST=$seed \
     scripts/test.sh test --locked --test cluster -- --nocapture clumsy::
 }
+
+# The libraries of Argo CD and Flux on a real cluster, with the image of this checkout.
+gitops() { make --no-print-directory gitops; }
 
 # The rest of the time.
 mutants() {

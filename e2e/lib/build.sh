@@ -26,6 +26,8 @@ PROGRAMS=(
   "helm3 helm-docs github.com/norwoodj/helm-docs/cmd/helm-docs"
   "helm3 helm-unittest github.com/helm-unittest/helm-unittest/cmd/helm-unittest"
   "helm4 helm4 helm.sh/helm/v4/cmd/helm"
+  "argocd argocd-engine zen-lead.io/e2e/tools/argocd"
+  "flux flux-apply zen-lead.io/e2e/tools/flux"
   ". pause zen-lead.io/e2e/tools/pause"
   ". demo-app zen-lead.io/e2e/tools/demo-app"
   ". docker-archive zen-lead.io/e2e/tools/docker-archive"
@@ -35,8 +37,8 @@ PROGRAMS=(
 
 # The programs of the local cluster. The prometheus server is not one of them:
 # `e2e/cluster.sh build prometheus` builds it for the one test that needs it.
-# Neither are vale, kubeconform, kube-score, actionlint and those of Helm, which `make lint` and the tests of the
-# chart need.
+# Neither are vale, kubeconform, kube-score, actionlint those of Helm and the engines of GitOps, which
+# `make lint`, the tests of the chart and `make gitops` need.
 # shellcheck disable=SC2034 # used by cluster.sh and kinds.sh
 LOCAL_PROGRAMS=(kube-apiserver etcd kubectl kube-controller-manager kube-scheduler
   kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive review-load
@@ -57,6 +59,8 @@ module_version() {
     actionlint) path=github.com/rhysd/actionlint ;;
     helm3) path=helm.sh/helm/v3 ;;
     helm4) path=helm.sh/helm/v4 ;;
+    argocd) path=github.com/argoproj/argo-cd/gitops-engine ;;
+    flux) path=github.com/fluxcd/pkg/ssa ;;
     *) echo v0 && return ;;
   esac
   awk -v path="$path" '$1 == path { print $2 } $2 == path { print $3 }' \
@@ -105,11 +109,17 @@ needs_cgo() { [[ $1 == vale ]]; }
 # Everything that the content of a module's programs depends on: exact
 # requirements, flags, the Go version, and for our own tools the sources.
 module_key() {
-  local dir=$TOOLS_DIR/$1 name=$1 hash
+  local dir=$TOOLS_DIR/$1 name=$1 hash file
   [[ $1 != . ]] || name=own
   hash=$({
     cat "$dir/go.mod"
-    if [[ $1 == . ]]; then cat "$dir"/*/main.go; else cat "$dir/go.sum"; fi
+    if [[ $1 == . ]]; then
+      # Not those that are modules of their own.
+      for file in "$dir"/*/main.go; do [[ -e ${file%/*}/go.mod ]] || cat "$file"; done
+    else
+      cat "$dir/go.sum"
+      [[ ! -e $dir/main.go ]] || cat "$dir/main.go"
+    fi
     link_flags "$1"
     build_tags "$1"
   } | sha256sum | cut -c1-12)
