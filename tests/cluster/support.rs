@@ -24,6 +24,7 @@ pub mod kubectl;
 pub mod lag;
 pub mod names;
 pub mod objects;
+pub mod policies;
 pub mod product;
 pub mod prometheus;
 pub mod promtool;
