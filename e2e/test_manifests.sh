@@ -17,6 +17,7 @@ ROOT=$(dirname -- "$HERE")
 . "$ROOT/target/cluster/env"
 
 MANIFESTS=$ROOT/deploy/manifests
+WITHOUT_WEBHOOK=$ROOT/deploy/components/without-webhook/settings.yaml
 NS=manifests-test
 WORK=$(mktemp -d)
 FAILED=0 PASSED=0
@@ -30,11 +31,13 @@ break_glass() { admin --as=alice --as-group=zen-lead:break-glass --as-group=syst
 
 # shellcheck source=e2e/lib/own_account.sh
 . "$HERE/lib/own_account.sh"
+# shellcheck source=e2e/lib/components.sh
+. "$HERE/lib/components.sh"
 
 clean_up() {
   admin delete --ignore-not-found --wait=false namespace "$NS" zen-lead-system >/dev/null 2>&1 || true
   admin delete --ignore-not-found -f "$MANIFESTS/60-webhooks.yaml" -f "$MANIFESTS/70-protection.yaml" \
-    -f "$MANIFESTS/75-own-account.yaml" -f "$MANIFESTS/10-rbac.yaml" >/dev/null 2>&1 || true
+    -f "$MANIFESTS/75-own-account.yaml" -f "$MANIFESTS/10-rbac.yaml" -f "$WITHOUT_WEBHOOK" >/dev/null 2>&1 || true
   admin delete --ignore-not-found clusterrole/manifests-test clusterrolebinding/manifests-test >/dev/null 2>&1 || true
   rm -rf "$WORK"
 }
@@ -559,25 +562,6 @@ monitoring() {
     admin apply --dry-run=server -f "$(grep -l '^kind: ConfigMap' "$WORK"/monitoring-*.yaml)"
 }
 
-# The optional parts: each is rendered onto deploy/, and the API server takes what it changes.
-components() {
-  local name
-  for name in metrics-token closed-network; do
-    mkdir -p "$WORK/with-$name"
-    # kustomize takes relative paths only.
-    printf 'resources: [%s]\ncomponents: [%s]\n' "$(realpath --relative-to="$WORK/with-$name" "$ROOT/deploy")" \
-      "$(realpath --relative-to="$WORK/with-$name" "$ROOT/deploy/components/$name")" >"$WORK/with-$name/kustomization.yaml"
-    allowed "deploy/components/$name is built by kustomize" admin kustomize "$WORK/with-$name" -o "$WORK/$name.yaml"
-    allowed "and the API server takes it" admin apply --dry-run=server -f "$WORK/$name.yaml"
-  done
-  if grep -q 'value: /metrics-token/token' "$WORK/metrics-token.yaml"; then pass "the Deployment has the token"; else
-    cp "$WORK/metrics-token.yaml" "$WORK/out" && fail "the Deployment has no token"
-  fi
-  if [[ $(grep -c 'cidr: \|kubernetes.io/metadata.name: ' "$WORK/closed-network.yaml") -eq 2 ]]; then pass "both ports have their callers"; else
-    cp "$WORK/closed-network.yaml" "$WORK/out" && fail "a port is open to all"
-  fi
-}
-
 set_up
 source_service other | sed 's/name: other/name: fake-leader, labels: {app.kubernetes.io\/managed-by: zen-lead, zen-lead.io\/source-service: web}/' >"$WORK/fake.yaml"
 made web
@@ -596,7 +580,9 @@ ca_bundle
 own_webhooks
 monitoring
 components
+without_webhook
 uninstall_namespace
+admin delete -f "$WITHOUT_WEBHOOK" >/dev/null
 uninstall_dead
 printf '%s passed, %s failed\n' "$PASSED" "$FAILED"
 [[ $FAILED -eq 0 ]]

@@ -14,6 +14,7 @@ const PROTECTION: &str = include_str!("../deploy/manifests/70-protection.yaml");
 const OWN_ACCOUNT: &str = include_str!("../deploy/manifests/75-own-account.yaml");
 const RBAC: &str = include_str!("../deploy/manifests/10-rbac.yaml");
 const DEPLOYMENT: &str = include_str!("../deploy/manifests/50-deployment.yaml");
+const WITHOUT_WEBHOOK: &str = include_str!("../deploy/components/without-webhook/settings.yaml");
 const USER: &str = "system:serviceaccount:zen-lead-system:zen-lead";
 
 /// The keys in the list variable of each policy, in the order of the file.
@@ -209,6 +210,69 @@ fn the_webhooks_ask_for_a_right_that_goes_with_the_namespace() {
         let asked = conditions.into_iter().find(|c| c["name"] == "zen-lead-is-installed");
         assert_eq!(asked.expect("the condition")["expression"], json!(expected));
     }
+}
+
+/// The policy for installations without the webhook.
+fn settings_policy() -> Value {
+    object(WITHOUT_WEBHOOK, "ValidatingAdmissionPolicy")["spec"].clone()
+}
+
+/// The expression of one of its variables.
+fn variable(name: &str) -> String {
+    let variables = settings_policy()["variables"].as_array().unwrap().clone();
+    let found = variables.into_iter().find(|v| v["name"] == name).expect(name);
+    found["expression"].as_str().unwrap().to_owned()
+}
+
+/// What stands between two texts.
+fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    let (_, rest) = text.split_once(start).expect(start);
+    rest.split_once(end).expect(end).0
+}
+
+/// Every second piece between quotes.
+fn literals(text: &str) -> BTreeSet<String> {
+    text.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// A list of constants in core/src/settings/provider.rs, which are private there.
+fn constants(name: &str) -> BTreeSet<String> {
+    let code = include_str!("../core/src/settings/provider.rs");
+    let list = between(code, &format!("const {name}: &[&str] = &["), "];");
+    let lines: Vec<_> = list.lines().filter(|line| !line.trim().starts_with("//")).collect();
+    literals(&lines.join("\n"))
+}
+
+#[test]
+fn the_policy_without_the_webhook_is_asked_about_the_same_writes() {
+    let hook = object(WEBHOOKS, "ValidatingWebhookConfiguration")["webhooks"][0].clone();
+    let policy = settings_policy();
+    assert_eq!(policy["matchConditions"], hook["matchConditions"]);
+    let constraints = &policy["matchConstraints"];
+    assert_eq!(constraints["resourceRules"], hook["rules"]);
+    assert_eq!(constraints["namespaceSelector"], hook["namespaceSelector"]);
+    assert_eq!(policy["failurePolicy"], "Ignore");
+}
+
+#[test]
+fn the_policy_without_the_webhook_knows_every_key_there_is() {
+    let owned = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(literals(&variable("settings")), owned(&setting::ALL));
+    assert_eq!(literals(&variable("statusKeys")), owned(&status::ALL));
+}
+
+#[test]
+fn the_policy_without_the_webhook_knows_the_providers() {
+    let mut ignored = constants("REPORTS");
+    ignored.extend(constants("IN_CLUSTER"));
+    ignored.insert("kubectl.kubernetes.io/last-applied-configuration".to_owned());
+    assert_eq!(literals(&variable("notProviders")), ignored);
+    let unnamed = variable("unnamed");
+    let alternatives = |text: &str| text.split('|').map(str::to_owned).collect::<BTreeSet<_>>();
+    let domains = constants("DOMAINS").iter().map(|domain| domain.replace('.', "[.]")).collect();
+    assert_eq!(alternatives(between(&unnamed, "'^([^/]*[.])?(", ")/|")), domains);
+    let words = between(&unnamed, "(^|[^a-z0-9])(", ")([^a-z0-9]|$)");
+    assert_eq!(alternatives(words), constants("WORDS"));
 }
 
 /// Rights to write that no policy narrows, and why.

@@ -59,6 +59,7 @@ mod timing;
 mod tracing;
 mod unreachable;
 mod unreadable;
+mod without_webhook;
 
 use std::process::ExitCode;
 
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         rest::tests(),
         churn::tests(),
         dry_run::tests(),
+        without_webhook::tests(),
         abuse::tests(),
         occupied::tests(),
         large::tests(),
