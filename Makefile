@@ -93,6 +93,12 @@ monitoring-picture: toolchain-all ## Draw docs/images/dashboard.svg anew, from 5
 	ZEN_LEAD_RECORDING=$(RECORDING) scripts/test.sh test --locked --test cluster -- monitoring::
 	scripts/dashboard_picture.py $(RECORDING) docs/images/dashboard.svg
 
+# Not empty: `make release-dry-run` compiles everything a second time.
+REBUILD ?=
+.PHONY: release-dry-run
+release-dry-run: toolchain-all ## Rehearse a release against a registry on loopback (REBUILD=1 compiles twice); docs/contributing/releasing.md
+	scripts/release/dry_run.sh $(if $(REBUILD),--rebuild)
+
 .PHONY: cluster-up cluster-down cluster-status
 cluster-up: ## Start the local Kubernetes (built from source the first time)
 	e2e/cluster.sh up

@@ -28,6 +28,8 @@ PROGRAMS=(
   "helm4 helm4 helm.sh/helm/v4/cmd/helm"
   "argocd argocd-engine zen-lead.io/e2e/tools/argocd"
   "flux flux-apply zen-lead.io/e2e/tools/flux"
+  "crane crane github.com/google/go-containerregistry/cmd/crane"
+  "cosign cosign github.com/sigstore/cosign/v3/cmd/cosign"
   ". pause zen-lead.io/e2e/tools/pause"
   ". demo-app zen-lead.io/e2e/tools/demo-app"
   ". docker-archive zen-lead.io/e2e/tools/docker-archive"
@@ -39,6 +41,8 @@ PROGRAMS=(
 # `e2e/cluster.sh build prometheus` builds it for the one test that needs it.
 # Neither are vale, kubeconform, kube-score, actionlint those of Helm and the engines of GitOps, which
 # `make lint`, the tests of the chart and `make gitops` need.
+# Neither are vale, kubeconform, kube-score, actionlint and those of Helm, which `make lint` and the tests of the
+# chart need, nor crane and cosign, which make and sign the images of a release.
 # shellcheck disable=SC2034 # used by cluster.sh and kinds.sh
 LOCAL_PROGRAMS=(kube-apiserver etcd kubectl kube-controller-manager kube-scheduler
   kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive review-load
@@ -61,6 +65,8 @@ module_version() {
     helm4) path=helm.sh/helm/v4 ;;
     argocd) path=github.com/argoproj/argo-cd/gitops-engine ;;
     flux) path=github.com/fluxcd/pkg/ssa ;;
+    crane) path=github.com/google/go-containerregistry ;;
+    cosign) path=github.com/sigstore/cosign/v3 ;;
     *) echo v0 && return ;;
   esac
   awk -v path="$path" '$1 == path { print $2 } $2 == path { print $3 }' \
