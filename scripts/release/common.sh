@@ -38,10 +38,11 @@ helm() {
   HELM_CONFIG_HOME=$HELM_HOME HELM_CACHE_HOME=$HELM_HOME HELM_DATA_HOME=$HELM_HOME "$PROGRAM_PATH" "$@"
 }
 
-# start_registry LOG: an empty registry on a free port of this machine. Sets REGISTRY_ADDRESS and REGISTRY_PID.
+# start_registry LOG [COMMAND...]: an empty registry on a free port of this machine, run by COMMAND. Sets REGISTRY_ADDRESS
+# and REGISTRY_PID.
 start_registry() {
   program_path crane
-  "$PROGRAM_PATH" registry serve --address 127.0.0.1:0 >"$1" 2>&1 </dev/null &
+  "${@:2}" "$PROGRAM_PATH" registry serve --address 127.0.0.1:0 >"$1" 2>&1 </dev/null &
   REGISTRY_PID=$!
   wait_for 10 grep -qE "serving on port [0-9]+" "$1" || die "the registry on loopback does not start" "$(tail -n 3 "$1")"
   REGISTRY_ADDRESS=127.0.0.1:$(grep -oE 'serving on .*' "$1" | grep -oE '[0-9]+$' | head -n 1)

@@ -4,7 +4,7 @@
 #   scripts/release/verify.sh DIR
 #
 # It reads DIR/files, as downloads, and PUSH_REGISTRY, where publish.sh put image and chart. SIGNED is `keyless` or the file of
-# a public key of cosign; without it signatures are not checked. It starts no cluster: that the image runs in one is shown by `make e2e`, with the same binary.
+# a public key of cosign; without it signatures are not checked. It starts no cluster; on_cluster.sh installs the release on one.
 set -euo pipefail
 # shellcheck source=scripts/release/common.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
