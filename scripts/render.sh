@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Renders the chart into the files that are made from it: deploy/manifests, the objects in deploy/monitoring, and
-# the README of the chart (docs/decisions/chart-is-the-source.md).
+# Renders the chart into the files that are made from it: deploy/manifests, the objects in deploy/monitoring, the
+# policy in deploy/components/without-webhook and the README of the chart (docs/decisions/chart-is-the-source.md).
 #
 #   scripts/render.sh           writes them
 #   scripts/render.sh --check   fails if one of them differs from what the chart renders to
@@ -52,6 +52,9 @@ render() {
   for file in "$WORK"/monitoring/zen-lead/templates/monitoring/*.yaml; do
     tidy "$file" "$tree/deploy/monitoring/$(basename "$file")"
   done
+  helm_template "$WORK/settings" --set webhook.enabled=false
+  mkdir -p "$tree/deploy/components/without-webhook"
+  tidy "$WORK/settings/zen-lead/templates/65-settings.yaml" "$tree/deploy/components/without-webhook/settings.yaml"
   program_path helm-docs
   # It reads charts below the current directory only, and ignores errors of its template at other log levels.
   (cd "$ROOT" && "$PROGRAM_PATH" --chart-search-root "$CHART" --dry-run --log-level warning) | sed -e 's/[[:space:]]*$//' |

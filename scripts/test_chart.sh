@@ -75,6 +75,7 @@ refused "replicas" replicas=two
 refused "image" image.name=zen-lead
 refused "digest" image.digest=sha256:1234
 refused "failurePolicy" webhook.failurePolicy=ignore
+refused "enabled" webhook.enabled=maybe
 refused "timeoutSeconds" webhook.timeoutSeconds=60
 refused "tokensecret" metrics.tokensecret=x
 refused "podLabels" podLabels.round=1

@@ -39,10 +39,8 @@ PROGRAMS=(
 
 # The programs of the local cluster. The prometheus server is not one of them:
 # `e2e/cluster.sh build prometheus` builds it for the one test that needs it.
-# Neither are vale, kubeconform, kube-score, actionlint those of Helm and the engines of GitOps, which
-# `make lint`, the tests of the chart and `make gitops` need.
-# Neither are vale, kubeconform, kube-score, actionlint and those of Helm, which `make lint` and the tests of the
-# chart need, nor crane and cosign, which make and sign the images of a release.
+# Neither are those that `make lint` (vale, kubeconform, kube-score, actionlint, Helm), `make gitops` (argocd-engine,
+# flux-apply) and `make release-dry-run` (crane, cosign) need.
 # shellcheck disable=SC2034 # used by cluster.sh and kinds.sh
 LOCAL_PROGRAMS=(kube-apiserver etcd kubectl kube-controller-manager kube-scheduler
   kubelet kube-proxy containerd containerd-shim-runc-v2 ctr promtool pause demo-app docker-archive review-load
