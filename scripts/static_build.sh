@@ -68,6 +68,8 @@ flags+=(
 # Paths may have spaces, which RUSTFLAGS would take as the end of a flag.
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf %s "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS
+# No time is written into the binary, but the parts in C would be compiled again for each value.
+unset SOURCE_DATE_EPOCH
 
 say "building the release binary for $target (4 to 6 minutes from nothing on two cores)" >&2
 "${cargo[@]}" build --locked --release --bin zen-lead --target "$target" >&2
