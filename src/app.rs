@@ -60,9 +60,10 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 pub fn main(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match cli.command {
-        Command::Lint { files, allow_no_service } => {
+        Command::Lint { paths, files, allow_no_service } => {
             let mut out = io::stdout().lock();
-            Ok(cli::lint::run(&files, NameRule::Dns1123, allow_no_service, &mut out)?)
+            let paths = [paths, files].concat();
+            Ok(cli::lint::run(&paths, NameRule::Dns1123, allow_no_service, &mut out)?)
         }
         Command::Serve(args) => runtime.block_on(serve(*args)),
         Command::Explain { service, bounds } => runtime.block_on(async {

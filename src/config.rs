@@ -33,8 +33,11 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Check manifests offline, by the rules of the webhook.
     Lint {
-        /// Files to read, `-` for standard input.
-        #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+        /// Files to read, `-` for standard input; of a directory, all files below it that end with .yaml, .yml or .json.
+        #[arg(value_name = "PATH", required_unless_present = "files")]
+        paths: Vec<String>,
+        /// The same, as kubectl names it.
+        #[arg(short = 'f', long = "filename", value_name = "PATH")]
         files: Vec<String>,
         /// Succeed even if no file contains a Service.
         #[arg(long)]

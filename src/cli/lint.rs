@@ -4,11 +4,12 @@
 //! Services in the same files become their neighbours, and findings become lines of text.
 
 mod documents;
+mod files;
 mod parts;
 mod scalars;
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -75,7 +76,7 @@ impl fmt::Display for Finding {
 #[derive(Debug, Error)]
 pub enum LintError {
     /// No file was named.
-    #[error("no files to lint; name files, or - for standard input")]
+    #[error("no files to lint; name files or directories, or - for standard input")]
     NoFiles,
     /// No file has a Service.
     #[error(
@@ -109,7 +110,7 @@ fn check_all(documents: &[Document], names: NameRule) -> Vec<Finding> {
     documents.iter().flat_map(|document| check(document, &others, names)).collect()
 }
 
-/// Reads the files (`-` is standard input) and prints the findings.
+/// Reads the files (`-` is standard input) and those below directories, and prints the findings.
 ///
 /// Exit code 0: admission would refuse nothing (there may be warnings); 1: it would refuse something; 2: a
 /// file or document cannot be read. A reader that closes the pipe early (`| head -1`) does not change it.
@@ -128,17 +129,17 @@ pub fn run(
     }
     let mut files = Vec::new();
     let mut findings = Vec::new();
-    for path in paths {
-        match read_file(path) {
-            Ok(text) => files.push((path.clone(), text)),
-            Err(error) => findings.push(Finding {
-                file: path.clone(),
+    for (path, text) in paths.iter().flat_map(|path| files::read(path)) {
+        match text {
+            Ok(text) => files.push((path, text)),
+            Err(message) => findings.push(Finding {
+                file: path,
                 document: 0,
                 service: String::new(),
                 severity: Severity::Unreadable,
                 rule: Some(Rule::Unreadable),
                 field: String::new(),
-                message: error.to_string(),
+                message,
             }),
         }
     }
@@ -154,16 +155,6 @@ pub fn run(
         Some(Severity::Error) => ExitCode::from(1),
         Some(Severity::Unreadable) => ExitCode::from(2),
     })
-}
-
-/// The text of a file, or of standard input.
-fn read_file(path: &str) -> io::Result<String> {
-    if path == "-" {
-        let mut text = String::new();
-        io::stdin().lock().read_to_string(&mut text)?;
-        return Ok(text);
-    }
-    std::fs::read_to_string(path)
 }
 
 /// All findings of one document.

@@ -250,7 +250,10 @@ fn the_exit_code_says_how_bad_it_is() {
         assert_eq!(allowed, ExitCode::SUCCESS);
     }
     let none = run(&[], NameRule::Dns1035, false, &mut Vec::new()).unwrap_err();
-    assert_eq!(none.to_string(), "no files to lint; name files, or - for standard input");
+    assert_eq!(
+        none.to_string(),
+        "no files to lint; name files or directories, or - for standard input"
+    );
 }
 
 /// Accepts this many writes, and behaves like a closed pipe afterwards.
@@ -374,6 +377,33 @@ fn a_file_that_cannot_be_opened_is_named() {
     assert_eq!(code, ExitCode::from(2));
     let text = String::from_utf8(out).unwrap();
     assert!(text.starts_with("/nowhere/x.yaml: unreadable: No such file or directory"), "{text}");
+}
+
+#[test]
+fn of_a_directory_all_manifests_below_it_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let bad = GOOD.replace("name: web", "name: api").replace("zen-lead.io/", "zen-lead.io/x-");
+    std::fs::create_dir_all(at("apps/empty")).unwrap();
+    std::fs::write(at("web.yaml"), GOOD).unwrap();
+    std::fs::write(at("apps/api.yml"), &bad).unwrap();
+    std::fs::write(at("notes.txt"), &bad).unwrap();
+    std::os::unix::fs::symlink(dir.path(), at("apps/circle")).unwrap();
+    let linted = |path: std::path::PathBuf| {
+        let mut out = Vec::new();
+        let code = run(&[path.display().to_string()], NameRule::Dns1035, false, &mut out).unwrap();
+        (code, String::from_utf8(out).unwrap())
+    };
+    let (code, text) = linted(dir.path().to_owned());
+    assert_eq!(code, ExitCode::from(1), "{text}");
+    let place = format!("{}: document 1: ", at("apps/api.yml").display());
+    assert!(!text.is_empty() && text.lines().all(|line| line.starts_with(&place)), "{text}");
+    let (code, text) = linted(at("apps/empty"));
+    assert_eq!(code, ExitCode::from(2));
+    assert!(
+        text.contains("the directory has no file that ends with .yaml, .yml or .json"),
+        "{text}"
+    );
 }
 
 proptest::proptest! {
