@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
@@ -62,6 +63,8 @@ async fn failover(t: &Case) {
     t.web(&[]).await;
     t.until_led_by("web-leader", "a").await;
     t.until_message("web-leader", "a leads; b: standby").await;
+    // Until the watch has delivered this write of zen-lead, the next one waits and belongs to another trace.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     t.set_ready("a", false).await;
     t.until_led_by("web-leader", "b").await;
     t.until_message("web-leader", "b leads; a: not Ready").await;
