@@ -13,6 +13,8 @@ ROOT=$(dirname -- "$HERE")
 . "$HERE/lib/common.sh"
 # shellcheck source=lib/build.sh
 . "$HERE/lib/build.sh"
+# shellcheck source=lib/checks.sh
+. "$HERE/lib/checks.sh"
 
 [[ -r $ENV_FILE ]] || die "no cluster runs" "start one: make cluster-up image"
 # shellcheck source=/dev/null
@@ -21,7 +23,6 @@ build_programs flux-apply argocd-engine
 
 SYSTEM=zen-lead-system NS=gitops-test
 WORK=$(mktemp -d)
-FAILED=0 PASSED=0
 FILE=$WORK/zen-lead.yaml
 
 admin() { KUBECONFIG=$KUBECONFIG "$KUBECTL" "$@"; }
@@ -34,29 +35,6 @@ in_cluster() {
 }
 argocd() { in_cluster argocd-engine "$@"; }
 flux() { in_cluster flux-apply "$@"; }
-
-pass() { PASSED=$((PASSED + 1)) && printf 'ok    %s\n' "$1"; }
-fail() {
-  FAILED=$((FAILED + 1))
-  printf 'FAIL  %s\n' "$1"
-  cut -c1-2000 "$WORK/out" | sed 's/^/      /'
-}
-# holds WHAT COMMAND...
-holds() {
-  local what=$1
-  shift
-  if "$@" >"$WORK/out" 2>&1; then pass "$what"; else fail "$what"; fi
-}
-# eventually SECONDS WHAT COMMAND...
-eventually() {
-  local deadline=$((SECONDS + $1)) what=$2
-  shift 2
-  until "$@" >"$WORK/out" 2>&1; do
-    [[ $SECONDS -lt $deadline ]] || { fail "$what: not in time"; return 0; }
-    sleep 0.5
-  done
-  pass "$what"
-}
 
 clean_up() {
   admin delete namespace "$NS" --ignore-not-found --wait=false >/dev/null 2>&1 || true
@@ -184,5 +162,4 @@ healths
 life flux
 life argocd
 owner_is_left_behind
-printf '%s passed, %s failed\n' "$PASSED" "$FAILED"
-[[ $FAILED -eq 0 ]]
+conclude

@@ -20,7 +20,6 @@ MANIFESTS=$ROOT/deploy/manifests
 WITHOUT_WEBHOOK=$ROOT/deploy/components/without-webhook/settings.yaml
 NS=manifests-test
 WORK=$(mktemp -d)
-FAILED=0 PASSED=0
 
 admin() { KUBECONFIG=$KUBECONFIG "$KUBECTL" "$@"; }
 alice() { KUBECONFIG=$KUBECONFIG_USER "$KUBECTL" "$@"; }
@@ -29,6 +28,8 @@ account() { admin --as="system:serviceaccount:zen-lead-system:$1" --as-group=sys
 zen_lead() { account zen-lead --as-group=manifests-test "$@"; }
 break_glass() { admin --as=alice --as-group=zen-lead:break-glass --as-group=system:authenticated "$@"; }
 
+# shellcheck source=e2e/lib/checks.sh
+. "$HERE/lib/checks.sh"
 # shellcheck source=e2e/lib/own_account.sh
 . "$HERE/lib/own_account.sh"
 # shellcheck source=e2e/lib/components.sh
@@ -43,19 +44,8 @@ clean_up() {
 }
 trap clean_up EXIT
 
-pass() { PASSED=$((PASSED + 1)) && printf 'ok    %s\n' "$1"; }
-fail() {
-  FAILED=$((FAILED + 1))
-  printf 'FAIL  %s\n' "$1"
-  sed 's/^/      /' "$WORK/out"
-}
-
-# allowed WHAT COMMAND...
-allowed() {
-  local what=$1
-  shift
-  if "$@" >"$WORK/out" 2>&1; then pass "$what"; else fail "$what: was refused"; fi
-}
+# allowed WHAT COMMAND...: a case of access, so a failure is a refusal.
+allowed() { holds "$@"; }
 
 # refused WHAT TEXT COMMAND...: the refusal has to contain TEXT.
 refused() {
@@ -68,17 +58,6 @@ refused() {
   else
     fail "$what: refused, but without the text: $text"
   fi
-}
-
-# eventually SECONDS WHAT COMMAND...
-eventually() {
-  local deadline=$((SECONDS + $1)) what=$2
-  shift 2
-  until "$@" >"$WORK/out" 2>&1; do
-    [[ $SECONDS -lt $deadline ]] || { fail "$what: not in time"; return 0; }
-    sleep 0.2
-  done
-  pass "$what"
 }
 
 absent() { [[ -z $(admin -n "$NS" get --ignore-not-found -o name "$@") ]]; }
@@ -584,5 +563,4 @@ without_webhook
 uninstall_namespace
 admin delete -f "$WITHOUT_WEBHOOK" >/dev/null
 uninstall_dead
-printf '%s passed, %s failed\n' "$PASSED" "$FAILED"
-[[ $FAILED -eq 0 ]]
+conclude

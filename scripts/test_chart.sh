@@ -12,6 +12,8 @@ HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 . "$HERE/../e2e/lib/common.sh"
 # shellcheck source=e2e/lib/build.sh
 . "$HERE/../e2e/lib/build.sh"
+# shellcheck source=e2e/lib/checks.sh
+. "$HERE/../e2e/lib/checks.sh"
 # shellcheck source=scripts/common.sh
 . "$HERE/common.sh"
 cd "$ROOT"
@@ -20,21 +22,6 @@ CHART=deploy/chart
 ALL="monitoring.serviceMonitor.enabled=true,monitoring.rules.enabled=true,monitoring.dashboard.enabled=true"
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
-FAILED=0 PASSED=0
-
-pass() { PASSED=$((PASSED + 1)); }
-fail() {
-  FAILED=$((FAILED + 1))
-  say "FAIL  $1"
-  [[ ! -e $WORK/out ]] || sed 's/^/      /' "$WORK/out" | head -n 30
-}
-
-# holds WHAT COMMAND...
-holds() {
-  local what=$1
-  shift
-  if "$@" >"$WORK/out" 2>&1; then pass; else fail "$what"; fi
-}
 
 # helm VERSION ARGUMENT...
 helm() {
@@ -51,7 +38,7 @@ refused() {
     if template "$version" --set "$2" >"$WORK/out" 2>&1; then
       fail "Helm $version takes $2"
     elif grep -qF -- "$1" "$WORK/out"; then
-      pass
+      pass "Helm $version refuses $2"
     else
       fail "Helm $version refuses $2, but without: $1"
     fi
@@ -87,7 +74,7 @@ if grep -nE 'zen-lead-system|serviceaccount:[a-z-]+:zen-lead\b|serviceAccount\("
   "$WORK/other" >"$WORK/out"; then
   fail "another namespace and service account: these lines have the usual ones"
 elif [[ $(grep -c 'serviceaccount:routing:leaders' "$WORK/other") -ge 8 ]]; then
-  pass
+  pass "another namespace and service account are used everywhere"
 else
   fail "another service account: it is in too few places"
 fi
@@ -95,5 +82,4 @@ fi
 program_path helm-unittest
 holds "deploy/chart/tests" "$PROGRAM_PATH" "$CHART"
 grep '^Tests: ' "$WORK/out" || true
-say "chart: $PASSED passed, $FAILED failed"
-[[ $FAILED -eq 0 ]]
+conclude
