@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::support::case::{Case, Routed, epoch};
 use crate::support::harness::tests;
 use crate::support::recorder::History;
-use crate::support::traffic::{Answers, Failure, Load, ask};
+use crate::support::traffic::{Answers, Failure, Load, ask, until_answered};
 use crate::support::waiting::{check, until, within};
 
 tests![
@@ -39,10 +39,7 @@ async fn scene(t: &Case, replicas: usize, args: &[&str]) -> Scene {
     t.web(&[]).await;
     let leader = t.until_leader("web-leader", "").await;
     let to = t.address("web-leader", false).await;
-    until("the leader answers", || async {
-        ask(to, "GET", "/").await.map_err(|e| format!("{e:?}"))
-    })
-    .await;
+    until_answered(to).await;
     let recorder = t.record().await;
     let load = Load::start(to, RATE);
     load.more(150).await;
@@ -141,8 +138,7 @@ async fn only_pod_not_ready_refuses_and_comes_back(t: Arc<Case>) {
     .await;
     t.set_ready_in_pod(&leader, true).await;
     t.until_led_by("web-leader", &leader).await;
-    until("it answers again", || async { ask(to, "GET", "/").await.map_err(|e| format!("{e:?}")) })
-        .await;
+    until_answered(to).await;
     let answers = load.finish().await;
     assert!(answers.pods().into_iter().eq([leader.as_str()]), "{answers}");
     assert!(!answers.failures().is_empty());

@@ -11,20 +11,21 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::PostParams;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::install::{is_writable, left};
 use crate::support::case::Case;
+use crate::support::cluster;
 use crate::support::harness::Test;
 use crate::support::names;
 use crate::support::objects::source;
 use crate::support::product::{SYSTEM, run, uninstall};
-use crate::support::traffic::{Load, ask};
+use crate::support::traffic::{Load, until_answered};
 use crate::support::waiting::{check, until, within};
 
 const RATE: u32 = 50;
@@ -34,32 +35,30 @@ pub fn tests() -> Vec<Test> {
     let helm_3 = Test::new(module_path!(), "helm_3_keeps_traffic_and_ca", helm_3);
     let helm_4 = Test::new(module_path!(), "helm_4_in_another_namespace", helm_4);
     vec![
-        helm_3.needs(program("HELM3")).within(DEADLINE),
-        helm_4.needs(program("HELM4")).within(DEADLINE),
+        helm_3.needs(cluster::program("HELM3", "helm3")).within(DEADLINE),
+        helm_4.needs(cluster::program("HELM4", "helm4")).within(DEADLINE),
     ]
 }
 
 async fn helm_3(t: Arc<Case>) {
-    story(&t, Helm { program: program("HELM3").unwrap(), namespace: SYSTEM, account: "zen-lead" })
-        .await;
+    story(
+        &t,
+        Helm {
+            program: cluster::program("HELM3", "helm3").unwrap(),
+            namespace: SYSTEM,
+            account: "zen-lead",
+        },
+    )
+    .await;
 }
 
 async fn helm_4(t: Arc<Case>) {
     let helm = Helm {
-        program: program("HELM4").unwrap(),
+        program: cluster::program("HELM4", "helm4").unwrap(),
         namespace: "routing-system",
         account: "leaders",
     };
     story(&t, helm).await;
-}
-
-/// The program that a variable of target/cluster/env names.
-fn program(variable: &str) -> Result<PathBuf, String> {
-    let path = std::env::var_os(variable).map(PathBuf::from).unwrap_or_default();
-    if path.is_file() {
-        return Ok(path);
-    }
-    Err(format!("there is no {}; run e2e/cluster.sh build helm3 helm4", variable.to_lowercase()))
 }
 
 struct Helm {
@@ -88,15 +87,14 @@ impl Helm {
         said.unwrap_or_else(|why| panic!("helm {what}: {why}"))
     }
 
-    /// `helm upgrade --install`, with a label that makes the pods new ones.
-    async fn upgrade(&self, t: &Case, command: &str, round: &str) -> String {
+    /// `helm install` or `helm upgrade`, with a label that makes the pods new ones; its output.
+    async fn release(&self, t: &Case, command: &[&str], round: &str) -> String {
         let account = format!("serviceAccount.name={}", self.account);
-        let round = format!("podLabels.round=r{round}");
+        let round = format!("podLabels.round={round}");
         // The default of 1 s is too short for a busy machine; this tests what is answered, not how fast.
-        let sets = ["--set", "image.tag=dev,webhook.timeoutSeconds=10", "--set", &account];
-        let flags = ["zen-lead", "deploy/chart", "--create-namespace", "--wait", "--set", &round];
-        let flags = flags.iter().filter(|f| command == "install" || **f != "--create-namespace");
-        let args: Vec<&str> = [command].into_iter().chain(flags.copied()).chain(sets).collect();
+        let values = "image.tag=dev,webhook.timeoutSeconds=10";
+        let sets = ["--set", values, "--set", &account, "--set", &round];
+        let args = [command, &["zen-lead", "deploy/chart", "--wait"], &sets].concat();
         self.run(t, &args).await
     }
 
@@ -154,7 +152,7 @@ async fn story(t: &Case, helm: Helm) {
         check(left.is_empty(), format!("{left:?}"))
     })
     .await;
-    let notes = helm.upgrade(t, "install", "1").await;
+    let notes = helm.release(t, &["install", "--create-namespace"], "r1").await;
     assert!(notes.contains(&format!("kubectl -n {} rollout status", helm.namespace)), "{notes}");
     within(Duration::from_mins(1), "the webhook judges", || async {
         let mistake = json!({"metadata": {"annotations": {names::ENABLED: "maybe"}}});
@@ -167,15 +165,12 @@ async fn story(t: &Case, helm: Helm) {
     t.web(&[]).await;
     let leader = t.until_leader("web-leader", "").await;
     let to = t.address("web-leader", false).await;
-    until("the leader answers", || async {
-        ask(to, "GET", "/").await.map_err(|e| format!("{e:?}"))
-    })
-    .await;
+    until_answered(to).await;
     let trust = helm.trust(t).await;
     let (recorder, writes) = (t.record().await, Writes::start(t));
 
     let load = Load::start(to, RATE);
-    helm.upgrade(t, "upgrade", "2").await;
+    helm.release(t, &["upgrade"], "r2").await;
     let first = load.finish().await;
     first.assert_only(&leader);
     assert_eq!(helm.trust(t).await, trust, "the upgrade changed the CA");
@@ -224,11 +219,5 @@ async fn story(t: &Case, helm: Helm) {
         check(own.is_empty(), format!("{own:?}"))
     })
     .await;
-    let namespaces: Api<Namespace> = Api::all(t.admin());
-    namespaces.delete(helm.namespace, &DeleteParams::default()).await.unwrap();
-    within(Duration::from_mins(1), "the namespace is gone", || async {
-        let found = namespaces.get_opt(helm.namespace).await.map_err(|e| e.to_string())?;
-        check(found.is_none(), "it is there")
-    })
-    .await;
+    t.world.product.delete_namespace(helm.namespace).await;
 }

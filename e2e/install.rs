@@ -132,7 +132,7 @@ pub async fn left(t: &Case) -> Vec<String> {
 async fn deleting_only_the_namespace_leaves_a_writable_cluster(t: Arc<Case>) {
     t.web(&[]).await;
     t.until_condition("web-leader", "False", "NoPodsFound").await;
-    t.world.product.delete_namespace().await;
+    t.world.product.delete_namespace(SYSTEM).await;
     // They stay, but ask for a right that went with the namespace (docs/decisions/webhooks-ask-for-a-right.md).
     assert!(webhooks_exist(&t).await);
     is_writable(&t).await;

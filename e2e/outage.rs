@@ -15,7 +15,7 @@ use crate::support::case::{Case, annotation, epoch, refusal};
 use crate::support::harness::tests;
 use crate::support::names;
 use crate::support::objects::{annotations, source, source_set};
-use crate::support::traffic::{Load, ask};
+use crate::support::traffic::{Load, ask, until_answered};
 use crate::support::waiting::{check, until, within};
 
 tests![
@@ -95,10 +95,7 @@ async fn without_zen_lead_everything_else_works_and_it_catches_up(t: Arc<Case>) 
     doomed.until_condition("web-leader", "False", "NoPodsFound").await;
     let leader = t.until_leader("web-leader", "").await;
     let to = t.address("web-leader", false).await;
-    until("the leader answers", || async {
-        ask(to, "GET", "/").await.map_err(|e| format!("{e:?}"))
-    })
-    .await;
+    until_answered(to).await;
     let load = Load::start(to, 100);
     load.more(50).await;
 

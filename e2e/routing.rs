@@ -10,7 +10,7 @@ use crate::support::case::{Case, annotation};
 use crate::support::harness::tests;
 use crate::support::names;
 use crate::support::objects::{annotations, source, source_set};
-use crate::support::traffic::{Answers, Load, ask};
+use crate::support::traffic::{Answers, Load, ask, until_answered};
 use crate::support::waiting::{check, until};
 
 tests![
@@ -26,14 +26,6 @@ async fn some(to: SocketAddr) -> Answers {
     let load = Load::start(to, 150);
     load.more(150).await;
     load.finish().await
-}
-
-/// The first request after a Service has appeared may come before kube-proxy.
-async fn until_answered(to: SocketAddr) {
-    until(format!("{to} answers"), || async {
-        ask(to, "GET", "/").await.map_err(|e| format!("{e:?}"))
-    })
-    .await;
 }
 
 async fn one_pod_answers_over_both_families(t: Arc<Case>) {

@@ -188,11 +188,11 @@ impl Product {
     }
 
     /// The removal by an admin that only knows the namespace.
-    pub async fn delete_namespace(&self) {
+    pub async fn delete_namespace(&self, name: &str) {
         let namespaces: Api<Namespace> = Api::all(self.admin.clone());
-        namespaces.delete(SYSTEM, &DeleteParams::default()).await.unwrap();
-        within(PATIENCE, format!("{SYSTEM} is gone"), || async {
-            let found = namespaces.get_opt(SYSTEM).await.map_err(|e| e.to_string())?;
+        namespaces.delete(name, &DeleteParams::default()).await.unwrap();
+        within(PATIENCE, format!("{name} is gone"), || async {
+            let found = namespaces.get_opt(name).await.map_err(|e| e.to_string())?;
             check(found.is_none(), format!("{:?}", found.and_then(|n| n.status)))
         })
         .await;

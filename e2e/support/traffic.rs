@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::waiting::until;
+
 /// The longest time of a request.
 const LIMIT: Duration = Duration::from_secs(10);
 /// The longest time of a load, even if its test hangs.
@@ -65,6 +67,14 @@ pub async fn ask(to: SocketAddr, method: &str, path: &str) -> Result<String, Fai
     } else {
         Err(Failure::Status(status.to_owned()))
     }
+}
+
+/// Waits until a request is answered. The first one after a Service has appeared may come before kube-proxy.
+#[track_caller]
+pub fn until_answered(to: SocketAddr) -> impl Future<Output = String> {
+    until(format!("{to} answers"), move || async move {
+        ask(to, "GET", "/").await.map_err(|e| format!("{e:?}"))
+    })
 }
 
 /// A running load.

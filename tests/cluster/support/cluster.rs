@@ -69,3 +69,12 @@ pub async fn client(path: &PathBuf) -> Client {
 pub fn in_ci() -> bool {
     env::var("CI").is_ok_and(|v| v == "true")
 }
+
+/// A program that a variable of target/cluster/env names, when `e2e/cluster.sh build NAME` has built it.
+pub fn program(variable: &str, name: &str) -> Result<PathBuf, String> {
+    let path = env::var_os(variable).map(PathBuf::from).unwrap_or_default();
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(format!("there is no {name}; run e2e/cluster.sh build {name}"))
+}

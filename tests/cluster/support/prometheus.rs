@@ -8,17 +8,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::cluster;
 use super::http;
 use super::product::free_port;
 use super::waiting::{check, within};
 
 /// Where `e2e/cluster.sh build prometheus` puts it, when it has.
 pub fn program() -> Result<PathBuf, String> {
-    let path = std::env::var_os("PROMETHEUS").map(PathBuf::from).unwrap_or_default();
-    if path.is_file() {
-        return Ok(path);
-    }
-    Err("there is no prometheus; run e2e/cluster.sh build prometheus".to_owned())
+    cluster::program("PROMETHEUS", "prometheus")
 }
 
 /// A running server; it ends with its owner.
